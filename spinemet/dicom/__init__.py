@@ -1,0 +1,1 @@
+"""DICOM objects to series, volumes and label maps."""

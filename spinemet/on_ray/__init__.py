@@ -1,0 +1,1 @@
+"""Thin adapters: the only library files that import ray."""

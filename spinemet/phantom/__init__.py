@@ -1,0 +1,1 @@
+"""CT studies with known truth, written as DICOM."""

@@ -1,0 +1,1 @@
+"""Which studies are new, and what rows a study becomes."""

@@ -1,0 +1,1 @@
+"""Volume to vertebrae to slice stacks."""

@@ -1,0 +1,128 @@
+"""Places that a path or an `s3://` URI can name, opened for the libraries that read and write them.
+
+S3 settings come from the environment, as every AWS tool reads them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (for MinIO, Ceph, moto; plain http is allowed only there).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import obstore
+import pyarrow.fs as pafs
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, ObjectStore, S3Store
+
+from spinemet.errors import BadInput
+
+
+def is_s3(uri: str) -> bool:
+    """True for an `s3://` URI, False for a local path."""
+    return uri.startswith("s3://")
+
+
+def normalize(uri: str | Path) -> str:
+    """`uri` without a trailing slash; a local path becomes absolute, so that it means the same in every process."""
+    text = str(uri)
+    if is_s3(text):
+        return text.rstrip("/")
+    if "://" in text and not text.startswith("file://"):
+        raise BadInput(f"expected a local path or an s3:// URI, found {text}.")
+    return str(Path(text.removeprefix("file://")).expanduser().absolute())
+
+
+def join(uri: str, *names: str) -> str:
+    """`uri` with `names` appended, one slash between each."""
+    return "/".join([normalize(uri), *(name.strip("/") for name in names)])
+
+
+def split(uri: str) -> tuple[str, str]:
+    """(parent, name) of `uri`, both without slashes at the border."""
+    parent, _, name = normalize(uri).rpartition("/")
+    return parent or "/", name
+
+
+def open_store(uri: str, *, create: bool = False) -> ObjectStore:
+    """An obstore store rooted at `uri`; with `create`, a missing local folder is made.
+
+    Raises BadInput where a local folder is missing or cannot be made, or the S3 settings are not usable.
+    """
+    uri = normalize(uri)
+    if not is_s3(uri):
+        try:
+            return LocalStore(uri, mkdir=create)
+        except (BaseError, OSError) as error:
+            raise BadInput(f"expected a folder at {uri}, found none that can be opened.") from error
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    endpoint = _endpoint()
+    plain_http = endpoint is not None and endpoint.startswith("http://")
+    try:
+        return S3Store(
+            bucket,
+            prefix=prefix or None,
+            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
+            client_options={"allow_http": plain_http},
+            **({"endpoint": endpoint} if endpoint else {}),
+        )
+    except (BaseError, ValueError) as error:
+        raise BadInput(f"expected usable S3 settings for {uri}, found: {type(error).__name__}.") from error
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of the file or object at `uri`. Raises BadInput where there is none or it cannot be read."""
+    parent, name = split(uri)
+    try:
+        return bytes(obstore.get(open_store(parent), name).bytes())
+    except (NotFoundError, FileNotFoundError) as error:
+        raise BadInput(f"expected a file at {uri}, found none.") from error
+    except (BaseError, OSError) as error:
+        raise BadInput(f"expected a readable file at {uri}, found {type(error).__name__}.") from error
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write `content` to `uri` in one step: a reader sees the old content or the new, never a part."""
+    parent, name = split(uri)
+    try:
+        obstore.put(open_store(parent, create=True), name, content)
+    except (BaseError, OSError) as error:
+        raise BadInput(f"expected a place that can be written at {uri}, found {type(error).__name__}.") from error
+
+
+def exists(uri: str) -> bool:
+    """Whether a file or object lies at exactly `uri`."""
+    parent, name = split(uri)
+    if not is_s3(uri):
+        return Path(normalize(uri)).exists()
+    try:
+        obstore.head(open_store(parent), name)
+    except (NotFoundError, FileNotFoundError):
+        return False
+    except BaseError as error:
+        raise BadInput(f"expected a reachable object store for {uri}, found {type(error).__name__}.") from error
+    return True
+
+
+def delta_options(uri: str) -> dict[str, str]:
+    """Storage options for deltalake at `uri`: empty for a local path."""
+    endpoint = _endpoint()
+    if not is_s3(uri) or not endpoint:
+        return {}
+    return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
+
+
+def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """A pyarrow file system and the path inside it for `uri`."""
+    uri = normalize(uri)
+    if not is_s3(uri):
+        return pafs.LocalFileSystem(), uri
+    endpoint = _endpoint()
+    options: dict[str, str] = {"region": os.environ.get("AWS_REGION") or "us-east-1"}
+    if endpoint:
+        scheme, _, host = endpoint.partition("://")
+        options |= {"scheme": scheme, "endpoint_override": host}
+    return pafs.S3FileSystem(**options), uri.removeprefix("s3://")
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None

@@ -1,0 +1,1 @@
+"""Labels, crops and the training loop; knows torch, not Ray."""

@@ -1,0 +1,298 @@
+"""The plain data that flows through SpineMet; no behaviour beyond what each value knows of itself.
+
+Axes in names: D slices, H rows, W columns, N slices of a stack, C classes.
+Patient coordinates are LPS millimetres: +x to the patient's left, +y to posterior, +z to superior. Array index
+(d, h, w) goes to LPS through a 4x4 affine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.errors import Reason
+
+Vec3 = tuple[float, float, float]
+FloatArray = npt.NDArray[np.floating]
+
+BONE_QUALITY: tuple[str, ...] = ("normal", "blastic", "mixed", "lytic")
+POSTEROLATERAL: tuple[str, ...] = ("none", "unilateral", "bilateral")
+
+AIR_HU = -1024
+"""What stands where the scanner has no value: outside the reconstruction circle, outside the volume."""
+
+
+# ---- archive -------------------------------------------------------------------------------------------------
+
+
+class Layout(StrEnum):
+    """How the objects of one study lie in the archive."""
+
+    PREFIX = "prefix"
+    ZIP = "zip"
+    TAR = "tar"
+    NIFTI = "nifti"
+
+
+@dataclass(frozen=True)
+class ObjectRef:
+    """One object of the archive: its key relative to the archive's root, and its size in bytes."""
+
+    key: str
+    size: int
+
+
+@dataclass(frozen=True)
+class StudyRef:
+    """Where one study lies: the archive's URI, the study's key below it, and its objects.
+
+    `key` is a prefix for Layout.PREFIX ("" for the root itself), else the key of the single file.
+    """
+
+    archive: str
+    key: str
+    layout: Layout
+    objects: tuple[ObjectRef, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all objects together."""
+        return sum(ref.size for ref in self.objects)
+
+
+# ---- DICOM ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InstanceHeader:
+    """One object's header as far as SpineMet needs it; absent or unusable attributes are None or empty."""
+
+    name: str
+    """The object's name inside its study (key, or member name of the zip or tar)."""
+    SOPClassUID: str = ""
+    SOPInstanceUID: str = ""
+    TransferSyntaxUID: str = ""
+    ImageType: tuple[str, ...] = ()
+    ImagePositionPatient: Vec3 | None = None
+    ImageOrientationPatient: tuple[float, float, float, float, float, float] | None = None
+    PixelSpacing: tuple[float, float] | None = None
+    """Row spacing, column spacing in mm, in DICOM's order."""
+    SliceThickness: float | None = None
+    Rows: int = 0
+    Columns: int = 0
+    NumberOfFrames: int = 1
+    InstanceNumber: int | None = None
+    has_pixels: bool = True
+
+
+@dataclass(frozen=True)
+class SeriesHeader:
+    """One series: what its objects agree on, and their headers. Holds identifiers; never logged, never stored."""
+
+    Modality: str = ""
+    PatientID: str = ""
+    PatientSex: str = ""
+    age_years: float | None = None
+    """PatientAge, or StudyDate minus PatientBirthDate; None where neither is there. Never a default."""
+    StudyInstanceUID: str = ""
+    StudyDate: str = ""
+    """YYYYMMDD or empty."""
+    SeriesInstanceUID: str = ""
+    SeriesDescription: str = ""
+    FrameOfReferenceUID: str = ""
+    Manufacturer: str = ""
+    ManufacturerModelName: str = ""
+    ConvolutionKernel: str = ""
+    KVP: float | None = None
+    ContrastBolusAgent: str = ""
+    BodyPartExamined: str = ""
+    lossy: bool = False
+    instances: tuple[InstanceHeader, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesChoice:
+    """What the selection said of every series of a study: the chosen one, and a reason for each other."""
+
+    chosen: SeriesHeader
+    rejected: tuple[tuple[SeriesHeader, Reason], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """A CT volume on an orthogonal grid.
+
+    hu_DHW: HU, int16 (or float32 where a rescale slope is fractional); AIR_HU where there is no value.
+    affine: (4, 4) float64, array index (d, h, w, 1) to LPS mm. Its columns are orthogonal; handedness is not fixed.
+    """
+
+    hu_DHW: npt.NDArray[np.int16] | npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
+    flags: tuple[str, ...] = ()
+
+    @property
+    def spacing_mm(self) -> Vec3:
+        """Distance between neighbours along D, H and W."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(lengths[0]), float(lengths[1]), float(lengths[2])
+
+    def to_lps(self, index_dhw: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """LPS mm of array indices (..., 3)."""
+        return np.asarray(index_dhw, np.float64) @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def to_index(self, points_mm: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Fractional array indices (..., 3) of LPS points in mm."""
+        inverse = np.linalg.inv(self.affine)
+        return np.asarray(points_mm, np.float64) @ inverse[:3, :3].T + inverse[:3, 3]
+
+
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """Which voxel belongs to which vertebra, on the grid of the volume it goes with.
+
+    labels_DHW: uint8, 0 background, else 1 + LEVEL_INDEX[level]. `bodies_only` is True when posterior elements
+    are not part of the labels.
+    """
+
+    labels_DHW: npt.NDArray[np.uint8]
+    affine: npt.NDArray[np.float64]
+    bodies_only: bool = False
+
+
+# ---- spine ---------------------------------------------------------------------------------------------------
+
+
+class Completeness(StrEnum):
+    """Whether the whole vertebral body lies in the field of view."""
+
+    WHOLE = "whole"
+    CUT = "cut"
+
+
+@dataclass(frozen=True, eq=False)
+class Vertebra:
+    """One vertebra as found in a volume.
+
+    axes: (3, 3) rows are the unit vectors left, posterior, superior of this vertebra in LPS (right-handed).
+    height_mm: body height along the superior axis, endplate to endplate (visible part where cut).
+    canal_mm: position of the body centre along the spine curve, from its cranial end.
+    """
+
+    level: str
+    level_confidence: float
+    """Probability that `level` is right, 0 for an unnamed vertebra."""
+    completeness: Completeness
+    center_mm: Vec3
+    axes: npt.NDArray[np.float64]
+    height_mm: float
+    canal_mm: float
+    confidence: float
+    """Probability that there is a vertebral body at all."""
+    trabecular_hu: float | None = None
+    """Mean HU of the trabecular core of the body; None where too little of it is in view."""
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class SpineCurve:
+    """The course of the spinal canal, cranial to caudal, sampled every millimetre.
+
+    points_mm: (N, 3) LPS. frames: (N, 3, 3), per point the unit vectors left, posterior, superior in LPS.
+    """
+
+    points_mm: npt.NDArray[np.float64]
+    frames: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Spine:
+    """The vertebrae of a volume, cranial to caudal, and the curve they sit on."""
+
+    vertebrae: tuple[Vertebra, ...]
+    curve: SpineCurve
+    method: str
+    """`masks`, `geometric` or `totalsegmentator`."""
+
+
+@dataclass(frozen=True, eq=False)
+class SliceStack:
+    """Axial slices of one vertebra, cut perpendicular to its own axis.
+
+    hu_NHW: int16 HU. Rows run from anterior to posterior, columns from the patient's right to left, as a
+    radiologist looks at an axial CT; the body centre is at a fixed place of every slice.
+    offsets_mm: (N,) height of each slice over the body centre, positive to superior; cranial first.
+    """
+
+    level: str
+    hu_NHW: npt.NDArray[np.int16]
+    offsets_mm: npt.NDArray[np.float32]
+    pixel_mm: float
+
+
+@dataclass(frozen=True, eq=False)
+class StraightenedViews:
+    """The straightened spine for pictures: 1 mm pixels, row r is r mm along the spine curve.
+
+    sagittal_SP: (S, P) uint8 grey, columns run from anterior to posterior. coronal_SR: (S, R) uint8 grey, columns
+    from the patient's right to left. `canal_column` is the sagittal column of the curve; the coronal one is the middle.
+    """
+
+    sagittal: npt.NDArray[np.uint8]
+    coronal: npt.NDArray[np.uint8]
+    canal_column: int
+
+
+# ---- answers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class VertebraCall:
+    """What the model says of one vertebra: per task the probability of each class, and the same per slice.
+
+    probabilities: task -> class -> probability; a binary task has the classes "no" and "yes".
+    slices_NC: task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes.
+    """
+
+    probabilities: Mapping[str, Mapping[str, float]]
+    slices_NC: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def label(self, task: str) -> str:
+        """The most probable class of `task`."""
+        classes = self.probabilities[task]
+        return max(classes, key=lambda name: classes[name])
+
+
+class State(StrEnum):
+    """What became of a study in the ledger."""
+
+    SCREENED = "screened"
+    EXCLUDED = "excluded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, eq=False)
+class StudyReading:
+    """One study, read and cut into slices; what training, screening and the single-study command all start from.
+
+    `volume` is dropped (None) where the reading has to stay small. `seconds` holds the stages' times.
+    """
+
+    state: State
+    reason: Reason | None = None
+    detail: str = ""
+    choice: SeriesChoice | None = None
+    series_seen: tuple[tuple[SeriesHeader, Reason], ...] = ()
+    """Every series and why it was rejected, also where none was chosen."""
+    spacing_mm: Vec3 | None = None
+    slice_count: int = 0
+    volume: Volume | None = None
+    spine: Spine | None = None
+    stacks: tuple[SliceStack, ...] = ()
+    """One per vertebra of `spine`, in the same order."""
+    views: StraightenedViews | None = None
+    flags: tuple[str, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
