@@ -1,0 +1,43 @@
+"""The Ray cluster a job runs on: the one that is there, else a local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+MIN_CPUS = 4
+"""A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
+
+
+def connect(min_cpus: int = MIN_CPUS) -> None:
+    """Make `ray` usable: join the cluster of RAY_ADDRESS (set inside a submitted job), else start a local one.
+
+    Does nothing where Ray is initialised already, so jobs can follow each other in one process. A local cluster
+    declares at least `min_cpus` CPUs, serves no dashboard, and ends with this process.
+    """
+    # Ray's future default, set so that it does not warn of the change.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray
+
+    if not ray.is_initialized():
+        if os.environ.get("RAY_ADDRESS"):
+            ray.init(logging_level=logging.WARNING)
+        else:
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default, said aloud: unset, it prints a warning
+            ray.init(
+                address="local",
+                num_cpus=max(min_cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                logging_level=logging.WARNING,
+                log_to_driver=False,
+            )
+    _quiet_data()
+
+
+def _quiet_data() -> None:
+    """Leave the terminal to the jobs' own progress bars: Ray Data's plans and bars stay out of it."""
+    from ray.data import DataContext
+
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
+    DataContext.get_current().enable_progress_bars = False
