@@ -23,7 +23,8 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.WARNING)
         else:
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray's default, said aloud: unset, it prints a warning
+            # Ray makes a token by itself and warns that it did; RAY_AUTH_MODE=token without one hangs instead.
+            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
             ray.init(
                 address="local",
                 num_cpus=max(min_cpus, os.cpu_count() or 1),
