@@ -83,12 +83,20 @@ def read_study(ref: StudyRef, config: StudyConfig, *, keep_volume: bool = False,
     )
 
 
+def read_volume_of(ref: StudyRef, config: StudyConfig) -> Volume:
+    """The volume that `read_study` would find vertebrae in, alone. Raises StudyProblem where there is none."""
+    found = _Found()
+    with open_study(ref) as objects:
+        _read_volume(ref, objects, config, found, StageClock())
+    assert found.volume is not None
+    return found.volume
+
+
 def _read(ref: StudyRef, config: StudyConfig, found: _Found, clock: StageClock, *, views: bool) -> StudyReading:
     with open_study(ref) as objects:
-        if ref.layout is Layout.NIFTI:
-            _read_nifti(ref, objects, config, found, clock)
-        else:
-            _read_dicom(objects, config, found, clock)
+        series = _read_volume(ref, objects, config, found, clock)
+        with clock.stage("segmentation"):
+            _take_labels(objects, series, config, found)
     volume = found.volume
     assert volume is not None
     with clock.stage("localize"):
@@ -100,7 +108,17 @@ def _read(ref: StudyRef, config: StudyConfig, found: _Found, clock: StageClock, 
     return StudyReading(State.SCREENED, spine=spine, stacks=stacks, views=pictures)
 
 
-def _read_dicom(objects: StudyObjects, config: StudyConfig, found: _Found, clock: StageClock) -> None:
+def _read_volume(
+    ref: StudyRef, objects: StudyObjects, config: StudyConfig, found: _Found, clock: StageClock
+) -> tuple[SeriesHeader, ...]:
+    """Fill in the chosen series and its volume; returns every series of the study."""
+    if ref.layout is Layout.NIFTI:
+        name = PurePosixPath(ref.key).name.split(".")[0]
+        header = SeriesHeader("CT", PatientID=name.split("_")[0], StudyInstanceUID=name, SeriesInstanceUID=name)
+        found.choice = SeriesChoice(header)
+        with clock.stage("volume"):
+            found.volume = read_nifti(objects)
+        return ()
     with clock.stage("headers"):
         scan = read_series(objects)
     found.series_seen = explain(scan.series, config.select)
@@ -109,19 +127,7 @@ def _read_dicom(objects: StudyObjects, config: StudyConfig, found: _Found, clock
     found.choice = select_series(scan.series, config.select)
     with clock.stage("volume"):
         found.volume = read_volume(objects, found.choice.chosen)
-    with clock.stage("segmentation"):
-        _take_labels(objects, scan.series, config, found)
-
-
-def _read_nifti(ref: StudyRef, objects: StudyObjects, config: StudyConfig, found: _Found, clock: StageClock) -> None:
-    name = PurePosixPath(ref.key).name.split(".")[0]
-    subject = name.split("_")[0]
-    header = SeriesHeader(Modality="CT", PatientID=subject, StudyInstanceUID=name, SeriesInstanceUID=name)
-    found.choice = SeriesChoice(header)
-    with clock.stage("volume"):
-        found.volume = read_nifti(objects)
-    with clock.stage("segmentation"):
-        _take_labels(objects, (), config, found)
+    return scan.series
 
 
 def _take_labels(objects: StudyObjects, series: tuple[SeriesHeader, ...], config: StudyConfig, found: _Found) -> None:

@@ -1,0 +1,196 @@
+"""`spinemet …`: for people at a terminal. Works without a cluster; only `demo` starts a local one.
+
+Exit codes: 0 done, 2 bad usage or input. Answers go to standard output (as CSV or JSON when asked for or piped),
+everything else to standard error.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from spinemet import __version__
+from spinemet.config import Localizer, StudyConfig, load_config
+from spinemet.errors import BadInput, SpineMetError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+app = typer.Typer(
+    name="spinemet",
+    help="Find, classify and count spinal metastases in CT archives.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+cohort_app = typer.Typer(help="Questions asked of the result tables.", no_args_is_help=True)
+app.add_typer(cohort_app, name="cohort")
+
+LocalizerName = StrEnum("LocalizerName", {name: name for name in get_args(Localizer)})  # type: ignore[misc]
+"""The localizers as typer wants choices: one list of names, in spinemet.config."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def phantom(
+    out: Annotated[str, typer.Argument(help="Folder or s3:// prefix to write to.")],
+    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 24,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same archive.")] = 0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+) -> None:
+    """Make a phantom CT archive with known truth: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
+    from spinemet.phantom.archive import write_archive
+    from spinemet.report.terminal import progress_bar
+
+    with progress_bar("Making phantom patients") as advance:
+        summary = write_archive(out, patients, seed, workers=workers, progress=advance)
+    typer.echo(str(summary))
+
+
+@app.command()
+def study(
+    path: Annotated[
+        str, typer.Argument(help="Folder, zip or tar of DICOM objects, or a NIfTI volume; local or s3://.")
+    ],
+    model: Annotated[str | None, typer.Option(help="Model folder; without one, nothing is classified.")] = None,
+    localizer: Annotated[LocalizerName | None, typer.Option(help="Where the vertebrae come from.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with reading settings.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    png: Annotated[Path | None, typer.Option(help="Also draw the straightened spine to this PNG.")] = None,
+) -> None:
+    """Find the vertebrae of one study and, with a model, classify them."""
+    from spinemet.report.figures import study_figure
+    from spinemet.report.terminal import console, render_study, study_json
+    from spinemet.storage.archive import study_at
+    from spinemet.study import read_study
+
+    settings = load_config(config, StudyConfig)
+    if localizer is not None:
+        settings = settings.model_copy(update={"localizer": str(localizer)})
+    predictor = None
+    if model is not None:
+        from spinemet.model.predictor import Predictor
+
+        predictor = Predictor(model)
+        settings = settings.model_copy(update={"slices": predictor.slices})
+    reading = read_study(study_at(path), settings, views=png is not None)
+    calls = predictor.predict(reading.stacks) if predictor is not None else None
+    if png is not None and reading.views is not None:
+        study_figure(reading, calls, png)
+    if as_json:
+        typer.echo(json.dumps(study_json(reading, calls), indent=2))
+    else:
+        console().print(render_study(reading, calls))
+
+
+@app.command()
+def volume(
+    path: Annotated[
+        str, typer.Argument(help="Folder, zip or tar of DICOM objects, or a NIfTI volume; local or s3://.")
+    ],
+    out: Annotated[Path, typer.Argument(help="NIfTI file to write (.nii or .nii.gz).")],
+) -> None:
+    """Write the series that SpineMet would read as a NIfTI volume in HU."""
+    from spinemet.dicom.volume import write_nifti
+    from spinemet.storage.archive import study_at
+    from spinemet.study import read_volume_of
+
+    if not out.name.endswith((".nii", ".nii.gz")):
+        raise BadInput(f"expected a file name that ends in .nii or .nii.gz, found {out.name}.")
+    write_nifti(read_volume_of(study_at(path), StudyConfig()), out)
+    typer.echo(f"wrote {out}", err=True)
+
+
+@cohort_app.command()
+def prevalence(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    by: Annotated[
+        str, typer.Option(help="Columns to group by, separated by commas: level, sex, age_group, …")
+    ] = "level",
+    unit: Annotated[str, typer.Option(help="What is counted: vertebra or patient.")] = "vertebra",
+) -> None:
+    """How often each class is found, with its denominator and a 95 % interval."""
+    from spinemet.cohort.prevalence import prevalence as ask
+    from spinemet.cohort.views import open_cohort
+    from spinemet.report.terminal import render_prevalence
+
+    columns = [name.strip() for name in by.split(",") if name.strip()]
+    table = ask(open_cohort(results), columns, unit=unit)
+    _show(table, render_prevalence(table))
+
+
+@app.command()
+def sql(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    query: Annotated[str, typer.Argument(help="One SELECT over studies, vertebrae, slices, pictures, runs.")],
+) -> None:
+    """Ask the result tables in SQL (DuckDB's dialect). Piped, the answer is CSV."""
+    from spinemet.cohort.views import run_sql
+    from spinemet.report.terminal import render_table
+
+    table = run_sql(results, query)
+    _show(table, render_table(table))
+
+
+@app.command()
+def report(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    out: Annotated[Path, typer.Argument(help="HTML file to write.")],
+    evaluation: Annotated[str | None, typer.Option(help="Folder that jobs/evaluate.py wrote, to be included.")] = None,
+) -> None:
+    """Write one self-contained HTML report with pictures."""
+    from spinemet.report.html import write_report
+
+    write_report(results, out, evaluation=evaluation)
+    typer.echo(f"wrote {out}", err=True)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path("demo"),
+    patients: Annotated[int, typer.Option(min=8, help="Phantom patients.")] = 48,
+) -> None:
+    """Run the whole job on a phantom archive: make, prepare, train, evaluate, screen, ask, report."""
+    from spinemet.demo import run_demo
+
+    run_demo(out, patients=patients)
+
+
+def _show(table: pd.DataFrame, rendered: object) -> None:
+    """Print a table for a reader at a terminal, as CSV for a program behind a pipe."""
+    from spinemet.report.terminal import console
+
+    if sys.stdout.isatty():
+        console().print(rendered)
+    else:
+        table.to_csv(sys.stdout, index=False)
+
+
+def main() -> None:
+    """The console script: one sentence and exit code 2 for bad input."""
+    try:
+        app()
+    except SpineMetError as error:
+        typer.echo(f"spinemet: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
