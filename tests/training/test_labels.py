@@ -1,0 +1,125 @@
+"""Label tables are read as people write them, and anything doubtful is named with row and column."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spinemet.errors import BadInput
+from spinemet.storage.files import join, write_bytes
+from spinemet.training.labels import COLUMNS, consensus, read_labels, split_patients
+
+HEADER = "patient,study,series,level,bone_quality,posterolateral"
+ROWS = ["p1,1.2,1.2.3,T12,normal,none", "p1,1.2,1.2.3, l1 ,Lytic,", "p2,,,L1,,bilateral"]
+
+
+def write(folder: Path, *rows: str, header: str = HEADER) -> str:
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+def test_read_labels_accepts_what_people_write(tmp_path: Path) -> None:
+    table = read_labels(write(tmp_path, *ROWS))
+    assert list(table.columns) == COLUMNS
+    assert table["level"].tolist() == ["T12", "L1", "L1"]
+    assert table["bone_quality"].tolist() == ["normal", "lytic", None]
+    assert table["posterolateral"].tolist() == ["none", None, "bilateral"]
+    assert table["study"].tolist() == ["1.2", "1.2", ""]
+
+
+def test_parquet_and_s3_give_the_same_table(tmp_path: Path, s3_bucket: str) -> None:
+    local = write(tmp_path, *ROWS)
+    pd.read_csv(local, dtype=str, keep_default_na=False, na_values=[""]).to_parquet(tmp_path / "labels.parquet")
+    write_bytes(join(s3_bucket, "labels.csv"), Path(local).read_bytes())
+    expected = read_labels(local)
+    pd.testing.assert_frame_equal(read_labels(str(tmp_path / "labels.parquet")), expected)
+    pd.testing.assert_frame_equal(read_labels(join(s3_bucket, "labels.csv")), expected)
+
+
+def test_extra_columns_are_left_alone_and_a_column_of_labels_may_be_absent(tmp_path: Path) -> None:
+    table = read_labels(write(tmp_path, "p1,L1,mixed,seen twice", header="patient,level,bone_quality,comment"))
+    assert table.loc[0, "bone_quality"] == "mixed"
+    assert table.loc[0, "posterolateral"] is None
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "message"),
+    [
+        (HEADER, ["p1,,,L1,sclerotic,"], r"row 2, column bone_quality: expected .*lytic, found sclerotic"),
+        (HEADER, ["p1,,,L1,lytic,", "p1,,,L9,lytic,"], r"row 3, column level: expected one of C1 … S1, found L9"),
+        (HEADER, [",,,L1,lytic,"], r"row 2, column patient: expected a patient, found nothing"),
+        (HEADER, ["p1,,,L1,lytic,", "p2,,,L1,normal,", "p1,,,l1,normal,"], r"row 4.*expected lytic as row 2.*normal"),
+        (HEADER, ["p1,,,L1,lytic,", "p1,,,L1,lytic,"], r"row 3.*found it in row 2 too"),
+        (HEADER, [], r"without rows"),
+        ("patient,bone_quality", ["p1,lytic"], r"expected a column level, found patient, bone_quality"),
+        ("patient,level", ["p1,L1"], r"expected a column bone_quality or posterolateral"),
+        ("patient,level,bone_quality,posterolatral", ["p1,L1,lytic,none"], r"column posterolateral, found posterol"),
+        ("patient,level,bone_quality", ["p1,L1,lytic,none,more,cells", "p1"], r"expected"),
+    ],
+)
+def test_bad_tables_name_row_column_expected_and_found(
+    tmp_path: Path, header: str, rows: list[str], message: str
+) -> None:
+    with pytest.raises(BadInput, match=message) as caught:
+        read_labels(write(tmp_path, *rows, header=header))
+    assert "p1" not in str(caught.value).removeprefix(str(tmp_path))
+
+
+def test_what_is_no_table_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing more")
+    for name in ("broken.parquet", "missing.csv"):
+        with pytest.raises(BadInput):
+            read_labels(str(tmp_path / name))
+
+
+def test_consensus_is_the_majority_and_a_tie_is_missing(tmp_path: Path) -> None:
+    header = "patient,level,bone_quality,rater"
+    rows = ["p1,L1,lytic,a", "p1,L1,lytic,b", "p1,L1,mixed,c", "p1,L2,lytic,a", "p1,L2,normal,b", "p1,L3,,a"]
+    table = consensus(read_labels(write(tmp_path, *rows, header=header))).set_index("level")["bone_quality"]
+    assert table["L1"] == "lytic"
+    assert table["L2"] is None
+    assert table["L3"] is None
+
+
+shares = st.floats(0, 0.45)
+
+
+@given(st.sets(st.text(min_size=1, max_size=6), max_size=60), st.integers(0, 99), shares, shares, st.data())
+def test_split_puts_each_patient_in_one_part_with_the_shares_asked_for(
+    patients: set[str], seed: int, test: float, validation: float, data: st.DataObject
+) -> None:
+    strata = {patient: data.draw(st.integers(0, 2)) for patient in sorted(patients)}
+    parts = split_patients(patients, seed, test, validation, strata)
+    assert parts.keys() == patients
+    counts = Counter(parts.values())
+    assert counts["test"] == round(len(patients) * test)
+    assert abs(counts["validation"] - len(patients) * validation) <= 1.5
+    for stratum in range(3):
+        members = [patient for patient in patients if strata[patient] == stratum]
+        assert abs(sum(parts[patient] == "test" for patient in members) - len(members) * test) <= 1
+
+
+@given(st.lists(st.text(min_size=1, max_size=6), max_size=40), st.integers(0, 99), st.randoms())
+def test_split_does_not_depend_on_order_or_repeats(patients: list[str], seed: int, random: object) -> None:
+    shuffled = patients + patients[:3]
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert split_patients(patients, seed, 0.2, 0.1) == split_patients(shuffled, seed, 0.2, 0.1)
+
+
+def test_split_changes_with_the_seed_and_hardly_with_one_more_patient() -> None:
+    patients = [f"p{n}" for n in range(100)]
+    before = split_patients(patients, 0, 0.2, 0.1)
+    assert before != split_patients(patients, 1, 0.2, 0.1)
+    after = split_patients([*patients, "one more"], 0, 0.2, 0.1)
+    assert sum(before[patient] != after[patient] for patient in patients) <= 3
+
+
+def test_split_refuses_shares_that_leave_no_one_to_train_on() -> None:
+    with pytest.raises(BadInput, match="together below 1"):
+        split_patients(["a"], 0, 0.6, 0.4)
