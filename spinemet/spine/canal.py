@@ -1,0 +1,103 @@
+"""The spine curve, and the volume straightened along it.
+
+The curve runs in the spinal canal, cranial to caudal, one point per millimetre. Its frames do not twist about the
+curve: left is always the patient's left, as far as the curve's direction allows.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from scipy.interpolate import make_interp_spline
+
+from spinemet.spine.sampling import sample_points
+from spinemet.types import SpineCurve, StraightenedViews, Volume
+
+Array = npt.NDArray[np.float64]
+
+_AP_MM = (80, 60)
+"""Picture: millimetres in front of and behind the curve; the largest lumbar body ends 50 mm in front of the canal."""
+_LR_MM = 60
+_SAGITTAL_SLAB_MM = (-3.0, -1.0, 1.0, 3.0)
+_CORONAL_SLAB_MM = (-24.0, -21.0, -18.0)
+"""Body centres lie 16 mm (neck) to 26 mm (lumbar) in front of the canal."""
+_WINDOW_CENTER, _WINDOW_WIDTH = 350.0, 1500.0
+
+
+def build_curve(points_mm: npt.ArrayLike, extend_mm: float = 25.0, sigma_mm: float = 8.0) -> SpineCurve:
+    """The smooth curve through LPS points (n, 3), cranial to caudal, lengthened by `extend_mm` at both ends.
+
+    n >= 2. sigma_mm is the length over which the interpolating spline is smoothed.
+    """
+    points = np.asarray(points_mm, np.float64)
+    chord = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    spline = make_interp_spline(chord, points, k=min(3, len(points) - 1))
+    margin = extend_mm + 4 * sigma_mm
+    dense = spline(np.linspace(0.0, chord[-1], int(np.ceil(chord[-1])) + 1))
+    # The ends' directions are taken over a third of the curve, 30 mm at most: a single step of a spline is too noisy.
+    reach = int(np.clip(chord[-1] / 3, 1, 30))
+    head, tail = _unit(dense[0] - dense[reach]), _unit(dense[-1] - dense[-1 - reach])
+    ahead = np.arange(margin, 0.0, -1.0)[:, None]
+    dense = np.concatenate([dense[0] + ahead * head, dense, dense[-1] + ahead[::-1] * tail])
+    smooth = ndimage.gaussian_filter1d(dense, sigma_mm, axis=0, mode="nearest") if sigma_mm > 0 else dense
+    cut = round(4 * sigma_mm)
+    return SpineCurve(*_every_millimetre(smooth[cut : len(smooth) - cut]))
+
+
+def position_on(curve: SpineCurve, points_mm: npt.ArrayLike) -> Array:
+    """Where along the curve, in mm from its cranial end, the planes across it hold the LPS points (n, 3)."""
+    points = np.atleast_2d(np.asarray(points_mm, np.float64))
+    nearest = np.argmin(((points[:, None] - curve.points_mm[None]) ** 2).sum(-1), axis=1)
+    down = -curve.frames[nearest, 2]
+    return nearest + ((points - curve.points_mm[nearest]) * down).sum(-1)
+
+
+def frame_at(curve: SpineCurve, position_mm: float) -> tuple[Array, Array]:
+    """The point (3,) and the frame (3, 3: left, posterior, superior) of the curve at `position_mm`, clipped to it."""
+    n = int(np.clip(round(position_mm), 0, len(curve.points_mm) - 1))
+    return curve.points_mm[n], curve.frames[n]
+
+
+def frame_from(superior: npt.ArrayLike, left_hint: npt.ArrayLike = (1.0, 0.0, 0.0)) -> Array:
+    """Right-handed unit vectors left, posterior, superior (..., 3, 3) with left as near to `left_hint` as can be."""
+    up = _unit(np.asarray(superior, np.float64))
+    hint = np.broadcast_to(np.asarray(left_hint, np.float64), up.shape)
+    left = _unit(hint - (hint * up).sum(-1, keepdims=True) * up)
+    return np.stack([left, np.cross(up, left), up], axis=-2)
+
+
+def straightened(
+    volume: Volume, curve: SpineCurve, posterior_mm: npt.ArrayLike, left_mm: npt.ArrayLike
+) -> npt.NDArray[np.float32]:
+    """HU (S, P, L) float32 on the planes across the curve: row s is s mm along it; offsets in the curve's frames."""
+    p = np.asarray(posterior_mm, np.float64)[None, :, None, None]
+    left = np.asarray(left_mm, np.float64)[None, None, :, None]
+    axes = curve.frames[:, None, None]
+    points = curve.points_mm[:, None, None] + p * axes[..., 1, :] + left * axes[..., 0, :]
+    return sample_points(volume, points)
+
+
+def straighten(volume: Volume, curve: SpineCurve) -> StraightenedViews:
+    """The straightened sagittal and coronal pictures of `volume` along `curve`, windowed for bone."""
+    front, behind = _AP_MM
+    sagittal = straightened(volume, curve, np.arange(-front, behind), _SAGITTAL_SLAB_MM).mean(axis=2)
+    coronal = straightened(volume, curve, _CORONAL_SLAB_MM, np.arange(-_LR_MM, _LR_MM + 1)).mean(axis=1)
+    return StraightenedViews(_windowed(sagittal), _windowed(coronal), canal_column=front)
+
+
+def _windowed(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    grey = (hu - _WINDOW_CENTER) / _WINDOW_WIDTH + 0.5
+    return (np.clip(grey, 0.0, 1.0) * 255).astype(np.uint8)
+
+
+def _every_millimetre(path: Array) -> tuple[Array, Array]:
+    """`path` (n, 3) resampled to 1 mm of arc, and its frames."""
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    steps = np.arange(0.0, arc[-1])
+    points = np.stack([np.interp(steps, arc, path[:, k]) for k in range(3)], axis=1)
+    return points, frame_from(-np.gradient(points, axis=0))
+
+
+def _unit(vectors: Array) -> Array:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -1,0 +1,55 @@
+"""What is measured of one vertebral body once its place, axes and size are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.spine.sampling import in_view, sample_points
+from spinemet.types import Completeness, Volume
+
+Array = npt.NDArray[np.float64]
+
+_CORE = 0.6
+"""Half axes of the trabecular core as a share of the body's: leaves out cortex, endplates and partial volume up to
+5 mm slices."""
+_VEIN = 0.2
+"""The basivertebral vein: behind the centre, within this share of the half height."""
+_STEP_MM = 1.5
+_PLAUSIBLE_HU = (-300.0, 3000.0)
+"""Below: gas or outside the reconstruction circle. Above: metal."""
+
+
+def trabecular_hu(
+    volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
+) -> float | None:
+    """Mean HU of the body's trabecular core, an ellipsoid without the basivertebral vein; None below half in view.
+
+    axes: rows left, posterior, superior. half_mm: the body's half width, half depth and half height along them.
+    The lowest and highest 5 % are left out (residual cortex, bone islands, gas).
+    """
+    grids = [np.arange(-h * _CORE, h * _CORE + 1e-6, min(_STEP_MM, h * _CORE / 2)) for h in half_mm]
+    local = np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1).reshape(-1, 3)
+    share = local / (np.asarray(half_mm) * _CORE)
+    vein = (share[:, 1] > 0) & (np.abs(local[:, 2]) < _VEIN * half_mm[2])
+    local = local[((share**2).sum(1) <= 1) & ~vein]
+    hu = sample_points(volume, np.asarray(center_mm) + local @ axes, outside=np.nan)
+    hu = hu[np.isfinite(hu) & (hu > _PLAUSIBLE_HU[0]) & (hu < _PLAUSIBLE_HU[1])]
+    if len(hu) < 0.5 * len(local):
+        return None
+    low, high = np.percentile(hu, (5, 95))
+    return float(hu[(hu >= low) & (hu <= high)].mean())
+
+
+def completeness(
+    volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
+) -> Completeness:
+    """CUT where an endplate of the body leaves the volume, at the midline or at one of its four sides; else WHOLE.
+
+    A body that ends exactly at the volume's border counts as cut: nobody can tell that it goes no further.
+    """
+    width, depth, height = half_mm
+    ends = [(w, d, h) for h in (-height, height) for w, d in ((0, 0), (-0.7, 0), (0.7, 0), (0, -0.7), (0, 0.7))]
+    local = np.array(ends) * (width, depth, 1.0)
+    points = np.asarray(center_mm) + local @ axes
+    return Completeness.WHOLE if bool(in_view(volume, points, margin_mm=0.5).all()) else Completeness.CUT
