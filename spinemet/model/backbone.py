@@ -1,0 +1,75 @@
+"""The convolutional trunk: a DenseNet from HU slices to one feature vector per slice. N slices, H rows, W columns."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torchvision.models import DenseNet
+
+from spinemet.errors import BadInput
+from spinemet.model.spec import DenseNetSpec, Window
+from spinemet.storage.files import read_bytes
+
+
+class Windows(nn.Module):
+    """Turns HU into one input channel per window, in [-2, 2]: about the range that ImageNet weights expect."""
+
+    center: Tensor
+    width: Tensor
+
+    def __init__(self, windows: tuple[Window, ...]) -> None:
+        super().__init__()
+        self.register_buffer("center", torch.tensor([w.center for w in windows]), persistent=False)
+        self.register_buffer("width", torch.tensor([w.width for w in windows]), persistent=False)
+
+    def forward(self, hu_NHW: Tensor) -> Tensor:
+        """(N, windows, H, W) float32 in channels-last memory of (N, H, W) HU, int16 or float."""
+        image_NHWC = (hu_NHW.float().unsqueeze(-1) - self.center) * (4 / self.width)
+        return image_NHWC.clamp_(-2, 2).permute(0, 3, 1, 2)
+
+
+class Trunk(nn.Module):
+    """DenseNet features averaged over the image; `width` features per slice."""
+
+    def __init__(self, spec: DenseNetSpec) -> None:
+        super().__init__()
+        net = DenseNet(spec.growth_rate, spec.block_config, spec.init_features, num_classes=1)
+        self.features = net.features
+        self.width: int = net.classifier.in_features
+
+    def forward(self, image_NCHW: Tensor) -> Tensor:
+        """(N, width) features of (N, 3, H, W) images; H and W at least 32."""
+        return torch.relu(self.features(image_NCHW)).mean(dim=(2, 3))
+
+
+def load_pretrained(trunk: Trunk, uri: str) -> None:
+    """Fill `trunk` with ImageNet weights as torchvision publishes them (`.pth`, or the same as safetensors).
+
+    `uri` is a local path or an s3:// URI; nothing is fetched from anywhere else. A `.pth` is read by torch's
+    restricted reader, which holds tensors only. Raises BadInput where the file is missing or does not fit.
+    """
+    try:
+        content = read_bytes(uri)
+    except BadInput as error:
+        raise BadInput(
+            f"expected pretrained weights at {uri}, found none; give torchvision's densenet121-*.pth, or train without."
+        ) from error
+    try:
+        if uri.endswith(".safetensors"):
+            state = safetensors.torch.load(content)
+        else:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        trunk.load_state_dict({_modern(key): value for key, value in state.items() if key.startswith("features.")})
+    except (SafetensorError, RuntimeError, AttributeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise BadInput(f"expected DenseNet weights of this recipe's shape in {uri}, found something else.") from error
+
+
+def _modern(key: str) -> str:
+    # The published file is older than the module: its dense layers say "norm.1" where torchvision now has "norm1".
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])", r"\1\2", key)

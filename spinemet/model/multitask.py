@@ -1,0 +1,46 @@
+"""One trunk, many tasks: hard parameter sharing with sub-task fusion (Peng et al. 2019, arXiv 2402.08910).
+
+Every task answers with one logit per class, a binary one with two, so that loss and probabilities have one form.
+A task that fuses others sees nothing but their logits. Soft sharing would be a sibling of `MultiTask` with one trunk
+per task and the same `forward`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spinemet.model.backbone import Trunk, Windows
+from spinemet.model.spec import ModelSpec
+
+
+class MultiTask(nn.Module):
+    """HU slices in, logits per task out."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.windows = Windows(spec.windows)
+        self.trunk = Trunk(spec.backbone)
+        self.dropout = nn.Dropout(spec.dropout)
+        self.heads = nn.ModuleDict()
+        for task in spec.tasks:
+            if task.fuses:
+                inputs = sum(len(spec.task(name).classes) for name in task.fuses)
+                self.heads[task.name] = nn.Sequential(
+                    nn.Linear(inputs, spec.fusion_width), nn.ReLU(), nn.Linear(spec.fusion_width, len(task.classes))
+                )
+            else:
+                self.heads[task.name] = nn.Linear(self.trunk.width, len(task.classes))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, hu_NHW: Tensor) -> dict[str, Tensor]:
+        """Task -> (N, C) float32 logits of (N, H, W) HU slices, int16 or float."""
+        features = self.dropout(self.trunk(self.windows(hu_NHW)))
+        logits: dict[str, Tensor] = {}
+        # The heads are tiny; outside of autocast their probabilities keep float32's digits.
+        with torch.autocast(hu_NHW.device.type, enabled=False):
+            for task in self.spec.tasks:
+                source = torch.cat([logits[name] for name in task.fuses], dim=1) if task.fuses else features.float()
+                logits[task.name] = self.heads[task.name](source)
+        return logits

@@ -1,0 +1,97 @@
+"""From slice stacks to calls: loads a model once and answers for many vertebrae at a time. Knows no Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from spinemet.config import SliceConfig
+from spinemet.errors import BadInput
+from spinemet.model.aggregate import aggregate
+from spinemet.model.checkpoint import ModelCard, load_model, model_digest
+from spinemet.model.multitask import MultiTask
+from spinemet.model.precision import autocast, best_device
+from spinemet.types import SliceStack, VertebraCall
+
+BATCH = 32
+
+
+class Predictor:
+    """A model ready to answer, on the GPU where there is one.
+
+    Every forward pass has exactly BATCH slices, the last one filled up with repeats: kernels are chosen by shape, so
+    a slice's probabilities do not depend on what else is asked, and tables stay equal however studies are batched.
+    """
+
+    def __init__(self, source: str | tuple[MultiTask, ModelCard], device: str | torch.device | None = None) -> None:
+        model, self.card = load_model(source) if isinstance(source, str) else source
+        self.device = torch.device(device) if device is not None else best_device()
+        self._model = model.eval().to(self.device)
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of the weights and the card."""
+        return model_digest(self.card)
+
+    @property
+    def slices(self) -> SliceConfig:
+        """How slices have to be cut for this model."""
+        return self.card.spec.slices
+
+    def predict(self, stacks: Sequence[SliceStack]) -> list[VertebraCall]:
+        """One call per stack, in order.
+
+        Raises BadInput where a stack is not cut as the model wants it, or holds no slice.
+        """
+        for stack in stacks:
+            self._check(stack)
+        if not stacks:
+            return []
+        slices = self.predict_slices(np.concatenate([stack.hu_NHW for stack in stacks]))
+        ends = list(accumulate(len(stack.hu_NHW) for stack in stacks))
+        return [
+            self._call({task: prob_NC[start:end] for task, prob_NC in slices.items()})
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+
+    def predict_slices(self, hu_NHW: npt.NDArray[np.int16]) -> dict[str, npt.NDArray[np.float32]]:
+        """Task -> (N, C) float32 probabilities of (N, H, W) HU slices; N may be 0."""
+        tasks = self.card.spec.tasks
+        parts: dict[str, list[npt.NDArray[np.float32]]] = {
+            task.name: [np.zeros((0, len(task.classes)), np.float32)] for task in tasks
+        }
+        with torch.inference_mode(), autocast(self.device):
+            for start in range(0, len(hu_NHW), BATCH):
+                batch = hu_NHW[start : start + BATCH]
+                logits = self._model(torch.from_numpy(_filled(batch)).to(self.device))
+                for name, logits_NC in logits.items():
+                    parts[name].append(torch.softmax(logits_NC, dim=1)[: len(batch)].cpu().numpy())
+        return {name: np.concatenate(pieces) for name, pieces in parts.items()}
+
+    def _call(self, slices_NC: dict[str, npt.NDArray[np.float32]]) -> VertebraCall:
+        probabilities = {}
+        for task in self.card.spec.tasks:
+            prob_C = aggregate(slices_NC[task.name], self.card.rule(task.name))
+            probabilities[task.name] = dict(zip(task.classes, prob_C.tolist(), strict=True))
+        return VertebraCall(probabilities=probabilities, slices_NC=slices_NC)
+
+    def _check(self, stack: SliceStack) -> None:
+        wanted = self.slices
+        count, height, width = stack.hu_NHW.shape
+        if count == 0:
+            raise BadInput(f"expected at least one slice of {stack.level}, found none.")
+        if (height, width) != (wanted.size_px, wanted.size_px) or abs(stack.pixel_mm - wanted.pixel_mm) > 1e-3:
+            raise BadInput(
+                f"expected slices of {wanted.size_px} x {wanted.size_px} pixels of {wanted.pixel_mm} mm, "
+                f"as this model was trained on, found {height} x {width} of {stack.pixel_mm} mm."
+            )
+
+
+def _filled(batch: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    if len(batch) == BATCH:
+        return np.ascontiguousarray(batch)
+    return np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])

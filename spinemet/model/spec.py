@@ -1,0 +1,65 @@
+"""What a model is, without its weights: enough to build it and to feed it. Knows no torch."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spinemet.config import SliceConfig
+from spinemet.model.tasks import TASKS, Task
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DenseNetSpec(_Part):
+    """The shape of a DenseNet (Huang et al. 2017); the defaults are DenseNet-121."""
+
+    growth_rate: int = Field(32, gt=0)
+    block_config: tuple[int, int, int, int] = (6, 12, 24, 16)
+    init_features: int = Field(64, gt=0)
+
+
+class Window(_Part):
+    """A range of HU that one input channel spreads over its whole scale; values outside it are clipped."""
+
+    center: float
+    width: float = Field(gt=0)
+
+
+WINDOWS: tuple[Window, Window, Window] = (
+    Window(center=50, width=400),  # soft tissue: a lytic lesion against muscle and marrow fat
+    Window(center=200, width=600),  # trabecular bone
+    Window(center=600, width=1800),  # cortex and sclerosis
+)
+
+
+class ModelSpec(_Part):
+    """Tasks, backbone and preprocessing; the same for training and for prediction."""
+
+    tasks: tuple[Task, ...] = TASKS
+    backbone: DenseNetSpec = DenseNetSpec()
+    slices: SliceConfig = SliceConfig()
+    windows: tuple[Window, Window, Window] = WINDOWS
+    fusion_width: int = Field(16, gt=0)
+    """Hidden units of the MLP that fuses sub-tasks."""
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        seen: set[str] = set()
+        for task in self.tasks:
+            if task.name in seen:
+                raise ValueError(f"expected different task names, found {task.name} twice")
+            if missing := set(task.fuses) - seen:
+                raise ValueError(f"task {task.name} fuses {', '.join(sorted(missing))}: expected earlier tasks")
+            seen.add(task.name)
+        if not self.tasks:
+            raise ValueError("expected at least one task, found none")
+        return self
+
+    def task(self, name: str) -> Task:
+        """The task called `name`; KeyError where the model has none."""
+        return {task.name: task for task in self.tasks}[name]

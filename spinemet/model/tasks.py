@@ -1,0 +1,77 @@
+"""What a model is asked: each task is data, so that a new one is a configuration and not a code change."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from spinemet.errors import BadInput
+from spinemet.types import BONE_QUALITY, POSTEROLATERAL
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MISSING = -1
+"""The target of a sample whose label for a task is not known; it takes no part in that task's loss."""
+
+NO_YES = ("no", "yes")
+
+
+class Task(BaseModel):
+    """One question, its answers, and how the true answer is read from a column of the label table.
+
+    classes: the first one is the negative (`normal`, `none`, `no`). positive: words of the column that mean `yes`;
+    given for a binary task only, every other word means `no`. Without it the column's words are the classes.
+    fuses: tasks whose logits an MLP combines into this one's; empty for a task with a head of its own.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    column: str
+    classes: tuple[str, ...] = NO_YES
+    positive: tuple[str, ...] = ()
+    fuses: tuple[str, ...] = ()
+    weight: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise ValueError(f"task {self.name}: expected two or more different classes, found {self.classes}")
+        if bool(self.positive) != (self.classes == NO_YES):
+            raise ValueError(f"task {self.name}: expected `positive` words for a no/yes task and for no other")
+        return self
+
+    @property
+    def kind(self) -> Literal["binary", "multiclass"]:
+        """`binary` for a no/yes task."""
+        return "binary" if self.classes == NO_YES else "multiclass"
+
+    def targets(self, labels: pd.DataFrame) -> list[int]:
+        """The class number of each row of `labels`, MISSING where the cell is empty or the column is not there.
+
+        Raises BadInput for a word that is none of the classes.
+        """
+        if self.column not in labels.columns:
+            return [MISSING] * len(labels)
+        return [self._target(word) for word in labels[self.column]]
+
+    def _target(self, word: object) -> int:
+        if word is None or word == "" or word != word:  # noqa: PLR0124 (NaN, as pandas marks an empty cell)
+            return MISSING
+        if self.positive:
+            return int(word in self.positive)
+        if word not in self.classes:
+            raise BadInput(f"column {self.column}: expected one of {', '.join(self.classes)}, found {word!r}.")
+        return self.classes.index(str(word))
+
+
+# Peng et al. 2019 (arXiv 2402.08910): bone quality as two binary sub-tasks that an MLP fuses (mixed is both), and
+# posterolateral involvement learned beside it.
+TASKS: tuple[Task, ...] = (
+    Task(name="blastic", column="bone_quality", positive=("blastic", "mixed")),
+    Task(name="lytic", column="bone_quality", positive=("lytic", "mixed")),
+    Task(name="bone_quality", column="bone_quality", classes=BONE_QUALITY, fuses=("blastic", "lytic")),
+    Task(name="posterolateral", column="posterolateral", classes=POSTEROLATERAL),
+)

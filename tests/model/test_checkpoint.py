@@ -1,0 +1,78 @@
+"""Models on disk: the round trip, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from spinemet.errors import BadInput
+from spinemet.model.aggregate import Rule
+from spinemet.model.checkpoint import CARD, WEIGHTS, ModelCard, load_card, load_model, model_digest, save_model
+from spinemet.model.multitask import MultiTask
+
+Pair = tuple[MultiTask, ModelCard]
+
+
+def test_a_model_comes_back_as_it_was(model: Pair, tmp_path: Path) -> None:
+    net, card = model
+    card = card.model_copy(update={"rules": {"lytic": Rule(kind="top")}, "split": {"test": ("p1",)}, "seed": 3})
+    written = save_model(str(tmp_path / "m"), net, card)
+    back, read = load_model(str(tmp_path / "m"))
+    assert read == written == load_card(str(tmp_path / "m"))
+    assert not back.training
+    hu = torch.zeros(2, 32, 32, dtype=torch.int16)
+    assert all(torch.equal(a, b) for a, b in zip(net(hu).values(), back(hu).values(), strict=True))
+
+
+def test_a_model_goes_to_s3_and_back(model: Pair, s3_bucket: str) -> None:
+    save_model(f"{s3_bucket}/runs/a/model", *model)
+    assert load_model(f"{s3_bucket}/runs/a/model")[1].spec == model[1].spec
+
+
+def test_the_digest_follows_weights_and_card(model: Pair, tmp_path: Path) -> None:
+    net, card = model
+    first = model_digest(save_model(str(tmp_path / "a"), net, card))
+    assert first == model_digest(save_model(str(tmp_path / "b"), net, card))
+    assert first != model_digest(save_model(str(tmp_path / "c"), net, card.model_copy(update={"seed": 1})))
+    with torch.no_grad():
+        next(net.parameters()).add_(1)
+    assert first != model_digest(save_model(str(tmp_path / "d"), net, card))
+
+
+def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(BadInput, match=r"expected a model .* found none"):
+            load_model(str(place))
+    file = tmp_path / "file.txt"
+    file.write_text("hello")
+    with pytest.raises(BadInput, match="expected a model"):
+        load_model(str(file))
+
+
+@pytest.mark.parametrize("text", ["not JSON", "{}", '{"spec": {"tasks": []}}'])
+def test_a_card_that_is_none_is_refused(model: Pair, tmp_path: Path, text: str) -> None:
+    save_model(str(tmp_path), *model)
+    (tmp_path / CARD).write_text(text)
+    with pytest.raises(BadInput, match="expected a SpineMet model card") as caught:
+        load_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_missing_or_foreign_weights_are_refused(model: Pair, tmp_path: Path) -> None:
+    save_model(str(tmp_path), *model)
+    good = (tmp_path / WEIGHTS).read_bytes()
+    (tmp_path / WEIGHTS).write_bytes(good[:-4])
+    with pytest.raises(BadInput, match="found others or a damaged file"):
+        load_model(str(tmp_path))
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(BadInput, match=r"expected a file at .*safetensors, found none"):
+        load_model(str(tmp_path))
+    (tmp_path / WEIGHTS).write_bytes(good)
+    card = json.loads((tmp_path / CARD).read_text())
+    card["spec"]["backbone"]["growth_rate"] = 12
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(BadInput, match="expected weights for the model"):
+        load_model(str(tmp_path))

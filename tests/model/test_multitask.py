@@ -1,0 +1,105 @@
+"""The network: what its parts see, and that a task is configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import densenet121
+
+from spinemet.errors import BadInput
+from spinemet.model.backbone import Trunk, Windows, load_pretrained
+from spinemet.model.checkpoint import untrained
+from spinemet.model.multitask import MultiTask
+from spinemet.model.spec import DenseNetSpec, ModelSpec, Window
+from spinemet.model.tasks import Task
+
+
+def hu(count: int, size: int = 32) -> torch.Tensor:
+    return torch.randint(-200, 1200, (count, size, size), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
+
+
+def test_windows_spread_their_range_and_clip_the_rest() -> None:
+    windows = Windows((Window(center=100, width=400), Window(center=0, width=2000)))
+    image = windows(torch.tensor([[[-1024, -100, 100, 300, 3000]]], dtype=torch.int16))
+    assert image[0, 0, 0].tolist() == [-2, -2, 0, 2, 2]
+    assert image[0, 1, 0].tolist() == pytest.approx([-2, -0.2, 0.2, 0.6, 2])
+    assert image.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_default_trunk_is_densenet_121() -> None:
+    ours = Trunk(DenseNetSpec()).state_dict()
+    theirs = {
+        key: value for key, value in densenet121(weights=None).state_dict().items() if key.startswith("features.")
+    }
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+
+
+def test_a_new_binary_task_is_configuration(spec: ModelSpec) -> None:
+    collapse = Task(name="collapse", column="collapse", positive=("yes",))
+    grown = untrained(spec.model_copy(update={"tasks": (*spec.tasks, collapse)}), seed=0)
+    logits = grown(hu(3))
+    assert {name: tuple(value.shape) for name, value in logits.items()} == {
+        "blastic": (3, 2),
+        "lytic": (3, 2),
+        "bone_quality": (3, 4),
+        "posterolateral": (3, 3),
+        "collapse": (3, 2),
+    }
+
+
+def test_bone_quality_sees_the_sub_tasks_alone(spec: ModelSpec) -> None:
+    model = untrained(spec, seed=0).eval()
+    before = model(hu(3))
+    with torch.no_grad():
+        for name in ("blastic", "lytic"):
+            head = model.heads[name]
+            assert isinstance(head, torch.nn.Linear)
+            head.weight.zero_()
+            head.bias.copy_(torch.tensor([1.0, -1.0]))
+    after = model(hu(3))
+    assert torch.equal(after["posterolateral"], before["posterolateral"])
+    assert not torch.allclose(after["bone_quality"], before["bone_quality"])
+    assert torch.allclose(after["bone_quality"], after["bone_quality"][:1].expand(3, -1))
+
+
+def test_the_seed_alone_decides_the_first_weights(spec: ModelSpec) -> None:
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first, second, other = untrained(spec, 1), untrained(spec, 1), untrained(spec, 2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    assert not torch.equal(next(first.parameters()), next(other.parameters()))
+
+
+def published(path: Path) -> dict[str, torch.Tensor]:
+    """Weights laid out as in torchvision's published file, whose dense layers are named in the old way."""
+    state = densenet121(weights=None).state_dict()
+    old = {key.replace("norm1", "norm.1").replace("conv1.w", "conv.1.w"): value for key, value in state.items()}
+    old = {key.replace("norm2", "norm.2").replace("conv2.w", "conv.2.w"): value for key, value in old.items()}
+    torch.save(old, path)
+    return state
+
+
+def test_imagenet_weights_come_from_a_local_file(tmp_path: Path) -> None:
+    path = tmp_path / "densenet121-a639ec97.pth"
+    state = published(path)
+    model = MultiTask(ModelSpec())
+    load_pretrained(model.trunk, str(path))
+    assert torch.equal(
+        model.trunk.features.denseblock4.denselayer16.conv2.weight,
+        state["features.denseblock4.denselayer16.conv2.weight"],
+    )
+
+
+def test_missing_or_wrong_imagenet_weights_are_one_clear_sentence(tmp_path: Path) -> None:
+    trunk = Trunk(DenseNetSpec(growth_rate=8, block_config=(1, 1, 1, 1), init_features=8))
+    with pytest.raises(BadInput, match=r"expected pretrained weights at .*absent.pth, found none"):
+        load_pretrained(trunk, str(tmp_path / "absent.pth"))
+    (tmp_path / "text.pth").write_text("not weights")
+    (tmp_path / "text.safetensors").write_text("not weights")
+    published(tmp_path / "other.pth")
+    for name in ("text.pth", "text.safetensors", "other.pth"):
+        with pytest.raises(BadInput, match="expected DenseNet weights of this recipe's shape"):
+            load_pretrained(trunk, str(tmp_path / name))

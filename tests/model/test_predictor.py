@@ -1,0 +1,74 @@
+"""Predictions: one call per stack, whatever else is asked with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spinemet.errors import BadInput
+from spinemet.model.aggregate import Rule, aggregate
+from spinemet.model.checkpoint import ModelCard, save_model
+from spinemet.model.multitask import MultiTask
+from spinemet.model.predictor import BATCH, Predictor
+from spinemet.types import SliceStack
+
+Pair = tuple[MultiTask, ModelCard]
+
+
+def stack(seed: int, count: int, size: int = 32, pixel_mm: float = 2.0) -> SliceStack:
+    hu_NHW = np.random.default_rng(seed).integers(-300, 1500, (count, size, size)).astype(np.int16)
+    return SliceStack("L1", hu_NHW, np.arange(count, dtype=np.float32), pixel_mm)
+
+
+def test_calls_come_in_order_with_a_probability_for_every_class_and_slice(model: Pair) -> None:
+    stacks = [stack(seed, count) for seed, count in enumerate((7, 1, 30, 12))]
+    calls = Predictor(model).predict(stacks)
+    assert len(calls) == 4
+    for one, call in zip(stacks, calls, strict=True):
+        assert list(call.probabilities) == ["blastic", "lytic", "bone_quality", "posterolateral"]
+        assert list(call.probabilities["bone_quality"]) == ["normal", "blastic", "mixed", "lytic"]
+        for task, classes in call.probabilities.items():
+            assert sum(classes.values()) == pytest.approx(1)
+            assert call.slices_NC[task].shape == (len(one.hu_NHW), len(classes))
+            mean = call.slices_NC[task].mean(axis=0)
+            assert list(classes.values()) == pytest.approx(mean.tolist(), abs=1e-6)
+
+
+def test_a_call_is_the_same_to_the_last_bit_however_stacks_are_batched(model: Pair) -> None:
+    predictor = Predictor(model)
+    stacks = [stack(seed, 9) for seed in range(8)]
+    assert sum(len(one.hu_NHW) for one in stacks) > 2 * BATCH
+    together = predictor.predict(stacks)
+    alone = [predictor.predict([one])[0] for one in stacks]
+    backwards = predictor.predict(stacks[::-1])[::-1]
+    for calls in (alone, backwards):
+        for one, other in zip(together, calls, strict=True):
+            assert one.probabilities == other.probabilities
+
+
+def test_each_task_follows_its_rule(model: Pair) -> None:
+    net, card = model
+    rules = {"blastic": Rule(kind="top"), "posterolateral": Rule(kind="noisy_or")}
+    call = Predictor((net, card.model_copy(update={"rules": rules}))).predict([stack(0, 9)])[0]
+    for task, rule in {**rules, "lytic": Rule()}.items():
+        expected = aggregate(call.slices_NC[task], rule)
+        assert list(call.probabilities[task].values()) == pytest.approx(expected.tolist())
+
+
+def test_a_saved_model_answers_as_the_one_in_memory(model: Pair, tmp_path_factory: pytest.TempPathFactory) -> None:
+    uri = str(tmp_path_factory.mktemp("model"))
+    save_model(uri, *model)
+    saved = Predictor(uri)
+    assert saved.predict([stack(1, 5)])[0].probabilities == Predictor(model).predict([stack(1, 5)])[0].probabilities
+    assert len(saved.digest) == 12
+    assert saved.slices.size_px == 32
+
+
+def test_nothing_asked_is_nothing_answered(model: Pair) -> None:
+    assert Predictor(model).predict([]) == []
+
+
+@pytest.mark.parametrize("wrong", [stack(0, 3, size=64), stack(0, 3, pixel_mm=1.0), stack(0, 0)])
+def test_stacks_cut_in_another_way_are_refused(model: Pair, wrong: SliceStack) -> None:
+    with pytest.raises(BadInput, match="expected"):
+        Predictor(model).predict([stack(0, 2), wrong])

@@ -1,0 +1,62 @@
+"""Tasks as data: targets from the label table."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from pydantic import ValidationError
+
+from spinemet.errors import BadInput
+from spinemet.model.spec import ModelSpec
+from spinemet.model.tasks import MISSING, TASKS, Task
+
+LABELS = pd.DataFrame(
+    {
+        "bone_quality": ["normal", "blastic", "mixed", "lytic", None, float("nan"), ""],
+        "posterolateral": ["none", None, "unilateral", "bilateral", "none", "", "none"],
+    }
+)
+
+
+def test_mixed_is_both_blastic_and_lytic() -> None:
+    targets = {task.name: task.targets(LABELS) for task in TASKS}
+    assert targets["blastic"][:4] == [0, 1, 1, 0]
+    assert targets["lytic"][:4] == [0, 0, 1, 1]
+    assert targets["bone_quality"][:4] == [0, 1, 2, 3]
+
+
+def test_an_empty_cell_is_missing_for_its_task_alone() -> None:
+    targets = {task.name: task.targets(LABELS) for task in TASKS}
+    assert targets["blastic"][4:] == targets["bone_quality"][4:] == [MISSING] * 3
+    assert targets["posterolateral"] == [0, MISSING, 1, 2, 0, MISSING, 0]
+
+
+def test_a_column_that_is_not_there_is_missing_everywhere() -> None:
+    task = Task(name="collapse", column="collapse", positive=("yes",))
+    assert task.targets(LABELS) == [MISSING] * len(LABELS)
+
+
+def test_an_unknown_word_is_refused() -> None:
+    labels = pd.DataFrame({"bone_quality": ["sclerotic"]})
+    with pytest.raises(BadInput, match="expected one of normal, blastic, mixed, lytic, found 'sclerotic'"):
+        TASKS[2].targets(labels)
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        (TASKS[2], TASKS[0], TASKS[1]),
+        (TASKS[0], TASKS[0]),
+        (),
+    ],
+    ids=["fuses a later task", "twice the same name", "none"],
+)
+def test_a_list_of_tasks_that_cannot_be_built_is_refused(tasks: tuple[Task, ...]) -> None:
+    with pytest.raises(ValidationError):
+        ModelSpec(tasks=tasks)
+
+
+@pytest.mark.parametrize("extra", [{"positive": ()}, {"positive": ("a",), "classes": ("a", "b")}, {"classes": ("a",)}])
+def test_a_task_that_contradicts_itself_is_refused(extra: dict[str, tuple[str, ...]]) -> None:
+    with pytest.raises(ValidationError):
+        Task.model_validate({"name": "x", "column": "x", **extra})
