@@ -1,0 +1,290 @@
+"""Crops: the labelled slices of a data set, cut once, stored as Parquet shards and a manifest.
+
+Axes: N slices, H rows, W columns. A crops place holds `crops.json` (CropsInfo) and `slices/<digest>.parquet`, one
+shard per study, named after its content: writing one again changes nothing, and crops.json, written last, says which
+shards count. Patients and studies stand there as short unkeyed hashes. They join crops of one source and keep UIDs
+out of logs, but who has a list of identifiers can find them again: crops stay with the research data they come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import obstore
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spinemet import __version__
+from spinemet.anatomy import is_named
+from spinemet.config import SliceConfig
+from spinemet.errors import BadInput
+from spinemet.storage.files import join, normalize, open_store, read_bytes, write_bytes
+from spinemet.training.labels import LABEL_CLASSES
+from spinemet.types import Completeness, StudyReading
+
+MANIFEST = "crops.json"
+SHARDS = "slices"
+IN_MEMORY_BYTES = 2 << 30
+"""Larger sets become a memory-mapped file, which all training processes of a machine share."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("patient", pa.string(), nullable=False),
+        pa.field("study", pa.string(), nullable=False),
+        pa.field("level", pa.string(), nullable=False),
+        pa.field("offset_mm", pa.float32(), nullable=False),
+        pa.field("hu", pa.binary(), nullable=False),  # int16, little endian, H x W
+        pa.field("bone_quality", pa.string()),
+        pa.field("posterolateral", pa.string()),
+    ]
+)
+
+
+class Shard(BaseModel):
+    """One study's crops: the shard's name, and what is in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    slices: int
+    vertebrae: int
+
+
+class CropsInfo(BaseModel):
+    """The manifest: how the slices were cut, which shards count, and what became of labels and studies.
+
+    classes: label column -> class -> vertebrae. labels_unmatched: labels for which no whole vertebra was found.
+    problems: reason -> studies that could not be used.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    slice_config: SliceConfig
+    config_digest: str
+    shards: tuple[Shard, ...]
+    patients: int
+    studies: int
+    vertebrae: int
+    slices: int
+    classes: dict[str, dict[str, int]]
+    labels_unmatched: int = 0
+    problems: dict[str, int] = {}
+    software_version: str = __version__
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that change with any pixel, label or reading setting."""
+        names = "".join(shard.name for shard in self.shards)
+        return hashlib.sha256(f"{names}{self.slice_config.model_dump_json()}".encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, eq=False)
+class Crops:
+    """A data set in memory (or memory-mapped), in an order that depends on its content only.
+
+    hu_NHW: int16 HU. table: one row per slice, same order: patient, study, level, vertebra (0, 1, … over the whole
+    set), offset_mm, bone_quality, posterolateral (None where there is no label). The slices of a vertebra are
+    neighbours, cranial first.
+    """
+
+    hu_NHW: npt.NDArray[np.int16]
+    table: pd.DataFrame
+    info: CropsInfo
+
+    @property
+    def slices(self) -> SliceConfig:
+        """How the slices were cut."""
+        return self.info.slice_config
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits of the content."""
+        return self.info.digest
+
+    def take(self, rows: npt.NDArray[np.bool_]) -> Crops:
+        """The crops of the chosen rows, (N,) bool; vertebrae keep their numbers."""
+        return Crops(self.hu_NHW[rows], self.table[rows].reset_index(drop=True), self.info)
+
+
+# ---- from a reading to rows -----------------------------------------------------------------------------------
+
+
+def match_labels(reading: StudyReading, labels: pd.DataFrame) -> dict[int, int]:
+    """Stack of the reading -> row number of the label that speaks of it; whole, named, labelled vertebrae only.
+
+    labels: as `training.labels.consensus` gives them. A row of the series goes before one of the study, and that
+    before one of the patient.
+    """
+    if reading.choice is None or reading.spine is None:
+        return {}
+    rows = _rows_of_study(reading, labels)
+    found = {}
+    for n, vertebra in enumerate(reading.spine.vertebrae):
+        usable = vertebra.completeness is Completeness.WHOLE and is_named(vertebra.level)
+        if usable and vertebra.level in rows and len(reading.stacks[n].hu_NHW):
+            found[n] = rows[vertebra.level]
+    return found
+
+
+def crop_rows(reading: StudyReading, labels: pd.DataFrame) -> pa.Table:
+    """The reading's labelled slices as rows of SCHEMA, vertebrae and slices cranial first; may have no rows.
+
+    labels: as `training.labels.consensus` gives them. Patients and studies become `research_key`s; a patient is the
+    one whom the label table names, since archives are often de-identified another way than their labels.
+    """
+    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
+    for n, row in match_labels(reading, labels).items():
+        assert reading.choice is not None
+        stack, label = reading.stacks[n], labels.iloc[row]
+        study = reading.choice.chosen.StudyInstanceUID or reading.choice.chosen.SeriesInstanceUID
+        for hu_HW, offset_mm in zip(stack.hu_NHW, stack.offsets_mm, strict=True):
+            columns["patient"].append(research_key(label["patient"]))
+            columns["study"].append(research_key(study))
+            columns["level"].append(stack.level)
+            columns["offset_mm"].append(float(offset_mm))
+            columns["hu"].append(hu_HW.astype("<i2").tobytes())
+            for name in LABEL_CLASSES:
+                columns[name].append(label[name] if isinstance(label[name], str) else None)
+    return pa.table(columns, schema=SCHEMA)
+
+
+def research_key(identifier: str) -> str:
+    """Sixteen hexadecimal digits for an identifier: the same everywhere, not secret (see this file's header)."""
+    return hashlib.sha256(f"spinemet crops\0{identifier}".encode()).hexdigest()[:16]
+
+
+def _rows_of_study(reading: StudyReading, labels: pd.DataFrame) -> dict[str, int]:
+    """Level -> row number of the most specific label of this study that says anything."""
+    assert reading.choice is not None
+    series = reading.choice.chosen
+    by_study = (labels["study"] != "") & (labels["study"] == series.StudyInstanceUID)
+    by_patient = (labels["study"] == "") & (labels["patient"] == series.PatientID)
+    right_series = (labels["series"] == "") | (labels["series"] == series.SeriesInstanceUID)
+    mine = (by_study | by_patient) & right_series & labels[list(LABEL_CLASSES)].notna().any(axis=1)
+    rank = (labels["series"] != "") * 2 + (labels["study"] != "")
+    rows = {}
+    for row in sorted(np.flatnonzero(mine), key=lambda row: rank.iloc[row]):
+        rows[labels["level"].iloc[row]] = int(row)
+    return rows
+
+
+# ---- writing --------------------------------------------------------------------------------------------------
+
+
+def write_shard(uri: str, rows: pa.Table) -> Shard:
+    """Store one study's rows below the crops place `uri`; repeating it changes nothing."""
+    digest = hashlib.sha256()
+    for name in rows.column_names:
+        for value in rows[name].to_pylist():
+            digest.update(value if isinstance(value, bytes) else f"{value!r}\0".encode())
+    shard = Shard(name=digest.hexdigest()[:24], slices=rows.num_rows, vertebrae=len(set(rows["level"].to_pylist())))
+    buffer = BytesIO()
+    pq.write_table(rows, buffer, compression="zstd")
+    write_bytes(join(uri, SHARDS, f"{shard.name}.parquet"), buffer.getvalue())
+    return shard
+
+
+def write_manifest(uri: str, info: CropsInfo) -> None:
+    """Make `info` what counts at `uri`, then remove the shards of earlier runs."""
+    write_bytes(join(uri, MANIFEST), (info.model_dump_json(indent=2) + "\n").encode())
+    wanted = {f"{shard.name}.parquet" for shard in info.shards}
+    store = open_store(join(uri, SHARDS), create=True)
+    stale = [entry["path"] for batch in obstore.list(store) for entry in batch if entry["path"] not in wanted]
+    if stale:
+        obstore.delete(store, stale)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------
+
+
+def read_info(uri: str) -> CropsInfo:
+    """The manifest of the crops at `uri`. Raises BadInput where there are none."""
+    where = normalize(uri)
+    try:
+        return CropsInfo.model_validate_json(read_bytes(join(where, MANIFEST)))
+    except BadInput as error:
+        raise BadInput(f"expected crops (a folder with {MANIFEST}) at {where}, found none.") from error
+    except ValidationError as error:
+        raise BadInput(f"expected crops at {where}, found a {MANIFEST} of another kind.") from error
+
+
+def read_crops(uri: str, in_memory_bytes: int = IN_MEMORY_BYTES) -> Crops:
+    """The crops at `uri`, local or s3://; above `in_memory_bytes` of pixels, `hu_NHW` is a memory-mapped file.
+
+    Raises BadInput where there are none, or a shard is missing or damaged.
+    """
+    info = read_info(uri)
+    size = info.slice_config.size_px
+    shape = (info.slices, size, size)
+    if info.slices * size * size * 2 <= in_memory_bytes:
+        hu_NHW: npt.NDArray[np.int16] = np.empty(shape, np.int16)
+        return Crops(hu_NHW, _fill(uri, info, hu_NHW), info)
+    return _read_mapped(uri, info, shape)
+
+
+def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crops:
+    cache = Path(tempfile.gettempdir()) / f"spinemet-{os.getuid()}"
+    cache.mkdir(mode=0o700, exist_ok=True)
+    ready = cache / f"crops-{info.digest}.npy"
+    if ready.exists():
+        return Crops(np.load(ready, mmap_mode="r"), _fill(uri, info, None), info)
+    # Several processes may fill their own copy at a time; the rename makes one of them count.
+    filling = cache / f"{ready.name}.{os.getpid()}"
+    hu_NHW = np.lib.format.open_memmap(filling, mode="w+", dtype=np.int16, shape=shape)
+    table = _fill(uri, info, hu_NHW)
+    hu_NHW.flush()
+    filling.replace(ready)
+    return Crops(np.load(ready, mmap_mode="r"), table, info)
+
+
+def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd.DataFrame:
+    """The table of the shards that count, in the manifest's order; their pixels go into `hu_NHW` where given."""
+    columns = [name for name in SCHEMA.names if name != "hu" or hu_NHW is not None]
+    tables, start, vertebrae = [], 0, 0
+    for shard, rows in zip(info.shards, _read_shards(uri, info.shards, columns), strict=True):
+        if hu_NHW is not None:
+            pixels = np.frombuffer(b"".join(rows["hu"].to_pylist()), "<i2")
+            hu_NHW[start : start + shard.slices] = pixels.reshape(-1, *hu_NHW.shape[1:])
+        table = rows.select([name for name in columns if name != "hu"]).to_pandas()
+        table["vertebra"] = vertebrae + pd.factorize(table["level"])[0]
+        tables.append(table)
+        start, vertebrae = start + shard.slices, vertebrae + shard.vertebrae
+    table = pd.concat(tables, ignore_index=True)
+    for name in LABEL_CLASSES:
+        table[name] = table[name].astype(object).where(table[name].notna(), None)
+    return table[["patient", "study", "level", "vertebra", "offset_mm", *LABEL_CLASSES]]
+
+
+def _read_shards(uri: str, shards: tuple[Shard, ...], columns: list[str]) -> Iterator[pa.Table]:
+    """The shards' rows in order, some fetched ahead of the one in use (mapping over all would hold all of them)."""
+    ahead: deque[Future[pa.Table]] = deque()
+    with ThreadPoolExecutor(8) as pool:
+        for shard in shards:
+            ahead.append(pool.submit(_read_shard, uri, shard, columns))
+            if len(ahead) > 16:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+def _read_shard(uri: str, shard: Shard, columns: list[str]) -> pa.Table:
+    content = read_bytes(join(uri, SHARDS, f"{shard.name}.parquet"))
+    try:
+        rows = pq.read_table(BytesIO(content), columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(f"expected a shard of crops in {normalize(uri)}, found a damaged one: {shard.name}.") from error
+    if rows.num_rows != shard.slices:
+        raise BadInput(f"expected {shard.slices} slices in the shard {shard.name}, found {rows.num_rows}.")
+    return rows

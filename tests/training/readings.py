@@ -1,0 +1,73 @@
+"""Study readings and crops made by hand, for the tests of what comes after reading."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from spinemet.config import SliceConfig, StudyConfig, config_digest
+from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
+from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
+from spinemet.types import (
+    Completeness,
+    SeriesChoice,
+    SeriesHeader,
+    SliceStack,
+    Spine,
+    SpineCurve,
+    State,
+    StudyReading,
+    Vertebra,
+)
+
+SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=3.0)
+
+
+def vertebra(level: str, completeness: Completeness = Completeness.WHOLE) -> Vertebra:
+    return Vertebra(level, 0.9, completeness, (0.0, 0.0, 0.0), np.eye(3), 25.0, 0.0, 1.0)
+
+
+def reading(
+    patient: str, levels: list[str], study: str = "", cut: tuple[str, ...] = (), hu: int = 200, slices: int = 3
+) -> StudyReading:
+    """A reading whose slices hold noise around `hu`, different for every patient, level and slice."""
+    whole = {level: Completeness.CUT if level in cut else Completeness.WHOLE for level in levels}
+    stacks = []
+    for level in levels:
+        rng = np.random.default_rng([*patient.encode(), *level.encode()])
+        noise = rng.normal(hu, 20, (slices, SLICES.size_px, SLICES.size_px))
+        offsets = (np.arange(slices, dtype=np.float32) - slices // 2) * -SLICES.step_mm
+        stacks.append(SliceStack(level, noise.astype(np.int16), offsets, SLICES.pixel_mm))
+    header = SeriesHeader("CT", PatientID=patient, StudyInstanceUID=study or f"9.{patient}", SeriesInstanceUID="9.9.1")
+    curve = SpineCurve(np.zeros((2, 3)), np.stack([np.eye(3)] * 2))
+    spine = Spine(tuple(vertebra(level, state) for level, state in whole.items()), curve, "masks")
+    return StudyReading(State.SCREENED, choice=SeriesChoice(header), spine=spine, stacks=tuple(stacks))
+
+
+def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
+    """A checked label table with the cells given and all others empty."""
+    cells = [{name: row.get(name, None if name in LABEL_CLASSES else "") for name in COLUMNS} for row in rows]
+    return consensus(pd.DataFrame(cells, columns=COLUMNS))
+
+
+def write_crops(uri: str, readings: list[StudyReading], labels: pd.DataFrame) -> CropsInfo:
+    """Crops of `readings` at `uri`, without Ray."""
+    shards = [write_shard(uri, crop_rows(one, labels)) for one in readings]
+    info = crops_info(shards)
+    write_manifest(uri, info)
+    return info
+
+
+def crops_info(shards: list[Shard]) -> CropsInfo:
+    return CropsInfo(
+        slice_config=SLICES,
+        config_digest=config_digest(StudyConfig(slices=SLICES)),
+        shards=tuple(shards),
+        patients=len(shards),
+        studies=len(shards),
+        vertebrae=sum(shard.vertebrae for shard in shards),
+        slices=sum(shard.slices for shard in shards),
+        classes={},
+    )

@@ -1,0 +1,142 @@
+"""Readings and labels become crops, and crops come back as they were, in an order that depends on content only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spinemet.errors import BadInput
+from spinemet.storage.files import join
+from spinemet.training.crops import MANIFEST, SHARDS, crop_rows, read_crops, research_key, write_manifest, write_shard
+from spinemet.types import State, StudyReading
+from tests.training.readings import crops_info, label_table, reading, write_crops
+
+LABELS = label_table(
+    {"patient": "p1", "level": "T12", "bone_quality": "normal"},
+    {"patient": "p1", "level": "L1", "bone_quality": "lytic", "posterolateral": "bilateral"},
+    {"patient": "p1", "level": "L2", "bone_quality": "normal"},
+    {"patient": "p1", "level": "L3"},
+    {"patient": "p2", "level": "L1", "posterolateral": "none"},
+    {"patient": "p2", "level": "L4", "bone_quality": "mixed"},
+)
+
+
+def test_only_whole_named_labelled_vertebrae_become_crops() -> None:
+    one = reading("p1", ["?1", "T12", "L1", "L2", "L3", "L4"], cut=("L2",))
+    rows = crop_rows(one, LABELS).to_pandas()
+    assert rows["level"].tolist() == ["T12"] * 3 + ["L1"] * 3
+    assert rows["bone_quality"].tolist() == ["normal"] * 3 + ["lytic"] * 3
+    assert rows["posterolateral"].tolist() == [None] * 3 + ["bilateral"] * 3
+    assert rows["offset_mm"].tolist() == [3.0, 0.0, -3.0] * 2
+
+
+def test_the_most_specific_label_counts() -> None:
+    labels = label_table(
+        {"patient": "p1", "level": "L1", "bone_quality": "normal"},
+        {"patient": "p1", "study": "1.2", "level": "L1", "bone_quality": "blastic"},
+        {"patient": "p1", "study": "1.2", "series": "9.9.1", "level": "L1", "bone_quality": "lytic"},
+        {"patient": "p1", "study": "1.2", "series": "9.9.2", "level": "L1", "bone_quality": "mixed"},
+        {"patient": "p1", "study": "1.3", "level": "L1", "bone_quality": "blastic"},
+    )
+    words = [
+        set(crop_rows(reading("p1", ["L1"], study=study), labels)["bone_quality"].to_pylist())
+        for study in ("1.1", "1.2", "1.3")
+    ]
+    assert words == [{"normal"}, {"lytic"}, {"blastic"}]
+
+
+def test_a_study_named_by_its_uid_belongs_to_the_patient_of_the_label_table() -> None:
+    labels = label_table({"patient": "case 7", "study": "1.2", "level": "L1", "bone_quality": "lytic"})
+    rows = crop_rows(reading("another pseudonym", ["L1"], study="1.2"), labels)
+    assert set(rows["patient"].to_pylist()) == {research_key("case 7")}
+
+
+def test_a_study_without_vertebrae_has_no_rows() -> None:
+    assert crop_rows(StudyReading(State.FAILED), LABELS).num_rows == 0
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+@pytest.mark.parametrize("in_memory_bytes", [1 << 20, 0])
+def test_crops_come_back_as_they_were(
+    tmp_path: Path, s3_bucket: str, place: str, in_memory_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    uri = join(s3_bucket, "crops") if place == "s3" else str(tmp_path / "crops")
+    readings = [reading("p1", ["T12", "L1"]), reading("p2", ["L1", "L4"])]
+    write_crops(uri, readings, LABELS)
+    for _ in range(2):  # the second time from the mapped file
+        crops = read_crops(uri, in_memory_bytes)
+        expected = np.concatenate([stack.hu_NHW for one in readings for stack in one.stacks])
+        np.testing.assert_array_equal(crops.hu_NHW, expected)
+        assert isinstance(crops.hu_NHW, np.memmap) == (in_memory_bytes == 0)
+        assert crops.table["vertebra"].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+        assert crops.table["bone_quality"].tolist() == ["normal"] * 3 + ["lytic"] * 3 + [None] * 3 + ["mixed"] * 3
+        assert crops.table["patient"].nunique() == 2
+
+
+def test_no_identifier_is_written(tmp_path: Path) -> None:
+    labels = label_table({"patient": "MRN-4711", "level": "L1", "bone_quality": "normal"})
+    write_crops(str(tmp_path), [reading("MRN-4711", ["L1"], study="1.2.840.4711")], labels)
+    for path in tmp_path.rglob("*"):
+        assert "4711" not in path.name
+        assert path.is_dir() or b"4711" not in path.read_bytes()
+
+
+def test_writing_again_changes_nothing_and_another_content_replaces_the_old(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    first = write_crops(uri, [reading("p1", ["T12", "L1"])], LABELS)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert write_crops(uri, [reading("p1", ["T12", "L1"])], LABELS) == first
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    other = write_crops(uri, [reading("p2", ["L1"])], LABELS)
+    assert other.digest != first.digest
+    assert [path.stem for path in (tmp_path / SHARDS).iterdir()] == [shard.name for shard in other.shards]
+
+
+def test_a_label_or_a_pixel_changes_the_shard_name(tmp_path: Path) -> None:
+    one = reading("p1", ["L1"])
+    names = {write_shard(str(tmp_path), crop_rows(one, LABELS)).name}
+    relabelled = label_table({"patient": "p1", "level": "L1", "bone_quality": "blastic"})
+    names.add(write_shard(str(tmp_path), crop_rows(one, relabelled)).name)
+    one.stacks[0].hu_NHW[0, 0, 0] += 1
+    names.add(write_shard(str(tmp_path), crop_rows(one, LABELS)).name)
+    assert len(names) == 3
+
+
+def test_what_is_no_crops_place_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"expected crops .* found none"):
+        read_crops(str(tmp_path / "nowhere"))
+    (tmp_path / MANIFEST).write_text(json.dumps({"something": "else"}))
+    with pytest.raises(BadInput, match="of another kind"):
+        read_crops(str(tmp_path))
+
+
+def test_damaged_and_missing_shards_are_bad_input(tmp_path: Path) -> None:
+    uri = str(tmp_path)
+    shard = write_shard(uri, crop_rows(reading("p1", ["L1"]), LABELS))
+    write_manifest(uri, crops_info([replace_slices(shard, shard.slices + 1)]))
+    with pytest.raises(BadInput, match="expected 4 slices"):
+        read_crops(uri)
+    write_manifest(uri, crops_info([shard]))
+    path = tmp_path / SHARDS / f"{shard.name}.parquet"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(BadInput, match="damaged"):
+        read_crops(uri)
+    path.unlink()
+    with pytest.raises(BadInput, match="found none"):
+        read_crops(uri)
+
+
+def replace_slices(shard: object, slices: int) -> object:
+    return shard.model_copy(update={"slices": slices})  # type: ignore[attr-defined]
+
+
+def test_take_keeps_vertebra_numbers(tmp_path: Path) -> None:
+    write_crops(str(tmp_path), [reading("p1", ["T12", "L1"]), reading("p2", ["L1"])], LABELS)
+    crops = read_crops(str(tmp_path))
+    part = crops.take((crops.table["patient"] == research_key("p2")).to_numpy())
+    assert part.table["vertebra"].tolist() == [2, 2, 2]
+    np.testing.assert_array_equal(part.hu_NHW, crops.hu_NHW[6:])
