@@ -1,0 +1,115 @@
+"""From the archive to the vertebrae that were judged: what was left out at each step, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import duckdb
+
+from spinemet.errors import Reason
+
+REASON_WORDS: dict[Reason, str] = {
+    Reason.NOT_CT: "no CT in the study",
+    Reason.LOCALIZER: "only localizer images",
+    Reason.SECONDARY_CAPTURE: "only secondary captures",
+    Reason.DERIVED: "only derived images",
+    Reason.NOT_AXIAL: "no axial series",
+    Reason.TOO_FEW_SLICES: "too few slices",
+    Reason.TOO_THICK: "slices too far apart",
+    Reason.FIELD_OF_VIEW: "field of view too small",
+    Reason.NO_PIXELS: "no pixels in the objects",
+    Reason.NO_GEOMETRY: "no position or spacing in the headers",
+    Reason.UNSUPPORTED_PIXELS: "pixel format that is not supported",
+    Reason.LOSSY: "lossy compression",
+    Reason.GAPS: "missing slices",
+    Reason.DUPLICATE_POSITIONS: "several slices at one position",
+    Reason.SHEARED: "tilted gantry",
+    Reason.NOT_PREFERRED: "another series was preferred",
+    Reason.EMPTY: "nothing in it",
+    Reason.NO_SERIES: "no usable series",
+    Reason.NO_SPINE: "no spine in view",
+    Reason.NOT_DICOM: "objects that are not DICOM",
+    Reason.BROKEN_ARCHIVE: "broken zip or tar",
+    Reason.TRUNCATED: "truncated objects",
+    Reason.UNDECODABLE: "pixels that cannot be decoded",
+    Reason.UNREACHABLE: "objects that could not be fetched",
+    Reason.TIME_LIMIT: "out of time",
+    Reason.MEMORY_LIMIT: "out of memory",
+    Reason.CRASHED: "the reader crashed",
+    Reason.BAD_SEGMENTATION: "unusable segmentation",
+    Reason.INTERNAL: "unexpected error",
+}
+
+
+@dataclass(frozen=True)
+class StudyFlow:
+    """Counts of studies, then of vertebrae, each step a part of the one before.
+
+    waiting: studies that the last planning saw in the archive and that have no ledger row. duplicates: rows of a study
+    that lies more than once in the archive. excluded, failed: reason to number of studies, most frequent first.
+    imaged, cut, unclassified, evaluable, positive: vertebrae, one per patient and level (see cohort.views).
+    """
+
+    waiting: int
+    seen: int
+    duplicates: int
+    excluded: Mapping[Reason, int]
+    failed: Mapping[Reason, int]
+    screened: int
+    patients: int
+    imaged: int
+    cut: int
+    unclassified: int
+    evaluable: int
+    positive: int
+    positive_patients: int
+
+
+def study_flow(connection: duckdb.DuckDBPyConnection) -> StudyFlow:
+    """The flow of the studies in the view `current` of a connection from `open_cohort`."""
+    seen, screened, patients = _one(
+        connection,
+        "select count(*), count(*) filter (state = 'screened'),"
+        " count(distinct patient) filter (state = 'screened') from current",
+    )
+    rows, listed = _one(
+        connection,
+        "with made_with as (select distinct model_digest, config_digest from current) select"
+        " (select count(*) from studies semi join made_with using (model_digest, config_digest)),"
+        " (select coalesce(arg_max(listed, started_at), 0) from runs"
+        "  semi join made_with using (model_digest, config_digest) where listed is not null)",
+    )
+    imaged, cut, evaluable, positive, positive_patients = _one(
+        connection,
+        "select count(*), count(*) filter (completeness = 'cut' and not evaluable), count(*) filter (evaluable),"
+        " count(*) filter (any_lesion), count(distinct patient) filter (any_lesion) from imaged",
+    )
+    return StudyFlow(
+        waiting=max(listed - rows, 0),
+        seen=seen,
+        duplicates=rows - seen,
+        excluded=_reasons(connection, "excluded"),
+        failed=_reasons(connection, "failed"),
+        screened=screened,
+        patients=patients,
+        imaged=imaged,
+        cut=cut,
+        unclassified=imaged - cut - evaluable,
+        evaluable=evaluable,
+        positive=positive,
+        positive_patients=positive_patients,
+    )
+
+
+def _one(connection: duckdb.DuckDBPyConnection, query: str) -> tuple[int, ...]:
+    row = connection.execute(query).fetchone()
+    assert row is not None
+    return row
+
+
+def _reasons(connection: duckdb.DuckDBPyConnection, state: str) -> dict[Reason, int]:
+    counts = connection.execute(
+        "select reason, count(*) from current where state = ? group by reason order by 2 desc, 1", [state]
+    ).fetchall()
+    return {Reason(reason): count for reason, count in counts}

@@ -1,0 +1,112 @@
+"""The result tables opened for questions: the analysis views that every cohort answer starts from.
+
+On top of the tables (`studies`, `vertebrae`, `slices`, `pictures`, `runs`) stand these views, all of them limited to
+one model and one reading configuration, the ones that screened last, since a rate over two models means nothing:
+
+    current          one row per study, whatever became of it; a study that lies twice in the archive counts once
+    current_vertebrae  one row per vertebra of each screened study, follow-ups included, with the study's facts
+    imaged           one row per patient and level in view: from the latest study in which that level is evaluable,
+                     else from the latest in which it is in view at all
+    evaluable        the rows of `imaged` that are whole and classified: the denominator
+
+`imaged` has the findings as booleans: `any_lesion`, `blastic`, `mixed`, `lytic`, null where the vertebra is not
+evaluable. A vertebra without a name (`?1`) cannot be matched between studies: those of the latest study count, and none
+where another study of the patient has names. A study without a patient key stands for a patient of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import duckdb
+import pandas as pd
+
+from spinemet.errors import BadInput
+from spinemet.storage.tables import connect
+
+_VIEWS = """
+create or replace temp view current as
+with made_with as (
+    select model_digest, config_digest from studies
+    group by all order by max(committed_at) desc, model_digest, config_digest limit 1
+)
+select
+    * exclude (model_digest, config_digest),
+    model_digest, config_digest,
+    coalesce(patient_key, study_key, source_key) as patient,
+    coalesce(study_key, source_key) as study,
+    case when age is null then null when age >= 90 then '90+'
+         else ((age // 10) * 10)::int || '-' || ((age // 10) * 10 + 9)::int end as age_group,
+    year(study_date) as year
+from studies semi join made_with using (model_digest, config_digest)
+qualify row_number() over (partition by study order by state <> 'screened', source_key) = 1;
+
+create or replace temp view current_vertebrae as
+with last_seen as (
+    select patient, age as patient_age, age_group, sex, row_number() over latest = 1 as is_latest
+    from current where state = 'screened'
+    window latest as (partition by patient order by study_date desc nulls last, study)
+)
+select
+    v.*,
+    s.patient, s.study, s.study_date, s.year, s.manufacturer, s.manufacturer_model, s.kernel, s.kvp, s.contrast,
+    s.localizer, s.slice_spacing_mm, p.patient_age as age, p.age_group, p.sex,
+    v.level[1] <> '?' as is_named,
+    case v.level[1] when 'C' then 'cervical' when 'T' then 'thoracic' when 'L' then 'lumbar' when 'S' then 'sacral'
+                    else 'unnamed' end as region,
+    if(v.evaluable, v.bone_quality <> 'normal', null) as any_lesion,
+    if(v.evaluable, v.bone_quality = 'blastic', null) as blastic,
+    if(v.evaluable, v.bone_quality = 'mixed', null) as mixed,
+    if(v.evaluable, v.bone_quality = 'lytic', null) as lytic
+from vertebrae v
+join current s using (source_key, model_digest, config_digest)
+join last_seen p on p.patient = s.patient and p.is_latest
+where s.state = 'screened';
+
+create or replace temp view imaged as
+select * from (
+    select * from current_vertebrae where is_named
+    qualify row_number() over (
+        partition by patient, level order by evaluable desc, study_date desc nulls last, study, vertebra
+    ) = 1
+    union all
+    select * from current_vertebrae u where not is_named and not exists (
+        select 1 from current_vertebrae n where n.is_named and n.patient = u.patient and n.study <> u.study
+    )
+    qualify dense_rank() over (partition by patient order by study_date desc nulls last, study) = 1
+);
+
+create or replace temp view evaluable as select * from imaged where evaluable;
+"""
+
+
+def open_cohort(results: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the result tables and the analysis views of this module.
+
+    results: the results place of a screening job. as_of: the tables as they were at that moment (with its time zone).
+    Raises BadInput where there are no result tables, or were none then.
+    """
+    connection = connect(results, as_of)
+    define_views(connection)
+    return connection
+
+
+def define_views(connection: duckdb.DuckDBPyConnection) -> None:
+    """Add the analysis views to a connection that has the tables."""
+    connection.execute(_VIEWS)
+
+
+def run_sql(results: str, query: str) -> pd.DataFrame:
+    """The answer to one SELECT over the tables and the analysis views of `results`.
+
+    Raises BadInput where there are no result tables, the query is not exactly one SELECT, or DuckDB refuses it.
+    """
+    connection = open_cohort(results)
+    try:
+        statements = connection.extract_statements(query)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
+            raise BadInput(f"expected one SELECT, found {kinds}; the result tables are only read here.")
+        return connection.execute(statements[0]).df()
+    except duckdb.Error as error:
+        raise BadInput(f"expected a query that DuckDB understands, found: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,168 @@
+"""Small result tables for tests: studies are said in a line each, and go through the real Delta tables."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from spinemet.storage.schemas import SCHEMAS
+from spinemet.storage.tables import open_results
+
+MODEL, CONFIG = "0123456789ab", "ba9876543210"
+CALLS = {
+    "normal": (0.82, 0.08, 0.04, 0.06),
+    "blastic": (0.11, 0.74, 0.10, 0.05),
+    "mixed": (0.07, 0.16, 0.63, 0.14),
+    "lytic": (0.09, 0.03, 0.17, 0.71),
+}
+"""Class to the probabilities of normal, blastic, mixed and lytic that stand for it."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """One row of the ledger. levels: `T12=lytic`, `L1=cut`, `L2=?` (whole, unclassified); a bare level is normal."""
+
+    patient: str | None
+    when: date | None = date(2024, 5, 2)
+    levels: str = ""
+    state: str = "screened"
+    reason: str | None = None
+    name: str = ""
+    age: int | None = 61
+    sex: str | None = "F"
+    more: dict[str, Any] = field(default_factory=dict)
+
+
+def write_results(
+    uri: str, studies: Sequence[Study], *, model: str = MODEL, wave: str = "run-1/0", pictures: bool = False
+) -> str:
+    """Commit `studies` as one wave of one run to the results at `uri`, and return `uri`."""
+    results = open_results(uri, create=True)
+    rows: dict[str, list[dict[str, Any]]] = {"studies": [], "vertebrae": [], "pictures": []}
+    for n, study in enumerate(studies):
+        made_with = {"model_digest": model, "config_digest": CONFIG, "software_version": "0.1.0", "run_id": wave[:5]}
+        keys = {
+            "source_key": f"src{n:03d}{wave[-1]}",
+            "study_key": study.name or f"stu{n:03d}{wave[-1]}{study.patient}",
+            "patient_key": study.patient,
+        } | made_with
+        vertebrae = [_vertebra(keys, k, text) for k, text in enumerate(study.levels.split())]
+        rows["vertebrae"] += vertebrae
+        rows["studies"].append(_filled("studies", _study(keys, study, vertebrae)))
+        if pictures and study.state == "screened":
+            rows["pictures"].append(_picture(keys, len(vertebrae)))
+    results.commit_wave(wave, rows)
+    counts = {state: sum(study.state == state for study in studies) for state in ("screened", "excluded", "failed")}
+    results.write_run(_run(wave[:5], model, counts, len(rows["vertebrae"])))
+    return uri
+
+
+def _study(keys: dict[str, Any], study: Study, vertebrae: list[dict[str, Any]]) -> dict[str, Any]:
+    screened = study.state == "screened"
+    return keys | {
+        "state": study.state,
+        "reason": study.reason,
+        "layout": "prefix",
+        "objects": 120,
+        "size_bytes": 63_000_000,
+        "slice_count": 120 if screened else None,
+        "slice_spacing_mm": 1.25 if screened else None,
+        "manufacturer": "PHANTOM",
+        "kernel": "B30f",
+        "kvp": 120.0,
+        "contrast": False,
+        "age": study.age,
+        "sex": study.sex,
+        "study_date": study.when,
+        "localizer": "geometric" if screened else None,
+        "levels_imaged": len(vertebrae) if screened else None,
+        "levels_evaluable": sum(row["evaluable"] for row in vertebrae) if screened else None,
+        "flags": "",
+    } | study.more  # fmt: skip
+
+
+def _vertebra(keys: dict[str, Any], place: int, text: str) -> dict[str, Any]:
+    level, _, said = text.partition("=")
+    evaluable = said not in {"cut", "?"}
+    row = keys | {
+        "vertebra": place,
+        "level": level,
+        "level_confidence": 0.0 if level.startswith("?") else 0.93,
+        "confidence": 0.98,
+        "completeness": "cut" if said == "cut" else "whole",
+        "evaluable": evaluable,
+        "slices": 7,
+        "trabecular_hu": 142.0 if evaluable else None,
+        "center_x_mm": 0.0,
+        "center_y_mm": 10.0,
+        "center_z_mm": -30.0 * place,
+        "canal_mm": 18.0 + 32.0 * place,
+        "height_mm": 25.0,
+        "flags": "",
+    }  # fmt: skip
+    if evaluable:
+        quality = said or "normal"
+        p = CALLS[quality]
+        row |= {
+            "bone_quality": quality,
+            "p_normal": p[0],
+            "p_only_blastic": p[1],
+            "p_mixed": p[2],
+            "p_only_lytic": p[3],
+            "p_blastic": p[1] + p[2],
+            "p_lytic": p[2] + p[3],
+            "posterolateral": "unilateral" if quality == "lytic" else "none",
+            "p_posterolateral_none": 0.3 if quality == "lytic" else 0.9,
+            "p_posterolateral_unilateral": 0.6 if quality == "lytic" else 0.06,
+            "p_posterolateral_bilateral": 0.1 if quality == "lytic" else 0.04,
+        }
+    return _filled("vertebrae", row)
+
+
+def _picture(keys: dict[str, Any], count: int) -> dict[str, Any]:
+    height = 36 + 32 * max(count - 1, 0)
+    rows = np.arange(height)
+    grey = (70 + 70 * (np.abs((rows - 18 + 16) % 32 - 16) < 11)).astype(np.uint8)
+    return keys | {
+        "sagittal_png": _png(np.repeat(grey[:, None], 110, 1)),
+        "coronal_png": _png(np.repeat(grey[:, None], 120, 1)),
+        "canal_column": 70,
+    }
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _run(run_id: str, model: str, counts: dict[str, int], vertebrae: int) -> dict[str, Any]:
+    return _filled("runs", {
+        "run_id": run_id,
+        "state": "done",
+        "asked_by": "nightly",
+        "started_at": datetime(2025, 1, 2, 1, tzinfo=UTC),
+        "finished_at": datetime(2025, 1, 2, 1, 20, tzinfo=UTC),
+        "archive_key": "a1b2c3d4",
+        "pseudonym_key_id": "k1",
+        "date_policy": "exact",
+        "listed": sum(counts.values()) + 2,
+        "planned": sum(counts.values()) + 2,
+        "vertebrae": vertebrae,
+        "reasons": "{}",
+        "studies_per_hour": 3.0 * sum(counts.values()),
+        "model_digest": model,
+        "config_digest": CONFIG,
+        "config": "{}",
+        "software_version": "0.1.0",
+    } | counts)  # fmt: skip
+
+
+def _filled(table: str, row: dict[str, Any]) -> dict[str, Any]:
+    return {column.name: row.get(column.name) for column in SCHEMAS[table] if column.name in row or column.nullable}
