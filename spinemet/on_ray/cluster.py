@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 
+from spinemet.errors import SpineMetError
+
 MIN_CPUS = 4
 """A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
 
@@ -33,6 +35,28 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
                 log_to_driver=False,
             )
     _quiet_data()
+
+
+def usable_cpus() -> int:
+    """How many processes the cluster can really run at a time, at least 1; ask after `connect`.
+
+    A local cluster declares more CPUs than a small machine has, and that many readers would only be in each other's way.
+    """
+    import ray
+
+    declared = int(ray.cluster_resources().get("CPU", 1))
+    alone = len(ray.nodes()) == 1
+    return max(1, min(declared, os.cpu_count() or 1) if alone else declared)
+
+
+def own_error(error: BaseException) -> SpineMetError | None:
+    """The SpineMetError that a worker raised, out of the error that Ray made of it; None where it was another."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, SpineMetError):
+            return seen
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return None
 
 
 def _quiet_data() -> None:

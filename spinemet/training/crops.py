@@ -183,6 +183,12 @@ def _rows_of_study(reading: StudyReading, labels: pd.DataFrame) -> dict[str, int
 # ---- writing --------------------------------------------------------------------------------------------------
 
 
+def check_writable(uri: str) -> None:
+    """Raise BadInput where nothing can be written at `uri`; leaves nothing behind but an empty folder."""
+    write_bytes(join(uri, SHARDS, ".probe"), b"")
+    obstore.delete(open_store(join(uri, SHARDS)), ".probe")
+
+
 def write_shard(uri: str, rows: pa.Table) -> Shard:
     """Store one study's rows below the crops place `uri`; repeating it changes nothing."""
     digest = hashlib.sha256()

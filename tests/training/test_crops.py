@@ -26,11 +26,11 @@ LABELS = label_table(
 
 def test_only_whole_named_labelled_vertebrae_become_crops() -> None:
     one = reading("p1", ["?1", "T12", "L1", "L2", "L3", "L4"], cut=("L2",))
-    rows = crop_rows(one, LABELS).to_pandas()
-    assert rows["level"].tolist() == ["T12"] * 3 + ["L1"] * 3
-    assert rows["bone_quality"].tolist() == ["normal"] * 3 + ["lytic"] * 3
-    assert rows["posterolateral"].tolist() == [None] * 3 + ["bilateral"] * 3
-    assert rows["offset_mm"].tolist() == [3.0, 0.0, -3.0] * 2
+    rows = crop_rows(one, LABELS).to_pydict()
+    assert rows["level"] == ["T12"] * 3 + ["L1"] * 3
+    assert rows["bone_quality"] == ["normal"] * 3 + ["lytic"] * 3
+    assert rows["posterolateral"] == [None] * 3 + ["bilateral"] * 3
+    assert rows["offset_mm"] == [3.0, 0.0, -3.0] * 2
 
 
 def test_the_most_specific_label_counts() -> None:

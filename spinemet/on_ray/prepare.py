@@ -1,0 +1,90 @@
+"""Crops made on a Ray cluster: the archive's studies spread over worker processes, one shard each.
+
+A study's volume lives in a child process of the worker that reads it, and its slices go from there to the crops
+place; what comes back through Ray is a few numbers per study.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from spinemet.config import StudyConfig
+from spinemet.isolation import IsolatedReader
+from spinemet.on_ray.cluster import connect, own_error, usable_cpus
+from spinemet.progress import Advance, ignore
+from spinemet.storage.archive import list_studies
+from spinemet.training.crops import CropsInfo, check_writable, write_manifest
+from spinemet.training.labels import consensus, read_labels
+from spinemet.training.preparing import PreparedStudy, prepare_study, summarize
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WAVE = 2000
+"""Studies that Ray Data gets at a time; bounds what the driver holds of the archive's listing."""
+
+
+def run_prepare(archive: str, labels_uri: str, out: str, config: StudyConfig, progress: Advance = ignore) -> CropsInfo:
+    """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.
+
+    A rerun on the same archive and labels gives the same crops; one that is stopped leaves the earlier crops as they
+    were. Studies that cannot be used are counted by reason. Raises BadInput where archive or label table are missing
+    or wrong, nothing in the archive is labelled, or `out` cannot be written.
+    """
+    labels = consensus(read_labels(labels_uri))
+    studies = list_studies(archive)
+    wave = list(islice(studies, WAVE))
+    check_writable(out)
+    connect()
+    prepared: list[PreparedStudy] = []
+    while wave:
+        following = list(islice(studies, WAVE))
+        total = 0 if following else len(prepared) + len(wave)
+        for one in _prepare_wave([pickle.dumps(ref) for ref in wave], labels, config, out):
+            prepared.append(one)
+            cut = sum(1 for each in prepared if each.shard)
+            progress(len(prepared), total, f"{cut} with labels")
+        wave = following
+    info = summarize(prepared, labels, config, archive)
+    write_manifest(out, info)
+    return info
+
+
+class StudyPreparer:
+    """An actor that prepares one study after another, each read in a child process with limits."""
+
+    def __init__(self, labels: pd.DataFrame, config: StudyConfig, out: str) -> None:
+        self._labels, self._config, self._out = labels, config, out
+        self._reader = IsolatedReader()
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        ref = pickle.loads(row["ref"])
+        prepared = prepare_study(ref, self._labels, self._config, self._out, self._reader.read)
+        return {"prepared": prepared.model_dump_json()}
+
+
+def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, out: str) -> Iterator[PreparedStudy]:
+    """What became of each study, in the order in which they end."""
+    import ray
+
+    workers = min(usable_cpus(), len(refs))
+    rows = (
+        ray.data.from_items([{"ref": ref} for ref in refs], override_num_blocks=len(refs))
+        .map(
+            StudyPreparer,
+            fn_constructor_args=(labels, config, out),
+            compute=ray.data.ActorPoolStrategy(size=workers),
+            num_cpus=1,
+        )
+        .iter_rows()
+    )
+    try:
+        for row in rows:
+            yield PreparedStudy.model_validate_json(row["prepared"])
+    except ray.exceptions.RayError as error:
+        if (own := own_error(error)) is not None:
+            raise own from error
+        raise

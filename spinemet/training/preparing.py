@@ -1,0 +1,142 @@
+"""From an archive and a label table to crops: what happens to one study, and what all of them add up to.
+
+Knows no Ray: `on_ray/prepare.py` calls `prepare_study` on many workers and `summarize` where they come together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from io import BytesIO
+
+import pandas as pd
+import pydicom
+from pydantic import BaseModel, ConfigDict
+from pydicom.errors import InvalidDicomError
+
+from spinemet.config import StudyConfig, config_digest
+from spinemet.errors import BadInput, Reason, StudyProblem
+from spinemet.storage.archive import open_study
+from spinemet.storage.files import normalize
+from spinemet.training.crops import CropsInfo, Shard, crop_rows, match_labels, write_shard
+from spinemet.training.labels import LABEL_CLASSES
+from spinemet.types import Layout, State, StudyReading, StudyRef
+
+HEAD_BYTES = 64 << 10
+"""Holds the identifiers of any CT object: they stand before the image's description."""
+HEADS = 5
+"""Objects whose head is tried before a study counts as one that has to be read to learn whose it is."""
+
+
+class PreparedStudy(BaseModel):
+    """What became of one study.
+
+    patient, study: keys of the crops, "" without any. labels: row number in the label table of each cropped vertebra.
+    reason: why the study could not be used. skipped: no label speaks of it, so that it was not read.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    patient: str = ""
+    study: str = ""
+    shard: Shard | None = None
+    labels: tuple[int, ...] = ()
+    reason: Reason | None = None
+    skipped: bool = False
+
+
+def prepare_study(
+    ref: StudyRef,
+    labels: pd.DataFrame,
+    config: StudyConfig,
+    out: str,
+    read: Callable[[StudyRef, StudyConfig], StudyReading],
+) -> PreparedStudy:
+    """Cut the labelled vertebrae of one study and store them as a shard below `out`.
+
+    labels: as `training.labels.consensus` gives them. read: `study.read_study`, or an `IsolatedReader`'s.
+    """
+    if not may_have_labels(ref, labels):
+        return PreparedStudy(skipped=True)
+    reading = read(ref, config)
+    if reading.state is not State.SCREENED:
+        return PreparedStudy(reason=reading.reason)
+    rows = crop_rows(reading, labels)
+    if rows.num_rows == 0:
+        return PreparedStudy()
+    return PreparedStudy(
+        patient=rows["patient"][0].as_py(),
+        study=rows["study"][0].as_py(),
+        shard=write_shard(out, rows),
+        labels=tuple(match_labels(reading, labels).values()),
+    )
+
+
+def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
+    """False where the head of a DICOM object shows that no label speaks of the study; reads a few KB.
+
+    True where that cannot be told, so that a broken study is found out by reading it.
+    """
+    if ref.layout is Layout.NIFTI:
+        return True
+    studies, patients = set(labels["study"]), set(labels.loc[labels["study"] == "", "patient"])
+    try:
+        with open_study(ref) as objects:
+            for name in objects.names()[:HEADS]:
+                try:
+                    header = pydicom.dcmread(
+                        BytesIO(objects.head(name, HEAD_BYTES)),
+                        stop_before_pixels=True,
+                        specific_tags=["PatientID", "StudyInstanceUID"],
+                    )
+                except (InvalidDicomError, EOFError, ValueError):
+                    continue
+                return str(header.get("StudyInstanceUID", "")) in studies or header.get("PatientID", "") in patients
+    except StudyProblem:
+        return True
+    return True
+
+
+def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: StudyConfig, archive: str) -> CropsInfo:
+    """The manifest of the crops that `prepared` adds up to; does not depend on the order of `prepared`.
+
+    Raises BadInput where no label belongs to any whole vertebra of the archive.
+    """
+    # A study that lies twice in the archive gives the same shard twice.
+    used = {one.shard.name: one for one in prepared if one.shard is not None}
+    if not used:
+        raise BadInput(
+            f"expected studies in {normalize(archive)} that the label table speaks of, found no labelled vertebra in "
+            f"{len(prepared)} studies{_because(prepared)}."
+        )
+    ordered = sorted(used.values(), key=lambda one: (one.patient, one.study, one.shard.name if one.shard else ""))
+    shards = tuple(one.shard for one in ordered if one.shard is not None)
+    rows = [row for one in ordered for row in one.labels]
+    labelled = labels[list(LABEL_CLASSES)].notna().any(axis=1)
+    return CropsInfo(
+        slice_config=config.slices,
+        config_digest=config_digest(config),
+        shards=shards,
+        patients=len({one.patient for one in ordered}),
+        studies=len({one.study for one in ordered}),
+        vertebrae=sum(shard.vertebrae for shard in shards),
+        slices=sum(shard.slices for shard in shards),
+        classes={name: _count(labels[name].iloc[rows], classes) for name, classes in LABEL_CLASSES.items()},
+        labels_unmatched=int(labelled.sum()) - len(set(rows)),
+        problems=_problems(prepared),
+    )
+
+
+def _count(words: pd.Series, classes: Iterable[str]) -> dict[str, int]:
+    counts = Counter(words.dropna())
+    return {name: counts[name] for name in classes}
+
+
+def _problems(prepared: Iterable[PreparedStudy]) -> dict[str, int]:
+    counts = Counter(str(one.reason) for one in prepared if one.reason is not None)
+    return dict(sorted(counts.items()))
+
+
+def _because(prepared: Iterable[PreparedStudy]) -> str:
+    problems = ", ".join(f"{reason}: {count}" for reason, count in _problems(prepared).items())
+    return f" ({problems})" if problems else ""
