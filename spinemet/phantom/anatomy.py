@@ -1,0 +1,134 @@
+"""One phantom patient as parameters, and where each vertebra stands; all randomness of the anatomy is drawn here.
+
+Patient coordinates are LPS millimetres with the centre of L3's body at the origin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.phantom.levels import SIZES, LevelSize
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Degeneration:
+    """What age does to one disc and the endplates beside it: the share of its height left, gas in it or not."""
+
+    height: float = 1.0
+    vacuum: bool = False
+
+
+@dataclass(frozen=True)
+class PatientAnatomy:
+    """Everything that makes one patient's body differ from another's.
+
+    kyphosis, lordosis: factors on the usual curvature. scoliosis_deg: largest lateral tilt. trabecular_hu: mean of the
+    healthy cancellous bone at L1. texture: seed of the trabecular pattern and of all other small structure.
+    """
+
+    age: int
+    sex: str
+    scale: float
+    trabecular_hu: float
+    kyphosis: float
+    lordosis: float
+    scoliosis_deg: float
+    scoliosis_phase: float
+    fat_mm: float
+    muscle_fat: float
+    trunk_width: float
+    trunk_depth: float
+    level_scale: Mapping[str, float] = field(default_factory=dict)
+    level_tilt: Mapping[str, float] = field(default_factory=dict)
+    discs: Mapping[str, Degeneration] = field(default_factory=dict)
+    texture: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Pose:
+    """One vertebra in place. center: (3,) LPS mm of the body; axes: (3, 3) rows left, posterior, superior."""
+
+    level: str
+    size: LevelSize
+    center: Array
+    axes: Array
+
+    def to_lps(self, *local: float) -> Array:
+        """LPS mm of a point given in this vertebra's own left, posterior, superior coordinates."""
+        return self.center + np.asarray(local, np.float64) @ self.axes
+
+
+def draw_anatomy(rng: np.random.Generator) -> PatientAnatomy:
+    """A patient of 38 to 88 years.
+
+    Trabecular density falls with age as in Pickhardt et al. (Ann Intern Med 2013: about 200 HU at 20 years, 1.7 HU a
+    year), with a standard deviation of 26 HU between people of one age.
+    """
+    age = int(np.clip(rng.normal(64, 11), 38, 88))
+    sex = "F" if rng.random() < 0.5 else "M"
+    scale = float(np.clip(rng.normal(0.96 if sex == "F" else 1.04, 0.045), 0.86, 1.16))
+    wear = (age - 40) / 50
+    discs = {}
+    for level in SIZES:
+        worn = rng.random() < 0.3 * wear * (1.6 if level in {"L4", "L5", "C5", "C6"} else 0.8)
+        height = float(rng.uniform(0.45, 0.75) if worn else rng.uniform(0.88, 1.12))
+        discs[level] = Degeneration(height, bool(worn and rng.random() < 0.3))
+    return PatientAnatomy(
+        age=age,
+        sex=sex,
+        scale=scale,
+        trabecular_hu=float(np.clip(200 - 1.7 * (age - 20) + rng.normal(0, 26), 55, 240)),
+        kyphosis=float(np.clip(rng.normal(1.0, 0.2), 0.5, 1.5)),
+        lordosis=float(np.clip(rng.normal(1.0, 0.2), 0.5, 1.4)),
+        scoliosis_deg=float(abs(rng.normal(0, 3.5))),
+        scoliosis_phase=float(rng.uniform(0, 2 * np.pi)),
+        fat_mm=float(np.clip(rng.normal(17, 7), 6, 38)),
+        muscle_fat=float(np.clip(0.1 + 0.5 * wear + rng.normal(0, 0.15), 0.02, 0.85)),
+        trunk_width=float(rng.uniform(150, 185)) * scale,
+        trunk_depth=float(rng.uniform(95, 125)) * scale,
+        level_scale={level: float(rng.normal(1, 0.015)) for level in SIZES},
+        level_tilt={level: float(rng.normal(0, 1.2)) for level in SIZES},
+        discs=discs,
+        texture=int(rng.integers(2**31)),
+    )
+
+
+def _tilt(patient: PatientAnatomy, level: str) -> float:
+    """Degrees by which `level` leans to anterior; the patient's curvature works around the straight T9 to L3."""
+    usual = SIZES[level].tilt
+    factor = patient.kyphosis if level[0] in "CT" else patient.lordosis
+    return usual * factor + patient.level_tilt[level]
+
+
+def _axes(tilt_deg: float, lateral_deg: float) -> Array:
+    tilt, lateral = np.radians([tilt_deg, lateral_deg])
+    superior = np.array([np.sin(lateral), -np.sin(tilt) * np.cos(lateral), np.cos(tilt) * np.cos(lateral)])
+    left = np.array([1.0, 0.0, 0.0]) - superior[0] * superior
+    left /= np.linalg.norm(left)
+    return np.stack([left, np.cross(superior, left), superior])
+
+
+def place_spine(patient: PatientAnatomy) -> tuple[Pose, ...]:
+    """All vertebrae of the patient in place, C3 to S4, cranial to caudal."""
+    levels = list(SIZES)
+    poses: list[Pose] = []
+    center = np.zeros(3)
+    for n, level in enumerate(levels):
+        size = SIZES[level].scaled(patient.scale * patient.level_scale[level], patient.discs[level].height)
+        sway = 0.0 if level[0] == "S" else np.sin(2 * np.pi * n / 16 + patient.scoliosis_phase)
+        axes = _axes(_tilt(patient, level), patient.scoliosis_deg * sway)
+        if poses:
+            above = poses[-1]
+            joint = above.center - above.axes[2] * above.size.height / 2
+            between = above.axes[2] + axes[2]
+            joint = joint - between / np.linalg.norm(between) * above.size.disc
+            center = joint - axes[2] * size.height / 2
+        poses.append(Pose(level, size, center, axes))
+    origin = poses[levels.index("L3")].center
+    return tuple(Pose(pose.level, pose.size, pose.center - origin, pose.axes) for pose in poses)

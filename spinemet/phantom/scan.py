@@ -1,0 +1,214 @@
+"""A phantom patient put through a scanner: field of view, slices, kernel and noise in; CT volume and truth out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter1d
+
+from spinemet.phantom.anatomy import PatientAnatomy, Pose, place_spine
+from spinemet.phantom.shapes import Canvas, Float, Grid, noise_tile
+from spinemet.phantom.skeleton import draw_skeleton
+from spinemet.phantom.tissue import Contrast, Course, draw_canal, draw_discs, draw_table, draw_trunk
+from spinemet.phantom.vertebra import Disease, draw_vertebra
+from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume
+
+FINEST_SLAB_MM = 1.7
+"""Thicker slices are drawn as several thin ones and averaged, so that partial volume looks as in life."""
+LISTED_FROM = 0.05
+"""A vertebra stands in the truth when at least this share of its body's height is in the field of view."""
+
+
+@dataclass(frozen=True)
+class ScanSettings:
+    """How one reconstruction is made.
+
+    center_mm: LPS of the middle of the field of view. shape: slices, rows, columns. spacing: mm along D, H, W.
+    thickness: mm of each slice. blur_mm: in-plane sigma of the kernel; edge: how much it enhances edges (0 soft).
+    noise_hu: standard deviation in soft tissue, given at 1 mm thickness.
+    """
+
+    center_mm: Vec3
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    thickness: float
+    blur_mm: float = 0.6
+    edge: float = 0.0
+    noise_hu: float = 14.0
+    noise_seed: int = 0
+    contrast: Contrast = field(default_factory=Contrast)
+
+
+@dataclass(frozen=True)
+class PhantomVertebra:
+    """The truth about one vertebra of one scan.
+
+    center_mm: LPS of the body's centre, axes: rows left, posterior, superior. visible: share of the body's height in
+    the field of view; `completeness` is whole only where all of it is.
+    """
+
+    level: str
+    center_mm: Vec3
+    axes: tuple[Vec3, Vec3, Vec3]
+    height_mm: float
+    completeness: Completeness
+    visible: float
+    bone_quality: str = "normal"
+    posterolateral: str = "none"
+    side: str = ""
+    mimic: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomScan:
+    """A rendered study: the volume, the vertebra labels on its grid (C3 to L5, whole vertebrae), and the truth.
+
+    sacrum_mm: body centre of S1, which is drawn but neither labelled nor part of the truth.
+    """
+
+    volume: Volume
+    labels: LabelMap
+    vertebrae: tuple[PhantomVertebra, ...]
+    sacrum_mm: Vec3
+
+
+def render(patient: PatientAnatomy, scan: ScanSettings, diseases: Mapping[str, Disease] | None = None) -> PhantomScan:
+    """Draw `patient` as `scan` would show it; equal arguments give equal voxels.
+
+    diseases: level -> what changes that vertebra's bone.
+    """
+    poses = place_spine(patient)
+    fine = max(1, int(np.ceil(scan.spacing[0] / FINEST_SLAB_MM)))
+    canvas = Canvas(_grid(scan, fine))
+    _draw(canvas, patient, poses, scan, diseases or {})
+    hu = _expose(canvas, scan, fine)
+    grid = _grid(scan, 1)
+    affine = _affine(grid)
+    labels = canvas.labels[fine // 2 :: fine]
+    vertebrae = tuple(
+        truth for pose in poses if pose.level[0] != "S" and (truth := _truth(pose, grid)).visible >= LISTED_FROM
+    )
+    sacrum = next(pose for pose in poses if pose.level == "S1").center
+    return PhantomScan(
+        Volume(hu, affine), LabelMap(labels, affine), vertebrae, (float(sacrum[0]), float(sacrum[1]), float(sacrum[2]))
+    )
+
+
+def _draw(
+    canvas: Canvas, patient: PatientAnatomy, poses: Sequence[Pose], scan: ScanSettings, diseases: Mapping[str, Disease]
+) -> None:
+    fine_noise = noise_tile(patient.texture, 0.7)
+    coarse_noise = noise_tile(patient.texture + 1, 1.5)
+    course = Course(canvas, poses)
+    draw_trunk(canvas, patient, course, scan.contrast, coarse_noise)
+    draw_discs(canvas, poses, patient, coarse_noise)
+    draw_canal(canvas, course)
+    for n, pose in enumerate(poses):
+        # Cancellous bone is densest in the neck and thins towards the lumbar spine (Boutroy et al., Bone 2016).
+        density = patient.trabecular_hu * float(np.interp(n, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
+        draw_vertebra(canvas, pose, density, fine_noise, diseases.get(pose.level))
+    chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
+    draw_skeleton(canvas, poses, chest, patient.trabecular_hu, fine_noise)
+    draw_table(canvas, _table(patient, course))
+
+
+def _table(patient: PatientAnatomy, course: Course) -> float:
+    tips = [p.to_lps(0, p.size.depth / 2 + p.size.spinous, 0)[1] for p in course.poses if p.level[0] in "TL"]
+    return float(max(tips) + 4 + 0.5 * patient.fat_mm + 8)
+
+
+def _grid(scan: ScanSettings, fine: int) -> Grid:
+    depth, height, width = scan.shape
+    dz, dy, dx = scan.spacing
+    x, y, z = scan.center_mm
+    return Grid(
+        (z - dz * depth / 2 + dz / fine / 2, y - dy * (height - 1) / 2, x - dx * (width - 1) / 2),
+        (dz / fine, dy, dx),
+        (depth * fine, height, width),
+    )
+
+
+def _affine(grid: Grid) -> npt.NDArray[np.float64]:
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, grid.spacing[2]], [0, grid.spacing[1], 0], [grid.spacing[0], 0, 0]])
+    affine[:3, 3] = grid.origin[::-1]
+    return affine
+
+
+def _expose(canvas: Canvas, scan: ScanSettings, fine: int) -> npt.NDArray[np.int16]:
+    """Slab average, kernel, noise and rounding; what a scanner stores."""
+    depth, height, width = scan.shape
+    hu = canvas.hu if fine == 1 else canvas.hu.reshape(depth, fine, height, width).mean(1)
+    widen = scan.thickness / scan.spacing[0]
+    if widen > 1.2:
+        hu = uniform_filter1d(hu, max(3, round(widen) // 2 * 2 + 1), axis=0, mode="nearest")
+    sigma = (0.0, scan.blur_mm / scan.spacing[1], scan.blur_mm / scan.spacing[2])
+    hu = hu + _noise(hu, scan)
+    soft = gaussian_filter(hu, sigma, truncate=2.5)
+    if scan.edge > 0:
+        soft += scan.edge * (soft - gaussian_filter(soft, tuple(1.6 * s for s in sigma), truncate=2.5))
+    return np.clip(np.rint(soft), AIR_HU, 3071).astype(np.int16)
+
+
+def _noise(hu: Float, scan: ScanSettings) -> Float:
+    """Quantum noise before the kernel: falls with thickness, grows behind bone, with streaks from side to side."""
+    rng = np.random.default_rng(scan.noise_seed)
+    white = rng.standard_normal(hu.shape, dtype=np.float32)
+    # The kernel averages over about 4 pi sigma squared of area; the given figure is what is left after it.
+    pixels = max(4 * np.pi * (scan.blur_mm**2) / (scan.spacing[1] * scan.spacing[2]), 1.0)
+    level = scan.noise_hu * np.sqrt(pixels / max(scan.thickness, 0.5))
+    dense = gaussian_filter1d(np.clip(hu, -100, 900).mean(axis=2), 4, axis=1)
+    level_DH = (level * np.clip(0.75 + dense / 500, 0.6, 1.6)).astype(np.float32)
+    streaks = gaussian_filter1d(
+        rng.standard_normal((*hu.shape[:2], hu.shape[2] // 8 + 1), dtype=np.float32), 1.5, axis=2
+    )
+    streaks = np.repeat(streaks, 8, axis=2)[:, :, : hu.shape[2]]
+    white += streaks * np.float32(0.5)
+    white *= level_DH[:, :, None]
+    return white
+
+
+def _truth(pose: Pose, grid: Grid) -> PhantomVertebra:
+    """Where the vertebra stands, and how much of its body's axis the field of view holds."""
+    ends = np.linspace(-pose.size.height / 2, pose.size.height / 2, 201)
+    axis = pose.center + ends[:, None] * pose.axes[2]
+    low = np.array(grid.origin[::-1]) - np.array(grid.spacing[::-1]) / 2
+    high = low + np.array(grid.spacing[::-1]) * np.array(grid.shape[::-1])
+    visible = float(((axis >= low) & (axis <= high)).all(axis=1).mean())
+    rows = tuple((float(r[0]), float(r[1]), float(r[2])) for r in pose.axes)
+    return PhantomVertebra(
+        level=pose.level,
+        center_mm=(float(pose.center[0]), float(pose.center[1]), float(pose.center[2])),
+        axes=(rows[0], rows[1], rows[2]),
+        height_mm=pose.size.height,
+        completeness=Completeness.WHOLE if visible == 1.0 else Completeness.CUT,
+        visible=visible,
+    )
+
+
+REGIONS: dict[str, tuple[str, str]] = {
+    "lumbosacral": ("T11", "S3"),
+    "thoracolumbar": ("T8", "L3"),
+    "thoracic": ("C7", "L1"),
+    "whole": ("C6", "S3"),
+}
+"""First and last level of each examination; the field of view starts and ends somewhere inside them."""
+
+
+def field_of_view(poses: Sequence[Pose], region: str, cut: tuple[float, float]) -> tuple[float, float]:
+    """z in mm where a scan of `region` ends and begins; `cut` says how far into the last and first body (0 to 1)."""
+    by_level = {pose.level: pose for pose in poses}
+    top, bottom = (by_level[level] for level in REGIONS[region])
+    high = top.center[2] + (0.5 - cut[0]) * top.size.height
+    low = bottom.center[2] - (0.5 - cut[1]) * bottom.size.height
+    return float(low), float(high)
+
+
+def with_truth(
+    vertebrae: Sequence[PhantomVertebra], changes: Mapping[str, Mapping[str, str]]
+) -> tuple[PhantomVertebra, ...]:
+    """The same vertebrae with the lesion fields of `changes` (level -> field -> value) filled in."""
+    return tuple(replace(v, **changes.get(v.level, {})) for v in vertebrae)  # type: ignore[arg-type]

@@ -1,0 +1,151 @@
+"""The drawing board: a voxel grid in LPS, signed distances of simple solids on it, and paint.
+
+Axes: D slices (z, caudal to cranial), H rows (y, anterior to posterior), W columns (x, right to left of the patient).
+A signed distance is negative inside; all are float32 millimetres.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+Point = npt.ArrayLike
+Box = tuple[slice, slice, slice]
+
+FAR = np.float32(60.0)
+"""The signed distance where nothing has been drawn."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Voxel centres. origin: (z, y, x) of voxel (0, 0, 0); spacing: along D, H, W; both mm."""
+
+    origin: tuple[float, float, float]
+    spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+    def axis(self, n: int) -> Float:
+        """LPS coordinates of the voxel centres along axis `n` of (D, H, W)."""
+        return (self.origin[n] + self.spacing[n] * np.arange(self.shape[n])).astype(np.float32)
+
+    def box(self, low: Point, high: Point) -> Box:
+        """The index box of the LPS box between the corners `low` and `high` (x, y, z), cut to the grid."""
+        bounds = []
+        for n, (a, b) in enumerate(zip(np.asarray(low)[::-1], np.asarray(high)[::-1], strict=True)):
+            first = int(np.ceil((a - self.origin[n]) / self.spacing[n]))
+            last = int(np.floor((b - self.origin[n]) / self.spacing[n])) + 1
+            bounds.append(slice(min(max(first, 0), self.shape[n]), max(min(last, self.shape[n]), 0)))
+        return bounds[0], bounds[1], bounds[2]
+
+    def around(self, points: Point, margin: float) -> Box:
+        """The index box that holds all `points` (N, 3) LPS and `margin` mm around them."""
+        array = np.atleast_2d(np.asarray(points, np.float64))
+        return self.box(array.min(0) - margin, array.max(0) + margin)
+
+
+@dataclass(eq=False)
+class Canvas:
+    """What has been drawn so far: HU, signed distance of all bone, label of each voxel's vertebra (0 for none)."""
+
+    grid: Grid
+    hu: Float = field(init=False)
+    bone: Float = field(init=False)
+    labels: npt.NDArray[np.uint8] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.hu = np.full(self.grid.shape, -1000, np.float32)
+        self.bone = np.full(self.grid.shape, FAR, np.float32)
+        self.labels = np.zeros(self.grid.shape, np.uint8)
+        self.z, self.y, self.x = (self.grid.axis(n) for n in range(3))
+        self.edge = max(self.grid.spacing[1], 0.6)
+
+
+def is_empty(box: Box) -> bool:
+    """True where the box lies outside the grid."""
+    return any(part.stop <= part.start for part in box)
+
+
+def along(canvas: Canvas, box: Box, origin: Point, direction: Point) -> Float:
+    """Coordinate of each voxel of `box` along `direction` (unit, LPS), measured from `origin` (LPS)."""
+    o, u = np.asarray(origin, np.float32), np.asarray(direction, np.float32)
+    z = (canvas.z[box[0]] - o[2]) * u[2]
+    y = (canvas.y[box[1]] - o[1]) * u[1]
+    x = (canvas.x[box[2]] - o[0]) * u[0]
+    return z[:, None, None] + (y[:, None] + x[None, :])[None]
+
+
+def merge(target: Float, other: Float, blend: float = 2.5) -> None:
+    """Unite two solids in place, with the seam rounded over `blend` mm (polynomial smooth minimum, Quilez)."""
+    overlap = np.maximum(blend - np.abs(target - other), 0)
+    np.minimum(target, other, out=target)
+    target -= overlap * overlap * np.float32(0.25 / blend)
+
+
+@dataclass(frozen=True, eq=False)
+class Strut:
+    """A tapered bar with an elliptic cross-section from `start` to `end`; every process of a vertebra is one.
+
+    radii: at the start and at the end, each (across, upwards) mm. up: LPS direction that `upwards` follows.
+    """
+
+    start: npt.NDArray[np.float64]
+    end: npt.NDArray[np.float64]
+    radii: tuple[tuple[float, float], tuple[float, float]]
+    up: npt.NDArray[np.float64]
+
+    def box(self, grid: Grid) -> Box:
+        """The part of the grid within 3 mm of the bar."""
+        return grid.around([self.start, self.end], max(max(pair) for pair in self.radii) + 3)
+
+    def distance(self, canvas: Canvas, box: Box) -> Float:
+        """Signed distance in `box` (first-order estimate, exact on the surface and along a round bar)."""
+        axis = self.end - self.start
+        length = float(np.linalg.norm(axis)) or 1e-3
+        axis = axis / length
+        up = self.up - (self.up @ axis) * axis
+        up = up / np.linalg.norm(up)
+        u = along(canvas, box, self.start, axis)
+        v = along(canvas, box, self.start, np.cross(up, axis))
+        w = along(canvas, box, self.start, up)
+        inside = np.clip(u, 0, length)
+        share = inside * np.float32(1 / length)
+        (v0, w0), (v1, w1) = self.radii
+        inv_v = 1 / (v0 + np.float32(v1 - v0) * share)
+        inv_w = 1 / (w0 + np.float32(w1 - w0) * share)
+        inv_o = np.maximum(inv_v, inv_w)
+        a, b, c = v * inv_v, w * inv_w, (u - inside) * inv_o
+        k0 = np.sqrt(a * a + b * b + c * c)
+        a *= inv_v
+        b *= inv_w
+        c *= inv_o
+        k1 = np.sqrt(a * a + b * b + c * c)
+        return k0 * (k0 - 1) / (k1 + np.float32(1e-3))
+
+
+def cover(distance: Float, edge: float) -> Float:
+    """The share of a voxel that a solid fills, from its signed distance: 1 inside, 0 outside, over `edge` mm."""
+    return np.clip(np.float32(0.5) - distance * np.float32(1 / edge), 0, 1)
+
+
+def blend(target: Float, value: Float | float, share: Float) -> None:
+    """Paint `value` over `target` in place, as far as `share` says."""
+    target += share * (value - target)
+
+
+def noise_tile(seed: int, sigma: float, size: int = 72) -> Float:
+    """A periodic block (size, size, size) of Gaussian noise, smoothed with `sigma` voxels, mean 0 and deviation 1."""
+    from scipy.ndimage import gaussian_filter
+
+    white = np.random.default_rng(seed).standard_normal((size, size, size), dtype=np.float32)
+    smooth = gaussian_filter(white, sigma, mode="wrap") if sigma > 0 else white
+    return (smooth - smooth.mean()) / smooth.std()
+
+
+def tiled(tile: Float, box: Box) -> Float:
+    """The periodic noise of `tile` in `box`."""
+    size = tile.shape[0]
+    index = [np.arange(part.start, part.stop) % size for part in box]
+    return tile[np.ix_(*index)]

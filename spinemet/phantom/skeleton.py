@@ -1,0 +1,137 @@
+"""The bones beside the vertebrae: ribs, sacral wings, iliac bones."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+from scipy.interpolate import CubicSpline
+
+from spinemet.phantom.anatomy import Pose
+from spinemet.phantom.shapes import FAR, Canvas, Float, Strut, blend, cover, is_empty, merge, tiled
+from spinemet.phantom.vertebra import JOINT_MM, canal_distance, canal_middle
+
+UP = np.array([0.0, 0.0, 1.0])
+RIB_SHAFT_MM = {11: 120.0, 12: 75.0}
+"""The last two ribs are short and end free; the others go round the chest."""
+
+
+def draw_skeleton(
+    canvas: Canvas, poses: Iterable[Pose], chest: tuple[float, float], cancellous: float, texture: Float
+) -> None:
+    """Draw ribs, sacral wings and pelvis around the vertebrae already drawn, with joints left between them.
+
+    chest: half width and half depth of the rib cage in mm. cancellous: HU inside these bones.
+    """
+    by_level = {pose.level: pose for pose in poses}
+    ribs = [strut for pose in by_level.values() if pose.level[0] == "T" for strut in rib(pose, chest)]
+    _draw(canvas, ribs, cancellous * 0.8, 1.5, texture, JOINT_MM)
+    _draw(canvas, list(wings(by_level)), cancellous * 0.8, 1.6, texture, -4.0, canals=[by_level["S1"], by_level["S2"]])
+    _draw(canvas, list(ilium(by_level["S1"])), cancellous * 0.9, 2.2, texture, JOINT_MM + 0.8)
+
+
+def _draw(
+    canvas: Canvas,
+    struts: list[Strut],
+    cancellous: float,
+    cortex_mm: float,
+    texture: Float,
+    gap: float,
+    canals: list[Pose] | None = None,
+) -> None:
+    """Unite `struts` to one solid, keep it `gap` mm from the bone drawn before (negative: grow into it), paint it."""
+    placed = [(strut, box) for strut in struts if not is_empty(box := strut.box(canvas.grid))]
+    if not placed:
+        return
+    first, second, third = (
+        slice(min(box[n].start for _, box in placed), max(box[n].stop for _, box in placed)) for n in range(3)
+    )
+    whole = (first, second, third)
+    solid = np.full(tuple(part.stop - part.start for part in whole), FAR, np.float32)
+    for strut, box in placed:
+        inner = tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole, strict=True))
+        merge(solid[inner], strut.distance(canvas, box), 3.0)
+    for pose in canals or []:
+        np.maximum(solid, -canal_distance(canvas, pose, whole), out=solid)
+    np.maximum(solid, gap - canvas.bone[whole], out=solid)
+    near = np.nonzero(solid < 3.0)
+    depth = solid[near]
+    cortex = np.clip((cortex_mm + depth) / 0.9 + 0.5, 0, 1)
+    core = cancellous + tiled(texture, whole)[near] * 35
+    place = tuple(axis + part.start for axis, part in zip(near, whole, strict=True))
+    hu = canvas.hu[place]
+    blend(hu, core + cortex * (680 - core), cover(depth, canvas.edge))
+    canvas.hu[place] = hu
+    canvas.bone[place] = np.minimum(canvas.bone[place], depth)
+
+
+def rib(pose: Pose, chest: tuple[float, float]) -> Iterator[Strut]:
+    """Both ribs of a thoracic vertebra: head beside the disc above, neck, tubercle at the transverse process, shaft."""
+    number = int(pose.level[1:])
+    for side in (-1.0, 1.0):
+        points = _rib_course(pose, side, chest, number)
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
+        reach = np.concatenate([[0], np.cumsum(steps)])
+        course = CubicSpline(reach, points, axis=0)
+        length = min(float(reach[-1]), RIB_SHAFT_MM.get(number, np.inf))
+        stops = course(np.linspace(0, length, max(int(length / 9), 3)))
+        for n, (a, b) in enumerate(itertools.pairwise(stops)):
+            size = (5.0, 5.0) if n == 0 else ((3.4, 4.4) if n < 3 else (3.4, 5.8))
+            yield Strut(a, b, (size, size), UP)
+
+
+def _rib_course(pose: Pose, side: float, chest: tuple[float, float], number: int) -> npt.NDArray[np.float64]:
+    size = pose.size
+    mid = canal_middle(pose)
+    high = 0.42 if 1 < number < 11 else 0.1
+    tubercle = np.array([side * (size.transverse / 2 - 1), mid + (size.transverse / 2) * 0.2 - 3.0, 5.0])
+    local = [
+        np.array([side * (size.width * 0.48 + 1.5), size.depth * 0.34, high * size.height]),
+        np.array([side * (size.width * 0.5 + 6), size.depth * 0.5, 0.3 * size.height]),
+        tubercle,
+        tubercle + np.array([side * 20, 9, -5]),
+    ]
+    points = [pose.to_lps(*point) for point in local]
+    narrow = np.interp(number, [1, 2, 4, 7, 12], [0.45, 0.62, 0.85, 1.0, 0.98])
+    width, depth = chest[0] * narrow, chest[1] * narrow
+    center = pose.to_lps(0, 0, 0) + np.array([0, mid + 24 - depth, 0])
+    for degrees in (128, 150, 175, 205, 235):
+        angle = np.radians(degrees - 90)
+        fall = -12 - 0.16 * (degrees - 100) - 0.001 * (degrees - 100) ** 2
+        points.append(center + np.array([side * width * np.sin(angle), depth * np.cos(angle), fall]))
+    return np.array(points)
+
+
+def wings(by_level: dict[str, Pose]) -> Iterator[Strut]:
+    """The sacral alae and the fused plate behind the canal."""
+    for level, reach, radii in (("S1", 51.0, (13.0, 15.0)), ("S2", 43.0, (10.0, 13.0)), ("S3", 34.0, (6.0, 10.0))):
+        pose = by_level[level]
+        wide = pose.size.width
+        for side in (-1.0, 1.0):
+            inner = pose.to_lps(side * wide * 0.25, 2.0, 0.0)
+            outer = pose.to_lps(side * reach * wide / {"S1": 50.0, "S2": 38.0, "S3": 31.0}[level], 12.0, -3.0)
+            yield Strut(inner, outer, ((radii[0] * 0.8, radii[1] * 0.8), radii), pose.axes[2])
+
+
+def ilium(sacrum: Pose) -> Iterator[Strut]:
+    """Both iliac bones from crest to sacroiliac joint, as a fan of bars from the spine to the wing."""
+    scale = sacrum.size.width / 50
+    center = sacrum.center
+    fan = [
+        # height over S1, posterior end (x, y), bend (x, y), anterior end (x, y), half thickness of each
+        (46, (100, 26), (112, 8), (120, -14), (4.5, 4.5)),
+        (34, (86, 40), (104, 12), (124, -38), (6.0, 4.5)),
+        (20, (72, 50), (90, 14), (125, -58), (7.5, 4.0)),
+        (6, (62, 54), (77, 14), (123, -70), (8.5, 4.0)),
+        (-8, (55, 57), (70, 12), (119, -74), (8.5, 4.5)),
+        (-22, (51, 58), (66, 10), (113, -72), (8.0, 5.5)),
+        (-36, (51, 56), (66, 8), (106, -66), (7.0, 7.0)),
+        (-50, (58, 46), (70, 8), (98, -56), (7.0, 9.0)),
+    ]
+    for height, back, bend, front, (thick, thin) in fan:
+        for side in (-1.0, 1.0):
+            points = [center + scale * np.array([side * x, y, height]) for x, y in (back, bend, front)]
+            yield Strut(points[0], points[1], ((thick, 10.0), (thick * 0.8, 10.0)), UP)
+            yield Strut(points[1], points[2], ((thick * 0.8, 10.0), (thin, 10.0)), UP)
