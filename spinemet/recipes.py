@@ -1,1 +1,114 @@
 """Named experiments: a recipe is a function that returns a whole training configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from spinemet.config import SliceConfig
+from spinemet.errors import BadInput
+from spinemet.model.aggregate import Rule
+from spinemet.model.spec import DenseNetSpec, ModelSpec
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AugmentConfig(_Section):
+    """How far training slices are moved and changed; each draw is uniform within plus or minus these limits."""
+
+    rotation_deg: float = Field(10.0, ge=0)
+    scale: float = Field(0.1, ge=0, lt=1)
+    shift: float = Field(0.05, ge=0, lt=1)
+    """As a share of the image's width."""
+    flip: bool = True
+    """Left for right: unilateral involvement stays unilateral."""
+    offset_hu: float = Field(20.0, ge=0)
+    gain: float = Field(0.05, ge=0, lt=1)
+    noise_hu: float = Field(25.0, ge=0)
+    """Largest standard deviation of the added noise; drawn from zero up."""
+
+
+class PacingConfig(_Section):
+    """Self-paced learning: which share of each class's samples, easiest first, is admitted at which epoch."""
+
+    warm_epochs: int = Field(2, ge=1)
+    """All samples are admitted first: losses of an untrained network say nothing of the samples."""
+    first_share: float = Field(0.6, gt=0, le=1)
+    full_at: float = Field(0.7, gt=0, le=1)
+    """The share grows evenly and reaches 1 at this part of all epochs."""
+
+
+class TrainRecipe(_Section):
+    """Everything that decides what training gives, next to the crops and the seed."""
+
+    name: str
+    model: ModelSpec
+    pretrained: str | None = None
+    """Local path or URI of torchvision's ImageNet weights; None for random ones."""
+    test_share: float = Field(0.25, ge=0, lt=1)
+    validation_share: float = Field(0.15, gt=0, lt=1)
+    split_seed: int = 0
+    """Apart from the training seed, so that runs of several seeds are tested on the same patients."""
+    selects: str = "bone_quality"
+    """The task whose macro sensitivity on the validation patients, at vertebra level, picks the epoch."""
+    rules: tuple[Rule, ...] = (Rule(kind="mean"), Rule(kind="top", share=0.5), Rule(kind="top", share=1 / 3))
+    """Aggregations to choose from, for each task on the validation patients."""
+    epochs: int = Field(ge=1)
+    batch: int = Field(32, ge=1)
+    """Slices per step over all workers."""
+    epoch_slices: int | None = Field(None, ge=1)
+    """Slices per epoch, drawn without repeats; None takes all. Slices of one vertebra are much alike."""
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.05, ge=0)
+    warmup_epochs: float = Field(1.0, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    balance: float = Field(0.5, ge=0, le=1)
+    """Loss weight of a class: its frequency to the power of minus this; 0 not balanced, 1 wholly."""
+    pacing: PacingConfig | None = None
+    augment: AugmentConfig = AugmentConfig()
+
+
+def demo() -> TrainRecipe:
+    """A small DenseNet that learns the phantom in two minutes on two cores."""
+    return TrainRecipe(
+        name="demo",
+        model=ModelSpec(
+            backbone=DenseNetSpec(growth_rate=16, block_config=(3, 6, 8, 4), init_features=32),
+            slices=SliceConfig(size_px=96, pixel_mm=1.15, step_mm=3.0),
+        ),
+        epochs=16,
+        label_smoothing=0.05,
+        learning_rate=2e-3,
+        pacing=PacingConfig(),
+    )
+
+
+def final() -> TrainRecipe:
+    """The paper's method at full size: DenseNet-121, hard sharing, warm-up, label smoothing, self-paced learning.
+
+    Set `pretrained` to ImageNet weights where they are at hand (`--pretrained`).
+    """
+    return TrainRecipe(
+        name="final",
+        model=ModelSpec(dropout=0.1),
+        epochs=40,
+        batch=64,
+        learning_rate=3e-4,
+        warmup_epochs=3,
+        label_smoothing=0.1,
+        pacing=PacingConfig(warm_epochs=4),
+    )
+
+
+RECIPES: dict[str, Callable[[], TrainRecipe]] = {"demo": demo, "final": final}
+
+
+def recipe(name: str) -> TrainRecipe:
+    """The recipe called `name`. Raises BadInput where there is none."""
+    if name not in RECIPES:
+        raise BadInput(f"expected a recipe ({', '.join(RECIPES)}), found {name}.")
+    return RECIPES[name]()

@@ -35,12 +35,13 @@ class MultiTask(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, hu_NHW: Tensor) -> dict[str, Tensor]:
-        """Task -> (N, C) float32 logits of (N, H, W) HU slices, int16 or float."""
+        """Task -> (N, C) logits, in the heads' number format, of (N, H, W) HU slices, int16 or float."""
         features = self.dropout(self.trunk(self.windows(hu_NHW)))
         logits: dict[str, Tensor] = {}
-        # The heads are tiny; outside of autocast their probabilities keep float32's digits.
+        # The heads are tiny and stay out of autocast, so that their probabilities keep their digits.
         with torch.autocast(hu_NHW.device.type, enabled=False):
             for task in self.spec.tasks:
-                source = torch.cat([logits[name] for name in task.fuses], dim=1) if task.fuses else features.float()
-                logits[task.name] = self.heads[task.name](source)
+                head = self.heads[task.name]
+                source = torch.cat([logits[name] for name in task.fuses], dim=1) if task.fuses else features
+                logits[task.name] = head(source.to(next(head.parameters()).dtype))
         return logits

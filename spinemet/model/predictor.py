@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -30,7 +31,9 @@ class Predictor:
     def __init__(self, source: str | tuple[MultiTask, ModelCard], device: str | torch.device | None = None) -> None:
         model, self.card = load_model(source) if isinstance(source, str) else source
         self.device = torch.device(device) if device is not None else best_device()
-        self._model = model.eval().to(self.device)
+        self._model = copy.deepcopy(model).eval().to(self.device)
+        # In float32 the last bit of a sum depends on the slice's place in the batch; in float64 it is rounded off.
+        self._model.heads.double()
 
     @property
     def digest(self) -> str:
@@ -69,7 +72,7 @@ class Predictor:
                 batch = hu_NHW[start : start + BATCH]
                 logits = self._model(torch.from_numpy(_filled(batch)).to(self.device))
                 for name, logits_NC in logits.items():
-                    parts[name].append(torch.softmax(logits_NC, dim=1)[: len(batch)].cpu().numpy())
+                    parts[name].append(torch.softmax(logits_NC, dim=1)[: len(batch)].float().cpu().numpy())
         return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
     def _call(self, slices_NC: dict[str, npt.NDArray[np.float32]]) -> VertebraCall:

@@ -1,0 +1,67 @@
+"""Training slices moved and changed, in batch and on the device: drawn in one step, applied in another.
+
+N slices, H rows, W columns, square pixels. Left and right may be swapped: no class says which side is involved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spinemet.recipes import AugmentConfig
+
+
+@dataclass(frozen=True, eq=False)
+class AugmentDraw:
+    """What happens to each slice of a batch.
+
+    affine_N23: from output to input in grid_sample's coordinates (-1 to 1). gain_N, offset_N: HU' = HU * gain +
+    offset. noise_N: standard deviation in HU. noise_seed: of the noise itself.
+    """
+
+    affine_N23: Tensor
+    gain_N: Tensor
+    offset_N: Tensor
+    noise_N: Tensor
+    noise_seed: int
+
+
+def draw(count: int, config: AugmentConfig, seed: int) -> AugmentDraw:
+    """The changes for `count` slices, on the CPU; the same for the same seed."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(limit: float) -> Tensor:
+        return (torch.rand(count, generator=generator) * 2 - 1) * limit
+
+    angle = torch.deg2rad(uniform(config.rotation_deg))
+    zoom = 1 + uniform(config.scale)
+    mirror = torch.where(torch.rand(count, generator=generator) < 0.5, -1.0, 1.0) if config.flip else torch.ones(count)
+    # A shift of the whole width is 2 in grid_sample's coordinates.
+    right, down = uniform(2 * config.shift), uniform(2 * config.shift)
+    cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    rows = (torch.stack([cos * mirror, -sin, right], dim=1), torch.stack([sin * mirror, cos, down], dim=1))
+    return AugmentDraw(
+        affine_N23=torch.stack(rows, dim=1),
+        gain_N=1 + uniform(config.gain),
+        offset_N=uniform(config.offset_hu),
+        noise_N=torch.rand(count, generator=generator) * config.noise_hu,
+        noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
+    )
+
+
+def apply(hu_NHW: Tensor, drawn: AugmentDraw) -> Tensor:
+    """(N, H, W) float32 HU: `hu_NHW` (int16 or float, any device) changed as drawn; beyond the border it goes on."""
+    device = hu_NHW.device
+    count, height, width = hu_NHW.shape
+    grid = functional.affine_grid(drawn.affine_N23.to(device), [count, 1, height, width], align_corners=False)
+    moved = functional.grid_sample(hu_NHW.float().unsqueeze(1), grid, padding_mode="border", align_corners=False)[:, 0]
+    generator = torch.Generator(device).manual_seed(drawn.noise_seed)
+    noise_NHW = torch.randn(moved.shape, generator=generator, device=device)
+
+    def per_slice(values_N: Tensor) -> Tensor:
+        return values_N.to(device)[:, None, None]
+
+    return moved * per_slice(drawn.gain_N) + per_slice(drawn.offset_N) + noise_NHW * per_slice(drawn.noise_N)

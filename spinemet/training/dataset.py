@@ -1,0 +1,123 @@
+"""Crops as what training takes: pixels, targets and weights, addressed by index arrays. T tasks, N slices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from spinemet.errors import BadInput
+from spinemet.model.loss import sample_weights
+from spinemet.model.tasks import MISSING
+from spinemet.recipes import TrainRecipe
+from spinemet.training.crops import Crops
+from spinemet.training.labels import split_patients
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The slices of some patients.
+
+    hu_NHW: all crops' pixels, maybe memory-mapped, of which `rows_N` are these samples'. targets_TN: class numbers,
+    MISSING where not labelled. weights_TN: for the loss. vertebra_N: which slices belong together.
+    """
+
+    hu_NHW: npt.NDArray[np.int16]
+    rows_N: npt.NDArray[np.int64]
+    targets_TN: npt.NDArray[np.int64]
+    weights_TN: npt.NDArray[np.float32]
+    vertebra_N: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def pixels(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """(len(indices), H, W) int16 HU of the samples at `indices`."""
+        return torch.from_numpy(self.hu_NHW[self.rows_N[indices]])
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """What is learned from, what the epoch and the aggregation are chosen on, and who is in which part."""
+
+    train: Samples
+    validation: Samples
+    split: dict[str, tuple[str, ...]]
+    crops_digest: str
+
+
+def training_data(crops: Crops, recipe: TrainRecipe) -> TrainingData:
+    """The crops divided by patients as the recipe asks; a patient's stratum is the rarest class of the selecting task.
+
+    Raises BadInput where the crops were cut in another way than the recipe's model wants, hold no label that it
+    learns from, or no patient for training or validation.
+    """
+    _check(crops, recipe)
+    targets_TN = np.array([task.targets(crops.table) for task in recipe.model.tasks], np.int64)
+    patients = crops.table["patient"].to_numpy(str)
+    parts = split_patients(
+        sorted(set(patients)),
+        recipe.split_seed,
+        recipe.test_share,
+        recipe.validation_share,
+        strata=_strata(patients, targets_TN[_selecting(recipe)]),
+    )
+    split = {
+        part: tuple(sorted(patient for patient, its in parts.items() if its == part))
+        for part in ("train", "validation", "test")
+    }
+    made = {part: _samples(crops, targets_TN, np.isin(patients, split[part]), recipe) for part in split}
+    for part in ("train", "validation"):
+        if not (made[part].targets_TN[_selecting(recipe)] != MISSING).any():
+            raise BadInput(
+                f"expected patients with a {recipe.selects} label for {part}, found none "
+                f"({len(parts)} patients in all); give more crops."
+            )
+    return TrainingData(made["train"], made["validation"], split, crops.digest)
+
+
+def _selecting(recipe: TrainRecipe) -> int:
+    names = [task.name for task in recipe.model.tasks]
+    if recipe.selects not in names:
+        raise BadInput(
+            f"recipe {recipe.name}: expected `selects` to be one of {', '.join(names)}, found {recipe.selects}."
+        )
+    return names.index(recipe.selects)
+
+
+def _check(crops: Crops, recipe: TrainRecipe) -> None:
+    wanted = recipe.model.slices
+    if crops.slices != wanted:
+        raise BadInput(
+            f"expected crops of {wanted.size_px} px of {wanted.pixel_mm} mm every {wanted.step_mm} mm for the recipe "
+            f"{recipe.name}, found {crops.slices.size_px} px of {crops.slices.pixel_mm} mm every "
+            f"{crops.slices.step_mm} mm; prepare them for this recipe."
+        )
+
+
+def _strata(patients: npt.NDArray[np.str_], targets_N: npt.NDArray[np.int64]) -> Mapping[str, int]:
+    """Patient -> the class of theirs that is rarest in the whole set, so that every part gets its share of it."""
+    counts = np.bincount(targets_N[targets_N != MISSING], minlength=1)
+    strata: dict[str, int] = {}
+    for patient in sorted(set(patients)):
+        own = np.unique(targets_N[(patients == patient) & (targets_N != MISSING)])
+        strata[str(patient)] = int(min(own, key=lambda one: counts[one])) if len(own) else MISSING
+    return strata
+
+
+def _samples(
+    crops: Crops, targets_TN: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], recipe: TrainRecipe
+) -> Samples:
+    rows_N = np.flatnonzero(chosen & (targets_TN != MISSING).any(axis=0))
+    own_TN = targets_TN[:, rows_N]
+    return Samples(
+        hu_NHW=crops.hu_NHW,
+        rows_N=rows_N,
+        targets_TN=own_TN,
+        weights_TN=sample_weights(own_TN, recipe.model.tasks, recipe.balance),
+        vertebra_N=crops.table["vertebra"].to_numpy(np.int64)[rows_N],
+    )

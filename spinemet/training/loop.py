@@ -1,0 +1,284 @@
+"""The training loop: plain PyTorch on one process of maybe many, which it meets only through `Workers`. Knows no Ray.
+
+All that is random follows from (seed, epoch, step, rank), so that a run that is killed and resumed ends with the same
+weights as an undisturbed one, and two runs of one recipe and seed on the CPU agree to the last bit.
+T tasks, N samples, C classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from spinemet.model.backbone import load_pretrained
+from spinemet.model.checkpoint import ModelCard, untrained
+from spinemet.model.loss import task_losses, weighted_loss
+from spinemet.model.multitask import MultiTask
+from spinemet.model.precision import autocast
+from spinemet.recipes import TrainRecipe
+from spinemet.training import augment, selfpaced
+from spinemet.training.dataset import Samples, TrainingData
+from spinemet.training.validation import choose_rules, macro_sensitivities
+
+State = dict[str, Any]
+"""Tensors, numbers and dicts of them: what `torch.load(..., weights_only=True)` reads back."""
+
+EVALUATION_BATCH = 64
+
+
+class Workers(Protocol):
+    """What the loop asks of the processes that train together."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with gradients averaged over the processes."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' `tensor`, on each of them."""
+
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        """Called by every process after every epoch; `state` is what `resume` gives to a later attempt."""
+
+    def resume(self) -> State | None:
+        """The newest reported state, None at the start."""
+
+
+class OneProcess:
+    """Workers of one: for tests, and for training without a cluster."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self, state: State | None = None, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.history: list[dict[str, float]] = []
+        self.state = state
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` itself."""
+        return model
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """`tensor` itself."""
+        return tensor
+
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        """Keep the metrics, and a copy of the state."""
+        self.history.append(dict(metrics))
+        self.state = copy.deepcopy(state)
+
+    def resume(self) -> State | None:
+        """The state kept last."""
+        return copy.deepcopy(self.state)
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What training gives: the model of the best epoch, in evaluation mode on the CPU, and its card."""
+
+    model: MultiTask
+    card: ModelCard
+
+
+def train(data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) -> Trained:
+    """Train as `recipe` says and keep the epoch that is best on the validation patients.
+
+    Starts where `workers.resume()` stands. Every process gets the same result. Raises BadInput where the pretrained
+    weights cannot be read, RuntimeError where the loss stops being finite.
+    """
+    run = _Run(data, recipe, seed, workers)
+    for epoch in range(run.next_epoch, recipe.epochs):
+        started = time.monotonic()
+        metrics = run.one_epoch(epoch)
+        metrics |= run.validate(epoch)
+        metrics["seconds"] = time.monotonic() - started
+        workers.report(metrics, run.state(epoch + 1))
+    return run.finish()
+
+
+def learning_rate_factor(epoch: float, recipe: TrainRecipe) -> float:
+    """The share of the full learning rate at a fractional epoch: even warm-up, then a cosine down to 0."""
+    if epoch < recipe.warmup_epochs:
+        return epoch / recipe.warmup_epochs
+    rest = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
+    return 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
+
+
+class _Run:
+    """One training run on one process: model, optimiser, the samples' losses and the best epoch so far."""
+
+    def __init__(self, data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) -> None:
+        self.data, self.recipe, self.seed, self.workers = data, recipe, seed, workers
+        self.tasks = recipe.model.tasks
+        self.selecting = [task.name for task in self.tasks].index(recipe.selects)
+        self.model = untrained(recipe.model, seed)
+        if recipe.pretrained:
+            load_pretrained(self.model.trunk, recipe.pretrained)
+        self.model.to(workers.device)
+        self.wrapped = workers.wrap(self.model)
+        self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=True)
+        self.losses_N = np.full(len(data.train), np.nan)
+        self.best: State = {"score": -1.0, "epoch": -1, "model": {}}
+        self.next_epoch = 0
+        if saved := workers.resume():
+            self.next_epoch = int(saved["epoch"])
+            self.model.load_state_dict(saved["model"])
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.losses_N = saved["losses"].numpy()
+            self.best = saved["best"]
+
+    def state(self, next_epoch: int) -> State:
+        return {
+            "epoch": next_epoch,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": torch.from_numpy(self.losses_N),
+            "best": self.best,
+        }
+
+    # ---- learning -------------------------------------------------------------------------------------------
+
+    def one_epoch(self, epoch: int) -> dict[str, float]:
+        recipe, workers, train = self.recipe, self.workers, self.data.train
+        share = selfpaced.share_at(epoch, recipe.epochs, recipe.pacing)
+        weights_N = selfpaced.admitted(self.losses_N, train.targets_TN[self.selecting], share)
+        order = selfpaced.order(weights_N, self.seed, epoch, recipe.epoch_slices)
+        batches = selfpaced.batches(order, recipe.batch, workers.world)
+        self.wrapped.train()
+        found_N = torch.full((len(train),), 0.0, dtype=torch.float64)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_mix(self.seed, epoch, workers.rank))  # dropout
+            for step, batch in enumerate(batches):
+                rate = recipe.learning_rate * learning_rate_factor(epoch + (step + 1) / len(batches), recipe)
+                mine = selfpaced.rank_part(batch, workers.rank, workers.world)
+                found_N[mine] = self._step(batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
+        seen_N = workers.sum(found_N.to(workers.device)).cpu().numpy()
+        self.losses_N[order] = seen_N[order]
+        self._average_buffers()
+        if recipe.pacing and selfpaced.share_at(epoch + 1, recipe.epochs, recipe.pacing) < 1:
+            self._refresh(order)
+        return {
+            "epoch": float(epoch),
+            "loss": float(seen_N[order].mean()),
+            "learning_rate": rate,
+            "admitted_share": share,
+            "slices": float(len(order)),
+        }
+
+    def _step(
+        self, batch: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], rate: float, augment_seed: int
+    ) -> Tensor:
+        """Learn from `mine`, this process's part of `batch`; gives the samples' losses, (len(mine),) on the CPU."""
+        train, device = self.data.train, self.workers.device
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        drawn = augment.draw(len(mine), self.recipe.augment, augment_seed)
+        hu_NHW = augment.apply(train.pixels(mine).to(device), drawn)
+        with autocast(device):
+            logits = self.wrapped(hu_NHW)
+        losses_TN = task_losses(logits, _to(train.targets_TN[:, mine], device), self.tasks, self.recipe.label_smoothing)
+        # The mean is over the whole batch; wrapped averages gradients over the processes, hence the factor.
+        totals_T = _to(train.weights_TN[:, batch].sum(axis=1), device)
+        loss = weighted_loss(losses_TN, _to(train.weights_TN[:, mine], device), totals_T, self.tasks)
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * self.workers.world).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, error_if_nonfinite=True)
+        self.optimizer.step()
+        return self._sample_losses(losses_TN)
+
+    def _sample_losses(self, losses_TN: Tensor) -> Tensor:
+        weights_T = losses_TN.new_tensor([task.weight for task in self.tasks])
+        return (losses_TN.detach() * weights_T[:, None]).sum(dim=0).double().cpu()
+
+    def _refresh(self, learned: npt.NDArray[np.int64]) -> None:
+        """Bring the losses of samples that were not learned from up to date, or they would never be admitted."""
+        rest = np.setdiff1d(np.arange(len(self.data.train)), learned)
+        losses_TN = torch.zeros((len(self.tasks), len(rest)), dtype=torch.float32, device=self.workers.device)
+        for places, logits in self._evaluate(self.data.train, rest):
+            targets_TN = _to(self.data.train.targets_TN[:, rest[places]], self.workers.device)
+            losses_TN[:, places] = task_losses(logits, targets_TN, self.tasks, self.recipe.label_smoothing)
+        self.losses_N[rest] = self._sample_losses(self.workers.sum(losses_TN)).numpy()
+
+    def _average_buffers(self) -> None:
+        """Give every process the mean of the batch norms' running statistics; each saw its own part."""
+        for buffer in self.model.buffers():
+            if buffer.is_floating_point() and self.workers.world > 1:
+                buffer.copy_(self.workers.sum(buffer) / self.workers.world)
+
+    # ---- judging --------------------------------------------------------------------------------------------
+
+    def _evaluate(
+        self, samples: Samples, indices: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Tensor]]]:
+        """Yields (places in `indices`, logits of the samples there) for this process's part."""
+        self.model.eval()
+        mine = selfpaced.rank_part(np.arange(len(indices)), self.workers.rank, self.workers.world)
+        with torch.no_grad(), autocast(self.workers.device):
+            for start in range(0, len(mine), EVALUATION_BATCH):
+                places = mine[start : start + EVALUATION_BATCH]
+                yield places, self.model(samples.pixels(indices[places]).to(self.workers.device))
+
+    def _probabilities(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Task -> (N, C) probabilities of all validation samples."""
+        samples, device = self.data.validation, self.workers.device
+        found = {task.name: torch.zeros((len(samples), len(task.classes)), device=device) for task in self.tasks}
+        for places, logits in self._evaluate(samples, np.arange(len(samples))):
+            for name, logits_NC in logits.items():
+                found[name][places] = torch.softmax(logits_NC.float(), dim=1)
+        return {name: self.workers.sum(prob_NC).cpu().double().numpy() for name, prob_NC in found.items()}
+
+    def validate(self, epoch: int) -> dict[str, float]:
+        samples = self.data.validation
+        prob = self._probabilities()
+        rules = choose_rules(prob, samples, self.recipe)
+        metrics = macro_sensitivities(prob, samples, self.tasks, rules)
+        score = metrics[f"validation_macro_sensitivity_{self.recipe.selects}"]
+        if score >= self.best["score"]:
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+            self.best = {"score": score, "epoch": epoch, "model": weights}
+        return metrics
+
+    def finish(self) -> Trained:
+        self.model.load_state_dict(self.best["model"])
+        prob = self._probabilities()
+        rules = choose_rules(prob, self.data.validation, self.recipe)
+        metrics = macro_sensitivities(prob, self.data.validation, self.tasks, rules)
+        card = ModelCard(
+            spec=self.recipe.model,
+            rules=rules,
+            recipe=self.recipe.model_dump(mode="json"),
+            seed=self.seed,
+            crops_digest=self.data.crops_digest,
+            split=self.data.split,
+            metrics={**metrics, "best_epoch": float(self.best["epoch"])},
+        )
+        return Trained(self.model.cpu().eval(), card)
+
+
+def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:
+    """Weights decay; biases and batch norms do not."""
+    parameters = list(model.parameters())
+    return [
+        {"params": [one for one in parameters if one.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _to(array: npt.NDArray[Any], device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
+def _mix(*numbers: int) -> int:
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)

@@ -1,0 +1,63 @@
+"""How well the model does on the validation patients, per vertebra: picks the epoch and the aggregation rules.
+
+N slices, C classes; a vertebra's label is that of its slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.model.aggregate import Rule, aggregate
+from spinemet.model.tasks import MISSING, Task
+from spinemet.recipes import TrainRecipe
+from spinemet.training.dataset import Samples
+
+Probabilities = Mapping[str, npt.NDArray[np.float64]]
+
+
+def vertebra_calls(
+    prob_NC: npt.NDArray[np.float64], targets_N: npt.NDArray[np.int64], vertebra_N: npt.NDArray[np.int64], rule: Rule
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(V,) true classes and (V, C) aggregated probabilities of the vertebrae whose label is known."""
+    known = targets_N != MISSING
+    vertebrae, first = np.unique(vertebra_N[known], return_index=True)
+    prob_VC = [aggregate(prob_NC[known][vertebra_N[known] == vertebra], rule) for vertebra in vertebrae]
+    return targets_N[known][first], np.array(prob_VC).reshape(len(vertebrae), prob_NC.shape[1])
+
+
+def macro_sensitivity(true_V: npt.NDArray[np.int64], called_V: npt.NDArray[np.int64]) -> float:
+    """The mean over the classes that occur of the share of their vertebrae that were called right; NaN for none."""
+    shares = [float((called_V[true_V == one] == one).mean()) for one in np.unique(true_V)]
+    return float(np.mean(shares)) if shares else float("nan")
+
+
+def choose_rules(prob: Probabilities, samples: Samples, recipe: TrainRecipe) -> dict[str, Rule]:
+    """Task -> the recipe's rule with the least log loss of the true classes, each class counting the same.
+
+    Not the one with the most calls right: on few validation patients that is a matter of chance and of ties.
+    """
+    chosen = {}
+    for task, targets_N in zip(recipe.model.tasks, samples.targets_TN, strict=True):
+        losses = []
+        for rule in recipe.rules:
+            true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rule)
+            loss_V = -np.log(np.maximum(prob_VC[np.arange(len(true_V)), true_V], 1e-3))
+            per_class = [loss_V[true_V == one].mean() for one in np.unique(true_V)]
+            losses.append(float(np.mean(per_class)) if per_class else 0.0)
+        chosen[task.name] = recipe.rules[int(np.argmin(losses))]
+    return chosen
+
+
+def macro_sensitivities(
+    prob: Probabilities, samples: Samples, tasks: Sequence[Task], rules: Mapping[str, Rule]
+) -> dict[str, float]:
+    """`validation_macro_sensitivity_<task>` for each task with labels."""
+    found = {}
+    for task, targets_N in zip(tasks, samples.targets_TN, strict=True):
+        true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
+        if len(true_V):
+            found[f"validation_macro_sensitivity_{task.name}"] = macro_sensitivity(true_V, prob_VC.argmax(axis=1))
+    return found

@@ -1,0 +1,80 @@
+"""Made-up crops that a small model learns in seconds: a textured disc with a dense blob, a dark one, both or none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from spinemet.config import SliceConfig, config_digest
+from spinemet.model.aggregate import Rule
+from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.recipes import TrainRecipe
+from spinemet.training.crops import Crops, CropsInfo
+from spinemet.types import BONE_QUALITY
+
+SIZE = 32
+SLICES = SliceConfig(size_px=SIZE, pixel_mm=3.0)
+
+
+def lesion_slice(rng: np.random.Generator, bone_quality: str) -> np.ndarray:
+    rows, columns = np.mgrid[:SIZE, :SIZE] - (SIZE - 1) / 2
+    hu_HW = np.where(np.hypot(rows, columns) < 11, 200.0, 40.0)
+
+    def blob(value: float) -> None:
+        angle, radius = rng.uniform(0, 2 * np.pi), rng.uniform(2, 6)
+        inside = np.hypot(rows - radius * np.sin(angle), columns - radius * np.cos(angle)) < rng.uniform(3, 4)
+        hu_HW[inside] = value
+
+    if bone_quality in {"lytic", "mixed"}:
+        blob(20.0)
+    if bone_quality in {"blastic", "mixed"}:
+        blob(700.0)
+    return (hu_HW + rng.normal(0, 20, hu_HW.shape)).astype(np.int16)
+
+
+def made_up_crops(patients: int = 12, vertebrae: int = 6, slices: int = 3, seed: int = 0) -> Crops:
+    """Crops of `patients` with posterolateral involvement labelled for every second one, always none."""
+    rng = np.random.default_rng(seed)
+    rows, hu = [], []
+    for patient in range(patients):
+        for level in range(vertebrae):
+            quality = BONE_QUALITY[(patient + level) % 4]
+            for n in range(slices):
+                hu.append(lesion_slice(rng, quality))
+                rows.append(
+                    {
+                        "patient": f"p{patient:02d}",
+                        "study": f"s{patient:02d}",
+                        "level": f"T{level + 1}",
+                        "vertebra": patient * vertebrae + level,
+                        "offset_mm": float(3 * n),
+                        "bone_quality": quality,
+                        "posterolateral": "none" if patient % 2 else None,
+                    }
+                )
+    info = CropsInfo(
+        slice_config=SLICES,
+        config_digest=config_digest(SLICES),
+        shards=(),
+        patients=patients,
+        studies=patients,
+        vertebrae=patients * vertebrae,
+        slices=len(rows),
+        classes={},
+    )
+    return Crops(np.stack(hu), pd.DataFrame(rows), info)
+
+
+def small_recipe(**changes: object) -> TrainRecipe:
+    recipe = TrainRecipe(
+        name="small",
+        model=ModelSpec(
+            backbone=DenseNetSpec(growth_rate=8, block_config=(1, 1, 1, 1), init_features=16), slices=SLICES
+        ),
+        rules=(Rule(kind="mean"), Rule(kind="top")),
+        epochs=3,
+        batch=16,
+        learning_rate=4e-3,
+        warmup_epochs=0.5,
+    )
+    return recipe.model_validate({**recipe.model_dump(), **changes})
