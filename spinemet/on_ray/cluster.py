@@ -40,7 +40,7 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
 def usable_cpus() -> int:
     """How many processes the cluster can really run at a time, at least 1; ask after `connect`.
 
-    A local cluster declares more CPUs than a small machine has, and that many readers would only be in each other's way.
+    A local cluster declares more CPUs than a small machine has, and more readers than cores get in each other's way.
     """
     import ray
 

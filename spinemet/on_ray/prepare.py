@@ -74,7 +74,7 @@ def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, 
     rows = (
         ray.data.from_items([{"ref": ref} for ref in refs], override_num_blocks=len(refs))
         .map(
-            StudyPreparer,
+            StudyPreparer,  # type: ignore[arg-type]  # a class of callables, which `map` takes and its types deny
             fn_constructor_args=(labels, config, out),
             compute=ray.data.ActorPoolStrategy(size=workers),
             num_cpus=1,
