@@ -10,11 +10,11 @@ import duckdb
 from spinemet.errors import Reason
 
 REASON_WORDS: dict[Reason, str] = {
-    Reason.NOT_CT: "no CT in the study",
-    Reason.LOCALIZER: "only localizer images",
-    Reason.SECONDARY_CAPTURE: "only secondary captures",
-    Reason.DERIVED: "only derived images",
-    Reason.NOT_AXIAL: "no axial series",
+    Reason.NOT_CT: "not CT",
+    Reason.LOCALIZER: "localizer images",
+    Reason.SECONDARY_CAPTURE: "secondary captures",
+    Reason.DERIVED: "derived images",
+    Reason.NOT_AXIAL: "not axial",
     Reason.TOO_FEW_SLICES: "too few slices",
     Reason.TOO_THICK: "slices too far apart",
     Reason.FIELD_OF_VIEW: "field of view too small",

@@ -36,9 +36,11 @@ INK = "#eef2f5"
 QUIET = "#8b97a3"
 FAINT = "#2b343d"
 
-# Inches. The views are at most 11 high (24 vertebrae print on A3 and read on a screen) and at least 5.4.
+# Inches. The views are at most 11 high (24 vertebrae print on A3 and read on a screen) and at least 4.6;
+# a spine shorter than 120 mm keeps its size and leaves the rest empty.
 INCH_PER_MM = 0.024
-MIN_HEIGHT, MAX_HEIGHT = 5.4, 11.0
+MIN_HEIGHT, MAX_HEIGHT = 4.6, 11.0
+MIN_LENGTH_MM = 120
 MARGIN, AXIS, TOP, BOTTOM = 0.3, 0.5, 1.05, 0.62
 NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.0, 1.9, 0.3, 0.09
 
@@ -107,7 +109,7 @@ def _rows(spine: Spine, calls: Sequence[VertebraCall] | None) -> list[_Row]:
 def _compose(reading: StudyReading, spine: Spine, views: StraightenedViews, rows: list[_Row]) -> Figure:
     from matplotlib.figure import Figure
 
-    length_mm = views.sagittal.shape[0]
+    length_mm = max(views.sagittal.shape[0], MIN_LENGTH_MM)
     height = min(max(length_mm * INCH_PER_MM, MIN_HEIGHT), MAX_HEIGHT)
     scale = height / length_mm
     sagittal_width, coronal_width = views.sagittal.shape[1] * scale, views.coronal.shape[1] * scale
@@ -122,11 +124,11 @@ def _compose(reading: StudyReading, spine: Spine, views: StraightenedViews, rows
         return figure.add_axes((left / width, BOTTOM / total, panel_width / width, height / total))
 
     x = MARGIN + AXIS
-    _draw_sagittal(place(x, sagittal_width), views, spine, rows)
+    _draw_sagittal(place(x, sagittal_width), views, spine, rows, length_mm)
     x += sagittal_width
     _draw_names(place(x, NAMES), rows, length_mm)
     x += NAMES
-    _draw_coronal(place(x, coronal_width), views, spine, rows)
+    _draw_coronal(place(x, coronal_width), views, spine, rows, length_mm)
     x += coronal_width + GAP
     _draw_calls(place(x, calls_width), rows, length_mm, calls_width)
     x += calls_width + GAP
@@ -174,10 +176,10 @@ def _mark(axes: Axes, row: _Row, column: float) -> None:
                      linestyles=[line])  # fmt: skip
 
 
-def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row]) -> None:
-    length_mm, width_mm = views.sagittal.shape
+def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
+    image_mm, width_mm = views.sagittal.shape
     _prepare(axes, length_mm)
-    axes.imshow(views.sagittal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, length_mm, 0))
+    axes.imshow(views.sagittal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
     axes.set_ylim(length_mm, 0)
     axes.axvline(views.canal_column, color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
     for row in rows:
@@ -190,10 +192,10 @@ def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: lis
     _letters(axes, "A", "P")
 
 
-def _draw_coronal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row]) -> None:
-    length_mm, width_mm = views.coronal.shape
+def _draw_coronal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
+    image_mm, width_mm = views.coronal.shape
     _prepare(axes, length_mm)
-    axes.imshow(views.coronal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, length_mm, 0))
+    axes.imshow(views.coronal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
     axes.set_ylim(length_mm, 0)
     for row in rows:
         _mark(axes, row, width_mm / 2 + _in_frame(spine, row.vertebra)[0])

@@ -1,0 +1,91 @@
+"""One study's answer as plain data, for `spinemet study --json`: technical facts only, no identifier, no free text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from spinemet.errors import Reason
+from spinemet.types import SeriesHeader, StudyReading, Vertebra, VertebraCall
+
+
+def study_json(reading: StudyReading, calls: Sequence[VertebraCall] | None) -> dict[str, Any]:
+    """`reading` and its `calls` (one per vertebra, or None without a model) as values that JSON can hold.
+
+    Keys: `state`, `reason`, `detail` (null when screened), `series` (the chosen one, or null), `series_rejected`,
+    `localizer`, `flags`, `seconds` per stage, and `vertebrae`, cranial to caudal. Lengths are millimetres, centres LPS.
+    Without a model a vertebra's `bone_quality`, `posterolateral` and `probabilities` are null.
+    """
+    spine = reading.spine
+    vertebrae = spine.vertebrae if spine else ()
+    said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(vertebrae)
+    slices = [len(stack.offsets_mm) for stack in reading.stacks] or [0] * len(vertebrae)
+    return {
+        "state": reading.state.value,
+        "reason": reading.reason.value if reading.reason else None,
+        "detail": reading.detail or None,
+        "series": _series(reading),
+        "series_rejected": [_facts(header) | {"reason": reason.value} for header, reason in rejected_series(reading)],
+        "localizer": spine.method if spine else None,
+        "flags": list(reading.flags),
+        "seconds": {stage: round(seconds, 3) for stage, seconds in reading.seconds.items()},
+        "vertebrae": [_vertebra(*row) for row in zip(vertebrae, said, slices, strict=True)],
+    }
+
+
+def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason], ...]:
+    """Every series that was not chosen, with its reason, whether or not another one was chosen."""
+    return reading.choice.rejected if reading.choice else reading.series_seen
+
+
+def _series(reading: StudyReading) -> dict[str, Any] | None:
+    if reading.choice is None:
+        return None
+    spacing = reading.spacing_mm
+    return _facts(reading.choice.chosen) | {
+        "slices": reading.slice_count,
+        "slice_spacing_mm": _round(spacing[0], 4) if spacing else None,
+        "pixel_spacing_mm": [_round(spacing[1], 4), _round(spacing[2], 4)] if spacing else None,
+    }
+
+
+def _facts(header: SeriesHeader) -> dict[str, Any]:
+    """Device facts of a series; its description is free text and stays out."""
+    first = header.instances[0] if header.instances else None
+    return {
+        "modality": header.Modality or None,
+        "objects": len(header.instances),
+        "rows": first.Rows if first else None,
+        "columns": first.Columns if first else None,
+        "slice_thickness_mm": first.SliceThickness if first else None,
+        "kernel": header.ConvolutionKernel or None,
+        "kvp": header.KVP,
+        "contrast": bool(header.ContrastBolusAgent),
+        "manufacturer": header.Manufacturer or None,
+        "manufacturer_model": header.ManufacturerModelName or None,
+        "lossy": header.lossy,
+    }
+
+
+def _vertebra(vertebra: Vertebra, call: VertebraCall | None, slices: int) -> dict[str, Any]:
+    tasks = call.probabilities if call else {}
+    return {
+        "level": vertebra.level,
+        "level_confidence": _round(vertebra.level_confidence, 3),
+        "confidence": _round(vertebra.confidence, 3),
+        "completeness": vertebra.completeness.value,
+        "center_mm": [_round(value, 2) for value in vertebra.center_mm],
+        "height_mm": _round(vertebra.height_mm, 1),
+        "trabecular_hu": _round(vertebra.trabecular_hu, 1),
+        "slices": slices,
+        "flags": list(vertebra.flags),
+        "bone_quality": call.label("bone_quality") if call and "bone_quality" in tasks else None,
+        "posterolateral": call.label("posterolateral") if call and "posterolateral" in tasks else None,
+        "probabilities": {
+            task: {name: _round(value, 4) for name, value in classes.items()} for task, classes in tasks.items()
+        } if call else None,
+    }  # fmt: skip
+
+
+def _round(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(float(value), digits)
