@@ -87,6 +87,8 @@ class InstanceHeader:
     NumberOfFrames: int = 1
     InstanceNumber: int | None = None
     has_pixels: bool = True
+    frame: int | None = None
+    """The frame of an Enhanced multi-frame object that this slice is, counted from 0; None for a classic object."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,167 @@
+"""Where the slices of a series lie, from ImagePositionPatient and ImageOrientationPatient alone (PS3.3 C.7.6.2).
+
+InstanceNumber, SliceThickness, SpacingBetweenSlices and GantryDetectorTilt are not looked at: real series have each of
+them absent or wrong. Millimetres, LPS.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.errors import Reason, StudyExcluded
+from spinemet.types import InstanceHeader
+
+SAME_POSITION_MM = 0.01
+"""Slices closer than this along the normal lie on the same position."""
+STEP_TOLERANCE = 0.1
+"""A step between neighbours may differ from a whole number of spacings by this share of one: rounding of positions."""
+MAX_MISSING = 1
+"""Slices that may be missing within a series; they are interpolated and flagged."""
+SHEAR_TOLERANCE_MM = 0.25
+"""Slices may drift sideways by this much over the whole series, half a usual pixel, before they count as sheared."""
+SCATTER_TOLERANCE_MM = 0.5
+"""A slice may lie this far beside the straight line through all; more is a moved table, which no resampling mends."""
+UNIT_TOLERANCE = 0.01
+"""Direction cosines may be this far from unit length and from perpendicular."""
+
+
+@dataclass(frozen=True, eq=False)
+class SliceGrid:
+    """The slices of a series in order along their normal, on an evenly spaced grid of `count` places.
+
+    order: per slice in ascending position its index in the series; place: per such slice its place on the grid, 0 to
+    count - 1. Slices on the same position share a place; a place without slice is missing.
+    origin_mm: centre of the first voxel of place 0. row, column: the two triplets of ImageOrientationPatient, unit
+    vectors along increasing column and row index. normal: their cross product, along which places ascend.
+    drift_mm: (2,) how far each place is shifted from the one before, along `row` and `column`; zero unless sheared.
+    """
+
+    order: npt.NDArray[np.intp]
+    place: npt.NDArray[np.intp]
+    count: int
+    spacing_mm: float
+    origin_mm: npt.NDArray[np.float64]
+    row: npt.NDArray[np.float64]
+    column: npt.NDArray[np.float64]
+    normal: npt.NDArray[np.float64]
+    drift_mm: npt.NDArray[np.float64]
+
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the slices drift sideways by more than SHEAR_TOLERANCE_MM over the series."""
+        return bool(np.any(self.drift_mm != 0))
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """The places that no slice fills."""
+        return tuple(sorted(set(range(self.count)) - set(self.place.tolist())))
+
+    @property
+    def coverage_mm(self) -> float:
+        """Distance from the first slice's outer border to the last one's, along the normal."""
+        return self.count * self.spacing_mm
+
+    def affine(self, pixel_spacing: tuple[float, float]) -> npt.NDArray[np.float64]:
+        """(4, 4), array index (d, h, w) to LPS, of the grid without its drift; `pixel_spacing` in DICOM's order."""
+        matrix = np.eye(4)
+        matrix[:3, 0] = self.normal * self.spacing_mm
+        matrix[:3, 1] = self.column * pixel_spacing[0]
+        matrix[:3, 2] = self.row * pixel_spacing[1]
+        matrix[:3, 3] = self.origin_mm
+        return matrix
+
+
+def normal_of(orientation: Sequence[float]) -> npt.NDArray[np.float64] | None:
+    """The unit normal of ImageOrientationPatient; None where its triplets are not perpendicular unit vectors."""
+    row, column = np.asarray(orientation[:3], np.float64), np.asarray(orientation[3:], np.float64)
+    if (
+        abs(np.linalg.norm(row) - 1) > UNIT_TOLERANCE
+        or abs(np.linalg.norm(column) - 1) > UNIT_TOLERANCE
+        or abs(row @ column) > UNIT_TOLERANCE
+    ):
+        return None
+    normal = np.cross(row, column)
+    return normal / np.linalg.norm(normal)
+
+
+def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
+    """The slices of one series on their grid.
+
+    Raises StudyExcluded: NO_GEOMETRY (position, orientation or pixel spacing absent or impossible), TOO_FEW_SLICES
+    (fewer than two positions), GAPS (uneven, or more than MAX_MISSING slices missing), SHEARED (slices beside a
+    straight line by more than SCATTER_TOLERANCE_MM).
+    """
+    row, column, normal, positions = _frame(instances)
+    along = positions @ normal
+    order = np.argsort(along, kind="stable")
+    place, count = _places(along[order])
+    # Least squares over all slices: single positions are rounded, to 0.1 mm in some archives.
+    origin, step = _line(place, positions[order])
+    spacing = float(step @ normal)
+    beside = positions[order] - origin - np.outer(place, step)
+    if float(np.abs(beside @ np.stack([row, column]).T).max()) > SCATTER_TOLERANCE_MM:
+        raise StudyExcluded(Reason.SHEARED, "expected slices along a straight line, found some beside it.")
+    drift = np.array([step @ row, step @ column])
+    if float(np.linalg.norm(drift)) * (count - 1) <= SHEAR_TOLERANCE_MM:
+        drift = np.zeros(2)
+    return SliceGrid(order, place, count, spacing, origin, row, column, normal, drift)
+
+
+def _frame(instances: Sequence[InstanceHeader]) -> tuple[npt.NDArray[np.float64], ...]:
+    """(row, column, normal, positions): the series' mean orientation made orthonormal, and (N, 3) positions."""
+    orientations = [item.ImageOrientationPatient for item in instances]
+    positions = [item.ImagePositionPatient for item in instances]
+    spacings = [item.PixelSpacing for item in instances]
+    if None in orientations or None in positions or any(s is None or min(s) <= 0 for s in spacings):
+        raise StudyExcluded(
+            Reason.NO_GEOMETRY, "expected position, orientation and pixel spacing of every slice, found some absent."
+        )
+    mean = np.mean(np.asarray(orientations, np.float64), axis=0)
+    normal = normal_of([float(value) for value in mean])
+    if normal is None:
+        raise StudyExcluded(Reason.NO_GEOMETRY, "expected perpendicular unit vectors as orientation, found others.")
+    row = mean[:3] / np.linalg.norm(mean[:3])
+    return row, np.cross(normal, row), normal, np.asarray(positions, np.float64)
+
+
+def _places(ascending: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], int]:
+    """(place of each slice, number of places) for positions in ascending order."""
+    steps = np.diff(ascending)
+    real = steps[steps > SAME_POSITION_MM]
+    if real.size == 0:
+        raise StudyExcluded(Reason.TOO_FEW_SLICES, "expected slices on several positions, found one position.")
+    usual = float(np.median(real))
+    jumps = np.where(steps > SAME_POSITION_MM, steps / usual, 0.0)
+    whole = np.rint(jumps)
+    uneven = np.abs(jumps - whole) > STEP_TOLERANCE
+    if np.any(uneven) or np.any((steps > SAME_POSITION_MM) & (whole < 1)):
+        raise StudyExcluded(
+            Reason.GAPS, f"expected slices {usual:.3g} mm apart, found {int(uneven.sum())} uneven steps."
+        )
+    place = np.concatenate([[0], np.cumsum(whole)]).astype(np.intp)
+    count = int(place[-1]) + 1
+    missing = count - len(np.unique(place))
+    if missing > MAX_MISSING:
+        raise StudyExcluded(Reason.GAPS, f"expected at most {MAX_MISSING} missing slice, found {missing}.")
+    return place, count
+
+
+def _line(
+    place: npt.NDArray[np.intp], positions: npt.NDArray[np.float64]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(position of place 0, step per place) of the straight line through the slices."""
+    middle = place.mean()
+    offsets = place - middle
+    step = offsets @ positions / float(offsets @ offsets)
+    return positions.mean(axis=0) - middle * step, step
+
+
+def angle_from_axial_degrees(orientation: Sequence[float]) -> float | None:
+    """Angle between the slices' normal and the patient's long axis, 0 to 90; None for an impossible orientation."""
+    normal = normal_of(orientation)
+    return None if normal is None else math.degrees(math.acos(min(1.0, abs(float(normal[2])))))

@@ -1,0 +1,116 @@
+"""Keyed pseudonyms: the same patient, study or series always gets the same key; only the key's owner can tell whose.
+
+HMAC-SHA256 (RFC 2104), cut to 128 bits. Each kind of key has its own domain, so that equal identifiers of different
+kinds do not show as equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+import stat
+from datetime import date, timedelta
+from pathlib import Path
+
+from spinemet.config import DatePolicy
+from spinemet.errors import BadInput
+
+KEY_VARIABLE = "SPINEMET_PSEUDONYM_KEY"
+KEY_FILE_VARIABLE = "SPINEMET_PSEUDONYM_KEY_FILE"
+MIN_KEY_BYTES = 16
+OLDEST_AGE = 90
+"""Ages over 89 are a category of their own (HIPAA Safe Harbor, 45 CFR 164.514(b)(2)(i)(C))."""
+MOST_SHIFT_DAYS = 364
+PSEUDONYM_DIGITS = 32
+
+
+def load_key(ephemeral: bool = False, key_file: str | Path | None = None) -> bytes:
+    """The secret for pseudonyms: from `key_file`, else SPINEMET_PSEUDONYM_KEY, else SPINEMET_PSEUDONYM_KEY_FILE.
+
+    `ephemeral` gives a fresh random key instead: pseudonyms then never match those of another run. Raises BadInput
+    where there is no key, where it has fewer than 16 bytes, or where its file can be read by others than its owner.
+    """
+    if ephemeral:
+        return secrets.token_bytes(32)
+    place = key_file or (None if os.environ.get(KEY_VARIABLE) else os.environ.get(KEY_FILE_VARIABLE))
+    if place:
+        key = _read_key_file(Path(place))
+    elif text := os.environ.get(KEY_VARIABLE):
+        key = text.strip().encode()
+    else:
+        raise BadInput(
+            f"expected a pseudonym key in {KEY_VARIABLE} or in a file named by {KEY_FILE_VARIABLE}, found none."
+        )
+    if len(key) < MIN_KEY_BYTES:
+        raise BadInput(f"expected a pseudonym key of at least {MIN_KEY_BYTES} bytes, found {len(key)}.")
+    return key
+
+
+class Pseudonymizer:
+    """Pseudonyms under one key and one policy for dates.
+
+    An empty identifier gets an empty pseudonym: patients without an ID are not one patient.
+    """
+
+    def __init__(self, key: bytes, dates: DatePolicy) -> None:
+        self._key = key
+        self._dates = dates
+
+    def patient_key(self, patient_id: str) -> str:
+        """32 hexadecimal digits for a PatientID."""
+        return self._pseudonym("patient", patient_id.strip())
+
+    def study_key(self, uid: str) -> str:
+        """32 hexadecimal digits for a StudyInstanceUID."""
+        return self._pseudonym("study", uid.strip())
+
+    def series_key(self, uid: str) -> str:
+        """32 hexadecimal digits for a SeriesInstanceUID."""
+        return self._pseudonym("series", uid.strip())
+
+    def source_key(self, archive: str, key: str) -> str:
+        """32 hexadecimal digits for a study's place: the archive's URI and the study's key in it (may be empty)."""
+        return self._pseudonym("source", f"{archive}\0{key}")
+
+    def study_date(self, patient_id: str, study_date: str) -> date | None:
+        """StudyDate (YYYYMMDD) as the policy shows it; None where there is no date.
+
+        `exact`: as it is. `shifted`: 1 to 364 days earlier, the same for all studies of a patient, so that intervals
+        are kept; None without a PatientID, for then nothing ties the studies together. `year`: 1 January of its year.
+        """
+        try:
+            day = date(int(study_date[:4]), int(study_date[4:6]), int(study_date[6:8]))
+        except ValueError:
+            return None
+        if self._dates == "exact":
+            return day
+        if self._dates == "year":
+            return day.replace(month=1, day=1)
+        if not patient_id.strip():
+            return None
+        digest = self._digest("shift", patient_id.strip())
+        return day - timedelta(days=1 + int.from_bytes(digest[:8]) % MOST_SHIFT_DAYS)
+
+    def age(self, years: float | None) -> float | None:
+        """The age in whole years, 90 for anything over 89; None stays None."""
+        return None if years is None else float(min(int(years), OLDEST_AGE))
+
+    def _pseudonym(self, domain: str, identifier: str) -> str:
+        return self._digest(domain, identifier).hex()[:PSEUDONYM_DIGITS] if identifier else ""
+
+    def _digest(self, domain: str, identifier: str) -> bytes:
+        # File names need not be UTF-8: surrogates stand for their raw bytes.
+        message = f"spinemet:{domain}\0{identifier}".encode("utf-8", "surrogateescape")
+        return hmac.new(self._key, message, hashlib.sha256).digest()
+
+
+def _read_key_file(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
+            raise BadInput(f"expected a key file that only its owner can read at {path}, found mode {mode & 0o777:o}.")
+        return path.read_bytes().strip()
+    except OSError as error:
+        raise BadInput(f"expected a readable key file at {path}, found {error.strerror}.") from error

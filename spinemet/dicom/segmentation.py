@@ -1,0 +1,238 @@
+"""The vertebra labels that a study brings along, on the grid of its chosen volume.
+
+DICOM SEG objects (BINARY, FRACTIONAL, LABELMAP) of the study, or the NIfTI label map of a NIfTI study in the numbers of
+VerSe or of TotalSegmentator.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from spinemet.anatomy import LEVEL_INDEX, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS, region
+from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.volume import nifti_grid
+from spinemet.errors import Reason, StudyExcluded, StudyFailed
+from spinemet.storage.objects import StudyObjects
+from spinemet.types import LabelMap, SeriesHeader, Volume
+
+SAME_GRID_TOLERANCE = 0.05
+"""Voxels of two grids that coincide to this share of a voxel are the same voxels."""
+MIN_VOXELS = 5
+"""A label with fewer voxels is a stray, not a vertebra."""
+BODY_DEPTH_MM: Mapping[str, float] = {"cervical": 28.0, "thoracic": 45.0, "lumbar": 52.0, "sacral": 60.0}
+"""A body alone is at most this deep from front to back (cervical 15-20, thoracic 18-35, lumbar 30-40 mm); a whole
+vertebra with its spinous process is 45, 60 and 75 mm and more."""
+MEMBER_SEGMENTS = 1024
+
+_LEVEL = re.compile(r"(?<![A-Za-z0-9])([CTLS])\s?(\d{1,2})(?![0-9A-Za-z])", re.IGNORECASE)
+_NOT_A_VERTEBRA = re.compile(r"dis[ck]|\brib|nerve|cord|lesion|met[as]|tumou?r|canal", re.IGNORECASE)
+
+
+def find_labels(
+    objects: StudyObjects, series: Sequence[SeriesHeader], chosen: SeriesHeader | None, volume: Volume
+) -> LabelMap | None:
+    """The vertebra labels of the study on the grid of `volume`; None where the study has none that lie in it.
+
+    `chosen` is None for a NIfTI study. Of several DICOM SEG objects the first with vertebrae wins, those that refer to
+    the chosen series before those that share its frame of reference, before the others of its study.
+    Raises StudyFailed(BAD_SEGMENTATION) where there is a segmentation but none that can be read.
+    """
+    if chosen is None:
+        return _nifti_labels(objects, volume)
+    candidates = [
+        (instance.name, item)
+        for item in series
+        if item.Modality == "SEG" and item.StudyInstanceUID == chosen.StudyInstanceUID
+        for instance in item.instances
+    ]
+    if not candidates:
+        return None
+    broken: StudyFailed | None = None
+    found: list[tuple[int, LabelMap]] = []
+    for name, item in candidates:
+        try:
+            labels, refers = _seg_labels(objects.read(name), chosen, volume)
+        except StudyFailed as problem:
+            if problem.reason is not Reason.BAD_SEGMENTATION:
+                raise
+            broken = problem
+            continue
+        shares_frame = bool(chosen.FrameOfReferenceUID) and item.FrameOfReferenceUID == chosen.FrameOfReferenceUID
+        if labels is not None:
+            found.append((0 if refers else 1 if shares_frame else 2, labels))
+    if found:
+        return min(found, key=lambda pair: pair[0])[1]
+    if broken is not None:
+        raise broken
+    return None
+
+
+def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
+    """The label map in a NIfTI file, in VerSe or TotalSegmentator numbers, on the grid of `volume`.
+
+    Which numbers they are follows from the labels and their order along the patient: VerSe counts down the spine,
+    TotalSegmentator up. Raises StudyFailed(BAD_SEGMENTATION) where the file cannot be read or fits neither.
+    """
+    try:
+        numbers, affine = nifti_grid(content)
+    except (StudyExcluded, StudyFailed) as problem:
+        raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected a readable label map: {problem.detail}") from problem
+    whole = np.rint(numbers).astype(np.int32) if numbers.dtype.kind == "f" else numbers.astype(np.int32)
+    levels = numbering(whole, affine)
+    table = np.zeros(max(int(whole.max()), *levels) + 1, np.uint8)
+    for label, level in levels.items():
+        table[label] = 1 + LEVEL_INDEX[level]
+    return _label_map(table[np.maximum(whole, 0)], affine, volume)
+
+
+def numbering(numbers_DHW: npt.NDArray[np.int32], affine: npt.NDArray[np.float64]) -> Mapping[int, str]:
+    """Which level each number of a label map means: VERSE_LEVELS or TOTALSEGMENTATOR_LEVELS.
+
+    Raises StudyFailed(BAD_SEGMENTATION) where the labels' order along the patient fits neither.
+    """
+    labels, counts = np.unique(numbers_DHW, return_counts=True)
+    present = [int(n) for n, count in zip(labels, counts, strict=True) if n > 0 and count >= MIN_VOXELS]
+    centers = dict(zip(present, ndimage.center_of_mass(numbers_DHW > 0, numbers_DHW, present), strict=True))
+    heights = {n: float(affine[2, :3] @ np.asarray(center) + affine[2, 3]) for n, center in centers.items()}
+    # Only TotalSegmentator has numbers from 29 to 50; its organs have those of VerSe's vertebrae.
+    schemes = (
+        [TOTALSEGMENTATOR_LEVELS] if any(28 < n <= 50 for n in present) else [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS]
+    )
+    best: Mapping[int, str] = {}
+    named_by_best = 0
+    for levels in schemes:
+        named = [n for level in LEVEL_INDEX for n in present if levels.get(n) == level]
+        if len(named) > named_by_best and all(heights[a] > heights[b] for a, b in pairwise(named)):
+            best, named_by_best = levels, len(named)
+    if best:
+        return best
+    raise StudyFailed(
+        Reason.BAD_SEGMENTATION,
+        f"expected vertebrae in VerSe or TotalSegmentator numbers, found {len(present)} labels that fit neither.",
+    )
+
+
+def level_in(text: str) -> str | None:
+    """The level that a segment's name holds (`T1 vertebra`, `vertebrae_L3`), None for discs, ribs and all else."""
+    if _NOT_A_VERTEBRA.search(text):
+        return None
+    levels = {f"{match[1].upper()}{int(match[2])}" for match in _LEVEL.finditer(text)}
+    named = levels & LEVEL_INDEX.keys()
+    return named.pop() if len(named) == len(levels) == 1 else None
+
+
+# ---- DICOM SEG -----------------------------------------------------------------------------------------------
+
+
+def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[LabelMap | None, bool]:
+    """(labels of the vertebrae in one SEG object, whether it refers to the chosen series)."""
+    import highdicom as hd
+
+    try:
+        with quiet_dicom():
+            segmentation = hd.seg.segread(io.BytesIO(content))
+            refers = bool(chosen.SeriesInstanceUID) and chosen.SeriesInstanceUID in _referenced_series(segmentation)
+            levels = _segment_levels(segmentation)
+            if not levels:
+                return None, refers
+            stacked = segmentation.get_volume(
+                segment_numbers=list(levels), combine_segments=True, skip_overlap_checks=True, rescale_fractional=True
+            )
+    except Exception as error:  # highdicom and pydicom raise whatever the bytes provoke
+        raise StudyFailed(
+            Reason.BAD_SEGMENTATION, f"expected a readable DICOM SEG, found {type(error).__name__}."
+        ) from error
+    numbers = np.asarray(stacked.array)
+    table = np.zeros(int(numbers.max()) + 1, np.uint8)
+    for number, level in levels.items():
+        if number < len(table):
+            table[number] = 1 + LEVEL_INDEX[level]
+    if not table[numbers].any():
+        return None, refers
+    return _label_map(table[numbers], np.asarray(stacked.affine, np.float64), volume), refers
+
+
+def _segment_levels(segmentation: Any) -> dict[int, str]:
+    """Segment number to level, for the segments that are vertebrae."""
+    levels: dict[int, str] = {}
+    for segment in list(segmentation.SegmentSequence)[:MEMBER_SEGMENTS]:
+        coded = segment.get("SegmentedPropertyTypeCodeSequence") or []
+        meanings = [str(item.get("CodeMeaning", "")) for item in coded]
+        names = [str(segment.get("SegmentLabel", "")), *meanings]
+        level = next((level for name in names if (level := level_in(name))), None)
+        number = int(segment.SegmentNumber)
+        if level is not None and number > 0:
+            levels[number] = level
+    return levels
+
+
+def _referenced_series(segmentation: Any) -> set[str]:
+    return {str(item.get("SeriesInstanceUID", "")) for item in segmentation.get("ReferencedSeriesSequence") or []}
+
+
+# ---- grids ---------------------------------------------------------------------------------------------------
+
+
+def _nifti_labels(objects: StudyObjects, volume: Volume) -> LabelMap | None:
+    masks = [name for name in objects.names() if name.lower().endswith(("_msk.nii", "_msk.nii.gz"))]
+    return labels_from_nifti(objects.read(masks[0]), volume) if masks else None
+
+
+def _label_map(labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], volume: Volume) -> LabelMap:
+    onto = _onto_grid(labels_DHW, affine, volume)
+    return LabelMap(onto, volume.affine, _bodies_only(onto, volume.affine))
+
+
+def _onto_grid(
+    labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], volume: Volume
+) -> npt.NDArray[np.uint8]:
+    """The labels at the voxels of `volume`: nearest neighbour, 0 outside their own grid."""
+    shape = volume.hu_DHW.shape
+    between = np.linalg.inv(affine) @ volume.affine  # index in the volume -> index in the labels
+    same = np.abs(between[:3] @ _corners(shape) - _corners(shape)[:3]).max() < SAME_GRID_TOLERANCE
+    if labels_DHW.shape == shape and same:
+        return labels_DHW
+    matrix = between[:3, :3]
+    along = np.argmax(np.abs(matrix), axis=1)
+    rest = matrix.copy()
+    rest[np.arange(3), along] = 0
+    if sorted(along.tolist()) == [0, 1, 2] and np.abs(rest @ np.array(shape)).max() < SAME_GRID_TOLERANCE:
+        # Parallel axes: one look-up per axis instead of one per voxel.
+        source = np.transpose(labels_DHW, np.argsort(along)) if along.tolist() != [0, 1, 2] else labels_DHW
+        for axis in range(3):
+            row = int(np.flatnonzero(along == axis)[0])
+            index = np.rint(matrix[row, axis] * np.arange(shape[axis]) + between[row, 3]).astype(np.int64)
+            inside = (index >= 0) & (index < source.shape[axis])
+            taken = np.take(source, np.where(inside, index, 0), axis=axis)
+            taken[tuple(~inside if n == axis else slice(None) for n in range(3))] = 0
+            source = taken
+        return source
+    moved = ndimage.affine_transform(labels_DHW, matrix, between[:3, 3], output_shape=shape, order=0, cval=0)
+    return np.asarray(moved, np.uint8)
+
+
+def _corners(shape: Sequence[int]) -> npt.NDArray[np.float64]:
+    """(4, 8) homogeneous indices of a grid's corners."""
+    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), np.float64).reshape(3, -1)
+    return np.vstack([ends, np.ones(8)])
+
+
+def _bodies_only(labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64]) -> bool:
+    """Whether most labels are too shallow from front to back to hold posterior elements; see BODY_DEPTH_MM."""
+    levels = list(LEVEL_INDEX)
+    shallow = []
+    for label, box in enumerate(ndimage.find_objects(labels_DHW), start=1):
+        if box is None:
+            continue
+        size = [part.stop - part.start for part in box]
+        depth = max(abs(float(affine[1, axis])) * size[axis] for axis in range(3))
+        shallow.append(depth <= BODY_DEPTH_MM[region(levels[label - 1]) or "lumbar"])
+    return bool(shallow) and sum(shallow) * 2 > len(shallow)

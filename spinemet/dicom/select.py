@@ -1,0 +1,188 @@
+"""Which series of a study is read: the axial CT series that shows most of the spine best, with a reason for each other.
+
+Rules, in this order; the first that a series breaks is its reason:
+ 1. it has pixels, is CT, and is an image of the patient: no localizer, no screen, no reformat or map;
+ 2. its geometry is known, its slices lie within MAX_TILT_DEGREES of axial (gantry tilt), evenly spaced;
+ 3. its pixels are ones that SpineMet decodes, and lossless where the configuration asks for that;
+ 4. it has enough slices, thin enough, over enough of the patient.
+Among those that are left: the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices do not outweigh
+the rest), then slices of a usual thickness, then a soft-tissue kernel, then the smaller pixel.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+from spinemet.config import SelectConfig
+from spinemet.dicom.geometry import SliceGrid, angle_from_axial_degrees, arrange
+from spinemet.errors import Reason, StudyExcluded
+from spinemet.types import SeriesChoice, SeriesHeader
+
+MAX_TILT_DEGREES = 35.0
+"""Gantries tilt by at most 30 degrees; coronal and sagittal reformats are at 90."""
+COVERAGE_STEP_MM = 30.0
+"""About one vertebra with its disc."""
+USUAL_SPACING_MM = (0.9, 3.0)
+"""Thinner slices are noisier and show no more at the model's 3 mm step; thicker ones blur endplates."""
+MAX_SIDE = 4096
+"""Rows or columns; CT matrices end at 2048."""
+
+CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.2{part}" for part in ("", ".1", ".2"))
+"""CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage."""
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 53, 54, 55, 56, 100, 101, 102, 103))
+"""Retired progressive JPEG and video: no decoder free of GPL reads them."""
+_LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "REF_SURVIEW"})
+_SCREEN_TYPES = frozenset({"DOSE_INFO", "PATIENT_INFO", "RESULTS", "SCREEN SAVE", "SCREENSHOT", "DOSE REPORT"})
+# fmt: off
+_DERIVED_TYPES = frozenset({
+    "MPR", "CURVED_MPR", "CSA MPR", "CSAPARALLEL", "CPR", "REFORMATTED", "PROJECTION", "PROJECTION IMAGE",
+    "MIP", "MINIP", "MAX_IP", "MIN_IP", "MEAN_IP", "VRT", "VOLUME RENDERED", "SSD", "3D",
+    "PERFUSION", "RCBF", "RCBV", "SUBTRACTION", "IODINE", "MATERIAL_BASIS",
+})
+# fmt: on
+
+_TELLING = (
+    Reason.NOT_CT,
+    Reason.NO_PIXELS,
+    Reason.SECONDARY_CAPTURE,
+    Reason.LOCALIZER,
+    Reason.DERIVED,
+    Reason.NO_GEOMETRY,
+    Reason.NOT_AXIAL,
+    Reason.UNSUPPORTED_PIXELS,
+    Reason.LOSSY,
+    Reason.TOO_FEW_SLICES,
+    Reason.SHEARED,
+    Reason.GAPS,
+    Reason.DUPLICATE_POSITIONS,
+    Reason.TOO_THICK,
+    Reason.FIELD_OF_VIEW,
+)
+"""From the least to the most telling reason for a whole study: the later, the closer the series came."""
+
+
+def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesChoice:
+    """The series to read, and why not each other one.
+
+    Raises StudyExcluded: NO_SERIES for no series at all, else with the most telling of the series' reasons.
+    """
+    verdicts = explain(series, config)
+    rejected = tuple((item, reason) for item, reason in verdicts if reason is not None)
+    for item, reason in verdicts:
+        if reason is None:
+            return SeriesChoice(item, rejected)
+    if not rejected:
+        raise StudyExcluded(Reason.NO_SERIES, "expected at least one series, found none.")
+    reason = max((reason for _, reason in rejected), key=_TELLING.index)
+    raise StudyExcluded(reason, f"expected one usable axial CT series, found {len(rejected)} series, none usable.")
+
+
+def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple[SeriesHeader, Reason | None], ...]:
+    """Every series with the reason it is not read; None for the one that is."""
+    reasons: list[Reason | None] = []
+    ranks: dict[int, tuple[float, ...]] = {}
+    for index, item in enumerate(series):
+        reason, grid = _judge(item, config)
+        reasons.append(reason)
+        if grid is not None:
+            ranks[index] = _rank(item, grid)
+    # Equal ranks: the first in the order of names, so that the choice never depends on chance.
+    best = min(ranks, key=lambda index: (ranks[index], index), default=None)
+    return tuple(
+        (item, Reason.NOT_PREFERRED if index in ranks and index != best else reasons[index])
+        for index, item in enumerate(series)
+    )
+
+
+def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, SliceGrid | None]:
+    """(the reason against a series, None) or (None, its grid)."""
+    reason = _kind(series) or _orientation(series) or _pixels(series, config)
+    if reason is not None:
+        return reason, None
+    try:
+        grid = arrange(series.instances)
+    except StudyExcluded as problem:
+        # A few slices cannot be even; that they are few says more than how they lie.
+        few = len(series.instances) < config.min_slices
+        return (Reason.TOO_FEW_SLICES if few and problem.reason is Reason.GAPS else problem.reason), None
+    if grid.count < config.min_slices:
+        return Reason.TOO_FEW_SLICES, None
+    if grid.spacing_mm > config.max_spacing_mm * 1.01:
+        return Reason.TOO_THICK, None
+    if grid.coverage_mm < config.min_coverage_mm:
+        return Reason.FIELD_OF_VIEW, None
+    return None, grid
+
+
+def _kind(series: SeriesHeader) -> Reason | None:
+    """What the series is not, from modality, SOP class and ImageType: any of the three may be wrong, so all count."""
+    first = series.instances[0]
+    sop_class, image_type = first.SOPClassUID, set(first.ImageType)
+    if sop_class.startswith(_SECONDARY_CAPTURE):
+        return Reason.SECONDARY_CAPTURE
+    if series.Modality != "CT" or (sop_class and sop_class not in CT_CLASSES):
+        return Reason.NOT_CT
+    if not any(item.has_pixels for item in series.instances):
+        return Reason.NO_PIXELS
+    if image_type & _LOCALIZER_TYPES:
+        return Reason.LOCALIZER
+    if image_type & _SCREEN_TYPES:
+        return Reason.SECONDARY_CAPTURE
+    if image_type & _DERIVED_TYPES or ({"DERIVED", "SECONDARY"} <= image_type and "AXIAL" not in image_type):
+        return Reason.DERIVED
+    return None
+
+
+def _orientation(series: SeriesHeader) -> Reason | None:
+    orientation = series.instances[0].ImageOrientationPatient
+    if orientation is None or series.instances[0].PixelSpacing is None:
+        return Reason.NO_GEOMETRY
+    angle = angle_from_axial_degrees(orientation)
+    if angle is None:
+        return Reason.NO_GEOMETRY
+    return Reason.NOT_AXIAL if angle > MAX_TILT_DEGREES else None
+
+
+def _pixels(series: SeriesHeader, config: SelectConfig) -> Reason | None:
+    first = series.instances[0]
+    if not (0 < first.Rows <= MAX_SIDE and 0 < first.Columns <= MAX_SIDE):
+        return Reason.UNSUPPORTED_PIXELS
+    if first.TransferSyntaxUID in _UNDECODABLE_SYNTAXES or (first.NumberOfFrames > 1 and first.frame is None):
+        return Reason.UNSUPPORTED_PIXELS
+    return Reason.LOSSY if series.lossy and not config.allow_lossy else None
+
+
+def _rank(series: SeriesHeader, grid: SliceGrid) -> tuple[float, ...]:
+    """Sorts the better series first; see the module's rules."""
+    thinnest, thickest = USUAL_SPACING_MM
+    off_usual = max(0.0, math.log(thinnest / grid.spacing_mm), math.log(grid.spacing_mm / thickest))
+    pixel = series.instances[0].PixelSpacing or (math.inf, math.inf)
+    return (
+        -round(grid.coverage_mm / COVERAGE_STEP_MM),
+        round(off_usual, 2),
+        float(series.lossy),
+        kernel_sharpness(series.ConvolutionKernel),
+        pixel[0],
+        -grid.count,
+    )
+
+
+def kernel_sharpness(kernel: str) -> int:
+    """0 for a soft-tissue kernel, 1 for an unknown one, 2 for a sharp one (bone, lung, edge).
+
+    Soft kernels keep trabecular HU; sharp ones overshoot at the cortex, where a blastic lesion would be seen.
+    Siemens: the number (B30f, Br40, I70f) grows with sharpness. Canon: FC01 to FC29 soft. GE: words. Philips: letters.
+    """
+    name = kernel.strip().upper()
+    if siemens := re.match(r"[A-Z]{1,2}(\d{2})[A-Z]?\b", name):
+        if name.startswith("FC"):
+            return 0 if int(siemens[1]) < 30 else 2
+        return 0 if int(siemens[1]) < 50 else 2
+    if re.search(r"BONE|LUNG|EDGE|SHARP|ULTRA|DETAIL\+", name) or re.fullmatch(r"(Y?D|YE|E|L|YB)", name):
+        return 2
+    if re.search(r"SOFT|STANDARD|STND|DETAIL|CHEST|BODY", name) or re.fullmatch(r"[ABC]|UA|UB|YA", name):
+        return 0
+    return 1

@@ -1,0 +1,117 @@
+"""Values of DICOM attributes as plain Python, None or empty where they are absent or unusable.
+
+Attributes are read one by one, since each may be malformed on its own: a broken value is an absent one, not an error.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
+from typing import Any, Literal, overload
+
+import pydicom.config
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+
+from spinemet.types import Vec3
+
+_AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
+OLDEST_YEARS = 130
+
+
+@contextmanager
+def quiet_dicom() -> Iterator[None]:
+    """pydicom without its warnings: they quote values, and values may be a patient's."""
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """All values of an attribute as stripped text."""
+    value = _value(dataset, keyword)
+    if value is None:
+        return ()
+    values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
+    return tuple(str(item).strip(" \0") for item in values)
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """The first value of an attribute as stripped text."""
+    return next(iter(texts(dataset, keyword)), "")
+
+
+def number(dataset: Dataset, keyword: str) -> float | None:
+    """The first value of an attribute as a finite number."""
+    values = numbers(dataset, keyword)
+    return values[0] if values else None
+
+
+def integer(dataset: Dataset, keyword: str) -> int | None:
+    """The first value of an attribute as a whole number."""
+    value = number(dataset, keyword)
+    return None if value is None else int(value)
+
+
+@overload
+def numbers(dataset: Dataset, keyword: str, count: Literal[2]) -> tuple[float, float] | None: ...
+@overload
+def numbers(dataset: Dataset, keyword: str, count: Literal[3]) -> Vec3 | None: ...
+@overload
+def numbers(
+    dataset: Dataset, keyword: str, count: Literal[6]
+) -> tuple[float, float, float, float, float, float] | None: ...
+@overload
+def numbers(dataset: Dataset, keyword: str, count: None = None) -> tuple[float, ...] | None: ...
+def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
+    """All values of an attribute as finite numbers; None where one is not, or where there are not `count` of them."""
+    try:
+        values = tuple(float(item) for item in texts(dataset, keyword))
+    except ValueError:
+        return None
+    if not values or not all(map(math.isfinite, values)) or (count is not None and len(values) != count):
+        return None
+    return values
+
+
+def day(dataset: Dataset, keyword: str) -> date | None:
+    """An attribute of type DA (YYYYMMDD, or the YYYY.MM.DD of old standards)."""
+    digits = text(dataset, keyword).replace(".", "").replace("-", "")
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:])) if len(digits) == 8 else None
+    except ValueError:
+        return None
+
+
+def age_years(dataset: Dataset) -> float | None:
+    """PatientAge (PS3.5 6.2, type AS: `045Y`, `018M`), else StudyDate minus PatientBirthDate; None where neither is."""
+    age = text(dataset, "PatientAge").upper()
+    if age[:-1].isdigit() and age[-1:] in _AGE_UNITS:
+        years = int(age[:-1]) / _AGE_UNITS[age[-1]]
+    else:
+        born, seen = day(dataset, "PatientBirthDate"), day(dataset, "StudyDate")
+        if born is None or seen is None:
+            return None
+        years = (seen - born).days / 365.25
+    # Zero is what de-identification leaves behind: infants are given in days, weeks or months.
+    return years if 0 < years <= OLDEST_YEARS else None
+
+
+def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
+    """The item of one functional group (PS3.3 C.7.6.16), of the frame or else shared by all; empty without either."""
+    for place in (frame, shared):
+        items = _value(place, keyword)
+        if items:
+            item: Dataset = items[0]
+            return item
+    return Dataset()
+
+
+def _value(dataset: Dataset, keyword: str) -> Any:
+    try:
+        return dataset.get(keyword)
+    except Exception:  # pydicom converts on access and raises whatever a malformed value provokes
+        return None

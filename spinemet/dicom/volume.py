@@ -1,0 +1,303 @@
+"""The chosen series, or a NIfTI file, as a volume in HU with its LPS affine.
+
+Slices are decoded one after the other while the next ones are fetched: the decoders hold Python's lock (measured: two
+threads are no faster than one for JPEG 2000, JPEG-LS, JPEG Lossless and uncompressed), so more threads would only
+cost memory.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import pixel_array
+
+from spinemet.dicom.geometry import SliceGrid, arrange
+from spinemet.dicom.headers import ENHANCED_CT
+from spinemet.dicom.values import functional_group, integer, number, quiet_dicom, text
+from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed
+from spinemet.storage.objects import StudyObjects
+from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
+
+MOST_HU = 32767
+PADDING_BELOW_HU = -900.0
+PADDING_ABOVE_HU = 3071.0
+"""PixelPaddingValue counts only where its HU lies outside these: some headers declare 0, which is water."""
+WHOLE_TOLERANCE = 1e-6
+MAX_VOXELS = 2 << 30
+"""4 GiB of int16; a whole body at 0.5 mm has a third of that."""
+AXES_TOLERANCE = 1e-3
+"""Cosine between two axes of a NIfTI affine that still count as perpendicular."""
+
+PixelArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+
+
+def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
+    """The volume of one classic or Enhanced CT series.
+
+    Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Below AIR_HU there
+    is no HU: padding, and whatever lies lower, becomes AIR_HU. Slices on one position must be identical, one of them
+    is kept. Flags: `deskewed` (slices of a tilted gantry, shifted in their own plane onto an orthogonal grid),
+    `interpolated_slice` (one missing slice, mean of its neighbours), `lossy`.
+    Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
+    UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: NO_PIXELS, TRUNCATED, UNDECODABLE, and
+    what StudyObjects raises.
+    """
+    grid = arrange(series.instances)
+    first = series.instances[0]
+    pixel_spacing = first.PixelSpacing or (0.0, 0.0)  # arrange() raises where it is absent
+    flags = [flag for flag, is_so in (("deskewed", grid.is_sheared), ("lossy", series.lossy)) if is_so]
+    if grid.count * first.Rows * first.Columns > MAX_VOXELS:
+        raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
+    hu_DHW = _stack(objects, series.instances, grid)
+    for place in grid.missing:
+        between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
+        hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
+        flags.append("interpolated_slice")
+    affine = grid.affine(pixel_spacing)
+    if grid.is_sheared:
+        hu_DHW, affine = _deskew(hu_DHW, affine, grid, pixel_spacing)
+    return Volume(hu_DHW, affine, tuple(flags))
+
+
+def read_nifti(objects: StudyObjects) -> Volume:
+    """The volume of a NIfTI study, with its axes turned to D superior, H posterior, W left.
+
+    Raises StudyExcluded: NO_GEOMETRY (no orientation), SHEARED, NOT_CT (a label map), UNSUPPORTED_PIXELS (not 3-D, not
+    numbers), MEMORY_LIMIT; StudyFailed: UNDECODABLE, and what StudyObjects raises.
+    """
+    names = [name for name in objects.names() if name.lower().endswith((".nii", ".nii.gz"))]
+    ct = [name for name in names if not name.lower().removesuffix(".gz").endswith("_msk.nii")] or names
+    if not ct:
+        raise StudyFailed(Reason.NO_SERIES, "expected a NIfTI volume in the study, found none.")
+    array_DHW, affine = nifti_grid(objects.read(ct[0]))
+    if array_DHW.min() >= 0 and array_DHW.max() <= 255:
+        raise StudyExcluded(Reason.NOT_CT, "expected HU, found values from 0 to 255, as label maps and pictures have.")
+    return Volume(_compact(array_DHW), affine)
+
+
+def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float64]]:
+    """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS) of a NIfTI file; see read_nifti for what it raises."""
+    import nibabel as nib
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+    try:
+        plain = _gunzip(content) if content[:2] == b"\x1f\x8b" else content
+        image = nib.Nifti1Image.from_bytes(plain)
+        if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
+            raise StudyExcluded(Reason.NO_GEOMETRY, "expected a NIfTI file with an orientation, found none.")
+        kind = image.get_data_dtype().kind
+        shape = image.shape[:3] if all(n == 1 for n in image.shape[3:]) else image.shape
+        if len(shape) != 3 or min(shape) < 2 or kind not in "iuf":
+            raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a 3-D NIfTI volume of numbers, found another.")
+        to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
+        turned = nib.squeeze_image(image).as_reoriented(to_lps)
+        array_WHD = np.asanyarray(turned.dataobj)
+    except StudyExcluded:
+        raise
+    except Exception as error:  # nibabel raises whatever the bytes provoke
+        raise StudyFailed(Reason.UNDECODABLE, "expected a readable NIfTI file, found a broken one.") from error
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ turned.affine  # RAS+ to LPS
+    affine = affine[:, [2, 1, 0, 3]]
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.all(np.isfinite(affine)) or lengths.min() < 1e-3:
+        raise StudyExcluded(Reason.NO_GEOMETRY, "expected a NIfTI affine that can be inverted, found another.")
+    cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths)
+    if np.abs(cosines - np.eye(3)).max() > AXES_TOLERANCE:
+        raise StudyExcluded(Reason.SHEARED, "expected a NIfTI affine with perpendicular axes, found a sheared one.")
+    return np.transpose(array_WHD, (2, 1, 0)), affine
+
+
+def write_nifti(volume: Volume, path: str | Path) -> None:
+    """Write the volume as NIfTI-1 (`.nii` or `.nii.gz`) with its affine, voxels in the order of the volume.
+
+    Raises BadInput where the name ends otherwise or the place cannot be written.
+    """
+    import nibabel as nib
+
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise BadInput(f"expected a name that ends in .nii or .nii.gz, found {path}.")
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ volume.affine[:, [2, 1, 0, 3]]
+    image = nib.Nifti1Image(np.transpose(volume.hu_DHW, (2, 1, 0)), affine)
+    image.header.set_xyzt_units("mm")
+    try:
+        nib.save(image, str(path))
+    except OSError as error:
+        raise BadInput(f"expected a place that can be written at {path}, found {error.strerror}.") from error
+
+
+# ---- slices --------------------------------------------------------------------------------------------------
+
+
+def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
+    """(D, H, W) HU of all slices at their places; missing places hold AIR_HU."""
+    first = instances[0]
+    shape = (first.Rows, first.Columns)
+    hu_DHW: PixelArray = np.full((grid.count, *shape), AIR_HU, np.int16)
+    filled = [False] * grid.count
+    ordered = [instances[index] for index in grid.order]
+    for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered), strict=True):
+        if hu_HW.shape != shape:
+            raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
+        if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
+            hu_DHW = hu_DHW.astype(np.float32)
+        if not filled[place]:
+            hu_DHW[place] = hu_HW
+            filled[place] = True
+        elif not np.array_equal(hu_DHW[place], hu_HW):
+            raise StudyExcluded(
+                Reason.DUPLICATE_POSITIONS, "expected one slice per position, found several that differ."
+            )
+    return hu_DHW
+
+
+def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
+    """HU of each slice, in order; an Enhanced object is fetched once for all its frames."""
+    with quiet_dicom():
+        if instances[0].SOPClassUID in ENHANCED_CT:
+            datasets = {name: _dataset(objects.read(name)) for name in {item.name for item in instances}}
+            for item in instances:
+                yield _slice_hu(datasets[item.name], item.frame or 0)
+            return
+        for _, content in objects.read_many(item.name for item in instances):
+            yield _slice_hu(_dataset(content), None)
+
+
+def _dataset(content: bytes) -> Dataset:
+    try:
+        return pydicom.dcmread(io.BytesIO(content), force=True)
+    except Exception as error:  # pydicom raises whatever the bytes provoke
+        raise StudyFailed(Reason.TRUNCATED, "expected a readable DICOM object, found a broken one.") from error
+
+
+def _slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
+    """HU of one slice: int16 where rescale is whole-numbered, else float32; padding and below as AIR_HU."""
+    if "PixelData" not in dataset:
+        raise StudyFailed(Reason.NO_PIXELS, "expected pixel data in every slice, found an object without.")
+    if integer(dataset, "SamplesPerPixel") not in {None, 1}:
+        raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
+    slope, intercept = _rescale(dataset, frame)
+    try:
+        # raw: no colour transformation. MONOCHROME1 only turns the display; stored values rescale alike.
+        stored = pixel_array(dataset, index=frame, raw=True)
+    except Exception as error:  # decoders raise whatever the bytes provoke
+        reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
+        raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
+    padding = _padding(dataset, slope, intercept)
+    is_padding = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
+    return _to_hu(stored, slope, intercept, is_padding)
+
+
+def _to_hu(
+    stored: npt.NDArray[np.generic], slope: float, intercept: float, is_padding: npt.NDArray[np.bool_] | None
+) -> PixelArray:
+    whole = all(abs(value - round(value)) < WHOLE_TOLERANCE for value in (slope, intercept))
+    if whole and slope == 1 and stored.dtype.itemsize <= 2:
+        hu_int = stored.astype(np.int32)
+        hu_int += round(intercept)
+        if is_padding is not None:
+            hu_int[is_padding] = AIR_HU
+        return np.clip(hu_int, AIR_HU, MOST_HU, out=hu_int).astype(np.int16)
+    hu = stored.astype(np.float64) * slope + intercept
+    if is_padding is not None:
+        hu[is_padding] = AIR_HU
+    return np.clip(hu, AIR_HU, MOST_HU, out=hu).astype(np.int16 if whole else np.float32)
+
+
+def _rescale(dataset: Dataset, frame: int | None) -> tuple[float, float]:
+    """(slope, intercept), of this slice: real series change them from slice to slice."""
+    source = dataset
+    if frame is not None:
+        shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+        group = dataset.PerFrameFunctionalGroupsSequence[frame]
+        source = functional_group(shared[0], group, "PixelValueTransformationSequence")
+    slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
+    if slope is None or intercept is None or slope <= 0:
+        raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a rescale to HU in every slice, found none.")
+    return slope, intercept
+
+
+def _padding(dataset: Dataset, slope: float, intercept: float) -> tuple[int, int] | None:
+    """The range of stored values that stand for no value (PS3.3 C.7.5.1.1.2), None without one that is believable."""
+    value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    low, high = sorted((value, value if limit is None else limit))
+    if high * slope + intercept <= PADDING_BELOW_HU or low * slope + intercept >= PADDING_ABOVE_HU:
+        return low, high
+    return None
+
+
+def _is_short(dataset: Dataset) -> bool:
+    """Whether uncompressed pixel data hold fewer bytes than the matrix needs."""
+    rows, columns, bits = (integer(dataset, name) or 0 for name in ("Rows", "Columns", "BitsAllocated"))
+    is_native = not text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID").startswith(
+        "1.2.840.10008.1.2.4"
+    )
+    return is_native and len(dataset.PixelData) < rows * columns * bits // 8 * (integer(dataset, "NumberOfFrames") or 1)
+
+
+def _deskew(
+    hu_DHW: PixelArray, affine: npt.NDArray[np.float64], grid: SliceGrid, pixel_spacing: tuple[float, float]
+) -> tuple[PixelArray, npt.NDArray[np.float64]]:
+    """The slices shifted within their own plane onto an orthogonal grid that holds all of them.
+
+    The grid keeps the slices' normal, so nothing is interpolated across slices; in the plane it is linear.
+    """
+    per_row, per_column = grid.drift_mm[1] / pixel_spacing[0], grid.drift_mm[0] / pixel_spacing[1]
+    steps = np.arange(grid.count)
+    shift_H, shift_W = steps * per_row, steps * per_column
+    start_H, start_W = int(np.floor(shift_H.min())), int(np.floor(shift_W.min()))
+    height = hu_DHW.shape[1] + int(np.ceil(shift_H.max())) - start_H
+    width = hu_DHW.shape[2] + int(np.ceil(shift_W.max())) - start_W
+    if grid.count * height * width > MAX_VOXELS:
+        raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
+    straight = np.full((grid.count, height, width), AIR_HU, hu_DHW.dtype)
+    for place, hu_HW in enumerate(hu_DHW):
+        moved = _shift(
+            _shift(hu_HW.astype(np.float32), shift_H[place] - start_H, height, 0), shift_W[place] - start_W, width, 1
+        )
+        straight[place] = moved if straight.dtype == np.float32 else np.rint(moved)
+    moved_affine = affine.copy()
+    moved_affine[:3, 3] += affine[:3, 1] * start_H + affine[:3, 2] * start_W
+    return straight, moved_affine
+
+
+def _shift(image: npt.NDArray[np.float32], shift: float, length: int, axis: int) -> npt.NDArray[np.float32]:
+    """`image` moved by `shift` >= 0 pixels along `axis` into AIR_HU of `length`, linear between pixels."""
+    whole, part = int(np.floor(shift)), np.float32(shift - np.floor(shift))
+    pad = [(0, 0), (0, 0)]
+    pad[axis] = (whole, length - image.shape[axis] - whole)
+    moved = np.pad(image, pad, constant_values=AIR_HU)
+    if part < WHOLE_TOLERANCE:
+        return moved
+    before = np.roll(moved, 1, axis)
+    return moved * (1 - part) + before * part
+
+
+def _compact(array_DHW: npt.NDArray[np.generic]) -> PixelArray:
+    """HU clipped to AIR_HU and above, NaN as AIR_HU; int16 where every value is whole."""
+    if array_DHW.dtype.kind in "iu":
+        return np.clip(array_DHW, AIR_HU, MOST_HU).astype(np.int16)
+    hu = np.clip(np.nan_to_num(array_DHW.astype(np.float32), nan=AIR_HU), AIR_HU, MOST_HU)
+    rounded = np.rint(hu)
+    return rounded.astype(np.int16) if np.array_equal(rounded, hu) else hu
+
+
+def _gunzip(content: bytes) -> bytes:
+    limit = MAX_VOXELS * 4
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
+            plain = stream.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable gzip file, found a broken one.") from error
+    if len(plain) > limit:
+        raise StudyExcluded(Reason.MEMORY_LIMIT, "expected a NIfTI file of usual size, found a far larger one.")
+    return plain

@@ -1,0 +1,267 @@
+"""The objects of one study: their names, their first bytes, and their whole content.
+
+Reads of a prefix go out up to READ_THREADS at a time and come back in order, so that the round trips to an object
+store overlap; at most READ_AHEAD objects wait in memory. A zip is fetched once and unpacked member by member. A tar
+is decompressed once and its members stay in memory for the study, because going back means decompressing again.
+"""
+
+from __future__ import annotations
+
+import abc
+import io
+import lzma
+import tarfile
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, TypeVar
+
+import obstore
+import pyarrow as pa
+from obstore.exceptions import BaseError
+
+from spinemet.errors import Reason, StudyFailed
+from spinemet.storage import files
+from spinemet.types import Layout, StudyRef
+
+T = TypeVar("T")
+
+READ_THREADS = 16
+READ_AHEAD = 32
+UNPACKED_LIMIT = 8 << 30
+"""Bytes that one zip or tar may unpack to; the largest CT studies have about 4 GiB. More is taken for a zip bomb."""
+MEMBER_LIMIT = 2 << 30
+"""Bytes that one member may unpack to; DICOM pixel data end at 4 GiB, CT objects far below 2."""
+
+
+class StudyObjects(AbstractContextManager["StudyObjects"]):
+    """The objects of one study, readable while the context is open.
+
+    Raises StudyFailed(UNREACHABLE) where the store does not answer or an object has vanished since it was listed, and
+    StudyFailed(BROKEN_ARCHIVE) where a zip or tar cannot be unpacked.
+    """
+
+    @abc.abstractmethod
+    def names(self) -> list[str]:
+        """The names of all objects, sorted; hidden files and DICOMDIR are left out."""
+
+    @abc.abstractmethod
+    def size(self, name: str) -> int:
+        """Bytes of the whole object."""
+
+    @abc.abstractmethod
+    def read(self, name: str) -> bytes:
+        """The whole object."""
+
+    @abc.abstractmethod
+    def head(self, name: str, size: int) -> bytes:
+        """The first `size` bytes of the object, or all of it where it is shorter."""
+
+    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """(name, whole object) in the order of `names`."""
+        return ((name, self.read(name)) for name in names)
+
+    def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
+        """(name, first `size` bytes) in the order of `names`."""
+        return ((name, self.head(name, size)) for name in names)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release what is held open."""
+
+
+def open_objects(ref: StudyRef) -> StudyObjects:
+    """The objects of the study at `ref`; use it as a context manager. Raises StudyFailed as StudyObjects does."""
+    if ref.layout is Layout.ZIP:
+        return _ZipObjects(ref)
+    if ref.layout is Layout.TAR:
+        return _TarObjects(ref)
+    return _PrefixObjects(ref)
+
+
+def is_ignored(name: str) -> bool:
+    """True for what is never a study's object: hidden files and folders, DICOMDIR, what operating systems leave."""
+    parts = name.split("/")
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts) or parts[-1].upper() in {
+        "DICOMDIR",
+        "THUMBS.DB",
+        "DESKTOP.INI",
+    }
+
+
+class _PrefixObjects(StudyObjects):
+    def __init__(self, ref: StudyRef) -> None:
+        self._sizes = {item.key: item.size for item in ref.objects}
+        self._read_range = _reader(ref.archive)
+        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spinemet-read")
+
+    def names(self) -> list[str]:
+        return sorted(self._sizes)
+
+    def size(self, name: str) -> int:
+        return self._sizes[name]
+
+    def read(self, name: str) -> bytes:
+        return self._read_range(name, None)
+
+    def head(self, name: str, size: int) -> bytes:
+        if size >= self._sizes[name]:
+            return self.read(name)
+        return self._read_range(name, size)
+
+    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        return _ahead(self._pool, self.read, names)
+
+    def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
+        return _ahead(self._pool, lambda name: self.head(name, size), names)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _ZipObjects(StudyObjects):
+    def __init__(self, ref: StudyRef) -> None:
+        try:
+            self._zip = zipfile.ZipFile(_open_whole(ref))
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable zip, found a broken one.") from error
+        self._sizes = {
+            info.filename: info.file_size
+            for info in self._zip.infolist()
+            if not info.is_dir() and not is_ignored(info.filename)
+        }
+        _check_unpacked(sum(self._sizes.values()), max(self._sizes.values(), default=0))
+
+    def names(self) -> list[str]:
+        return sorted(self._sizes)
+
+    def size(self, name: str) -> int:
+        return self._sizes[name]
+
+    def read(self, name: str) -> bytes:
+        return self.head(name, self._sizes[name])
+
+    def head(self, name: str, size: int) -> bytes:
+        # zipfile stops at the member's declared size, so a lying size cannot unpack to more than was checked.
+        try:
+            with self._zip.open(name) as member:
+                return member.read(size)
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
+            raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable zip member, found a broken one.") from error
+        except (RuntimeError, NotImplementedError) as error:
+            raise StudyFailed(
+                Reason.BROKEN_ARCHIVE, "expected a plain zip member, found an encrypted or unknown one."
+            ) from error
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+
+class _TarObjects(StudyObjects):
+    def __init__(self, ref: StudyRef) -> None:
+        self._contents: dict[str, bytes] = {}
+        unpacked = 0
+        try:
+            with _open_tar(_open_whole(ref), ref.key) as archive:
+                for member in archive:
+                    if not member.isfile() or is_ignored(member.name.removeprefix("./")):
+                        continue
+                    unpacked += member.size
+                    _check_unpacked(unpacked, member.size)
+                    stream = archive.extractfile(member)
+                    self._contents[member.name] = stream.read() if stream else b""
+        except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError) as error:
+            raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable tar, found a broken one.") from error
+
+    def names(self) -> list[str]:
+        return sorted(self._contents)
+
+    def size(self, name: str) -> int:
+        return len(self._contents[name])
+
+    def read(self, name: str) -> bytes:
+        return self._contents[name]
+
+    def head(self, name: str, size: int) -> bytes:
+        return self._contents[name][:size]
+
+
+def _reader(archive: str) -> Callable[[str, int | None], bytes]:
+    """A function (key, bytes or None for all) -> content, for objects below `archive`."""
+    if not files.is_s3(archive):
+        # Plain files: obstore's local store forbids names that file systems allow, and is no faster here.
+        root = Path(archive)
+
+        def read_file(key: str, size: int | None) -> bytes:
+            try:
+                with (root / key).open("rb") as stream:
+                    return stream.read(-1 if size is None else size)
+            except OSError as error:
+                raise StudyFailed(Reason.UNREACHABLE, f"expected a readable object, found {_what(error)}.") from error
+
+        return read_file
+    store = files.open_store(archive)
+
+    def read_object(key: str, size: int | None) -> bytes:
+        try:
+            if size is None:
+                return bytes(obstore.get(store, key).bytes())
+            return bytes(obstore.get_range(store, key, start=0, length=size))
+        except (BaseError, OSError) as error:
+            raise StudyFailed(Reason.UNREACHABLE, f"expected a readable object, found {_what(error)}.") from error
+
+    return read_object
+
+
+def _what(error: Exception) -> str:
+    # The error's own text names the object key, which may hold a patient's name.
+    return type(error).__name__
+
+
+def _open_whole(ref: StudyRef) -> BinaryIO:
+    """The study's single file: opened where it is local, fetched where it is not."""
+    if files.is_s3(ref.archive):
+        return io.BytesIO(_reader(ref.archive)(ref.key, None))
+    try:
+        return (Path(ref.archive) / ref.key).open("rb")
+    except OSError as error:
+        raise StudyFailed(Reason.UNREACHABLE, f"expected a readable object, found {_what(error)}.") from error
+
+
+def _open_tar(stream: BinaryIO, key: str) -> tarfile.TarFile:
+    name = key.lower()
+    if name.endswith(".tar.zst"):
+        # tarfile learns zstd only in Python 3.14.
+        return tarfile.open(fileobj=pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"), mode="r|")
+    if name.endswith((".tar.gz", ".tgz")):
+        return tarfile.open(fileobj=stream, mode="r|gz")
+    if name.endswith(".tar.xz"):
+        return tarfile.open(fileobj=stream, mode="r|xz")
+    return tarfile.open(fileobj=stream, mode="r|")
+
+
+def _check_unpacked(total: int, largest: int) -> None:
+    if total > UNPACKED_LIMIT or largest > MEMBER_LIMIT:
+        raise StudyFailed(
+            Reason.MEMORY_LIMIT,
+            f"expected an archive that unpacks to at most {UNPACKED_LIMIT >> 30} GiB and members of at most "
+            f"{MEMBER_LIMIT >> 30} GiB, found more.",
+        )
+
+
+def _ahead(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:
+    """(name, read(name)) in order, with up to READ_AHEAD reads under way or waiting."""
+    rest = iter(names)
+    waiting: deque[tuple[str, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, READ_AHEAD))
+    while waiting:
+        name, future = waiting.popleft()
+        yield name, future.result()
+        for name in islice(rest, 1):
+            waiting.append((name, pool.submit(read, name)))
