@@ -77,12 +77,13 @@ def draw_vertebra(
         hu=np.empty(near.size, np.float32),
     )
     patch.hu[:] = healthy_hu(patch, trabecular_hu)
+    inside = patch.bone < 0
     if disease is not None:
         disease(patch)
-    _put(canvas, box, near, patch)
+    _put(canvas, box, near, patch, inside)
 
 
-def _put(canvas: Canvas, box: Box, near: np.ndarray, patch: BonePatch) -> None:
+def _put(canvas: Canvas, box: Box, near: np.ndarray, patch: BonePatch, inside: np.ndarray) -> None:
     """Paint a patch into the canvas, with its label and its share in the signed distance of all bone."""
     shape = tuple(part.stop - part.start for part in box)
     index = np.unravel_index(near, shape)
@@ -92,7 +93,6 @@ def _put(canvas: Canvas, box: Box, near: np.ndarray, patch: BonePatch) -> None:
     canvas.hu[place] = hu
     canvas.bone[place] = np.minimum(canvas.bone[place], patch.bone)
     if patch.pose.level[0] != "S":
-        inside = patch.bone < 0
         canvas.labels[tuple(axis[inside] for axis in place)] = 1 + LEVEL_INDEX[patch.pose.level]
 
 

@@ -1,0 +1,242 @@
+"""Metastases: what they are made of, how they change a vertebra's bone, and how they evolve between studies.
+
+A lesion is a handful of foci in the vertebra's own coordinates (x left, y posterior, z superior, mm from the body's
+centre). Lytic foci replace bone, cortex and all, by soft tissue with a ragged edge; blastic foci are dense and fuzzy;
+a mixed lesion has both. Geometry is drawn from the lesion's seed alone, so a lesion keeps its place while it grows
+and changes its kind from one study to the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from spinemet.phantom.anatomy import Pose
+from spinemet.phantom.shapes import Float, cover
+from spinemet.phantom.vertebra import BonePatch, canal_middle
+from spinemet.types import Vec3
+
+Kind = Literal["lytic", "blastic"]
+
+
+@dataclass(frozen=True)
+class Focus:
+    """One patch of disease. ragged: mm by which its edge wanders; fuzz: mm over which it fades."""
+
+    kind: Kind
+    center_mm: Vec3
+    radii_mm: Vec3
+    hu: float
+    ragged: float
+    fuzz: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """The disease of one vertebra in one study, with the labels a reader would give it. side: left, right or empty."""
+
+    bone_quality: str
+    posterolateral: str
+    side: str
+    foci: tuple[Focus, ...]
+
+    def __call__(self, patch: BonePatch) -> None:
+        """Change the bone of `patch` as this lesion does."""
+        for focus in sorted(self.foci, key=lambda focus: focus.kind):
+            (_destroy if focus.kind == "lytic" else _sclerose)(patch, focus)
+
+
+@dataclass(frozen=True)
+class Disease:
+    """One vertebra's disease over the studies of a patient.
+
+    stages: per study (bone quality, posterolateral, extent); extent is 0.2 (8 mm) to 1 (the whole body).
+    """
+
+    stages: tuple[tuple[str, str, float], ...]
+    side: str
+    seed: int
+
+    def lesion(self, study: int, pose: Pose) -> Lesion | None:
+        """The lesion at `study`, None while the vertebra is still healthy."""
+        quality, posterolateral, extent = self.stages[study]
+        if quality == "normal":
+            return None
+        side = self.side if posterolateral == "unilateral" else ""
+        return build_lesion(pose, quality, posterolateral, self.side, extent, self.seed, labelled_side=side)
+
+
+def waves(seed: int, x: Float, y: Float, z: Float, shortest: float = 4.0, longest: float = 11.0) -> Float:
+    """Smooth noise of deviation 1 at the given points: a sum of plane waves, the same on every voxel grid."""
+    rng = np.random.default_rng(seed)
+    count = 9
+    directions = rng.standard_normal((count, 3))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    lengths = rng.uniform(shortest, longest, count)
+    phases = rng.uniform(0, 2 * np.pi, count)
+    total = np.zeros_like(x)
+    for direction, length, phase in zip(directions * 2 * np.pi, lengths, phases, strict=True):
+        u, v, w = (direction / length).astype(np.float32)
+        total += np.sin(u * x + v * y + w * z + np.float32(phase))
+    return total * np.float32(np.sqrt(2 / count))
+
+
+def focus_distance(patch: BonePatch, focus: Focus) -> Float:
+    """Signed distance to the ragged edge of `focus`."""
+    (cx, cy, cz), (rx, ry, rz) = focus.center_mm, focus.radii_mm
+    a, b, c = (patch.x - cx) / np.float32(rx), (patch.y - cy) / np.float32(ry), (patch.z - cz) / np.float32(rz)
+    distance = (np.sqrt(a * a + b * b + c * c) - 1) * np.float32(min(rx, ry, rz))
+    near = distance < 3 * focus.ragged + focus.fuzz
+    edge = waves(focus.seed, patch.x[near], patch.y[near], patch.z[near])
+    distance[near] += np.float32(focus.ragged) * edge
+    return distance
+
+
+def _destroy(patch: BonePatch, focus: Focus) -> None:
+    distance = focus_distance(patch, focus)
+    share = cover(distance, focus.fuzz)
+    patch.hu += share * (focus.hu + patch.texture * np.float32(6) - patch.hu)
+    # Where cortex is gone the mass bulges a little into what lies beside it.
+    bulge = np.maximum(distance, patch.bone - 2.5)
+    np.minimum(patch.bone, bulge, out=patch.bone)
+
+
+def _sclerose(patch: BonePatch, focus: Focus) -> None:
+    share = cover(focus_distance(patch, focus), focus.fuzz)
+    cloudy = waves(focus.seed + 1, patch.x, patch.y, patch.z, 3.0, 8.0)
+    dense = np.maximum(focus.hu * (1 + np.float32(0.13) * cloudy), patch.hu)
+    patch.hu += share * (dense - patch.hu)
+
+
+def build_lesion(
+    pose: Pose, bone_quality: str, posterolateral: str, side: str, extent: float, seed: int, *, labelled_side: str = ""
+) -> Lesion:
+    """The lesion with these labels in the vertebra at `pose`; `side` (left, right) is where its bulk lies."""
+    rng = np.random.default_rng(seed)
+    toward = 1.0 if side == "left" else -1.0
+    places = [_in_body(rng, pose, toward if posterolateral != "none" or n else 0.0, extent) for n in range(3)]
+    kinds: tuple[Kind, ...] = {
+        "lytic": ("lytic", "lytic", "lytic"),
+        "blastic": ("blastic", "blastic", "blastic"),
+        "mixed": ("lytic", "blastic", "blastic"),
+    }[bone_quality]
+    # Whole-body disease is one focus; smaller ones come as one to three. A mixed lesion needs both its kinds.
+    count = 2 if bone_quality == "mixed" else 1
+    count += int(rng.random() < 0.45) if extent < 0.8 else 0
+    hu = {"lytic": float(rng.uniform(22, 62)), "blastic": float(rng.uniform(430, 950))}
+    foci = [
+        _focus(kind, center, radii, hu[kind], int(rng.integers(2**31)))
+        for kind, (center, radii) in list(zip(kinds, places, strict=True))[:count]
+    ]
+    if bone_quality == "mixed":
+        foci[:2] = _side_by_side(foci[0], foci[1], pose, extent, rng)
+    sides = {"none": (), "unilateral": (toward,), "bilateral": (-1.0, 1.0)}[posterolateral]
+    for where in sides:
+        for center, radii in _behind(rng, pose, where):
+            kind = kinds[0] if bone_quality != "mixed" else kinds[int(rng.random() < 0.5)]
+            foci.append(_focus(kind, center, radii, hu[kind], int(rng.integers(2**31))))
+    return Lesion(bone_quality, posterolateral, labelled_side, tuple(foci))
+
+
+def _focus(kind: Kind, center: Vec3, radii: Vec3, hu: float, seed: int) -> Focus:
+    least = min(radii)
+    if kind == "lytic":
+        return Focus(kind, center, radii, hu, ragged=min(1.6, 0.2 * least), fuzz=1.6, seed=seed)
+    return Focus(kind, center, radii, hu, ragged=min(2.0, 0.2 * least), fuzz=min(5.5, 0.6 * least), seed=seed)
+
+
+def _in_body(rng: np.random.Generator, pose: Pose, toward: float, extent: float) -> tuple[Vec3, Vec3]:
+    """A place in the body and the radii there: 4 mm at extent 0.2, past the walls at extent 1."""
+    size = pose.size
+    half = np.array([size.width, size.depth, size.height]) / 2
+    room = max(1 - extent, 0.05)
+    spread = rng.uniform(-0.75, 0.75, 3) * room
+    if toward:
+        spread[0] = toward * abs(spread[0]) + toward * 0.12 * room
+        spread[1] = abs(spread[1]) * 0.6
+    shape = rng.uniform(0.85, 1.15, 3)
+    radii = np.maximum(half * extent * 1.12 * shape, 4.0)
+    radii = np.minimum(radii, radii.min() * 2.0)
+    return _vec(half * spread), _vec(radii)
+
+
+def _side_by_side(lytic: Focus, blastic: Focus, pose: Pose, extent: float, rng: np.random.Generator) -> list[Focus]:
+    """Two foci of one mixed lesion, apart enough that both show: beside each other, or a dense rim around a hole."""
+    half = np.array([pose.size.width, pose.size.depth, pose.size.height]) / 2
+    middle = np.array(lytic.center_mm) * 0.6
+    radius = np.maximum(half * np.clip(extent, 0.35, 0.9) * 0.72, 4.5)
+    if rng.random() < 0.35:
+        hole, rim = middle, middle
+        hole_radii, rim_radii = radius * 0.72, radius * 1.3
+    else:
+        angle = rng.uniform(0, 2 * np.pi)
+        step = np.array([np.cos(angle), np.sin(angle), rng.uniform(-0.4, 0.4)]) * radius * 0.85
+        hole, rim = middle + step, middle - step
+        hole_radii = rim_radii = radius
+    return [
+        _focus("lytic", _vec(hole), _vec(hole_radii), lytic.hu, lytic.seed),
+        _focus("blastic", _vec(rim), _vec(rim_radii), blastic.hu, blastic.seed),
+    ]
+
+
+def _behind(rng: np.random.Generator, pose: Pose, where: float) -> list[tuple[Vec3, Vec3]]:
+    """Foci in the posterior elements of one side: the pedicle always, often the lamina and facet behind it too."""
+    size, mid = pose.size, canal_middle(pose)
+    root = where * (size.canal_width / 2 + size.pedicle_width / 2)
+    pedicle = np.array([root, size.depth * 0.42 + 1.5, 0.18 * size.height])
+    grow = rng.uniform(0.9, 1.25)
+    radii = np.array([size.pedicle_width / 2 + 3, size.canal_depth * 0.62, size.pedicle_height / 2 + 1.5]) * grow
+    foci = [(_vec(pedicle), _vec(radii))]
+    if rng.random() < 0.65:
+        lamina = np.array([where * (size.canal_width / 2 + 2.5), mid + 0.35 * size.canal_depth, -0.05 * size.height])
+        foci.append((_vec(lamina), _vec(np.array([8.0, 7.0, 0.45 * size.height]) * rng.uniform(0.85, 1.15))))
+    return foci
+
+
+def _vec(values: np.ndarray) -> Vec3:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def draw_diseases(rng: np.random.Generator, levels: tuple[str, ...], studies: int) -> dict[str, Disease]:
+    """Metastases of one patient over `studies` studies; empty for about half of the patients.
+
+    Shares were set so that, over all vertebrae, about two thirds are normal and each lesion class has at least 8 %.
+    """
+    if rng.random() >= 0.52:
+        return {}
+    burden = rng.uniform(0.4, 0.95)
+    usual = str(rng.choice(["lytic", "blastic", "mixed"]))
+    responds = rng.random() < 0.4
+    diseases = {}
+    for level in levels:
+        if rng.random() >= burden:
+            continue
+        quality = usual if rng.random() < 0.6 else str(rng.choice(["lytic", "blastic", "mixed"]))
+        posterolateral = str(rng.choice(["none", "unilateral", "bilateral"], p=[0.45, 0.33, 0.22]))
+        extent = float(rng.choice([0.28, 0.45, 0.65, 1.0], p=[0.14, 0.3, 0.32, 0.24]) * rng.uniform(0.92, 1.08))
+        onset = int(rng.integers(1, 3)) if rng.random() < 0.22 else 0
+        stages = _stages(quality, posterolateral, extent, onset, studies, responds)
+        diseases[level] = Disease(stages, str(rng.choice(["left", "right"])), int(rng.integers(2**31)))
+    return diseases
+
+
+def _stages(
+    quality: str, posterolateral: str, extent: float, onset: int, studies: int, responds: bool
+) -> tuple[tuple[str, str, float], ...]:
+    """Growth without therapy; with it, lytic bone fills in: lytic to mixed to blastic."""
+    stages = []
+    for study in range(studies):
+        age = study - onset
+        if age < 0:
+            stages.append(("normal", "none", 0.0))
+            continue
+        if age and responds:
+            quality = {"lytic": "mixed", "mixed": "blastic", "blastic": "blastic"}[quality]
+        elif age:
+            extent = min(extent * 1.35, 1.1)
+            posterolateral = {"none": "none", "unilateral": "bilateral", "bilateral": "bilateral"}[posterolateral]
+        stages.append((quality, posterolateral, extent))
+    return tuple(stages)
