@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from spinemet.errors import Reason
+
+if TYPE_CHECKING:
+    import duckdb
 
 REASON_WORDS: dict[Reason, str] = {
     Reason.NOT_CT: "not CT",

@@ -6,21 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
-from statsmodels.stats.proportion import proportion_confint
+from scipy import special
+
+from spinemet.metrics import Z_95, wilson_interval
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A two-sided confidence interval, and the method that made it (`wilson` or `clustered_wilson`)."""
+    """A two-sided 95 % confidence interval, and the method that made it (`wilson` or `clustered_wilson`)."""
 
     low: float
     high: float
     method: str
 
 
-def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike, confidence: float = 0.95) -> Interval:
-    """The interval of sum(positives) / sum(sizes), where each entry is one cluster (one patient).
+def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike) -> Interval:
+    """The 95 % interval of sum(positives) / sum(sizes), where each entry is one cluster (one patient).
 
     With one unit per cluster this is Wilson's interval. With more, Wilson's formula gets the effective sample size
     n / deff instead of n: deff is the cluster-robust variance of the ratio over the binomial one (never under 1), and
@@ -37,17 +38,13 @@ def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike, confiden
     if clusters == 0:
         return Interval(float("nan"), float("nan"), "wilson")
     if looked.max() == 1:
-        low, high = proportion_confint(found.sum(), total, 1 - confidence, method="wilson")
-        return Interval(float(low), float(high), "wilson")
+        return Interval(*wilson_interval(found.sum(), total), "wilson")
     rate = found.sum() / total
-    effective = _effective_size(found, looked, rate, confidence)
-    low, high = proportion_confint(rate * effective, effective, 1 - confidence, method="wilson")
-    return Interval(float(low), float(high), "clustered_wilson")
+    effective = _effective_size(found, looked, rate)
+    return Interval(*wilson_interval(rate * effective, effective), "clustered_wilson")
 
 
-def _effective_size(
-    found: npt.NDArray[np.float64], looked: npt.NDArray[np.float64], rate: float, confidence: float
-) -> float:
+def _effective_size(found: npt.NDArray[np.float64], looked: npt.NDArray[np.float64], rate: float) -> float:
     """How many independent units tell as much as these clusters: between 1 and the number of units."""
     total, clusters = float(looked.sum()), len(looked)
     if clusters == 1:
@@ -56,6 +53,5 @@ def _effective_size(
         return float(clusters)
     variance = clusters / (clusters - 1) * float(((found - rate * looked) ** 2).sum()) / total**2
     independent = rate * (1 - rate) / max(variance, 1e-12)
-    quantile = 0.5 + confidence / 2
-    few = stats.norm.ppf(quantile) / stats.t.ppf(quantile, clusters - 1)
+    few = Z_95 / special.stdtrit(clusters - 1, 0.975)
     return float(np.clip(min(independent, total) * few**2, 1.0, total))

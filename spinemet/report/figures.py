@@ -181,7 +181,7 @@ def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: lis
     _prepare(axes, length_mm)
     axes.imshow(views.sagittal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
     axes.set_ylim(length_mm, 0)
-    axes.axvline(views.canal_column, color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
+    axes.plot([views.canal_column] * 2, [0, image_mm], color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
     for row in rows:
         _mark(axes, row, views.canal_column + _in_frame(spine, row.vertebra)[1])
     ticks = np.arange(0, length_mm, 50)
@@ -189,7 +189,7 @@ def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: lis
     axes.tick_params(axis="y", length=3, color=QUIET, width=0.6)
     axes.set_ylabel("mm along the spine", color=QUIET, fontsize=7.5, labelpad=4)
     axes.set_title("sagittal", color=QUIET, fontsize=8.5, pad=6)
-    _letters(axes, "A", "P")
+    _letters(axes, image_mm, "A", "P")
 
 
 def _draw_coronal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
@@ -200,12 +200,13 @@ def _draw_coronal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list
     for row in rows:
         _mark(axes, row, width_mm / 2 + _in_frame(spine, row.vertebra)[0])
     axes.set_title("coronal", color=QUIET, fontsize=8.5, pad=6)
-    _letters(axes, "R", "L")
+    _letters(axes, image_mm, "R", "L")
 
 
-def _letters(axes: Axes, left: str, right: str) -> None:
+def _letters(axes: Axes, image_mm: int, left: str, right: str) -> None:
     for x, letter, side in ((0.03, left, "left"), (0.97, right, "right")):
-        axes.text(x, 0.008, letter, transform=axes.transAxes, color=INK, alpha=0.75, fontsize=8, ha=side, va="bottom")
+        axes.text(x, image_mm - 2, letter, transform=axes.get_yaxis_transform(), color=INK, alpha=0.75, fontsize=8,
+                  ha=side, va="bottom")  # fmt: skip
 
 
 def _draw_names(axes: Axes, rows: list[_Row], length_mm: float) -> None:
@@ -294,15 +295,15 @@ def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:
 
 def _draw_title(figure: Figure, reading: StudyReading, rows: list[_Row], left: float, total: float) -> None:
     whole = sum(not row.is_cut for row in rows)
-    title = f"{len(rows)} vertebrae, {rows[0].vertebra.level} to {rows[-1].vertebra.level}"
+    first, last = rows[0].vertebra.level, rows[-1].vertebra.level
+    title = f"{len(rows)} vertebrae, {first} to {last}" if len(rows) > 1 else f"1 vertebra, {first}"
     facts = [f"{whole} whole, {len(rows) - whole} cut by the field of view"]
     if reading.spacing_mm is not None:
         depth, height, width = reading.spacing_mm
         facts.append(f"{reading.slice_count} slices of {height:.2f} × {width:.2f} × {depth:.2f} mm")
     if reading.spine is not None:
-        facts.append(
-            f"vertebrae from {'the segmentation' if reading.spine.method == 'masks' else reading.spine.method}"
-        )
+        facts.append(f"vertebrae by {METHODS.get(reading.spine.method, reading.spine.method)}")
+
     figure.text(left, 1 - 0.2 / total, title, color=INK, fontsize=15, weight="bold", va="top")
     figure.text(left, 1 - 0.51 / total, "  ·  ".join(facts), color=QUIET, fontsize=9, va="top")
     _draw_legend(figure, rows, left, total)

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from spinemet.cohort.flow import REASON_WORDS
-from spinemet.cohort.prevalence import COUNTS
 from spinemet.report import palette
 from spinemet.report.study_json import rejected_series, study_json
 from spinemet.types import BONE_QUALITY, Completeness, State, StudyReading, Vertebra, VertebraCall
@@ -58,7 +57,7 @@ def render_study(reading: StudyReading, calls: Sequence[VertebraCall] | None) ->
 
 def render_prevalence(table: pd.DataFrame) -> Table:
     """The answer of `cohort.prevalence`, one line per group: denominators, any finding with its interval, classes."""
-    groups = [name for name in table.columns if name not in COUNTS]
+    groups = list(table.columns[: list(table.columns).index("finding")])
     out = Table(box=box.SIMPLE_HEAD, header_style="bold", caption=_PREVALENCE_CAPTION, caption_justify="left")
     for name in groups:
         out.add_column(name.replace("_", " "), no_wrap=True)
