@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spinemet.config import Localizer
 from spinemet.errors import Reason, StudyExcluded
+from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.types import LabelMap, Spine, Volume
 
@@ -16,4 +17,6 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
     """
     if labels is not None and method in ("auto", "masks"):
         return spine_from_labels(volume, labels)
+    if method in ("auto", "geometric"):
+        return geometric_spine(volume)
     raise StudyExcluded(Reason.NO_SPINE, "expected a vertebra segmentation in the study, found none")

@@ -1,0 +1,117 @@
+"""Vertebral bodies between the discs of a straightened spine, and at its two ends.
+
+Positions as in walls.py: s along the curve, p behind the canal, l to the left of it, all in mm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.spine.discs import DiscEvidence
+from spinemet.spine.walls import Walls
+from spinemet.types import SpineCurve
+
+Array = npt.NDArray[np.float64]
+
+_LEAST_SHARE = 1 / 3
+"""A body at the end of the volume is listed when at least this share of its expected height is in view."""
+_DISC_SHARE = 0.18
+"""Of a spacing that is disc, where only one of two discs is seen: 0.12 thoracic to 0.25 lumbar."""
+_LEAST_HEIGHT_MM = 6.0
+"""A vertebra plana still has some; less would be two endplates of one disc."""
+_FADED = 0.35
+"""An end body's boneness may fall below the other bodies' by this much: less is air, muscle or liver."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """One body along the curve: s of its endplates, the evidence of its discs (nan: none seen), its endplates' tilt."""
+
+    top: float
+    bottom: float
+    disc_above: float
+    disc_below: float
+    tilt: float
+
+    @property
+    def middle(self) -> float:
+        """s of the centre."""
+        return (self.top + self.bottom) / 2
+
+    @property
+    def height(self) -> float:
+        """Endplate to endplate, mm."""
+        return self.bottom - self.top
+
+    @property
+    def rows(self) -> slice:
+        """The inner two thirds along s, for measuring."""
+        inset = self.height / 6
+        return slice(round(self.top + inset), max(round(self.bottom - inset), round(self.top + inset) + 1))
+
+
+def bodies_between(
+    discs: npt.NDArray[np.intp], evidence: DiscEvidence, walls: Walls, seen: npt.NDArray[np.bool_]
+) -> list[Body]:
+    """The bodies above, between and below `discs`, cranial to caudal.
+
+    seen: (S,) whether the bodies' middle lies in the volume. A body beyond the outermost disc is listed when bone
+    stands there and at least a third of its expected height is in view; its far end is where its height, judged from
+    its neighbours, or the volume ends.
+    """
+    upper = [float(d - evidence.gap_mm[d] / 2) for d in discs]
+    lower = [float(d + evidence.gap_mm[d] / 2) for d in discs]
+    score, tilt = evidence.score[discs], evidence.tilt[discs]
+    inner = [
+        Body(lower[n], upper[n + 1], float(score[n]), float(score[n + 1]), float((tilt[n] + tilt[n + 1]) / 2))
+        for n in range(len(discs) - 1)
+        if upper[n + 1] - lower[n] >= _LEAST_HEIGHT_MM
+    ]
+    heights = [body.height for body in inner]
+    usual = float(np.median([evidence.body[body.rows].mean() for body in inner])) if inner else 0.3
+    first = heights[0] if heights else float(walls.depth[discs[0]]) * (1 - _DISC_SHARE)
+    last = heights[-1] if heights else first
+    above = _end_body(upper[0], -first, evidence.body, seen, usual)
+    below = _end_body(lower[-1], last, evidence.body, seen, usual)
+    bodies = list(inner)
+    if above is not None:
+        bodies.insert(0, Body(*above, float("nan"), float(score[0]), float(tilt[0])))
+    if below is not None:
+        bodies.append(Body(*below, float(score[-1]), float("nan"), float(tilt[-1])))
+    return bodies
+
+
+def _end_body(
+    endplate: float, height: float, bone: Array, seen: npt.NDArray[np.bool_], usual: float
+) -> tuple[float, float] | None:
+    """(top, bottom) of the body that begins at `endplate` and goes on by the signed `height`, or None."""
+    start, step = round(endplate), 1 if height > 0 else -1
+    rows = start + step * np.arange(1, round(abs(height)) + 1)
+    rows = rows[(rows >= 0) & (rows < len(seen))]
+    visible = int(np.argmin(seen[rows])) if not seen[rows].all() else len(rows)
+    if visible < max(_LEAST_SHARE * abs(height), _LEAST_HEIGHT_MM) or bone[rows[:visible]].mean() < usual - _FADED:
+        return None
+    far = endplate + step * visible
+    return (min(endplate, far), max(endplate, far))
+
+
+def body_frame(curve: SpineCurve, walls: Walls, body: Body) -> tuple[Array, Array]:
+    """LPS centre (3,) and axes (3, 3: left, posterior, superior) of a body.
+
+    Posterior points from the body's middle to the canal, so that a turned vertebra's slices are turned with it.
+    """
+    p, left = float(walls.middle_p[body.rows].mean()), float(walls.middle_l[body.rows].mean())
+    s = float(np.clip(body.middle, 0, len(curve.points_mm) - 1))
+    n = min(int(s), len(curve.points_mm) - 2)
+    point = curve.points_mm[n] + (s - n) * (curve.points_mm[n + 1] - curve.points_mm[n])
+    frame = curve.frames[n]
+    center = point + p * frame[1] + left * frame[0]
+    superior = frame[2] + body.tilt * frame[1]
+    superior /= np.linalg.norm(superior)
+    posterior = -(p * frame[1] + left * frame[0])
+    posterior -= (posterior @ superior) * superior
+    posterior /= np.linalg.norm(posterior)
+    return center, np.stack([np.cross(posterior, superior), posterior, superior])

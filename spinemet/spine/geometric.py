@@ -1,0 +1,86 @@
+"""The geometric localizer: vertebrae from CT numbers alone, without labels, weights or network.
+
+Canal (ring.py) -> straightened volume (canal.py) -> walls (walls.py) -> discs (discs.py) -> bodies (bodies.py) ->
+names from an anchor (naming.py). Everything is relative to what soft tissue and bone measure in the volume itself.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from spinemet.errors import Reason, StudyExcluded
+from spinemet.spine.bodies import Body, bodies_between, body_frame
+from spinemet.spine.canal import build_curve, straightened
+from spinemet.spine.discs import disc_chain, disc_evidence
+from spinemet.spine.measures import completeness, trabecular_hu
+from spinemet.spine.ring import GRID_MM, find_canal, tissue_levels
+from spinemet.spine.sampling import in_view, resample_lps
+from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
+from spinemet.types import Spine, SpineCurve, Vertebra, Volume
+
+Array = npt.NDArray[np.float64]
+
+_KNOT_MM = 10.0
+"""Between the canal points that carry the curve; each is the mean of the points around."""
+_EXTEND_MM = 20.0
+"""The curve goes on beyond the last canal slice, for bodies stand in front of the canal on slanted planes."""
+_LEAST_CANAL_MM = 25.0
+"""About one vertebra; shorter rings of bone are found in any joint."""
+_LEAST_RING = 0.8
+"""Mean ring score of a spine; real cases have 0.95 to 1.2."""
+
+
+def geometric_spine(volume: Volume) -> Spine:
+    """The vertebrae of `volume`, cranial to caudal, with the curve in their canal.
+
+    Raises StudyExcluded(NO_SPINE) where no canal, or no disc along it, is found.
+    """
+    grid = resample_lps(volume, GRID_MM)
+    tissue = tissue_levels(grid.hu_DHW)
+    canal, ring = find_canal(grid, tissue)
+    if len(canal) * GRID_MM < _LEAST_CANAL_MM or ring < _LEAST_RING:
+        raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
+    curve = _canal_curve(canal)
+    bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
+    walls = body_walls(bone_SPL)
+    middle = walls.middle_mm(curve)
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
+    seen = in_view(volume, middle)
+    evidence = disc_evidence(bone_SPL, walls, seen)
+    discs = disc_chain(evidence, walls.depth, arc)
+    if len(discs) == 0:
+        raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
+    bodies = bodies_between(discs, evidence, walls, seen)
+    if not bodies:
+        raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
+    vertebrae = tuple(_vertebra(volume, curve, walls, arc, body, f"?{n}") for n, body in enumerate(bodies, start=1))
+    return Spine(vertebrae, curve, "geometric")
+
+
+def _canal_curve(canal: Array) -> SpineCurve:
+    smooth = ndimage.gaussian_filter1d(canal, 4.0, axis=0, mode="nearest")
+    count = max(2, round(len(canal) * GRID_MM / _KNOT_MM))
+    return build_curve(smooth[np.linspace(0, len(canal) - 1, count).round().astype(int)], extend_mm=_EXTEND_MM)
+
+
+def _vertebra(volume: Volume, curve: SpineCurve, walls: Walls, arc: Array, body: Body, level: str) -> Vertebra:
+    center, axes = body_frame(curve, walls, body)
+    top, bottom = np.interp((body.top, body.bottom), np.arange(len(arc)), arc)
+    height = float(bottom - top)
+    half = (float(walls.half_width[body.rows].mean()), float(walls.depth[body.rows].mean()) / 2, height / 2)
+    seen = [score for score in (body.disc_above, body.disc_below) if np.isfinite(score)]
+    flags = ("disc_unclear",) if min(seen) < 0 else ()
+    return Vertebra(
+        level=level,
+        level_confidence=0.0,
+        completeness=completeness(volume, center, axes, half),
+        center_mm=(float(center[0]), float(center[1]), float(center[2])),
+        axes=axes,
+        height_mm=height,
+        canal_mm=body.middle,
+        confidence=float(np.clip(1 / (1 + np.exp(-1.5 * float(np.mean(seen)) - 0.5)), 0.02, 0.99)),
+        trabecular_hu=trabecular_hu(volume, center, axes, half),
+        flags=flags,
+    )

@@ -1,0 +1,120 @@
+"""Where the bodies' walls run in the volume straightened along the canal.
+
+Positions in this file: s in mm along the curve (index of the first axis), p in mm behind the canal, l in mm to the
+left of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from spinemet.types import SpineCurve
+
+Array = npt.NDArray[np.float64]
+Array32 = npt.NDArray[np.float32]
+
+P_MM = np.arange(-60, 41)
+L_MM = np.arange(-50, 51, 2)
+_MIDDLE = np.abs(L_MM) <= 6
+_POSTERIOR_MM = (-18, -3)
+"""The posterior wall: half the canal's depth (7 to 11 mm) in front of the curve, and the curve's own error."""
+_DEPTH_MM = (12, 42)
+"""Depth of a body, third cervical of a small woman to fifth lumbar of a large man."""
+_HALF_WIDTH_MM = (8, 32)
+_SMOOTH_S_MM = 5.0
+_STEP_COST = 0.08
+"""Of 1 mm sideways per mm along the spine, in boneness; set so that the four real cases' walls cross disc spaces."""
+
+
+@dataclass(frozen=True, eq=False)
+class Walls:
+    """Per millimetre of the curve: the walls' p (anterior, posterior) and l (right, left), (S,) float64 mm."""
+
+    anterior: Array
+    posterior: Array
+    right: Array
+    left: Array
+
+    @property
+    def middle_p(self) -> Array:
+        """p of the bodies' middle."""
+        return (self.anterior + self.posterior) / 2
+
+    @property
+    def middle_l(self) -> Array:
+        """l of the bodies' middle; not 0 where the vertebra is turned about the canal."""
+        return (self.left + self.right) / 2
+
+    @property
+    def depth(self) -> Array:
+        """Anterior to posterior wall."""
+        return self.posterior - self.anterior
+
+    @property
+    def half_width(self) -> Array:
+        """Half of right to left wall."""
+        return (self.left - self.right) / 2
+
+    def middle_mm(self, curve: SpineCurve) -> Array:
+        """LPS points (S, 3) of the bodies' middle, smooth along the spine."""
+        p, left = (ndimage.gaussian_filter1d(m, 8.0, mode="nearest")[:, None] for m in (self.middle_p, self.middle_l))
+        return curve.points_mm + p * curve.frames[:, 1] + left * curve.frames[:, 0]
+
+
+def body_walls(bone_SPL: Array32) -> Walls:
+    """The walls with the greatest sum of bone edges along the spine that move slowly from millimetre to millimetre.
+
+    bone_SPL: boneness on s x P_MM x L_MM.
+    """
+    rows = np.arange(len(bone_SPL))
+    midline = ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (3.0, 0.7))
+    edge = _edge(midline, 3)
+    window = np.arange(_POSTERIOR_MM[0], _POSTERIOR_MM[1])
+    posterior = window[_ridge(-edge[:, window - P_MM[0]], _STEP_COST)]
+    edge = _edge(ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (_SMOOTH_S_MM, 0.7)), 3)
+    depths = np.arange(*_DEPTH_MM)
+    column = np.clip(posterior[:, None] - depths - P_MM[0], 0, len(P_MM) - 1)
+    anterior = posterior - depths[_ridge(edge[rows[:, None], column], _STEP_COST)]
+    right, left = _sides(bone_SPL, (anterior + posterior) / 2)
+    return Walls(anterior.astype(float), posterior.astype(float), right, left)
+
+
+def _sides(bone_SPL: Array32, middle_p: Array) -> tuple[Array, Array]:
+    """l of the right and left walls at the bodies' mid depth."""
+    rows = np.arange(len(bone_SPL))
+    p = np.round(middle_p[:, None] + np.arange(-6, 7, 2)).astype(int) - P_MM[0]
+    coronal = bone_SPL[rows[:, None], np.clip(p, 0, len(P_MM) - 1)].mean(axis=1)
+    edge = _edge(ndimage.gaussian_filter(coronal, (_SMOOTH_S_MM, 0.5)), 1)
+    cells = np.arange(_HALF_WIDTH_MM[0] // 2, _HALF_WIDTH_MM[1] // 2)
+    center = len(L_MM) // 2
+    left = 2 * cells[_ridge(-edge[:, center + cells], _STEP_COST)]
+    right = -2 * cells[_ridge(edge[:, center - cells], _STEP_COST)]
+    return right.astype(float), left.astype(float)
+
+
+def _edge(image: Array32, reach: int) -> Array32:
+    """Along the second axis: boneness `reach` cells on minus `reach` cells back."""
+    edge = np.zeros_like(image)
+    edge[:, reach:-reach] = image[:, 2 * reach :] - image[:, : -2 * reach]
+    return edge
+
+
+def _ridge(gain: Array32, step_cost: float) -> npt.NDArray[np.intp]:
+    """The column (S,) of the path with the greatest sum of `gain` (S, N) that moves at most one column per row."""
+    came = np.zeros(gain.shape, np.int8)
+    best = gain[0].astype(np.float64)
+    for s in range(1, len(gain)):
+        padded = np.pad(best, 1, constant_values=-np.inf)
+        options = np.stack([padded[1:-1], padded[:-2] - step_cost, padded[2:] - step_cost])
+        came[s] = options.argmax(axis=0)
+        best = options.max(axis=0) + gain[s]
+    column = int(best.argmax())
+    path = np.empty(len(gain), np.intp)
+    for s in range(len(gain) - 1, -1, -1):
+        path[s] = column
+        column += (0, -1, 1)[int(came[s, column])]
+    return path
