@@ -1,0 +1,222 @@
+"""Predictions for labelled crops, joined with their labels: the measures of a model on patients it did not learn from.
+
+At slice level the truth of a slice is the label of its vertebra, since labels are given per vertebra.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from spinemet import __version__
+from spinemet.config import SliceConfig
+from spinemet.errors import BadInput
+from spinemet.metrics import confusion_matrix, measures
+from spinemet.model.aggregate import aggregate
+from spinemet.model.checkpoint import ModelCard
+from spinemet.model.predictor import BATCH, Predictor
+from spinemet.model.tasks import MISSING, Task
+from spinemet.progress import Advance, ignore
+from spinemet.report.evaluation import confusion_figure, markdown
+from spinemet.storage.files import join, normalize, write_bytes
+from spinemet.training.crops import Crops, read_crops
+from spinemet.training.labels import LABEL_CLASSES
+
+Split = Literal["test", "all"]
+UNITS = ("vertebra", "slice")
+SEED = 0
+"""Of the resampling: the same predictions give the same intervals."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A model measured on a set of crops.
+
+    facts: model and crops digest, split, patients, studies, vertebrae, slices, software version.
+    measures: one row per task, unit (vertebra, slice), measure and label: value, low, high (95 %, by patient; NaN where
+    not defined), n, patients. A no/yes task has the label yes only. See `metrics.measures`.
+    confusions: one row per task, unit, truth and predicted: count.
+    vertebrae, slices: per sample and task the truth (None where not labelled), the call and the probabilities.
+    """
+
+    facts: dict[str, str | int]
+    measures: pd.DataFrame
+    confusions: pd.DataFrame
+    vertebrae: pd.DataFrame
+    slices: pd.DataFrame
+
+    def value(self, task: str, measure: str, label: str = "", unit: str = "vertebra") -> tuple[float, float, float]:
+        """(value, low, high) of one measure."""
+        table = self.measures
+        rows = (table["task"] == task) & (table["unit"] == unit)
+        row = table[rows & (table["measure"] == measure) & (table["label"] == label)].iloc[0]
+        return float(row["value"]), float(row["low"]), float(row["high"])
+
+
+def run_evaluate(
+    model_uri: str, crops_uri: str, out_uri: str, split: Split = "test", progress: Advance = ignore
+) -> Evaluation:
+    """Measure the model at `model_uri` and write the tables, `evaluation.md`, `.json` and `confusion.png` to `out_uri`.
+
+    split: `test` takes the patients whom the model's card keeps for testing; `all` takes every patient of crops that
+    the model has nothing to do with. Raises BadInput where a patient would be measured whom the model learned from,
+    where no one is left, or the crops are not cut as the model wants them.
+    """
+    predictor = Predictor(normalize(model_uri))
+    crops = _choose(read_crops(crops_uri), predictor.card, split)
+    evaluation = evaluate(predictor, crops, split, progress)
+    write_evaluation(evaluation, out_uri)
+    return evaluation
+
+
+def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Advance = ignore) -> Evaluation:
+    """Measure `predictor` on all of `crops`, whoever they are; `split` only says how they were chosen."""
+    prob = _predict(predictor, crops, progress)
+    slices = crops.table.drop(columns=list(LABEL_CLASSES))
+    first = ~crops.table["vertebra"].duplicated()
+    vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
+    starts = np.flatnonzero(first)
+    found: list[dict[str, object]] = []
+    confusions: list[dict[str, object]] = []
+    for task in predictor.card.spec.tasks:
+        target_N = np.array(task.targets(crops.table))
+        rule = predictor.card.rule(task.name)
+        prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
+        for unit, table, truth, values in (
+            ("vertebra", vertebrae, target_N[starts], prob_VC),
+            ("slice", slices, target_N, prob[task.name]),
+        ):
+            _add_columns(table, task, truth, values)
+            known = truth != MISSING
+            if known.any():
+                patients = table["patient"].to_numpy()[known]
+                found += _measure(task, unit, truth[known], values[known], patients)
+                confusions += _confusions(task, unit, truth[known], values[known])
+    facts: dict[str, str | int] = {
+        "model": predictor.digest,
+        "crops": crops.digest,
+        "split": split,
+        "patients": int(crops.table["patient"].nunique()),
+        "studies": int(crops.table["study"].nunique()),
+        "vertebrae": len(vertebrae),
+        "slices": len(slices),
+        "software_version": __version__,
+    }
+    return Evaluation(facts, pd.DataFrame(found), pd.DataFrame(confusions), vertebrae, slices)
+
+
+def write_evaluation(evaluation: Evaluation, uri: str) -> None:
+    """Write everything an Evaluation holds to the folder `uri`; evaluation.json, written last, says it is whole."""
+    tables = ("measures", "confusions", "vertebrae", "slices")
+    for name in tables:
+        buffer = BytesIO()
+        getattr(evaluation, name).to_parquet(buffer, index=False)
+        write_bytes(join(uri, f"{name}.parquet"), buffer.getvalue())
+    text = markdown(evaluation.facts, evaluation.measures, evaluation.confusions)
+    write_bytes(join(uri, "evaluation.md"), text.encode())
+    write_bytes(join(uri, "confusion.png"), confusion_figure(evaluation.confusions))
+    content = {
+        "facts": evaluation.facts,
+        "measures": _records(evaluation.measures),
+        "confusions": _records(evaluation.confusions),
+    }
+    write_bytes(join(uri, "evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
+
+
+# ---- who is measured ------------------------------------------------------------------------------------------
+
+
+def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
+    if crops.slices != card.spec.slices:
+        raise BadInput(
+            f"expected crops cut as the model wants them ({_cut(card.spec.slices)}), found {_cut(crops.slices)}."
+        )
+    patients = crops.table["patient"]
+    learned = {*card.split.get("train", ()), *card.split.get("validation", ())}
+    if split == "all":
+        known = patients[patients.isin(learned)].nunique()
+        if known:
+            raise BadInput(
+                f"expected crops of patients whom the model did not learn from, found {known} of "
+                f"{patients.nunique()} in its training or validation part (use --split test)."
+            )
+        return crops
+    test = set(card.split.get("test", ())) - learned
+    chosen = patients.isin(test).to_numpy()
+    if not chosen.any():
+        raise BadInput(
+            f"expected crops of the {len(test)} test patients of the model's card, found none of them among "
+            f"{patients.nunique()} patients (for other patients use --split all)."
+        )
+    return crops if chosen.all() else crops.take(chosen)
+
+
+def _cut(slices: SliceConfig) -> str:
+    return ", ".join(f"{name} {value}" for name, value in slices.model_dump().items())
+
+
+# ---- predictions and measures ---------------------------------------------------------------------------------
+
+
+def _predict(predictor: Predictor, crops: Crops, progress: Advance) -> dict[str, npt.NDArray[np.float32]]:
+    """Task -> (N, C) probabilities of every slice."""
+    block = 16 * BATCH  # whole batches, so that blocks change no number
+    parts = []
+    for start in range(0, len(crops.hu_NHW), block):
+        parts.append(predictor.predict_slices(crops.hu_NHW[start : start + block]))
+        progress(min(start + block, len(crops.hu_NHW)), len(crops.hu_NHW))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _add_columns(
+    table: pd.DataFrame, task: Task, truth_N: npt.NDArray[np.int64], prob_NC: npt.NDArray[np.floating]
+) -> None:
+    """Add `<task>_true`, `<task>_called` and `<task>_p_<class>` to `table`."""
+    table[f"{task.name}_true"] = pd.Series(
+        [None if n == MISSING else task.classes[n] for n in truth_N], index=table.index, dtype=object
+    )
+    table[f"{task.name}_called"] = [task.classes[n] for n in prob_NC.argmax(axis=1)]
+    for n, label in enumerate(task.classes):
+        table[f"{task.name}_p_{label}"] = prob_NC[:, n].astype(np.float32)
+
+
+def _measure(
+    task: Task,
+    unit: str,
+    true_N: npt.NDArray[np.int64],
+    prob_NC: npt.NDArray[np.floating],
+    patients: npt.NDArray[np.object_],
+) -> list[dict[str, object]]:
+    rows = []
+    for one in measures(true_N, prob_NC, patients.tolist(), task.classes, seed=SEED):
+        if task.kind == "binary" and one.label == task.classes[0]:
+            continue  # the same figures as those of the other class, the other way round
+        row = asdict(one)
+        rows.append({"task": task.name, "unit": unit, "measure": row.pop("name"), **row})
+    return rows
+
+
+def _confusions(
+    task: Task, unit: str, true_N: npt.NDArray[np.int64], prob_NC: npt.NDArray[np.floating]
+) -> list[dict[str, object]]:
+    table = confusion_matrix(true_N, prob_NC.argmax(axis=1), len(task.classes))
+    return [
+        {"task": task.name, "unit": unit, "truth": truth, "predicted": predicted, "count": int(table[m, n])}
+        for m, truth in enumerate(task.classes)
+        for n, predicted in enumerate(task.classes)
+    ]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, object]]:
+    """Rows as JSON values: NaN becomes null."""
+    return [
+        {str(name): None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
+        for row in table.to_dict("records")
+    ]
