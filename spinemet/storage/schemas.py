@@ -1,9 +1,10 @@
 """The result tables' columns: names, types and meaning, once, as Arrow schemas.
 
-The description of a column travels as its Arrow field metadata, so that a data dictionary can be printed from here
-(`describe`). No column holds an identifier: keys are pseudonyms, free text from DICOM headers is limited to device
-facts. A `study` row is unique by (source_key, model_digest, config_digest); a `vertebrae` row by those and
-`vertebra`; a `slices` row by those and `slice`; a `pictures` row like a study; a `runs` row by run_id.
+The description of a column travels as its field metadata `comment`, where Spark and Delta look for it, and makes the
+data dictionary (`describe`). No column holds an identifier: keys are pseudonyms, and free text from DICOM headers is
+limited to what it says of the device. A `studies` row is unique by (source_key, model_digest, config_digest), a
+`vertebrae` row by those and `vertebra`, a `slices` row by those and (slice, task, class), a `pictures` row like a
+study, a `runs` row by run_id.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ PARTITION_COLUMN = "model_digest"
 
 
 def _column(name: str, kind: pa.DataType, description: str, *, null: bool = True) -> pa.Field:
-    return pa.field(name, kind, nullable=null, metadata={"description": description})
+    return pa.field(name, kind, nullable=null, metadata={"comment": description})
 
 
 _KEYS = (
@@ -231,4 +232,4 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 def describe(table: str) -> list[tuple[str, str, str]]:
     """(column, type, description) of each column of `table`, in order: the data dictionary."""
-    return [(column.name, str(column.type), column.metadata[b"description"].decode()) for column in SCHEMAS[table]]
+    return [(column.name, str(column.type), column.metadata[b"comment"].decode()) for column in SCHEMAS[table]]

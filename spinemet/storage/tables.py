@@ -1,0 +1,198 @@
+"""The result tables: Delta tables at one place, written in waves, read through views that show whole waves only.
+
+A wave is the rows of some tens of studies. Its vertebrae, slices and pictures are committed first and its ledger
+rows (`studies`) last, in one commit: only then does the wave count. Rows of a wave that never reached the ledger are
+invisible to `connect`, and the next run removes them before it writes (`drop_leftovers`). One run at a time may write.
+
+The tables are partitioned by model digest; a wave adds one Parquet file per table.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+from deltalake import DeltaTable, write_deltalake
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from spinemet.errors import BadInput, Reason
+from spinemet.storage import files
+from spinemet.storage.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS
+
+LEDGER = "studies"
+RUNS = "runs"
+SIDE_TABLES: tuple[str, ...] = ("vertebrae", "slices", "pictures")
+"""Tables that count only as far as the ledger has their wave."""
+
+Row = dict[str, Any]
+_STORE_ERRORS = (DeltaError, OSError, ValueError)
+
+
+@dataclass(frozen=True)
+class Results:
+    """An open results place; every method reads or writes the tables as they are now."""
+
+    uri: str
+
+    def ledger_keys(self, model_digest: str, config_digest: str, *, besides: Collection[Reason] = ()) -> set[str]:
+        """source_key of every study that the ledger has for this model and configuration.
+
+        besides: studies with one of these reasons are left out, as if the ledger did not have them.
+        """
+        dataset = self._table(LEDGER).to_pyarrow_dataset()
+        wanted = (pads.field("model_digest") == model_digest) & (pads.field("config_digest") == config_digest)
+        keys: set[str] = set()
+        for batch in dataset.to_batches(columns=["source_key", "reason"], filter=wanted):
+            kept = batch.filter(pc.invert(pc.is_in(batch["reason"], pa.array([*map(str, besides)], pa.string()))))
+            keys.update(kept["source_key"].to_pylist())
+        return keys
+
+    def commit_wave(self, wave: str, rows: Mapping[str, Sequence[Row]], *, replace: bool = False) -> None:
+        """Make one wave's rows count: side tables first, the ledger last.
+
+        rows: table -> rows without `wave` and `committed_at`, which are filled in here; every table may be absent
+        but `studies`. replace: some of the studies are in the ledger already; their ledger rows are replaced in the
+        same commit. Raises DeltaError or OSError where the store refuses; the wave then does not count.
+        """
+        stamp = {"wave": wave, "committed_at": datetime.now(UTC)}
+        for name in (*SIDE_TABLES, LEDGER):
+            stamped = sorted(({**row, **stamp} for row in rows.get(name, ())), key=lambda row: row["source_key"])
+            if stamped:
+                self._write(name, stamped, _same_studies(stamped) if replace and name == LEDGER else None)
+
+    def drop_leftovers(self) -> int:
+        """Remove the rows of waves that never reached the ledger; returns how many."""
+        known = self._waves(LEDGER)
+        dropped = 0
+        for name in SIDE_TABLES:
+            if lost := sorted(self._waves(name) - known):
+                dropped += self._table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
+        return dropped
+
+    def write_run(self, row: Row) -> None:
+        """Write a `runs` row, in place of an earlier one of the same run."""
+        self._write(RUNS, [row], _one_of("run_id", [row["run_id"]]))
+
+    def last_run(self) -> Row | None:
+        """The `runs` row that started last, None where there is none."""
+        table = self._table(RUNS).to_pyarrow_table().sort_by("started_at")
+        return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
+
+    def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
+        place, table = files.join(self.uri, name), pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
+        options = files.delta_options(self.uri)
+        # Merging schemas: a later version may add columns to tables that are years old.
+        if replaced is None:
+            write_deltalake(place, table, mode="append", schema_mode="merge", storage_options=options)
+        else:
+            write_deltalake(
+                place, table, mode="overwrite", predicate=replaced, schema_mode="merge", storage_options=options
+            )
+
+    def _waves(self, name: str) -> set[str]:
+        waves: set[str] = set()
+        for batch in self._table(name).to_pyarrow_dataset().to_batches(columns=["wave"]):
+            waves.update(pc.unique(batch["wave"]).to_pylist())
+        return waves
+
+    def _table(self, name: str) -> DeltaTable:
+        return DeltaTable(files.join(self.uri, name), storage_options=files.delta_options(self.uri))
+
+
+def open_results(uri: str, *, create: bool = False) -> Results:
+    """The results place at `uri`; with `create`, tables that are missing are made.
+
+    Raises BadInput where there are no results (without `create`), or the tables cannot be made.
+    """
+    uri = files.normalize(uri)
+    wanted = "a place that can be written" if create else "screening results"
+    try:
+        if create:
+            for name in (*SIDE_TABLES, RUNS, LEDGER):  # the ledger last: a place with a ledger has all tables
+                if not _is_table(uri, name):
+                    _create(uri, name)
+        elif not _is_table(uri, LEDGER):
+            raise BadInput(f"expected {wanted} at {uri}, found none.")
+    except _STORE_ERRORS as error:
+        raise BadInput(f"expected {wanted} at {uri}, found: {_cause(error)}.") from error
+    return Results(uri)
+
+
+def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+    """A DuckDB connection with the views `studies`, `vertebrae`, `slices`, `pictures` and `runs` of the results.
+
+    Only rows that count are shown. as_of: the tables as they were at that moment (with its time zone), by Delta's
+    time travel. Raises BadInput where `uri` holds no results, or held none at that moment.
+    """
+    results = open_results(uri)
+    connection = duckdb.connect()
+    connection.execute("SET TimeZone = 'UTC'")
+    # The ledger is opened first: side tables opened after it have at least every wave that it knows.
+    for name in (LEDGER, *SIDE_TABLES, RUNS):
+        connection.register(f"all_{name}", _dataset(results.uri, name, as_of))
+    same_wave = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
+    for name in SIDE_TABLES:
+        connection.execute(
+            f"CREATE VIEW {name} AS SELECT side.* FROM all_{name} side SEMI JOIN all_{LEDGER} ledger ON {same_wave}"
+        )
+    for name in (LEDGER, RUNS):
+        connection.execute(f"CREATE VIEW {name} AS SELECT * FROM all_{name}")
+    return connection
+
+
+def _dataset(uri: str, name: str, as_of: datetime | None) -> pads.Dataset:
+    table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
+    if as_of is not None:
+        first = datetime.fromtimestamp(table.history()[-1]["timestamp"] / 1000, UTC)
+        if as_of < first:
+            raise BadInput(f"expected a moment after {first:%Y-%m-%d %H:%M:%S} UTC, found {as_of}: no results yet.")
+        table.load_as_version(as_of)
+    return table.to_pyarrow_dataset()
+
+
+def _is_table(uri: str, name: str) -> bool:
+    # Not DeltaTable.is_deltatable: it holds the GIL while it waits for the store, and an S3 server in the same
+    # process (as in tests) then never answers.
+    try:
+        DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri), without_files=True)
+    except TableNotFoundError:
+        return False
+    return True
+
+
+def _create(uri: str, name: str) -> None:
+    schema = SCHEMAS[name]
+    DeltaTable.create(
+        files.join(uri, name),
+        schema,
+        mode="ignore",
+        partition_by=[PARTITION_COLUMN] if name != RUNS else None,
+        name=name,
+        description=schema.metadata[b"description"].decode(),
+        storage_options=files.delta_options(uri),
+    )
+
+
+def _same_studies(rows: Sequence[Row]) -> str:
+    """A predicate for the ledger rows of the studies of `rows`, which all have one model and one configuration."""
+    made_with = " AND ".join(_one_of(column, {row[column] for row in rows}) for column in KEY_COLUMNS[1:])
+    return f"{made_with} AND {_one_of(KEY_COLUMNS[0], [row[KEY_COLUMNS[0]] for row in rows])}"
+
+
+def _one_of(column: str, values: Collection[str]) -> str:
+    """`column IN (…)` for values that are our own keys: hexadecimal digits, digits, letters and dashes."""
+    return f"{column} IN ({', '.join(repr(value) for value in sorted(values))})"
+
+
+def _cause(error: Exception) -> str:
+    """The innermost cause of an error of the store: S3's own code where it gave one, else the last line."""
+    if code := re.search(r"<Code>(\w+)</Code>", str(error)):
+        return code.group(1)
+    return str(error).strip().splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
