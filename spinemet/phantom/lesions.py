@@ -69,6 +69,13 @@ class Disease:
         return build_lesion(pose, quality, posterolateral, self.side, extent, self.seed, labelled_side=side)
 
 
+_KINDS: dict[str, tuple[Kind, Kind, Kind]] = {
+    "lytic": ("lytic", "lytic", "lytic"),
+    "blastic": ("blastic", "blastic", "blastic"),
+    "mixed": ("lytic", "blastic", "blastic"),
+}
+
+
 def waves(seed: int, x: Float, y: Float, z: Float, shortest: float = 4.0, longest: float = 11.0) -> Float:
     """Smooth noise of deviation 1 at the given points: a sum of plane waves, the same on every voxel grid."""
     rng = np.random.default_rng(seed)
@@ -118,11 +125,7 @@ def build_lesion(
     rng = np.random.default_rng(seed)
     toward = 1.0 if side == "left" else -1.0
     places = [_in_body(rng, pose, toward if posterolateral != "none" or n else 0.0, extent) for n in range(3)]
-    kinds: tuple[Kind, ...] = {
-        "lytic": ("lytic", "lytic", "lytic"),
-        "blastic": ("blastic", "blastic", "blastic"),
-        "mixed": ("lytic", "blastic", "blastic"),
-    }[bone_quality]
+    kinds = _KINDS[bone_quality]
     # Whole-body disease is one focus; smaller ones come as one to three. A mixed lesion needs both its kinds.
     count = 2 if bone_quality == "mixed" else 1
     count += int(rng.random() < 0.45) if extent < 0.8 else 0

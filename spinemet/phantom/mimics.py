@@ -1,4 +1,4 @@
-"""What looks like a metastasis and is none: osteophytes, sclerotic endplates, bone islands, Schmorl nodes, haemangiomas."""
+"""What looks like a metastasis and is none: osteophytes, sclerotic endplates, bone islands and more."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from spinemet.phantom.anatomy import PatientAnatomy
 from spinemet.phantom.lesions import waves
@@ -43,11 +44,11 @@ class Changes:
             part(patch)  # type: ignore[operator]
 
 
-def _ellipsoid(patch: BonePatch, center: Sequence[float], radii: Sequence[float]) -> Float:
-    a, b, c = (
-        (axis - np.float32(m)) / np.float32(r) for axis, m, r in zip((patch.x, patch.y, patch.z), center, radii, strict=True)
-    )
-    return (np.sqrt(a * a + b * b + c * c) - 1) * np.float32(min(radii))
+def _ellipsoid(patch: BonePatch, center: npt.ArrayLike, radii: npt.ArrayLike) -> Float:
+    """Signed distance to an ellipsoid in local coordinates."""
+    middle, radius = np.asarray(center, np.float32), np.asarray(radii, np.float32)
+    a, b, c = ((axis - middle[n]) / radius[n] for n, axis in enumerate((patch.x, patch.y, patch.z)))
+    return (np.sqrt(a * a + b * b + c * c) - 1) * radius.min()
 
 
 def _osteophytes(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
@@ -74,7 +75,9 @@ def _endplate_sclerosis(patch: BonePatch, rng: np.random.Generator, end: int) ->
     under = size.height / 2 - end * patch.z
     band = np.clip(1.25 - under / np.float32(depth), 0, 1)
     side = rng.uniform(-0.25, 0.25) * size.width
-    wide = np.exp(-(((patch.x - side) / (0.42 * size.width)) ** 2) - ((patch.y + 0.1 * size.depth) / (0.45 * size.depth)) ** 2)
+    wide = np.exp(
+        -(((patch.x - side) / (0.42 * size.width)) ** 2) - ((patch.y + 0.1 * size.depth) / (0.45 * size.depth)) ** 2
+    )
     share = (band * wide * cover(patch.body, 1.0)).astype(np.float32)
     patch.hu += share * np.float32(rng.uniform(260, 520))
 
@@ -87,7 +90,9 @@ def _bone_island(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
         half = np.array([size.width, size.depth, size.height]) / 2 - radius - 2.5
         center = rng.uniform(-0.75, 0.75, 3) * half
     else:
-        center = np.array([rng.choice([-1, 1]) * (size.canal_width + size.pedicle_width) / 2, canal_middle(patch.pose) - 5, 3])
+        center = np.array(
+            [rng.choice([-1, 1]) * (size.canal_width + size.pedicle_width) / 2, canal_middle(patch.pose) - 5, 3]
+        )
     distance = _ellipsoid(patch, center, radius * rng.uniform(0.85, 1.2, 3))
     near = distance < 4
     distance[near] += 0.5 * waves(int(rng.integers(2**31)), patch.x[near], patch.y[near], patch.z[near], 2.0, 4.0)
@@ -120,7 +125,9 @@ def _haemangioma(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
     period = 2 * np.pi / rng.uniform(3.6, 4.8)
     bend = 0.9 * waves(int(rng.integers(2**31)), patch.x, patch.y, 0.15 * patch.z, 9, 20)
     # Hexagonal lattice of columns along the vertebra's own axis.
-    rows = [np.cos(period * (np.cos(t) * patch.x + np.sin(t) * patch.y) + bend) for t in (0.3, 0.3 + 2.094, 0.3 + 4.189)]
+    rows = [
+        np.cos(period * (np.cos(t) * patch.x + np.sin(t) * patch.y) + bend) for t in (0.3, 0.3 + 2.094, 0.3 + 4.189)
+    ]
     columns = np.clip((sum(rows) - 0.2) / 1.6, 0, 1)
     pattern = np.float32(rng.uniform(-30, 40)) + columns * np.float32(rng.uniform(380, 560))
     patch.hu += share * (pattern.astype(np.float32) - patch.hu)
@@ -135,7 +142,9 @@ _CHANGES = {
 }
 
 
-def draw_mimics(rng: np.random.Generator, patient: PatientAnatomy, levels: Sequence[str]) -> dict[str, tuple[Mimic, ...]]:
+def draw_mimics(
+    rng: np.random.Generator, patient: PatientAnatomy, levels: Sequence[str]
+) -> dict[str, tuple[Mimic, ...]]:
     """The benign changes of one patient: beside worn discs osteophytes and sclerosis, elsewhere the rest at random."""
     found: dict[str, list[Mimic]] = {level: [] for level in levels}
     for n, level in enumerate(levels):

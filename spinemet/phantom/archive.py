@@ -1,0 +1,270 @@
+"""A phantom archive: DICOM studies of many patients in a local folder or an S3 prefix, with labels and truth.
+
+    OUT/archive/PH-0001/20190304-1/2_lumbosacral_2mm/1.dcm    most studies are folders,
+    OUT/archive/PH-0002/20180611-1.zip                        some are zips
+    OUT/labels.csv     one row per labelled vertebra, as training reads it
+    OUT/truth.csv      one row per vertebra that is at least partly in view, with everything known about it
+
+Every archive also holds three studies that cannot be used: truncated objects, no axial series, no DICOM at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import multiprocessing
+import os
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from typing import Any
+
+import obstore
+from obstore.exceptions import BaseError
+
+from spinemet.errors import BadInput
+from spinemet.phantom.anatomy import place_spine
+from spinemet.phantom.dicom import ct_series, encode, encode_one, localizer_series, secondary_capture, segmentation
+from spinemet.phantom.lesions import Lesion
+from spinemet.phantom.mimics import Changes
+from spinemet.phantom.plan import StudyPlan, plan_patient
+from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series
+from spinemet.storage.files import join, open_store, write_bytes
+
+Progress = Callable[[int, int], None]
+Objects = Iterator[tuple[str, bytes]]
+
+LABELLED_FROM = 0.6
+"""A reader labels a vertebra of which at least this share is in view; of less, the lesion may not show."""
+
+LABEL_COLUMNS = ("patient", "study", "series", "level", "bone_quality", "posterolateral")
+TRUTH_COLUMNS = (
+    *LABEL_COLUMNS,
+    *("key", "study_number", "side", "extent", "mimic", "completeness", "visible"),
+    *("center_x_mm", "center_y_mm", "center_z_mm", "height_mm", "labelled"),
+    *("age", "sex", "region", "spacing_mm", "kernel", "contrast", "transfer_syntax", "segmented"),
+)
+
+
+@dataclass(frozen=True)
+class ArchiveSummary:
+    """What was written. unusable: the studies meant to be refused, not counted in `studies`.
+
+    bone_quality: how many labelled vertebrae of each class.
+    """
+
+    uri: str
+    patients: int
+    studies: int
+    unusable: int
+    objects: int
+    size: int
+    vertebrae: int
+    bone_quality: dict[str, int]
+
+
+@dataclass(frozen=True)
+class _Written:
+    """What one study left behind."""
+
+    order: tuple[int, int]
+    objects: int
+    size: int
+    rows: list[dict[str, Any]]
+
+
+def write_archive(
+    uri: str, patients: int, seed: int, *, matrix: int = 256, progress: Progress | None = None, workers: int = 1
+) -> ArchiveSummary:
+    """Write the phantom archive of `patients` patients below `uri` (a folder or an s3:// prefix).
+
+    Equal (patients, seed, matrix) give equal bytes, whatever `workers`; a larger archive begins with the patients of a
+    smaller one. matrix: rows and columns of a slice. progress: called with studies done and in all.
+    Raises BadInput where there are no patients, the matrix is too small, or `uri` cannot be written.
+    """
+    if patients < 1 or not 32 <= matrix <= 1024:
+        raise BadInput(f"expected at least 1 patient and a matrix of 32 to 1024, found {patients} and {matrix}.")
+    plans = [plan for number in range(patients) for plan in plan_patient(seed, number, matrix)]
+    total = len(plans) + 1
+    open_store(join(uri, "archive"), create=True)
+    written = []
+    for done, result in enumerate(_run(plans, uri, workers), start=1):
+        written.append(result)
+        if progress is not None:
+            progress(done, total)
+    unusable = _write_unusable(uri, seed, matrix)
+    rows = [row for result in sorted(written, key=lambda result: result.order) for row in result.rows]
+    labelled = [row for row in rows if row["labelled"]]
+    write_bytes(join(uri, "labels.csv"), _csv(labelled, LABEL_COLUMNS))
+    write_bytes(join(uri, "truth.csv"), _csv(rows, TRUTH_COLUMNS))
+    if progress is not None:
+        progress(total, total)
+    return ArchiveSummary(
+        uri=uri,
+        patients=patients,
+        studies=len(plans),
+        unusable=3,
+        objects=sum(result.objects for result in written) + unusable,
+        size=sum(result.size for result in written),
+        vertebrae=len(rows),
+        bone_quality=dict(Counter(row["bone_quality"] for row in labelled)),
+    )
+
+
+def _run(plans: Sequence[StudyPlan], uri: str, workers: int) -> Iterator[_Written]:
+    """Write the studies, in other processes where `workers` is more than one; in the order they get ready."""
+    if workers <= 1 or len(plans) < 3:
+        yield from (_write_study(plan, uri) for plan in plans)
+        return
+    # Spawn, not fork: the caller may have threads (Ray, Arrow, obstore), and a fork would copy their locks.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_one_thread) as pool:
+        jobs = [pool.submit(_write_study, plan, uri) for plan in plans]
+        for job in as_completed(jobs):
+            yield job.result()
+
+
+def _one_thread() -> None:
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+
+def _write_study(plan: StudyPlan, uri: str) -> _Written:
+    lesions = study_lesions(plan)
+    scans = render_series(plan.patient.anatomy, plan.scans, changes(plan, lesions))
+    objects = _study_objects(plan, scans)
+    count, size = _store(join(uri, "archive"), plan, objects)
+    rows = [_row(plan, scans[0], vertebra, lesions.get(vertebra.level)) for vertebra in scans[0].vertebrae]
+    return _Written((plan.patient.number, plan.number), count, size, rows)
+
+
+def study_lesions(plan: StudyPlan) -> dict[str, Lesion]:
+    """The lesions that exist at the time of this study, by level."""
+    lesions = {}
+    for pose in place_spine(plan.patient.anatomy):
+        disease = plan.patient.diseases.get(pose.level)
+        lesion = disease.lesion(plan.number, pose) if disease else None
+        if lesion is not None:
+            lesions[pose.level] = lesion
+    return lesions
+
+
+def changes(plan: StudyPlan, lesions: dict[str, Lesion]) -> dict[str, Changes]:
+    """What to do to each vertebra's bone: its benign changes, then its lesion."""
+    levels = lesions.keys() | plan.patient.mimics.keys()
+    return {
+        level: Changes([*plan.patient.mimics.get(level, ()), *([lesions[level]] if level in lesions else [])])
+        for level in sorted(levels)
+    }
+
+
+def _study_objects(plan: StudyPlan, scans: Sequence[PhantomScan]) -> Objects:
+    """Names below the study, and contents, of all its objects."""
+    for number, image in enumerate(localizer_series(plan, scans[0].volume), start=1):
+        yield f"1_topogram/{number}.dcm", encode_one(image)
+    for which, scan in enumerate(scans):
+        images = ct_series(plan, which, scan.volume)
+        folder = f"{which + 2}_{plan.region}_{plan.scans[which].spacing[0]:g}mm"
+        if which == 0 and plan.segmented:
+            yield "300_segmentation/1.dcm", encode_one(segmentation(plan, images, scan.labels))
+        for number, content in enumerate(encode(images, plan.transfer_syntax), start=1):
+            yield f"{folder}/{number}.dcm", content
+
+
+def _store(archive: str, plan: StudyPlan, objects: Objects) -> tuple[int, int]:
+    """Write a study's objects, each by itself or all into one zip; returns their number and bytes."""
+    if plan.zipped:
+        buffer, count = io.BytesIO(), 0
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as bundle:
+            for name, content in objects:
+                bundle.writestr(zipfile.ZipInfo(name, plan.day.timetuple()[:6]), content)
+                count += 1
+        _put(archive, f"{plan.folder}.zip", buffer.getvalue())
+        return count, buffer.getbuffer().nbytes
+    count = size = 0
+    store = open_store(archive)
+    for name, content in objects:
+        _put(archive, f"{plan.folder}/{name}", content, store)
+        count, size = count + 1, size + len(content)
+    return count, size
+
+
+def _put(archive: str, key: str, content: bytes, store: Any = None) -> None:
+    try:
+        obstore.put(store or open_store(archive), key, content)
+    except (BaseError, OSError) as error:
+        raise BadInput(f"expected a place that can be written at {archive}, found {type(error).__name__}.") from error
+
+
+def _row(plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, lesion: Lesion | None) -> dict[str, Any]:
+    """One line of truth.csv."""
+    level = vertebra.level
+    first = plan.scans[0]
+    stage = plan.patient.diseases[level].stages[plan.number] if lesion else ("normal", "none", 0.0)
+    seen = vertebra.visible >= LABELLED_FROM and (lesion is None or _in_view(plan, scan, level, lesion))
+    x, y, z = vertebra.center_mm
+    return {
+        "patient": plan.patient.patient_id,
+        "study": plan.uid("study"),
+        "series": plan.uid("series", 2),
+        "level": level,
+        "bone_quality": stage[0],
+        "posterolateral": stage[1],
+        "key": plan.folder + (".zip" if plan.zipped else ""),
+        "study_number": plan.number + 1,
+        "side": lesion.side if lesion else "",
+        "extent": round(stage[2], 2),
+        "mimic": "+".join(mimic.kind for mimic in plan.patient.mimics.get(level, ())),
+        "completeness": str(vertebra.completeness),
+        "visible": round(vertebra.visible, 3),
+        "center_x_mm": round(x, 2),
+        "center_y_mm": round(y, 2),
+        "center_z_mm": round(z, 2),
+        "height_mm": round(vertebra.height_mm, 2),
+        "labelled": int(seen),
+        "age": int((plan.day - plan.patient.birth_date).days / 365.25),
+        "sex": plan.patient.anatomy.sex,
+        "region": plan.region,
+        "spacing_mm": first.spacing[0],
+        "kernel": plan.kernels[0],
+        "contrast": int(bool(plan.contrast_agent)),
+        "transfer_syntax": plan.transfer_syntax,
+        "segmented": int(plan.segmented),
+    }
+
+
+def _in_view(plan: StudyPlan, scan: PhantomScan, level: str, lesion: Lesion) -> bool:
+    """Whether the middle of every focus lies between the first and the last slice."""
+    pose = next(pose for pose in place_spine(plan.patient.anatomy) if pose.level == level)
+    heights = [float(pose.to_lps(*focus.center_mm)[2]) for focus in lesion.foci]
+    bottom, top = scan.volume.to_lps([[0, 0, 0], [scan.volume.hu_DHW.shape[0] - 1, 0, 0]])[:, 2]
+    return bool(min(heights) >= bottom and max(heights) <= top)
+
+
+def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue().encode()
+
+
+def _write_unusable(uri: str, seed: int, matrix: int) -> int:
+    """Three studies that no reader can use, each for its own reason; returns the number of objects."""
+    plan = plan_patient(seed, 9000, min(matrix, 64))[0]
+    small = replace(plan, scans=(replace(plan.scans[0], shape=(24, *plan.scans[0].shape[1:])),), zipped=False)
+    scan = render_series(small.patient.anatomy, small.scans)[0]
+    truncated = [
+        content[: len(content) * 6 // 10] for content in encode(ct_series(small, 0, scan.volume), small.transfer_syntax)
+    ]
+    views = [*localizer_series(small, scan.volume), secondary_capture(small)]
+    objects = {
+        **{f"PH-9001/truncated/2_axial/{n}.dcm": content for n, content in enumerate(truncated, start=1)},
+        **{f"PH-9002/views/1_topogram/{n}.dcm": encode_one(view) for n, view in enumerate(views, start=1)},
+        "PH-9003/letters/1/report.pdf": b"%PDF-1.4\n% a letter, not an image\n",
+        "PH-9003/letters/1/empty.dcm": b"",
+    }
+    for key, content in objects.items():
+        _put(join(uri, "archive"), key, content)
+    return len(objects)
