@@ -137,7 +137,9 @@ def _take_labels(objects: StudyObjects, series: tuple[SeriesHeader, ...], config
     assert found.choice is not None
     assert found.volume is not None
     try:
-        found.labels = find_labels(objects, series, found.choice.chosen, found.volume)
+        # A NIfTI study has no series; its label map lies beside it and refers to none.
+        chosen = found.choice.chosen if series else None
+        found.labels = find_labels(objects, series, chosen, found.volume)
     except StudyProblem as problem:
         if config.localizer == "masks":
             raise
