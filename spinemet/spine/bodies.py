@@ -16,11 +16,12 @@ from spinemet.types import SpineCurve
 
 Array = npt.NDArray[np.float64]
 
-_LEAST_SHARE = 1 / 3
-"""A body at the end of the volume is listed when at least this share of its expected height is in view."""
+_LEAST_SHARE = 0.3
+"""A body at the end of the volume is listed when at least this share of its expected height is in view: less shows an
+endplate, no body."""
 _DISC_SHARE = 0.18
 """Of a spacing that is disc, where only one of two discs is seen: 0.12 thoracic to 0.25 lumbar."""
-_LEAST_HEIGHT_MM = 6.0
+_LEAST_HEIGHT_MM = 5.0
 """A vertebra plana still has some; less would be two endplates of one disc."""
 _FADED = 0.35
 """An end body's boneness may fall below the other bodies' by this much: less is air, muscle or liver."""
@@ -58,9 +59,9 @@ def bodies_between(
 ) -> list[Body]:
     """The bodies above, between and below `discs`, cranial to caudal.
 
-    seen: (S,) whether the bodies' middle lies in the volume. A body beyond the outermost disc is listed when bone
-    stands there and at least a third of its expected height is in view; its far end is where its height, judged from
-    its neighbours, or the volume ends.
+    seen: (S,) whether some of the body's depth lies in the volume. A body beyond the outermost disc is listed when bone
+    stands there and at least three tenths of its expected height are in view; its far end is where its height, judged
+    from its neighbours, or the volume ends.
     """
     upper = [float(d - evidence.gap_mm[d] / 2) for d in discs]
     lower = [float(d + evidence.gap_mm[d] / 2) for d in discs]

@@ -19,9 +19,9 @@ Array32 = npt.NDArray[np.float32]
 
 _TILTS_DEG = (-14.0, -7.0, 0.0, 7.0, 14.0)
 """Of an endplate against the plane across the canal; L5-S1 differs most."""
-_GAPS_MM = (2, 4, 6, 8, 10, 12)
+_GAPS_MM = (2, 4, 6, 8, 10, 12, 14, 16)
 """Between the two endplates' bright lines. At 2 the lines are one: thin thoracic discs, 5 mm slices."""
-_SINGLE_LINE = 0.6
+_SINGLE_LINE = 0.45
 """Weight of a single bright line, for a bone island or a fracture makes one too."""
 _FORAMEN_MM = 5.0
 """The foramina's middle lies this far cranial of the disc's: 3 to 7 mm in the LIDC and TotalSegmentator cases."""

@@ -15,6 +15,7 @@ from spinemet.spine.bodies import Body, bodies_between, body_frame
 from spinemet.spine.canal import build_curve, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
 from spinemet.spine.measures import completeness, trabecular_hu
+from spinemet.spine.naming import find_sacrum, level_names
 from spinemet.spine.ring import GRID_MM, find_canal, tissue_levels
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
@@ -52,10 +53,15 @@ def geometric_spine(volume: Volume) -> Spine:
     discs = disc_chain(evidence, walls.depth, arc)
     if len(discs) == 0:
         raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
-    bodies = bodies_between(discs, evidence, walls, seen)
+    bodies = bodies_between(discs, evidence, walls, _partly_seen(volume, curve, walls, middle))
+    sacrum, anchor = find_sacrum(bone_SPL, walls, middle, bodies)
+    bodies = bodies[:sacrum]
     if not bodies:
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
-    vertebrae = tuple(_vertebra(volume, curve, walls, arc, body, f"?{n}") for n, body in enumerate(bodies, start=1))
+    vertebrae = tuple(
+        _vertebra(volume, curve, walls, arc, body, name)
+        for body, name in zip(bodies, level_names(bodies, anchor), strict=True)
+    )
     return Spine(vertebrae, curve, "geometric")
 
 
@@ -65,7 +71,15 @@ def _canal_curve(canal: Array) -> SpineCurve:
     return build_curve(smooth[np.linspace(0, len(canal) - 1, count).round().astype(int)], extend_mm=_EXTEND_MM)
 
 
-def _vertebra(volume: Volume, curve: SpineCurve, walls: Walls, arc: Array, body: Body, level: str) -> Vertebra:
+def _partly_seen(volume: Volume, curve: SpineCurve, walls: Walls, middle: Array) -> npt.NDArray[np.bool_]:
+    """(S,) whether the bodies' middle, front half or back half lies in the volume."""
+    quarter = walls.depth[:, None] / 4 * curve.frames[:, 1]
+    return np.logical_or.reduce([in_view(volume, middle + side * quarter) for side in (-1, 0, 1)])
+
+
+def _vertebra(
+    volume: Volume, curve: SpineCurve, walls: Walls, arc: Array, body: Body, name: tuple[str, float]
+) -> Vertebra:
     center, axes = body_frame(curve, walls, body)
     top, bottom = np.interp((body.top, body.bottom), np.arange(len(arc)), arc)
     height = float(bottom - top)
@@ -73,8 +87,8 @@ def _vertebra(volume: Volume, curve: SpineCurve, walls: Walls, arc: Array, body:
     seen = [score for score in (body.disc_above, body.disc_below) if np.isfinite(score)]
     flags = ("disc_unclear",) if min(seen) < 0 else ()
     return Vertebra(
-        level=level,
-        level_confidence=0.0,
+        level=name[0],
+        level_confidence=name[1],
         completeness=completeness(volume, center, axes, half),
         center_mm=(float(center[0]), float(center[1]), float(center[2])),
         axes=axes,
