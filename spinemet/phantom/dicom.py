@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import (
+    UID,
     CTImageStorage,
     ExplicitVRLittleEndian,
     RLELossless,
@@ -48,27 +49,37 @@ def patient_and_study(plan: StudyPlan) -> Dataset:
     return header
 
 
-def _image(plan: StudyPlan, sop_class: str, series: int, number: int, pixels: npt.NDArray[np.uint16]) -> Dataset:
-    """An image object with everything but its geometry and modality; 12 bits unsigned, uncompressed."""
-    image = patient_and_study(plan)
-    image.SOPClassUID = sop_class
-    image.SOPInstanceUID = plan.uid("object", series, number)
-    image.SeriesInstanceUID = plan.uid("series", series)
-    image.SeriesNumber = series
+def _series_header(plan: StudyPlan, sop_class: str, series: int, description: str) -> Dataset:
+    """What the images of one series share besides geometry; 12 bits unsigned."""
+    header = patient_and_study(plan)
+    header.SOPClassUID = UID(sop_class)
+    header.Modality = "CT"
+    header.SeriesInstanceUID = plan.uid("series", series)
+    header.SeriesNumber = series
+    header.SeriesDescription = description
+    header.SeriesDate = header.AcquisitionDate = header.ContentDate = header.StudyDate
+    header.SeriesTime = header.AcquisitionTime = header.ContentTime = header.StudyTime
+    header.AcquisitionNumber = 1
+    header.PatientPosition = "HFS"
+    header.SamplesPerPixel = 1
+    header.PhotometricInterpretation = "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit, header.PixelRepresentation = 16, 12, 11, 0
+    return header
+
+
+def _image(plan: StudyPlan, header: Dataset, number: int, pixels: npt.NDArray[np.uint16]) -> Dataset:
+    """One uncompressed image of the series of `header`, whose elements it shares."""
+    # Sharing halves the time per object; only elements that the header lacks may be set on an image.
+    image = Dataset({element.tag: element for element in header})
+    image.SOPInstanceUID = plan.uid("object", header.SeriesNumber, number)
     image.InstanceNumber = number
-    image.SeriesDate = image.AcquisitionDate = image.ContentDate = image.StudyDate
-    image.SeriesTime = image.AcquisitionTime = image.ContentTime = image.StudyTime
-    image.AcquisitionNumber = 1
-    image.SamplesPerPixel = 1
-    image.PhotometricInterpretation = "MONOCHROME2"
     image.Rows, image.Columns = pixels.shape
-    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
     image.PixelData = np.ascontiguousarray(pixels, "<u2").tobytes()
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = sop_class
+    meta.MediaStorageSOPClassUID = header.SOPClassUID
     meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = plan.uid("implementation")
+    meta.ImplementationClassUID = UID(plan.uid("implementation"))
     image.file_meta = meta
     return image
 
@@ -77,30 +88,29 @@ def ct_series(plan: StudyPlan, which: int, volume: Volume) -> list[Dataset]:
     """The axial CT Image Storage objects of reconstruction `which`, cranial slice first, not yet compressed."""
     scan = plan.scans[which]
     stored = (volume.hu_DHW.astype(np.int32) - INTERCEPT).clip(0, 4095).astype(np.uint16)
-    series = which + 2
+    header = _series_header(
+        plan, CTImageStorage, which + 2, f"{plan.region} {scan.spacing[0]:g} mm {plan.kernels[which]}"
+    )
+    header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    header.BodyPartExamined = {"thoracic": "CHEST", "whole": "SPINE"}.get(plan.region, "LSPINE")
+    header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+    header.PixelSpacing = [round(float(v), 6) for v in scan.spacing[1:]]
+    header.SliceThickness = round(scan.thickness, 3)
+    header.KVP = plan.kvp
+    header.XRayTubeCurrent = 220
+    header.ConvolutionKernel = plan.kernels[which]
+    header.ReconstructionDiameter = round(scan.spacing[2] * scan.shape[2], 3)
+    header.GantryDetectorTilt = 0
+    if plan.contrast_agent:
+        header.ContrastBolusAgent = plan.contrast_agent
+    header.RescaleIntercept, header.RescaleSlope, header.RescaleType = INTERCEPT, 1, "HU"
+    header.WindowCenter, header.WindowWidth = 400, 1800
     images = []
     for number, d in enumerate(range(stored.shape[0] - 1, -1, -1), start=1):
-        image = _image(plan, CTImageStorage, series, number, stored[d])
+        image = _image(plan, header, number, stored[d])
         x, y, z = volume.affine[:3, 3] + d * volume.affine[:3, 0]
-        image.Modality = "CT"
-        image.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
-        image.SeriesDescription = f"{plan.region} {scan.spacing[0]:g} mm {plan.kernels[which]}"
-        image.BodyPartExamined = {"thoracic": "CHEST", "whole": "SPINE"}.get(plan.region, "LSPINE")
-        image.PatientPosition = "HFS"
         image.ImagePositionPatient = [round(float(v), 4) for v in (x, y, z)]
-        image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
-        image.PixelSpacing = [round(float(v), 6) for v in scan.spacing[1:]]
-        image.SliceThickness = round(scan.thickness, 3)
         image.SliceLocation = round(float(z), 4)
-        image.KVP = plan.kvp
-        image.XRayTubeCurrent = 220
-        image.ConvolutionKernel = plan.kernels[which]
-        image.ReconstructionDiameter = round(scan.spacing[2] * scan.shape[2], 3)
-        image.GantryDetectorTilt = 0
-        if plan.contrast_agent:
-            image.ContrastBolusAgent = plan.contrast_agent
-        image.RescaleIntercept, image.RescaleSlope, image.RescaleType = INTERCEPT, 1, "HU"
-        image.WindowCenter, image.WindowWidth = 400, 1800
         images.append(image)
     return images
 
@@ -115,12 +125,9 @@ def _scout(plan: StudyPlan, volume: Volume, number: int, across: int, through: i
     """A projection along axis `through` of (D, H, W); its columns run along axis `across`."""
     thick = np.clip(volume.hu_DHW.astype(np.float32) + 1000, 0, None).mean(axis=through)[::-1]
     pixels = np.clip(thick * 0.8, 0, 4095).astype(np.uint16)
-    image = _image(plan, CTImageStorage, 1, number, pixels)
+    image = _image(plan, _series_header(plan, CTImageStorage, 1, "Topogram"), number, pixels)
     spacing = volume.spacing_mm
-    image.Modality = "CT"
     image.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
-    image.SeriesDescription = "Topogram"
-    image.PatientPosition = "HFS"
     corner = volume.affine[:3, 3] + (volume.hu_DHW.shape[0] - 1) * volume.affine[:3, 0]
     image.ImagePositionPatient = [round(float(v), 4) for v in corner]
     image.ImageOrientationPatient = [1, 0, 0, 0, 0, -1] if across == 2 else [0, 1, 0, 0, 0, -1]
@@ -137,11 +144,9 @@ def secondary_capture(plan: StudyPlan) -> Dataset:
     """A dose screen: a secondary capture that, as real ones do, calls itself CT."""
     pixels = np.zeros((128, 256), np.uint16)
     pixels[20:24, 20:236] = pixels[60:62, 20:160] = pixels[90:92, 20:200] = 3000
-    image = _image(plan, SecondaryCaptureImageStorage, 99, 1, pixels)
-    image.Modality = "CT"
+    image = _image(plan, _series_header(plan, SecondaryCaptureImageStorage, 99, "Dose report"), 1, pixels)
     image.ConversionType = "WSD"
     image.ImageType = ["DERIVED", "SECONDARY", "OTHER"]
-    image.SeriesDescription = "Dose report"
     return image
 
 

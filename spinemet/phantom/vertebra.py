@@ -48,16 +48,7 @@ def draw_vertebra(
 
     trabecular_hu: mean of the cancellous bone of the body. disease: changes the patch before it is painted.
     """
-    size = pose.size
-    reach = max(size.transverse / 2, size.width / 2) + 6
-    height = size.height / 2 + size.disc + 14
-    corners = [
-        pose.to_lps(x, y, z)
-        for x in (-reach, reach)
-        for y in (-size.depth / 2 - 8, size.depth / 2 + size.spinous + 4)
-        for z in (-height - 0.35 * size.spinous, height)
-    ]
-    box = canvas.grid.around(corners, 0)
+    box = _reach(canvas, pose)
     if is_empty(box):
         return
     bone, body = _solids(canvas, pose, box)
@@ -81,6 +72,15 @@ def draw_vertebra(
     if disease is not None:
         disease(patch)
     _put(canvas, box, near, patch, inside)
+
+
+def _reach(canvas: Canvas, pose: Pose) -> Box:
+    """The part of the grid that the vertebra, with a margin for what may grow on it, can touch."""
+    size = pose.size
+    points = [pose.to_lps(x * 0.6 * size.width, y * 0.6 * size.depth, z * 0.6 * size.height) for x, y, z in _CORNERS]
+    for strut in arch(pose):
+        points += [strut.start, strut.end]
+    return canvas.grid.around(points, 9)
 
 
 def _put(canvas: Canvas, box: Box, near: np.ndarray, patch: BonePatch, inside: np.ndarray) -> None:
