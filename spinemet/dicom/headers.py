@@ -91,7 +91,8 @@ def read_series(objects: StudyObjects) -> SeriesScan:
     if not records:
         reason = skipped.most_common(1)[0][0]
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")
-    return SeriesScan(tuple(_series(group) for group in _group(records)), dict(skipped))
+    groups = sorted(_group(records), key=lambda group: group[0].instance.name)
+    return SeriesScan(tuple(_series(group) for group in groups), dict(skipped))
 
 
 # ---- one object ----------------------------------------------------------------------------------------------

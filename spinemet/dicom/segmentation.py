@@ -30,7 +30,6 @@ MIN_VOXELS = 5
 BODY_DEPTH_MM: Mapping[str, float] = {"cervical": 28.0, "thoracic": 45.0, "lumbar": 52.0, "sacral": 60.0}
 """A body alone is at most this deep from front to back (cervical 15-20, thoracic 18-35, lumbar 30-40 mm); a whole
 vertebra with its spinous process is 45, 60 and 75 mm and more."""
-MEMBER_SEGMENTS = 1024
 
 _LEVEL = re.compile(r"(?<![A-Za-z0-9])([CTLS])\s?(\d{1,2})(?![0-9A-Za-z])", re.IGNORECASE)
 _NOT_A_VERTEBRA = re.compile(r"dis[ck]|\brib|nerve|cord|lesion|met[as]|tumou?r|canal", re.IGNORECASE)
@@ -50,7 +49,7 @@ def find_labels(
     candidates = [
         (instance.name, item)
         for item in series
-        if item.Modality == "SEG" and item.StudyInstanceUID == chosen.StudyInstanceUID
+        if item.Modality == "SEG" and _belongs(item, chosen)
         for instance in item.instances
     ]
     if not candidates:
@@ -65,9 +64,8 @@ def find_labels(
                 raise
             broken = problem
             continue
-        shares_frame = bool(chosen.FrameOfReferenceUID) and item.FrameOfReferenceUID == chosen.FrameOfReferenceUID
         if labels is not None:
-            found.append((0 if refers else 1 if shares_frame else 2, labels))
+            found.append((0 if refers else 1 if _shares_frame(item, chosen) else 2, labels))
     if found:
         return min(found, key=lambda pair: pair[0])[1]
     if broken is not None:
@@ -86,38 +84,42 @@ def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
     except (StudyExcluded, StudyFailed) as problem:
         raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected a readable label map: {problem.detail}") from problem
     whole = np.rint(numbers).astype(np.int32) if numbers.dtype.kind == "f" else numbers.astype(np.int32)
-    levels = numbering(whole, affine)
+    levels = numbering(whole)
     table = np.zeros(max(int(whole.max()), *levels) + 1, np.uint8)
     for label, level in levels.items():
         table[label] = 1 + LEVEL_INDEX[level]
     return _label_map(table[np.maximum(whole, 0)], affine, volume)
 
 
-def numbering(numbers_DHW: npt.NDArray[np.int32], affine: npt.NDArray[np.float64]) -> Mapping[int, str]:
+def numbering(numbers_DHW: npt.NDArray[np.int32]) -> Mapping[int, str]:
     """Which level each number of a label map means: VERSE_LEVELS or TOTALSEGMENTATOR_LEVELS.
 
-    Raises StudyFailed(BAD_SEGMENTATION) where the labels' order along the patient fits neither.
+    D runs from inferior to superior. Raises StudyFailed(BAD_SEGMENTATION) where the labels' order fits neither.
     """
-    labels, counts = np.unique(numbers_DHW, return_counts=True)
-    present = [int(n) for n, count in zip(labels, counts, strict=True) if n > 0 and count >= MIN_VOXELS]
-    centers = dict(zip(present, ndimage.center_of_mass(numbers_DHW > 0, numbers_DHW, present), strict=True))
-    heights = {n: float(affine[2, :3] @ np.asarray(center) + affine[2, 3]) for n, center in centers.items()}
+    most = max(0, min(int(numbers_DHW.max()), 4 * 256))
+    counts_DN = np.stack([np.bincount(np.clip(plane, 0, most).ravel(), minlength=most + 1) for plane in numbers_DHW])
+    voxels = counts_DN.sum(axis=0)
+    present = [n for n in range(1, most + 1) if voxels[n] >= MIN_VOXELS]
+    heights = {n: float(np.arange(len(counts_DN)) @ counts_DN[:, n] / voxels[n]) for n in present}
     # Only TotalSegmentator has numbers from 29 to 50; its organs have those of VerSe's vertebrae.
     schemes = (
         [TOTALSEGMENTATOR_LEVELS] if any(28 < n <= 50 for n in present) else [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS]
     )
+    named = [[n for level in LEVEL_INDEX for n in present if scheme.get(n) == level] for scheme in schemes]
+    most_named = max(map(len, named))
     best: Mapping[int, str] = {}
     named_by_best = 0
-    for levels in schemes:
-        named = [n for level in LEVEL_INDEX for n in present if levels.get(n) == level]
-        if len(named) > named_by_best and all(heights[a] > heights[b] for a, b in pairwise(named)):
-            best, named_by_best = levels, len(named)
-    if best:
-        return best
-    raise StudyFailed(
-        Reason.BAD_SEGMENTATION,
-        f"expected vertebrae in VerSe or TotalSegmentator numbers, found {len(present)} labels that fit neither.",
-    )
+    for scheme, labels in zip(schemes, named, strict=True):
+        # A lone label is always in order: it proves nothing where the other scheme names several.
+        proven = len(labels) > 1 or len(labels) == most_named
+        if proven and len(labels) > named_by_best and all(heights[a] > heights[b] for a, b in pairwise(labels)):
+            best, named_by_best = scheme, len(labels)
+    if not best:
+        raise StudyFailed(
+            Reason.BAD_SEGMENTATION,
+            f"expected vertebrae in VerSe or TotalSegmentator numbers, found {len(present)} labels that fit neither.",
+        )
+    return best
 
 
 def level_in(text: str) -> str | None:
@@ -132,6 +134,14 @@ def level_in(text: str) -> str | None:
 # ---- DICOM SEG -----------------------------------------------------------------------------------------------
 
 
+def _shares_frame(segmentation: SeriesHeader, chosen: SeriesHeader) -> bool:
+    return bool(chosen.FrameOfReferenceUID) and segmentation.FrameOfReferenceUID == chosen.FrameOfReferenceUID
+
+
+def _belongs(segmentation: SeriesHeader, chosen: SeriesHeader) -> bool:
+    return segmentation.StudyInstanceUID == chosen.StudyInstanceUID or _shares_frame(segmentation, chosen)
+
+
 def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[LabelMap | None, bool]:
     """(labels of the vertebrae in one SEG object, whether it refers to the chosen series)."""
     import highdicom as hd
@@ -143,27 +153,33 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[L
             levels = _segment_levels(segmentation)
             if not levels:
                 return None, refers
-            stacked = segmentation.get_volume(
-                segment_numbers=list(levels), combine_segments=True, skip_overlap_checks=True, rescale_fractional=True
-            )
+            labels_DHW, affine = _seg_grid(segmentation, levels)
     except Exception as error:  # highdicom and pydicom raise whatever the bytes provoke
         raise StudyFailed(
             Reason.BAD_SEGMENTATION, f"expected a readable DICOM SEG, found {type(error).__name__}."
         ) from error
-    numbers = np.asarray(stacked.array)
-    table = np.zeros(int(numbers.max()) + 1, np.uint8)
+    return (_label_map(labels_DHW, affine, volume) if labels_DHW.any() else None), refers
+
+
+def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+    """(label map, affine) of the segments in `levels`, on the grid of the SEG object; absent frames are empty ones."""
+    table = np.zeros(max(levels) + 1, np.uint8)
     for number, level in levels.items():
-        if number < len(table):
-            table[number] = 1 + LEVEL_INDEX[level]
-    if not table[numbers].any():
-        return None, refers
-    return _label_map(table[numbers], np.asarray(stacked.affine, np.float64), volume), refers
+        table[number] = 1 + LEVEL_INDEX[level]
+    if segmentation.SegmentationType != "FRACTIONAL":
+        stacked = segmentation.get_volume(segment_numbers=list(levels), combine_segments=True, skip_overlap_checks=True)
+        return table[stacked.array], np.asarray(stacked.affine, np.float64)
+    stacked = segmentation.get_volume(segment_numbers=list(levels), rescale_fractional=True)  # (D, H, W, segment)
+    labels_DHW = np.zeros(stacked.array.shape[:3], np.uint8)
+    for place, number in enumerate(levels):
+        labels_DHW[stacked.array[..., place] >= 0.5] = table[number]
+    return labels_DHW, np.asarray(stacked.affine, np.float64)
 
 
 def _segment_levels(segmentation: Any) -> dict[int, str]:
     """Segment number to level, for the segments that are vertebrae."""
     levels: dict[int, str] = {}
-    for segment in list(segmentation.SegmentSequence)[:MEMBER_SEGMENTS]:
+    for segment in segmentation.SegmentSequence:
         coded = segment.get("SegmentedPropertyTypeCodeSequence") or []
         meanings = [str(item.get("CodeMeaning", "")) for item in coded]
         names = [str(segment.get("SegmentLabel", "")), *meanings]

@@ -22,7 +22,7 @@ from pydicom.pixels.utils import pixel_array
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.dicom.values import functional_group, integer, number, quiet_dicom, text
-from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed
+from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.storage.objects import StudyObjects
 from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
 
@@ -33,6 +33,7 @@ PADDING_ABOVE_HU = 3071.0
 WHOLE_TOLERANCE = 1e-6
 MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm has a third of that."""
+GUNZIP_PIECE = 16 << 20
 AXES_TOLERANCE = 1e-3
 """Cosine between two axes of a NIfTI affine that still count as perpendicular."""
 
@@ -100,7 +101,7 @@ def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.
         to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
         turned = nib.squeeze_image(image).as_reoriented(to_lps)
         array_WHD = np.asanyarray(turned.dataobj)
-    except StudyExcluded:
+    except (StudyProblem, MemoryError):
         raise
     except Exception as error:  # nibabel raises whatever the bytes provoke
         raise StudyFailed(Reason.UNDECODABLE, "expected a readable NIfTI file, found a broken one.") from error
@@ -208,7 +209,8 @@ def _to_hu(
     hu = stored.astype(np.float64) * slope + intercept
     if is_padding is not None:
         hu[is_padding] = AIR_HU
-    return np.clip(hu, AIR_HU, MOST_HU, out=hu).astype(np.int16 if whole else np.float32)
+    np.clip(hu, AIR_HU, MOST_HU, out=hu)
+    return hu.astype(np.int16) if whole else hu.astype(np.float32)
 
 
 def _rescale(dataset: Dataset, frame: int | None) -> tuple[float, float]:
@@ -293,11 +295,14 @@ def _compact(array_DHW: npt.NDArray[np.generic]) -> PixelArray:
 
 def _gunzip(content: bytes) -> bytes:
     limit = MAX_VOXELS * 4
+    plain = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            plain = stream.read(limit + 1)
+            # In pieces: one read of the limit allocates all of it first, more than a reader process may have.
+            while len(plain) <= limit and (piece := stream.read(GUNZIP_PIECE)):
+                plain += piece
     except (OSError, EOFError, zlib.error) as error:
         raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable gzip file, found a broken one.") from error
     if len(plain) > limit:
         raise StudyExcluded(Reason.MEMORY_LIMIT, "expected a NIfTI file of usual size, found a far larger one.")
-    return plain
+    return bytes(plain)

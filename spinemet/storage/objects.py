@@ -8,6 +8,7 @@ is decompressed once and its members stay in memory for the study, because going
 from __future__ import annotations
 
 import abc
+import gzip
 import io
 import lzma
 import tarfile
@@ -20,7 +21,7 @@ from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 import obstore
 import pyarrow as pa
@@ -169,14 +170,17 @@ class _TarObjects(StudyObjects):
         self._contents: dict[str, bytes] = {}
         unpacked = 0
         try:
-            with _open_tar(_open_whole(ref), ref.key) as archive:
-                for member in archive:
-                    if not member.isfile() or is_ignored(member.name.removeprefix("./")):
-                        continue
-                    unpacked += member.size
-                    _check_unpacked(unpacked, member.size)
-                    stream = archive.extractfile(member)
-                    self._contents[member.name] = stream.read() if stream else b""
+            with _open_whole(ref) as packed:
+                stream = _TarStream(_decompressed(packed, ref.key))
+                with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
+                    for member in archive:
+                        if not member.isfile() or is_ignored(member.name.removeprefix("./")):
+                            continue
+                        unpacked += member.size
+                        _check_unpacked(unpacked, member.size)
+                        content = archive.extractfile(member)
+                        self._contents[member.name] = content.read() if content else b""
+                stream.check_end()
         except (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError, OSError, ValueError) as error:
             raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable tar, found a broken one.") from error
 
@@ -235,16 +239,38 @@ def _open_whole(ref: StudyRef) -> BinaryIO:
         raise StudyFailed(Reason.UNREACHABLE, f"expected a readable object, found {_what(error)}.") from error
 
 
-def _open_tar(stream: BinaryIO, key: str) -> tarfile.TarFile:
+class _TarStream:
+    """A stream that remembers its last block: tarfile takes a tar that is cut off between members for a whole one."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._tail = b""
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self._tail = (self._tail + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
+        return content
+
+    def check_end(self) -> None:
+        """Raise tarfile.ReadError unless the stream, read to its end, ends in the block of zeros that closes a tar."""
+        left = UNPACKED_LIMIT
+        while content := self.read(1 << 20):
+            left -= len(content)
+            _check_unpacked(UNPACKED_LIMIT - left, 0)
+        if self._tail != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError("no end-of-archive block")
+
+
+def _decompressed(stream: BinaryIO, key: str) -> BinaryIO:
+    # tarfile's own decompressors end in silence where their input is cut off; these raise.
     name = key.lower()
     if name.endswith(".tar.zst"):
-        # tarfile learns zstd only in Python 3.14.
-        return tarfile.open(fileobj=pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"), mode="r|")
+        return cast(BinaryIO, pa.CompressedInputStream(pa.PythonFile(stream, "r"), "zstd"))
     if name.endswith((".tar.gz", ".tgz")):
-        return tarfile.open(fileobj=stream, mode="r|gz")
+        return cast(BinaryIO, gzip.GzipFile(fileobj=stream))
     if name.endswith(".tar.xz"):
-        return tarfile.open(fileobj=stream, mode="r|xz")
-    return tarfile.open(fileobj=stream, mode="r|")
+        return cast(BinaryIO, lzma.LZMAFile(stream))
+    return stream
 
 
 def _check_unpacked(total: int, largest: int) -> None:

@@ -1,0 +1,161 @@
+"""Grouping of objects into series, and what their headers give."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pydicom
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from spinemet.dicom import headers
+from spinemet.dicom.headers import SeriesScan, read_series
+from spinemet.dicom.values import age_years
+from spinemet.errors import Reason, StudyExcluded, StudyFailed
+from spinemet.storage.archive import open_study, study_at
+from spinemet.types import Layout, StudyRef
+from tests.dicom.writer import write_enhanced, write_series
+
+
+def scan(place: Path) -> SeriesScan:
+    with open_study(study_at(place)) as objects:
+        return read_series(objects)
+
+
+def test_series_are_told_apart_by_uid_matrix_and_orientation(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", count=4, series_uid="1.2")
+    write_series(tmp_path / "b", count=5, series_uid="1.3")
+    write_series(tmp_path / "c", count=6, series_uid="1.3", shape=(10, 10))
+    write_series(tmp_path / "d", count=7, series_uid="1.3", column=(0, 0, -1), step=(0, 1, 0))
+    assert [len(series.instances) for series in scan(tmp_path).series] == [4, 5, 6, 7]
+
+
+def test_without_uids_a_folder_is_a_series(tmp_path: Path) -> None:
+    def strip(dataset: Dataset, _: int) -> None:
+        dataset.SOPInstanceUID = dataset.SOPClassUID = ""
+
+    write_series(tmp_path / "a", count=4, series_uid="", edit=strip)
+    write_series(tmp_path / "b", count=5, series_uid="", edit=strip)
+    assert [len(series.instances) for series in scan(tmp_path).series] == [4, 5]
+
+
+def test_a_frame_of_reference_per_slice_and_jitter_do_not_split_a_series(tmp_path: Path) -> None:
+    def jitter(dataset: Dataset, place: int) -> None:
+        dataset.FrameOfReferenceUID = f"1.2.{place + 1}"
+        dataset.ImageOrientationPatient = [1, 0.0049 + 0.0002 * (place % 2), 0, -0.005, 1, 0]
+
+    write_series(tmp_path, count=6, edit=jitter)
+    assert [len(series.instances) for series in scan(tmp_path).series] == [6]
+
+
+def test_phases_in_one_series_are_divided(tmp_path: Path) -> None:
+    def phase(number: int):
+        return lambda dataset, _: setattr(dataset, "AcquisitionNumber", number)
+
+    for number in (1, 2):
+        write_series(tmp_path / str(number), count=6, series_uid="1.2", edit=phase(number))
+    assert [len(series.instances) for series in scan(tmp_path).series] == [6, 6]
+
+
+def test_objects_without_preamble_are_read_and_others_counted(tmp_path: Path) -> None:
+    for path in write_series(tmp_path, count=4):
+        content = path.read_bytes()
+        path.write_bytes(content[132:])
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    (tmp_path / "empty.dcm").write_bytes(b"")
+    (tmp_path / "cut.dcm").write_bytes(b"\0" * 128 + b"DICM\x02\x00")
+    result = scan(tmp_path)
+    assert [len(series.instances) for series in result.series] == [4]
+    assert result.skipped == {Reason.NOT_DICOM: 1, Reason.TRUNCATED: 2}
+
+
+def test_nothing_usable_is_said(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("not DICOM")
+    with pytest.raises(StudyFailed) as caught:
+        scan(tmp_path)
+    assert caught.value.reason is Reason.NOT_DICOM
+    with pytest.raises(StudyExcluded) as excluded, open_study(StudyRef("/", "", Layout.PREFIX, ())) as objects:
+        read_series(objects)
+    assert excluded.value.reason is Reason.EMPTY
+
+
+def test_large_private_blocks_cost_a_second_read_not_the_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(headers, "HEAD_BYTES", 600)
+    write_series(tmp_path, count=4)
+    (series,) = scan(tmp_path).series
+    assert all(item.has_pixels and item.Rows == 24 for item in series.instances)
+
+
+def test_enhanced_ct_is_one_slice_per_frame(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "classic", count=6)
+    write_enhanced(tmp_path / "enhanced", files)
+    (series,) = scan(tmp_path / "enhanced").series
+    assert [item.frame for item in series.instances] == list(range(6))
+    (classic,) = scan(tmp_path / "classic").series
+    assert {item.ImagePositionPatient for item in series.instances} == {
+        item.ImagePositionPatient for item in classic.instances
+    }
+    assert series.instances[0].PixelSpacing == classic.instances[0].PixelSpacing
+
+
+def test_facts_of_a_series(tmp_path: Path) -> None:
+    def facts(dataset: Dataset, place: int) -> None:
+        dataset.KVP = "120"
+        if place:
+            dataset.ContrastBolusAgent = " Iodine "
+        dataset.StudyDate = "2020.01.31"
+
+    write_series(tmp_path, count=4, edit=facts)
+    (series,) = scan(tmp_path).series
+    assert (series.age_years, series.PatientSex, series.StudyDate, series.KVP) == (67, "F", "20200131", 120)
+    assert (series.ContrastBolusAgent, series.ConvolutionKernel, series.lossy) == ("Iodine", "B30f", False)
+
+
+@pytest.mark.parametrize(
+    ("age", "born", "seen", "years"),
+    [
+        ("045Y", "", "", 45),
+        ("018M", "", "", 1.5),
+        ("", "19500101", "20200101", 70),
+        ("000Y", "", "", None),
+        ("old", "", "20200101", None),
+        ("", "20200101", "19500101", None),
+        ("", "", "", None),
+    ],
+)
+def test_age(age: str, born: str, seen: str, years: float | None) -> None:
+    dataset = Dataset()
+    dataset.PatientAge, dataset.PatientBirthDate, dataset.StudyDate = age, born, seen
+    assert age_years(dataset) == (None if years is None else pytest.approx(years, abs=0.01))
+
+
+@given(st.binary(max_size=400), st.booleans())
+def test_random_bytes_raise_nothing_but_study_failed(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes, marked: bool
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "x"
+    path.write_bytes((b"\0" * 128 + b"DICM" if marked else b"") + content)
+    # Whatever the bytes hold: a series, or one of two reasons.
+    with suppress(StudyFailed):
+        assert scan(path).series
+
+
+def test_real_slices_without_uids_are_one_series(realct: Path) -> None:
+    (series,) = scan(realct / "totalsegmentator" / "example_ct_dicom").series
+    assert len(series.instances) == 20
+    assert series.SeriesInstanceUID == ""
+    assert not series.lossy
+
+
+def test_lossy_is_seen_in_every_form(realct: Path) -> None:
+    folder = realct / "conformance" / "transfer-syntaxes"
+    for part, lossy in {"JPEGLSLossy": True, "JPEG2000Tr": True, "Process1T": True, "JPEGLSLossless": False}.items():
+        (path,) = (path for path in folder.iterdir() if part in path.name)
+        (series,) = scan(path).series
+        assert series.lossy is lossy, part
+        assert pydicom.uid.UID(series.instances[0].TransferSyntaxUID).is_compressed

@@ -1,0 +1,223 @@
+"""Vertebra labels out of DICOM SEG objects and NIfTI label maps, on the grid of the chosen volume."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from pathlib import Path
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import pydicom
+import pytest
+from pydicom.sr.codedict import codes
+from scipy import ndimage
+
+from spinemet.anatomy import LEVEL_INDEX, LEVELS, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS
+from spinemet.dicom.headers import read_series
+from spinemet.dicom.segmentation import find_labels, labels_from_nifti, level_in, numbering
+from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
+from spinemet.errors import Reason, StudyFailed
+from spinemet.storage.archive import open_study, study_at
+from spinemet.types import LabelMap, Volume
+from tests.dicom.writer import write_series
+
+BLOCKS = {"T11": slice(13, 17), "T12": slice(8, 12), "L1": slice(2, 6)}
+
+
+def blocks(shape: tuple[int, ...] = (20, 24, 32)) -> npt.NDArray[np.uint8]:
+    """Three boxes, caudal to cranial along D as in a series whose z grows: 3, 2, 1 for L1, T12, T11."""
+    numbers = np.zeros(shape, np.uint8)
+    for number, box in enumerate(BLOCKS.values(), start=1):
+        numbers[box, 5:15, 8:20] = number
+    return numbers
+
+
+def write_seg(
+    path: Path,
+    files: Sequence[Path],
+    numbers_DHW: npt.NDArray[np.uint8],
+    names: Sequence[str] = ("T11 vertebra", "vertebrae_T12", "L1"),
+    kind: str = "BINARY",
+) -> None:
+    """A SEG of the slices in `files`, in their order."""
+    algorithm = hd.AlgorithmIdentificationSequence("test", codes.DCM.ArtificialIntelligence, "1")
+    description = [
+        hd.seg.SegmentDescription(number, name, codes.SCT.AnatomicalStructure, codes.SCT.Bone, "AUTOMATIC", algorithm)
+        for number, name in enumerate(names, start=1)
+    ]
+    pixels = numbers_DHW
+    if kind == "FRACTIONAL":
+        pixels = (numbers_DHW == 1).astype(np.float32) * 0.8
+    segmentation = hd.seg.Segmentation(
+        [pydicom.dcmread(file) for file in files], pixels, kind, description[: 1 if kind == "FRACTIONAL" else None],
+        hd.UID(), 300, hd.UID(), 1, "TEST", "test", "1", "1", omit_empty_frames=True,
+    )  # fmt: skip
+    segmentation.save_as(path)
+
+
+def read(place: Path) -> tuple[Volume, LabelMap | None]:
+    with open_study(study_at(place)) as objects:
+        series = read_series(objects).series
+        chosen = max((item for item in series if item.Modality == "CT"), key=lambda item: len(item.instances))
+        volume = read_volume(objects, chosen)
+        return volume, find_labels(objects, series, chosen, volume)
+
+
+def levels_of(labels_DHW: npt.NDArray[np.uint8]) -> dict[str, int]:
+    """Voxels of each level."""
+    numbers, counts = np.unique(labels_DHW[labels_DHW > 0], return_counts=True)
+    return {LEVELS[number - 1]: int(count) for number, count in zip(numbers, counts, strict=True)}
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
+@pytest.mark.parametrize("first", [0, 7])
+def test_dicom_seg_lands_on_the_volumes_grid(tmp_path: Path, kind: str, first: int) -> None:
+    files = write_series(tmp_path)[::-1]  # by place
+    numbers = blocks()
+    # A SEG over part of the slices, from the top down, leaves out L1.
+    write_seg(tmp_path / "seg.dcm", files[first:][::-1], numbers[first:][::-1], kind=kind)
+    volume, labels = read(tmp_path)
+    assert labels is not None
+    np.testing.assert_array_equal(labels.affine, volume.affine)
+    expected = np.zeros_like(numbers)
+    for number, level in enumerate(BLOCKS, start=1):
+        expected[numbers == number] = 1 + LEVEL_INDEX[level]
+    expected[:first] = 0
+    np.testing.assert_array_equal(labels.labels_DHW, expected)
+
+
+def test_fractional_segments_count_from_a_half(tmp_path: Path) -> None:
+    files = write_series(tmp_path)[::-1]
+    write_seg(tmp_path / "seg.dcm", files, blocks(), kind="FRACTIONAL")
+    _, labels = read(tmp_path)
+    assert labels is not None
+    assert levels_of(labels.labels_DHW) == {"T11": 4 * 10 * 12}
+
+
+def test_the_segmentation_of_the_chosen_series_wins(tmp_path: Path) -> None:
+    thick = write_series(tmp_path / "thick", count=10, step=(0, 0, 6.0))[::-1]
+    thin = write_series(tmp_path / "thin")[::-1]
+    write_seg(tmp_path / "a.dcm", thick, blocks()[::2], names=("C1", "C2", "C3"))
+    volume, other = read(tmp_path)
+    assert other is not None
+    # Only the other series' labels there: on this grid too, each of its slices for two.
+    assert set(levels_of(other.labels_DHW)) == {"C1", "C2", "C3"}
+    assert other.labels_DHW.shape == volume.hu_DHW.shape
+    write_seg(tmp_path / "b.dcm", thin, blocks())
+    _, labels = read(tmp_path)
+    assert labels is not None
+    assert set(levels_of(labels.labels_DHW)) == set(BLOCKS)
+
+
+def test_segments_that_are_no_vertebrae_give_no_labels(tmp_path: Path) -> None:
+    files = write_series(tmp_path)[::-1]
+    write_seg(tmp_path / "seg.dcm", files, blocks(), names=("Liver", "T12 rib", "T12-L1 disc"))
+    assert read(tmp_path)[1] is None
+
+
+def test_a_broken_segmentation_says_so(tmp_path: Path) -> None:
+    files = write_series(tmp_path)[::-1]
+    write_seg(tmp_path / "seg.dcm", files, blocks())
+    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
+    del dataset.PerFrameFunctionalGroupsSequence
+    dataset.save_as(tmp_path / "seg.dcm")
+    with pytest.raises(StudyFailed) as caught:
+        read(tmp_path)
+    assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
+@pytest.mark.parametrize(
+    ("text", "level"),
+    [("T1 vertebra", "T1"), ("vertebrae_T12", "T12"), ("L5", "L5"), ("vertebra l3", "L3"), ("S1", "S1"), ("T13", "T13"),
+     ("T1", "T1"), ("Liver", None), ("L5-S1 disc", None), ("rib_left_3", None), ("T4 rib", None), ("L5 S1", None),
+     ("T99", None), ("CT1", None), ("metastasis L2", None)],
+)  # fmt: skip
+def test_level_names(text: str, level: str | None) -> None:
+    assert level_in(text) == level
+
+
+@pytest.mark.parametrize("scheme", [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS])
+@pytest.mark.parametrize("levels", [("T11", "T12", "L1"), ("L4", "L5", "S1"), ("C6", "C7", "T1")])
+def test_numbers_tell_their_scheme(scheme: dict[int, str], levels: tuple[str, ...]) -> None:
+    numbers = np.zeros((12, 4, 4), np.int32)
+    for place, level in enumerate(levels):
+        numbers[9 - 4 * place : 12 - 4 * place] = next(n for n, name in scheme.items() if name == level)
+    assert numbering(numbers) is scheme
+    with pytest.raises(StudyFailed):
+        # Upside down, no scheme fits: the file's orientation or its labels are wrong.
+        numbering(numbers[[*range(8, 12), *range(4), *range(4, 8)]])
+
+
+def test_a_label_map_on_another_grid_is_resampled(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((20, 24, 32), np.int16), np.diag([3.0, 1.5, 1.25, 1])[[2, 1, 0, 3]])
+    fine = np.repeat(np.repeat(blocks(), 3, 0), 2, 2)
+    verse = np.array([0, 18, 19, 20], np.uint8)[fine]
+    affine = np.diag([1.0, 1.5, 0.625, 1])[[2, 1, 0, 3]]
+    affine[:3, 3] = (-0.3125, 0, -1.0)
+    write_nifti(Volume(verse.astype(np.int16), affine), tmp_path / "labels.nii.gz")
+    labels = labels_from_nifti((tmp_path / "labels.nii.gz").read_bytes(), volume)
+    assert levels_of(labels.labels_DHW) == dict.fromkeys(BLOCKS, 4 * 10 * 12)
+    np.testing.assert_array_equal(labels.labels_DHW > 0, blocks() > 0)
+    # And through an oblique grid, where no axis runs along another.
+    turn = np.eye(4)
+    turn[1:3, 1:3] = [[0.98, -0.199], [0.199, 0.98]]
+    oblique = labels_from_nifti((tmp_path / "labels.nii.gz").read_bytes(), Volume(volume.hu_DHW, turn @ volume.affine))
+    assert 0.7 < levels_of(oblique.labels_DHW)["T12"] / 480 < 1.2
+
+
+def test_an_unreadable_or_meaningless_label_map_is_bad() -> None:
+    volume = Volume(np.zeros((4, 4, 4), np.int16), np.eye(4))
+    empty = gzip.compress(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)).to_bytes())
+    for content in (b"garbage", empty):
+        with pytest.raises(StudyFailed) as caught:
+            labels_from_nifti(content, volume)
+        assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
+# ---- real label maps -----------------------------------------------------------------------------------------
+
+
+def real(realct: Path, volume: str, labels: str) -> tuple[Volume, LabelMap]:
+    with open_study(study_at(realct / volume)) as objects:
+        read = read_nifti(objects)
+    return read, labels_from_nifti((realct / labels).read_bytes(), read)
+
+
+def test_both_numberings_of_one_real_spine_agree(realct: Path) -> None:
+    place = "totalsegmentator/"
+    volume, verse = real(realct, f"{place}example_ct.nii.gz", f"{place}totalseg_vertebrae_pp_refined.nii.gz")
+    _, total = real(realct, f"{place}example_ct.nii.gz", f"{place}totalseg.nii.gz")
+    assert verse.bodies_only
+    assert not total.bodies_only
+    assert {"T12", "L1", "L2", "L3", "L4", "L5"} <= set(levels_of(verse.labels_DHW))
+    for level in ("L1", "L2", "L3", "L4"):
+        number = 1 + LEVEL_INDEX[level]
+        body = np.asarray(ndimage.center_of_mass(verse.labels_DHW == number))
+        inside = (verse.labels_DHW == number) & (total.labels_DHW == number)
+        assert inside.sum() > 0.8 * (verse.labels_DHW == number).sum()
+        # The body lies before the whole vertebra's centre, and bone is brighter than muscle.
+        whole = np.asarray(ndimage.center_of_mass(total.labels_DHW == number))
+        assert volume.to_lps(body)[1] < volume.to_lps(whole)[1]
+        assert volume.hu_DHW[inside].mean() > 100
+
+
+def test_a_mask_beside_a_real_volume_is_found(realct: Path) -> None:
+    with open_study(study_at(realct / "tptbox" / "sub-ct_label-22_ct.nii.gz")) as objects:
+        volume = read_nifti(objects)
+        labels = find_labels(objects, (), None, volume)
+    assert labels is not None
+    assert set(levels_of(labels.labels_DHW)) == {"L2", "L3", "L4"}
+    assert not labels.bodies_only
+
+
+def test_a_real_nifti_label_map_fits_a_real_dicom_series(realct: Path) -> None:
+    place = realct / "totalsegmentator"
+    with open_study(study_at(place / "example_ct_dicom")) as objects:
+        (series,) = read_series(objects).series
+        volume = read_volume(objects, series)
+    labels = labels_from_nifti((place / "example_seg_dicom.nii.gz").read_bytes(), volume)
+    assert set(levels_of(labels.labels_DHW)) == {"T11", "T12"}
+    assert volume.hu_DHW[labels.labels_DHW > 0].mean() > 100

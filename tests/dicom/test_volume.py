@@ -1,0 +1,299 @@
+"""Volumes against an analytic phantom and real conformance cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom.dataset import Dataset
+
+from spinemet.dicom.headers import read_series
+from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
+from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
+from spinemet.storage.archive import open_study, study_at
+from spinemet.types import AIR_HU, Volume
+from tests.dicom.writer import formula, set_pixels, write_enhanced, write_series
+
+TILT = np.deg2rad(20)
+
+
+def read(place: Path, index: int = 0) -> Volume:
+    with open_study(study_at(place)) as objects:
+        return read_volume(objects, read_series(objects).series[index])
+
+
+def assert_matches_formula(volume: Volume, margin: int = 2) -> None:
+    """Within 2 HU of the formula away from the borders and from where there is no value."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in volume.hu_DHW.shape], indexing="ij"), -1)
+    inside = np.ones(volume.hu_DHW.shape, bool)
+    known = volume.hu_DHW > AIR_HU / 2
+    for axis in (1, 2):
+        for shift in range(-margin, margin + 1):
+            inside &= np.roll(known, shift, axis)
+    inside[:, :margin] = inside[:, -margin:] = False
+    inside[:, :, :margin] = inside[:, :, -margin:] = False
+    assert inside.sum() > 0.4 * known.sum()
+    error = np.abs(volume.hu_DHW - formula(volume.to_lps(grid)))[inside]
+    assert error.max() < 2
+
+
+def test_axial_series_is_read_in_the_order_of_its_positions(tmp_path: Path) -> None:
+    write_series(tmp_path)
+    volume = read(tmp_path)
+    assert volume.hu_DHW.shape == (20, 24, 32)
+    assert volume.hu_DHW.dtype == np.int16
+    assert volume.flags == ()
+    np.testing.assert_allclose(volume.spacing_mm, (3.0, 1.5, 1.25), atol=1e-6)
+    np.testing.assert_allclose(volume.to_lps((0, 0, 0)), (-20, -30, -40), atol=0.01)
+    np.testing.assert_allclose(volume.to_lps((19, 23, 31)), (-20 + 31 * 1.25, -30 + 23 * 1.5, 17), atol=0.01)
+    assert_matches_formula(volume)
+
+
+@settings(max_examples=8, deadline=None)
+@given(angles=st.tuples(*[st.floats(-0.6, 0.6)] * 3), spacing=st.floats(0.7, 4.0))
+def test_oblique_series_stays_oblique(tmp_path_factory: pytest.TempPathFactory, angles, spacing: float) -> None:
+    from scipy.spatial.transform import Rotation
+
+    axes = Rotation.from_euler("xyz", angles).as_matrix()
+    folder = tmp_path_factory.mktemp("oblique")
+    write_series(folder, count=6, row=axes[:, 0], column=axes[:, 1], step=axes[:, 2] * spacing)
+    volume = read(folder)
+    expected = np.stack([axes[:, 2] * spacing, axes[:, 1] * 1.5, axes[:, 0] * 1.25], 1)
+    np.testing.assert_allclose(volume.affine[:3, :3], expected, atol=1e-5)
+    np.testing.assert_allclose(volume.affine[:3, 3], (-20, -30, -40), atol=1e-4)
+    assert_matches_formula(volume)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_gantry_tilt_is_shifted_onto_an_orthogonal_grid(tmp_path: Path, sign: int) -> None:
+    write_series(tmp_path, column=(0.0, np.cos(TILT), sign * np.sin(TILT)), shape=(40, 32))
+    volume = read(tmp_path)
+    assert volume.flags == ("deskewed",)
+    cosines = volume.affine[:3, :3].T @ volume.affine[:3, :3]
+    assert np.abs(cosines - np.diag(np.diag(cosines))).max() < 1e-9
+    assert_matches_formula(volume)
+
+
+def test_shear_along_the_rows_is_shifted_too(tmp_path: Path) -> None:
+    write_series(tmp_path, step=(0.7, -0.4, 3.0), shape=(40, 48))
+    volume = read(tmp_path)
+    assert volume.flags == ("deskewed",)
+    assert_matches_formula(volume)
+
+
+def test_one_missing_slice_is_interpolated_and_flagged(tmp_path: Path) -> None:
+    write_series(tmp_path, places=[n for n in range(20) if n != 7])
+    volume = read(tmp_path)
+    assert volume.flags == ("interpolated_slice",)
+    assert volume.hu_DHW.shape[0] == 20
+    assert_matches_formula(volume)
+
+
+@pytest.mark.parametrize("places", [[0, 1, 2, 3, 6, 7, 8], [0, 1, 3, 4, 6, 7, 8], [0, 1, 2, 2.4, 3, 4, 5]])
+def test_larger_gaps_exclude(tmp_path: Path, places: list[float]) -> None:
+    write_series(tmp_path, places=places)
+    with pytest.raises(StudyExcluded) as caught:
+        read(tmp_path)
+    assert caught.value.reason is Reason.GAPS
+
+
+def test_identical_duplicates_count_once_and_different_ones_exclude(tmp_path: Path) -> None:
+    write_series(tmp_path / "same", places=[*range(8), 3])
+    assert read(tmp_path / "same").hu_DHW.shape[0] == 8
+
+    def spoil(dataset: Dataset, place: int) -> None:
+        spoil.calls += 1  # type: ignore[attr-defined]
+        if spoil.calls == 9:  # type: ignore[attr-defined]
+            set_pixels(dataset, np.zeros((24, 32), np.int16))
+
+    spoil.calls = 0  # type: ignore[attr-defined]
+    write_series(tmp_path / "other", places=[*range(8), 3], edit=spoil)
+    with pytest.raises(StudyExcluded) as caught:
+        read(tmp_path / "other")
+    assert caught.value.reason is Reason.DUPLICATE_POSITIONS
+
+
+def test_rescale_differs_from_slice_to_slice(tmp_path: Path) -> None:
+    def rescale(dataset: Dataset, place: int) -> None:
+        stored = np.frombuffer(dataset.PixelData, "<i2").reshape(24, 32)
+        dataset.RescaleIntercept = -1024 + 100 * (place % 3)
+        set_pixels(dataset, (stored - 100 * (place % 3)).astype(np.int16))
+
+    write_series(tmp_path, edit=rescale)
+    assert_matches_formula(read(tmp_path))
+
+
+def test_fractional_slope_gives_float(tmp_path: Path) -> None:
+    write_series(tmp_path, slope=0.01, intercept=0)
+    volume = read(tmp_path)
+    assert volume.hu_DHW.dtype == np.float32
+    assert_matches_formula(volume)
+
+
+def test_padding_is_masked_before_the_rescale(tmp_path: Path) -> None:
+    def pad(dataset: Dataset, place: int) -> None:
+        stored = np.frombuffer(dataset.PixelData, "<i2").reshape(24, 32).copy()
+        stored[:5] = -2000
+        set_pixels(dataset, stored)
+        dataset.PixelPaddingValue = -2000
+
+    write_series(tmp_path, edit=pad)
+    volume = read(tmp_path)
+    assert np.all(volume.hu_DHW[:, :5] == AIR_HU)
+    assert volume.hu_DHW[:, 5:].min() > -100
+
+
+def test_padding_that_is_tissue_is_not_believed(tmp_path: Path) -> None:
+    def pad(dataset: Dataset, place: int) -> None:
+        dataset.PixelPaddingValue = 100 + 1024  # the phantom's mean
+
+    write_series(tmp_path, edit=pad)
+    assert_matches_formula(read(tmp_path))
+
+
+def test_unused_high_bits_and_inverted_display_do_not_matter(tmp_path: Path) -> None:
+    def overlay(dataset: Dataset, place: int) -> None:
+        stored = np.frombuffer(dataset.PixelData, "<i2").astype(np.uint16) | 0xF000
+        dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 12, 11, 0
+        dataset.PixelData = stored.astype("<u2").tobytes()
+        dataset.PhotometricInterpretation = "MONOCHROME1"
+
+    write_series(tmp_path, edit=overlay)
+    assert_matches_formula(read(tmp_path))
+
+
+def test_enhanced_ct_equals_the_classic_series(tmp_path: Path) -> None:
+    files = write_series(tmp_path / "classic", count=8)
+    write_enhanced(tmp_path / "enhanced", files)
+    classic, enhanced = read(tmp_path / "classic"), read(tmp_path / "enhanced")
+    np.testing.assert_array_equal(classic.hu_DHW, enhanced.hu_DHW)
+    np.testing.assert_allclose(classic.affine, enhanced.affine, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda d, _: delattr(d, "RescaleSlope"), Reason.UNSUPPORTED_PIXELS),
+        (lambda d, _: delattr(d, "ImagePositionPatient"), Reason.NO_GEOMETRY),
+        (lambda d, _: setattr(d, "ImageOrientationPatient", [1, 0, 0, 1, 0, 0]), Reason.NO_GEOMETRY),
+        (lambda d, _: setattr(d, "PixelData", d.PixelData[:100]), Reason.TRUNCATED),
+        (lambda d, _: setattr(d, "PixelSpacing", [0, 0]), Reason.NO_GEOMETRY),
+    ],
+)
+def test_what_cannot_be_read_says_why(tmp_path: Path, edit, reason: Reason) -> None:
+    write_series(tmp_path, count=5, edit=edit)
+    with pytest.raises(StudyProblem) as caught:
+        read(tmp_path)
+    assert caught.value.reason is reason
+
+
+def test_nifti_round_trip_keeps_hu_and_affine(tmp_path: Path) -> None:
+    write_series(tmp_path / "series", count=6)
+    volume = read(tmp_path / "series")
+    write_nifti(volume, tmp_path / "out.nii.gz")
+    with open_study(study_at(tmp_path / "out.nii.gz")) as objects:
+        again = read_nifti(objects)
+    np.testing.assert_array_equal(volume.hu_DHW, again.hu_DHW)
+    np.testing.assert_allclose(volume.affine, again.affine, atol=1e-4)
+    with pytest.raises(BadInput):
+        write_nifti(volume, tmp_path / "out.dcm")
+    with pytest.raises(BadInput):
+        write_nifti(volume, tmp_path / "absent" / "out.nii")
+
+
+def test_nifti_axes_are_turned_to_the_patients(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    z, y, x = np.meshgrid(np.arange(5) * 4.0, np.arange(6) * 2.0, np.arange(7) * 3.0, indexing="ij")
+    hu_zyx = np.rint(formula(np.stack([x, y, z], -1))).astype(np.int16)
+    hu_zyx[0, 0, 0] = -1000
+    # Stored superior to inferior, left to right, along (z, x, y): everything that can be turned is turned.
+    stored = np.transpose(hu_zyx, (0, 2, 1))[::-1, ::-1]
+    affine = np.array([[0, 3.0, 0, -18], [0, 0, -2.0, 0], [-4.0, 0, 0, 16], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(stored, affine), tmp_path / "a.nii.gz")
+    with open_study(study_at(tmp_path / "a.nii.gz")) as objects:
+        volume = read_nifti(objects)
+    np.testing.assert_array_equal(volume.hu_DHW, hu_zyx)
+    np.testing.assert_allclose(volume.affine, [[0, 0, 3, 0], [0, 2, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
+
+
+def test_nifti_label_map_or_garbage_is_no_ct(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "labels.nii")
+    (tmp_path / "garbage.nii.gz").write_bytes(b"\x1f\x8b garbage")
+    for name, reason in (("labels.nii", Reason.NOT_CT), ("garbage.nii.gz", Reason.BROKEN_ARCHIVE)):
+        with open_study(study_at(tmp_path / name)) as objects, pytest.raises(StudyProblem) as caught:
+            read_nifti(objects)
+        assert caught.value.reason is reason
+
+
+# ---- real objects --------------------------------------------------------------------------------------------
+
+LOSSLESS = (
+    "dcm_BigEndian",
+    "dcm_Deflated",
+    "2000LosslessOnly",
+    "JPEGLSLossless",
+    "Process14SV1",
+    "Process14Transfer",
+    "LittleEndianExplicit",
+    "LittleEndianImplicit",
+    "RLE",
+)
+
+
+def test_every_lossless_form_of_one_slice_gives_the_same_volume(tmp_path: Path, realct: Path) -> None:
+    folder = realct / "conformance" / "transfer-syntaxes"
+    reference = one_slice_volume(tmp_path / "reference", folder / "CTImage.dcm")
+    assert reference.hu_DHW.min() == AIR_HU
+    assert reference.hu_DHW.max() == 2402 - 1024
+    for part in LOSSLESS:
+        (path,) = (path for path in folder.iterdir() if part in path.name)
+        volume = one_slice_volume(tmp_path / part, path)
+        np.testing.assert_array_equal(volume.hu_DHW, reference.hu_DHW, err_msg=part)
+
+
+def test_an_object_that_no_decoder_reads_is_undecodable(tmp_path: Path, realct: Path) -> None:
+    folder = realct / "conformance" / "transfer-syntaxes"
+    (path,) = (path for path in folder.iterdir() if "Process6_8" in path.name)
+    with pytest.raises(StudyFailed) as caught:
+        one_slice_volume(tmp_path, path)
+    assert caught.value.reason is Reason.UNDECODABLE
+
+
+def one_slice_volume(folder: Path, path: Path) -> Volume:
+    """The slice and a second one 5 mm above it: the object itself with another position, its pixels untouched."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "1").write_bytes(path.read_bytes())
+    dataset = pydicom.dcmread(path)
+    dataset.ImagePositionPatient[2] += 5
+    dataset.save_as(folder / "2")
+    volume = read(folder)
+    np.testing.assert_array_equal(volume.hu_DHW[0], volume.hu_DHW[1])
+    return volume
+
+
+def test_real_gantry_tilts(realct: Path) -> None:
+    place = realct / "conformance" / "gantry-tilt" / "In" / "Philips" / "S21610" / "S2010"
+    volume = read(place)
+    assert volume.flags == ("deskewed",)
+    assert volume.hu_DHW.shape[0] == 12
+    np.testing.assert_allclose(volume.spacing_mm[0], 2.5 * np.cos(np.deg2rad(18.5)), atol=1e-3)
+
+
+def test_real_oblique_volume_with_a_fractional_slope(realct: Path) -> None:
+    volume = read(realct / "conformance" / "oblique")
+    assert volume.hu_DHW.dtype == np.float32
+    np.testing.assert_allclose(volume.spacing_mm, (4.5, 3.5, 2.5), atol=1e-4)
+    np.testing.assert_allclose(volume.affine[:3, 3], (123, -432, 30), atol=0.01)
+
+
+def test_real_mixed_spacing_is_a_gap(realct: Path) -> None:
+    with pytest.raises(StudyExcluded) as caught:
+        read(realct / "conformance" / "gantry-tilt" / "In" / "GE")
+    assert caught.value.reason is Reason.GAPS
