@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.loss import sample_weights
 from spinemet.model.tasks import MISSING
@@ -56,7 +57,7 @@ def training_data(crops: Crops, recipe: TrainRecipe) -> TrainingData:
     Raises BadInput where the crops were cut in another way than the recipe's model wants, hold no label that it
     learns from, or no patient for training or validation.
     """
-    _check(crops, recipe)
+    check_slices(crops.slices, recipe)
     targets_TN = np.array([task.targets(crops.table) for task in recipe.model.tasks], np.int64)
     patients = crops.table["patient"].to_numpy(str)
     parts = split_patients(
@@ -89,13 +90,14 @@ def _selecting(recipe: TrainRecipe) -> int:
     return names.index(recipe.selects)
 
 
-def _check(crops: Crops, recipe: TrainRecipe) -> None:
+def check_slices(found: SliceConfig, recipe: TrainRecipe) -> None:
+    """Raise BadInput where slices were cut in another way than the recipe's model wants."""
     wanted = recipe.model.slices
-    if crops.slices != wanted:
+    if found != wanted:
         raise BadInput(
             f"expected crops of {wanted.size_px} px of {wanted.pixel_mm} mm every {wanted.step_mm} mm for the recipe "
-            f"{recipe.name}, found {crops.slices.size_px} px of {crops.slices.pixel_mm} mm every "
-            f"{crops.slices.step_mm} mm; prepare them for this recipe."
+            f"{recipe.name}, found {found.size_px} px of {found.pixel_mm} mm every {found.step_mm} mm; "
+            f"prepare them for this recipe."
         )
 
 

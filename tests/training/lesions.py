@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from spinemet.config import SliceConfig, config_digest
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.recipes import TrainRecipe
-from spinemet.training.crops import Crops, CropsInfo
+from spinemet.training.crops import SCHEMA, Crops, CropsInfo, write_manifest, write_shard
 from spinemet.types import BONE_QUALITY
 
 SIZE = 32
@@ -78,3 +79,19 @@ def small_recipe(**changes: object) -> TrainRecipe:
         warmup_epochs=0.5,
     )
     return recipe.model_validate({**recipe.model_dump(), **changes})
+
+
+def write_crops(uri: str, crops: Crops) -> CropsInfo:
+    """Store `crops` at `uri` as jobs/prepare.py would."""
+    shards = []
+    for _, rows in crops.table.groupby("study"):
+        columns: dict[str, object] = {
+            name: rows[name].astype(object).where(rows[name].notna(), None).tolist()
+            for name in SCHEMA.names
+            if name != "hu"
+        }
+        columns["hu"] = [crops.hu_NHW[n].astype("<i2").tobytes() for n in rows.index]
+        shards.append(write_shard(uri, pa.table(columns, schema=SCHEMA)))
+    info = crops.info.model_copy(update={"shards": tuple(shards)})
+    write_manifest(uri, info)
+    return info

@@ -1,0 +1,328 @@
+"""Training on a Ray cluster: data-parallel workers around `training.loop`, checkpoints to local or S3 storage.
+
+A run is a folder RUNS/NAME: `run.json` (what was asked for), Ray Train's checkpoints, `tensorboard/`, and in the end
+`model/`. Asking for the same run again goes on where it stopped, or finds it finished.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spinemet.errors import BadInput
+from spinemet.model.backbone import Trunk, load_pretrained
+from spinemet.model.checkpoint import ModelCard, load_card, save_model
+from spinemet.on_ray.cluster import connect
+from spinemet.progress import Advance, ignore
+from spinemet.recipes import TrainRecipe
+from spinemet.storage.files import arrow_filesystem, exists, join, normalize, read_bytes, write_bytes
+from spinemet.training.crops import read_crops, read_info
+from spinemet.training.dataset import check_slices, training_data
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+Device = Literal["auto", "cpu", "gpu"]
+
+MAX_FAILURES = 3
+"""Times that a run recovers by itself from lost workers."""
+START_ATTEMPTS = 10
+"""Of a minute each, to get the resources; an autoscaler needs some. Without a limit Ray Train would wait for ever."""
+MAX_CPU_WORKERS = 4
+"""More processes on one machine's CPU do not train this faster: each has fewer threads."""
+STATE_FILE = "state.pt"
+
+
+class RunRequest(BaseModel):
+    """What a run was asked for; a run of the same name must ask for the same."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    recipe: dict[str, Any]
+    seed: int
+    crops_digest: str
+
+
+@dataclass(frozen=True)
+class TrainRun:
+    """A finished run: where its model is, its card, and whether it was finished before."""
+
+    model_uri: str
+    card: ModelCard
+    found_finished: bool
+
+
+def run_train(
+    crops: str,
+    out: str,
+    name: str,
+    recipe: TrainRecipe,
+    *,
+    seed: int = 0,
+    workers: int | None = None,
+    device: Device = "auto",
+    progress: Advance = ignore,
+) -> TrainRun:
+    """Train `recipe` on the crops at `crops`; the model is at `out`/`name`/model in the end.
+
+    workers: processes; by default one per GPU of the cluster, or up to MAX_CPU_WORKERS where there is none. `gpu`
+    also waits for GPUs that the cluster does not show yet. Raises BadInput where crops, run or resources do not fit.
+    """
+    where = _claim(crops, out, name, recipe, seed)
+    model_uri = join(where, "model")
+    if exists(join(model_uri, "model.json")):
+        return TrainRun(model_uri, load_card(model_uri), found_finished=True)
+    connect()
+    use_gpu, count = _resources(workers, device)
+    with _mailbox(progress, recipe.epochs) as mailbox:
+        job = {
+            "crops": normalize(crops),
+            "where": where,
+            "recipe": recipe.model_dump(mode="json"),
+            "seed": seed,
+            "mailbox": mailbox.actor,
+        }
+        _fit(job, normalize(out), name, use_gpu, count)
+    if mailbox.refusal:
+        raise BadInput(mailbox.refusal)
+    return TrainRun(model_uri, load_card(model_uri), found_finished=False)
+
+
+def _claim(crops: str, out: str, name: str, recipe: TrainRecipe, seed: int) -> str:
+    """The folder of the run, with its request written or found there to be the same."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise BadInput(f"expected a run name of letters, digits, dots, dashes and underscores, found {name!r}.")
+    info = read_info(crops)
+    check_slices(info.slice_config, recipe)
+    if recipe.pretrained:
+        load_pretrained(Trunk(recipe.model.backbone), recipe.pretrained)
+    where = join(out, name)
+    asked = RunRequest(recipe=recipe.model_dump(mode="json"), seed=seed, crops_digest=info.digest)
+    place = join(where, "run.json")
+    if not exists(place):
+        write_bytes(place, (asked.model_dump_json(indent=2) + "\n").encode())
+        return where
+    try:
+        found = RunRequest.model_validate_json(read_bytes(place))
+    except ValidationError as error:
+        raise BadInput(f"expected a run of SpineMet at {where}, found another run.json.") from error
+    different = [field for field in RunRequest.model_fields if getattr(asked, field) != getattr(found, field)]
+    if different:
+        raise BadInput(
+            f"expected the run {name} to ask for what it began with, found another {' and '.join(different)}; "
+            f"give the run another name."
+        )
+    return where
+
+
+def _resources(workers: int | None, device: Device) -> tuple[bool, int]:
+    """Whether to use GPUs, and how many workers."""
+    import ray
+
+    resources = ray.cluster_resources()
+    gpus = int(resources.get("GPU", 0))
+    use_gpu = device == "gpu" or (device == "auto" and gpus > 0)
+    if workers is None:
+        workers = max(gpus, 1) if use_gpu else min(MAX_CPU_WORKERS, os.cpu_count() or 1)
+    if workers < 1:
+        raise BadInput(f"expected at least 1 worker, found {workers}.")
+    # A cluster that was joined may grow; a local one never does.
+    kind, there = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))
+    if workers > there and not os.environ.get("RAY_ADDRESS"):
+        raise BadInput(f"expected at most {there} workers, one per {kind} of this machine, found {workers}.")
+    return use_gpu, workers
+
+
+def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: int) -> None:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    filesystem, path = arrow_filesystem(storage)
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config=job,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
+        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=ray.train.RunConfig(
+            name=name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+        ),
+    )
+    trainer.fit()
+
+
+# ---- in the workers -------------------------------------------------------------------------------------------
+
+
+def _work(job: dict[str, Any]) -> None:
+    """What each worker does. Data that cannot be used is told to the driver: raised, it would be tried again."""
+    import ray
+    import torch
+
+    from spinemet.training.loop import train
+
+    recipe = TrainRecipe.model_validate(job["recipe"])
+    try:
+        data = training_data(read_crops(job["crops"]), recipe)
+    except BadInput as error:
+        ray.get(job["mailbox"].refuse.remote(str(error)))
+        return
+    workers = _RayWorkers(job)
+    if workers.device.type == "cpu":
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers.local_world))
+    trained = train(data, recipe, job["seed"], workers)
+    if workers.rank == 0:
+        save_model(join(job["where"], "model"), trained.model, trained.card)
+
+
+class _RayWorkers:
+    """`training.loop.Workers` on torch.distributed and Ray Train."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        import ray.train
+        import ray.train.torch
+
+        context = ray.train.get_context()
+        self.rank: int = context.get_world_rank()
+        self.world: int = context.get_world_size()
+        self.local_world: int = context.get_local_world_size()
+        self.device: torch.device = ray.train.torch.get_device()
+        self._mailbox = job["mailbox"]
+        self._curves_uri = join(job["where"], "tensorboard")
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        from torch.nn.parallel import DistributedDataParallel
+
+        if self.world == 1:
+            return model
+        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        import torch.distributed
+
+        total = tensor.clone()
+        if self.world > 1:
+            torch.distributed.all_reduce(total)
+        return total
+
+    def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
+        import ray.train
+        import torch
+
+        if self.rank != 0:
+            ray.train.report(dict(metrics))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            torch.save(state, Path(folder) / STATE_FILE)
+            ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
+        write_curves(self._curves_uri, metrics)
+        self._mailbox.tell.remote(dict(metrics))
+
+    def resume(self) -> dict[str, Any] | None:
+        import ray.train
+        import torch
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as folder:
+            state: dict[str, Any] = torch.load(Path(folder) / STATE_FILE, map_location="cpu", weights_only=True)
+        return state
+
+
+def write_curves(uri: str, metrics: Mapping[str, float]) -> None:
+    """Add one epoch's `metrics` to the TensorBoard curves at `uri`, as one event file of its own.
+
+    A file per epoch needs no appending, which object stores do not have, and a resumed run overwrites its epochs.
+    """
+    from torch.utils.tensorboard import SummaryWriter
+
+    epoch = int(metrics["epoch"])
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            for name, value in metrics.items():
+                if name != "epoch":
+                    writer.add_scalar(name.replace("validation_", "validation/", 1), value, epoch)
+        for file in Path(folder).iterdir():
+            write_bytes(join(uri, f"events.out.tfevents.{epoch:06d}"), file.read_bytes())
+
+
+# ---- from the workers to the driver ---------------------------------------------------------------------------
+
+
+class _Letters:
+    """The actor in the middle: workers tell, the driver takes."""
+
+    def __init__(self) -> None:
+        self._metrics: list[dict[str, float]] = []
+        self._refusal = ""
+
+    def tell(self, metrics: dict[str, float]) -> None:
+        self._metrics.append(metrics)
+
+    def refuse(self, reason: str) -> None:
+        self._refusal = reason
+
+    def take(self) -> tuple[list[dict[str, float]], str]:
+        taken, self._metrics = self._metrics, []
+        return taken, self._refusal
+
+
+class _Mailbox:
+    """The driver's side: shows what the workers tell, and keeps a refusal."""
+
+    def __init__(self, progress: Advance, epochs: int) -> None:
+        import ray
+
+        self.actor: Any = ray.remote(num_cpus=0)(_Letters).remote()
+        self.refusal = ""
+        self._progress, self._epochs = progress, epochs
+        self._reading = threading.Lock()
+
+    def read(self) -> None:
+        import ray
+
+        with self._reading:
+            letters, self.refusal = ray.get(self.actor.take.remote())
+            for metrics in letters:
+                self._progress(int(metrics["epoch"]) + 1, self._epochs, _note(metrics))
+
+    def keep_reading(self, stop: threading.Event) -> None:
+        while not stop.wait(0.5):
+            self.read()
+
+
+@contextmanager
+def _mailbox(progress: Advance, epochs: int) -> Iterator[_Mailbox]:
+    """A mailbox that a thread reads while the driver waits for the run."""
+    import ray
+
+    mailbox, stop = _Mailbox(progress, epochs), threading.Event()
+    progress(0, epochs, "starting")
+    reader = threading.Thread(target=mailbox.keep_reading, args=(stop,), daemon=True)
+    reader.start()
+    try:
+        yield mailbox
+        mailbox.read()
+    finally:
+        stop.set()
+        reader.join(timeout=10)
+        ray.kill(mailbox.actor)
+
+
+def _note(metrics: Mapping[str, float]) -> str:
+    scores = [value for name, value in metrics.items() if name.endswith("_bone_quality")]
+    return f"loss {metrics['loss']:.2f}" + "".join(f", macro sensitivity {score:.2f}" for score in scores)

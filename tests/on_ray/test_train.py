@@ -1,0 +1,113 @@
+"""Training with Ray Train: a run from crops to a model, again, killed, refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.train import main
+from spinemet.errors import BadInput
+from spinemet.model.checkpoint import load_model
+from spinemet.on_ray.train import run_train
+from tests.training.lesions import made_up_crops, small_recipe, write_crops
+
+RECIPE = small_recipe(epochs=4, pacing={"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9})
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> str:
+    uri = str(tmp_path_factory.mktemp("crops"))
+    write_crops(uri, made_up_crops())
+    return uri
+
+
+@pytest.fixture(scope="module")
+def _cluster(s3_server: str) -> Iterator[None]:
+    """A local cluster that starts after the S3 settings stand in the environment, which its workers inherit."""
+    import ray
+
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+    yield
+    ray.shutdown()
+
+
+def own_train_workers() -> list[int]:
+    """Process ids of the training workers below this process: other clusters on this machine are not ours to kill."""
+    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [line.split(maxsplit=2) for line in listing.splitlines()]
+    own = {os.getpid()}
+    while more := {int(row[0]) for row in rows if int(row[1]) in own} - own:
+        own |= more
+    return [int(row[0]) for row in rows if int(row[0]) in own and "TrainWorker" in row[-1]]
+
+
+@pytest.mark.job
+@pytest.mark.usefixtures("_cluster")
+def test_a_run_that_loses_a_worker_ends_with_the_weights_of_one_that_does_not(
+    crops: str, s3_bucket: str, tmp_path: Path
+) -> None:
+    runs, seen = str(tmp_path), []
+    whole = run_train(crops, runs, "whole", RECIPE, workers=2, progress=lambda *told: seen.append(told))
+    assert [told[0] for told in seen] == [0, 1, 2, 3, 4]
+    assert "macro sensitivity" in seen[-1][2]
+    assert len(whole.card.split["test"]) == 3
+    assert len(list((tmp_path / "whole" / "tensorboard").iterdir())) == 4
+
+    # The second run has its crops and checkpoints on S3, so that the same weights also say that nothing is lost there.
+    write_crops(f"{s3_bucket}/crops", made_up_crops())
+    killed: list[int] = []
+
+    def kill_one(done: int, total: int, note: str = "") -> None:
+        if done == 2 and not killed:
+            killed.append(own_train_workers()[0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    resumed = run_train(f"{s3_bucket}/crops", f"{s3_bucket}/runs", "a", RECIPE, workers=2, progress=kill_one)
+    assert killed
+    assert resumed.model_uri == f"{s3_bucket}/runs/a/model"
+    one, other = (load_model(run.model_uri)[0].state_dict() for run in (whole, resumed))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    again = run_train(crops, runs, "whole", RECIPE)
+    assert again.found_finished
+    assert again.card == whole.card
+
+
+@pytest.mark.job
+@pytest.mark.usefixtures("_cluster")
+def test_data_that_cannot_be_split_is_refused_once(tmp_path: Path) -> None:
+    write_crops(str(tmp_path / "crops"), made_up_crops(patients=2))
+    with pytest.raises(BadInput, match="expected patients with a bone_quality label for validation"):
+        run_train(str(tmp_path / "crops"), str(tmp_path), "few", small_recipe(test_share=0), workers=1)
+    with pytest.raises(BadInput, match="expected at most 4 workers, one per CPU of this machine, found 9"):
+        run_train(str(tmp_path / "crops"), str(tmp_path), "few", small_recipe(test_share=0), workers=9)
+
+
+def test_a_request_that_does_not_fit_is_refused_before_anything_starts(crops: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="expected a run name"):
+        run_train(crops, str(tmp_path), "../x", RECIPE)
+    with pytest.raises(BadInput, match="expected crops"):
+        run_train(str(tmp_path / "absent"), str(tmp_path), "x", RECIPE)
+    with pytest.raises(BadInput, match="expected pretrained weights"):
+        run_train(crops, str(tmp_path), "x", small_recipe(pretrained=str(tmp_path / "absent.pth")))
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "unheard"], "expected a recipe (demo, final), found unheard"),
+        (["--recipe", "demo"], "prepare them for this recipe"),
+    ],
+)
+def test_the_job_says_what_is_wrong_and_exits_with_2(
+    crops: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(["--crops", crops, "--out", str(tmp_path), "--name", "a", *arguments]) == 2
+    assert message in capsys.readouterr().err

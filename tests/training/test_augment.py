@@ -1,0 +1,69 @@
+"""Augmentation: drawn once, applied as drawn."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from spinemet.recipes import AugmentConfig
+from spinemet.training.augment import apply, draw
+
+STILL = AugmentConfig(rotation_deg=0, scale=0, shift=0, flip=False, offset_hu=0, gain=0, noise_hu=0)
+
+
+def image(count: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(-500, 1500, (count, 32, 32), dtype=torch.int16, generator=generator)
+
+
+def only(**limits: float | bool) -> AugmentConfig:
+    return STILL.model_copy(update=limits)
+
+
+def test_without_limits_nothing_changes() -> None:
+    assert torch.allclose(apply(image(), draw(2, STILL, 0)), image().float(), atol=0.1)
+
+
+def test_the_seed_decides_everything() -> None:
+    hu = image(4)
+    first, again = (apply(hu, draw(4, AugmentConfig(), 7)) for _ in range(2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, apply(hu, draw(4, AugmentConfig(), 8)))
+
+
+def test_slices_are_changed_each_in_their_own_way() -> None:
+    hu = image(1).expand(3, -1, -1)
+    changed = apply(hu, draw(3, AugmentConfig(), 0))
+    assert not torch.allclose(changed[0], changed[1])
+
+
+def test_a_flip_swaps_left_and_right_of_about_half() -> None:
+    hu = image(64)
+    flipped = apply(hu, draw(64, only(flip=True), 0))
+    mirrored = [torch.allclose(new, old.float().flip(1), atol=0.1) for new, old in zip(flipped, hu, strict=True)]
+    same = [torch.allclose(new, old.float(), atol=0.1) for new, old in zip(flipped, hu, strict=True)]
+    assert all(one != other for one, other in zip(mirrored, same, strict=True))
+    assert 20 <= sum(mirrored) <= 44
+
+
+def test_geometry_stays_within_its_limits() -> None:
+    dot = torch.zeros(200, 65, 65)
+    dot[:, 32, 48] = 1000  # 16 px right of the centre
+    moved = apply(dot, draw(200, only(rotation_deg=10.0, scale=0.1), 0))
+    rows, columns = torch.meshgrid(torch.arange(65.0) - 32, torch.arange(65.0) - 32, indexing="ij")
+    mass = moved.sum(dim=(1, 2))
+    row, column = (moved * rows).sum(dim=(1, 2)) / mass, (moved * columns).sum(dim=(1, 2)) / mass
+    radius, angle = torch.hypot(row, column), torch.rad2deg(torch.atan2(row, column)).abs()
+    assert 14.2 < float(radius.min()) < 15
+    assert 17 < float(radius.max()) < 18.2
+    assert 8 < float(angle.max()) < 10.5
+
+
+def test_hu_changes_stay_within_their_limits() -> None:
+    flat = torch.full((500, 8, 8), 400.0)
+    means = apply(flat, draw(500, only(offset_hu=20.0, gain=0.05), 0)).mean(dim=(1, 2))
+    assert 360 <= float(means.min()) < 370
+    assert 430 < float(means.max()) <= 440
+    noisy = apply(flat, draw(500, only(noise_hu=30.0), 0))
+    assert 25 < float(noisy.std(dim=(1, 2)).max()) < 45
+    assert float(noisy.mean()) == pytest.approx(400, abs=1)

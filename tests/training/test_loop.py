@@ -1,0 +1,187 @@
+"""The loop on one process, and on two that are threads: it learns, it repeats itself, it resumes."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spinemet.errors import BadInput
+from spinemet.model.loss import task_losses, weighted_loss
+from spinemet.model.predictor import Predictor
+from spinemet.model.tasks import MISSING, TASKS
+from spinemet.training.dataset import training_data
+from spinemet.training.loop import OneProcess, learning_rate_factor, train
+from spinemet.training.validation import macro_sensitivity
+from spinemet.types import BONE_QUALITY, SliceStack
+from tests.training.lesions import made_up_crops, small_recipe
+
+PACED = {"pacing": {"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9}, "epochs": 4}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_it_learns_what_it_was_shown_and_calls_unseen_patients_right() -> None:
+    crops = made_up_crops(patients=24)
+    recipe = small_recipe(epochs=12)
+    workers = OneProcess()
+    trained = train(training_data(crops, recipe), recipe, 0, workers)
+    assert workers.history[-1]["loss"] < 0.5 * workers.history[0]["loss"]
+    predictor = Predictor((trained.model, trained.card.model_copy(update={"weights_sha256": "0"})))
+    unseen = crops.table[crops.table["patient"].isin(trained.card.split["test"])]
+    stacks, truth = [], []
+    for _, rows in unseen.groupby("vertebra"):
+        offsets = rows["offset_mm"].to_numpy(np.float32)
+        stacks.append(SliceStack("T1", crops.hu_NHW[rows.index], offsets, recipe.model.slices.pixel_mm))
+        truth.append(BONE_QUALITY.index(rows["bone_quality"].iloc[0]))
+    called = [BONE_QUALITY.index(call.label("bone_quality")) for call in predictor.predict(stacks)]
+    assert macro_sensitivity(np.array(truth), np.array(called)) > 0.8
+
+
+def test_the_same_seed_gives_the_same_loss_to_the_last_bit() -> None:
+    data, recipe = training_data(made_up_crops(), small_recipe(**PACED)), small_recipe(**PACED)
+    first, second, other = OneProcess(), OneProcess(), OneProcess()
+    one, again = train(data, recipe, 3, first), train(data, recipe, 3, second)
+    train(data, recipe, 4, other)
+    assert [epoch["loss"] for epoch in first.history] == [epoch["loss"] for epoch in second.history]
+    assert same_weights(one.model, again.model)
+    assert first.history[0]["loss"] != other.history[0]["loss"]
+
+
+class Killed(Exception):
+    pass
+
+
+class DiesAfter(OneProcess):
+    """One process that ends after its second report, as if it were killed."""
+
+    def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
+        super().report(metrics, state)
+        if len(self.history) == 2:
+            raise Killed
+
+
+def test_a_killed_run_resumes_and_ends_with_the_same_weights() -> None:
+    recipe = small_recipe(**PACED)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dropout": 0.3})})
+    data = training_data(made_up_crops(), recipe)
+    whole = train(data, recipe, 0, OneProcess())
+    killed = DiesAfter()
+    with pytest.raises(Killed):
+        train(data, recipe, 0, killed)
+    resumed = OneProcess(killed.state)
+    assert same_weights(train(data, recipe, 0, resumed).model, whole.model)
+    assert [epoch["epoch"] for epoch in resumed.history] == [2, 3]
+
+
+def test_pacing_admits_a_growing_share() -> None:
+    recipe = small_recipe(**PACED)
+    workers = OneProcess()
+    train(training_data(made_up_crops(), recipe), recipe, 0, workers)
+    slices = [epoch["slices"] for epoch in workers.history]
+    assert slices[0] == 126
+    assert 60 <= slices[1] < slices[2] < slices[3] <= 126
+    state = workers.resume()
+    assert state is not None
+    assert torch.isfinite(state["losses"]).all()
+
+
+class Together:
+    """A process of several that are threads: sums through a barrier, gradients summed by hooks as DDP would."""
+
+    def __init__(self, rank: int, world: int, shared: dict[str, Any]) -> None:
+        self.rank, self.world, self.device, self._shared = rank, world, torch.device("cpu"), shared
+        self.history: list[dict[str, float]] = []
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        self._shared[self.rank] = tensor
+        self._shared["barrier"].wait()
+        total = torch.stack([self._shared[rank] for rank in range(self.world)]).sum(dim=0)
+        self._shared["barrier"].wait()
+        return total
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        with torch.no_grad():
+            for tensor in model.state_dict().values():  # rank 0's weights count; threads share a random generator
+                tensor.copy_(self.sum(tensor if self.rank == 0 else torch.zeros_like(tensor)))
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: self.sum(gradient) / self.world)
+        return model
+
+    def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
+        self.history.append(dict(metrics))
+
+    def resume(self) -> None:
+        return None
+
+
+def test_two_workers_agree_and_do_as_well_as_one() -> None:
+    recipe = small_recipe(**PACED)
+    data = training_data(made_up_crops(), recipe)
+    shared: dict[str, Any] = {"barrier": threading.Barrier(2)}
+    workers = [Together(rank, 2, shared) for rank in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda its: train(data, recipe, 0, its), workers)
+    assert same_weights(one.model, other.model)
+    assert workers[0].history[-1]["loss"] == workers[1].history[-1]["loss"]
+    alone = OneProcess()
+    train(data, recipe, 0, alone)
+    assert [epoch["slices"] for epoch in alone.history] == [epoch["slices"] for epoch in workers[0].history]
+    assert workers[0].history[-1]["loss"] == pytest.approx(alone.history[-1]["loss"], rel=0.3)
+
+
+def test_the_parts_of_two_workers_give_the_loss_of_the_whole_batch() -> None:
+    rng = np.random.default_rng(0)
+    targets = torch.from_numpy(np.stack([rng.integers(-1, len(task.classes), 10) for task in TASKS]))
+    logits = {task.name: torch.randn(10, len(task.classes)) for task in TASKS}
+    weights = (targets >= 0) * torch.rand(len(TASKS), 10)
+    losses = task_losses(logits, targets, TASKS, 0.1)
+    whole = weighted_loss(losses, weights, weights.sum(dim=1), TASKS)
+    parts = [weighted_loss(losses[:, n::2], weights[:, n::2], weights.sum(dim=1), TASKS) for n in range(2)]
+    assert float(sum(parts)) == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_a_missing_label_gives_no_loss_and_no_gradient() -> None:
+    logits = {task.name: torch.randn(2, len(task.classes), requires_grad=True) for task in TASKS}
+    targets = torch.tensor([[0, MISSING]] * len(TASKS))
+    losses = task_losses(logits, targets, TASKS, 0.1)
+    assert (losses[:, 1] == 0).all()
+    assert (losses[:, 0] > 0).all()
+    losses.sum().backward()
+    gradient = logits["blastic"].grad
+    assert gradient is not None
+    assert (gradient[1] == 0).all()
+    assert (gradient[0] != 0).any()
+
+
+def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
+    recipe = small_recipe(epochs=10, warmup_epochs=2)
+    factors = [learning_rate_factor(epoch, recipe) for epoch in np.linspace(0, 10, 41)]
+    assert factors[0] == 0
+    assert max(factors) == factors[8] == 1
+    assert factors[8:] == sorted(factors[8:], reverse=True)
+    assert factors[-1] == pytest.approx(0)
+
+
+def test_missing_imagenet_weights_stop_before_the_first_epoch() -> None:
+    recipe = small_recipe(pretrained="/nowhere/densenet.pth")
+    workers = OneProcess()
+    with pytest.raises(BadInput, match=r"expected pretrained weights at /nowhere/densenet\.pth"):
+        train(training_data(made_up_crops(), recipe), recipe, 0, workers)
+    assert workers.history == []
