@@ -57,7 +57,7 @@ def phantom(
 ) -> None:
     """Make a phantom CT archive with known truth: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
     from spinemet.phantom.archive import write_archive
-    from spinemet.report.terminal import progress_bar
+    from spinemet.progress import progress_bar
 
     with progress_bar("Making phantom patients") as advance:
         summary = write_archive(out, patients, seed, workers=workers, progress=advance)

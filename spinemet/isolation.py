@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import resource
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 
 from pebble import ProcessExpired, ProcessPool
@@ -29,16 +30,29 @@ class IsolatedReader:
 
     def __init__(self, time_limit_s: float = TIME_LIMIT_S, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
         self._time_limit_s = time_limit_s
+        self._memory_limit_bytes = memory_limit_bytes
+        self._pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPool:
         # spawn: a fork of a process with Ray's and obstore's threads can deadlock in the child.
-        self._pool = ProcessPool(
+        return ProcessPool(
             max_workers=1,
             initializer=_limit_memory,
-            initargs=(memory_limit_bytes,),
+            initargs=(self._memory_limit_bytes,),
             context=multiprocessing.get_context("spawn"),
         )
 
     def read(self, ref: StudyRef, config: StudyConfig, *, views: bool = False) -> StudyReading:
         """As `read_study`, with `failed: crashed`, `failed: time_limit` and `failed: memory_limit` besides."""
+        try:
+            return self._read(ref, config, views)
+        except BrokenProcessPool:
+            # The child died before it took the study (at its start, or killed while idle): not the study's doing.
+            self.close()
+            self._pool = self._new_pool()
+            return self._read(ref, config, views)
+
+    def _read(self, ref: StudyRef, config: StudyConfig, views: bool) -> StudyReading:
         future = self._pool.schedule(
             read_study, args=(ref, config), kwargs={"views": views}, timeout=self._time_limit_s
         )

@@ -21,7 +21,8 @@ from spinemet.errors import Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.storage.archive import StudyObjects, open_study
+from spinemet.storage.archive import open_study
+from spinemet.storage.objects import StudyObjects
 from spinemet.types import LabelMap, Layout, SeriesChoice, SeriesHeader, State, StudyReading, StudyRef, Volume
 
 
@@ -46,7 +47,7 @@ class _Found:
     """What is known of a study so far; kept apart from the control flow so that a failure loses none of it."""
 
     choice: SeriesChoice | None = None
-    series_seen: tuple[tuple[SeriesHeader, Reason], ...] = ()
+    series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
     volume: Volume | None = None
     labels: LabelMap | None = None
     flags: tuple[str, ...] = ()

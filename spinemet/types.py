@@ -287,8 +287,8 @@ class StudyReading:
     reason: Reason | None = None
     detail: str = ""
     choice: SeriesChoice | None = None
-    series_seen: tuple[tuple[SeriesHeader, Reason], ...] = ()
-    """Every series and why it was rejected, also where none was chosen."""
+    series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
+    """Every series and why it was rejected (None for the chosen one), also where none was chosen."""
     spacing_mm: Vec3 | None = None
     slice_count: int = 0
     volume: Volume | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import obstore
 import pyarrow.fs as pafs
@@ -15,6 +16,9 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 
 from spinemet.errors import BadInput
+
+if TYPE_CHECKING:
+    from obstore.store import S3Config
 
 
 def is_s3(uri: str) -> bool:
@@ -57,14 +61,11 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     endpoint = _endpoint()
     plain_http = endpoint is not None and endpoint.startswith("http://")
+    settings: S3Config = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
+    if endpoint:
+        settings["endpoint"] = endpoint
     try:
-        return S3Store(
-            bucket,
-            prefix=prefix or None,
-            region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-            client_options={"allow_http": plain_http},
-            **({"endpoint": endpoint} if endpoint else {}),
-        )
+        return S3Store(bucket, prefix=prefix or None, config=settings, client_options={"allow_http": plain_http})
     except (BaseError, ValueError) as error:
         raise BadInput(f"expected usable S3 settings for {uri}, found: {type(error).__name__}.") from error
 
