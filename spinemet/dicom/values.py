@@ -5,6 +5,7 @@ Attributes are read one by one, since each may be malformed on its own: a broken
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator
@@ -24,10 +25,18 @@ OLDEST_YEARS = 130
 
 @contextmanager
 def quiet_dicom() -> Iterator[None]:
-    """pydicom without its warnings: they quote values, and values may be a patient's."""
+    """pydicom and highdicom without their warnings and log lines: they quote values, and values may be a patient's."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")
-        yield
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:

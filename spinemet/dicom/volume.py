@@ -138,10 +138,10 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
 
 
 def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
-    """(D, H, W) HU of all slices at their places; missing places hold AIR_HU."""
+    """(D, H, W) HU of all slices at their places; missing places hold anything."""
     first = instances[0]
     shape = (first.Rows, first.Columns)
-    hu_DHW: PixelArray = np.full((grid.count, *shape), AIR_HU, np.int16)
+    hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
     filled = [False] * grid.count
     ordered = [instances[index] for index in grid.order]
     for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered), strict=True):
@@ -187,7 +187,7 @@ def _slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     slope, intercept = _rescale(dataset, frame)
     try:
         # raw: no colour transformation. MONOCHROME1 only turns the display; stored values rescale alike.
-        stored = pixel_array(dataset, index=frame, raw=True)
+        stored = pixel_array(dataset, index=frame, raw=True, view_only=True)
     except Exception as error:  # decoders raise whatever the bytes provoke
         reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
         raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 
 from spinemet.dicom import headers
 from spinemet.dicom.headers import SeriesScan, read_series
-from spinemet.dicom.values import age_years
+from spinemet.dicom.values import age_years, quiet_dicom
+from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.storage.archive import open_study, study_at
 from spinemet.types import Layout, StudyRef
@@ -132,6 +133,28 @@ def test_age(age: str, born: str, seen: str, years: float | None) -> None:
     dataset = Dataset()
     dataset.PatientAge, dataset.PatientBirthDate, dataset.StudyDate = age, born, seen
     assert age_years(dataset) == (None if years is None else pytest.approx(years, abs=0.01))
+
+
+def test_values_never_reach_warnings_or_logs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    def plant(dataset: Dataset, _: int) -> None:
+        with quiet_dicom():
+            dataset.StudyDate = "DOE^JANE"
+            dataset.PatientAge = "DOE^JANE"
+            dataset.add_new("KVP", "LO", "DOE^JANE")
+        # Unused bits make the decoder talk as well.
+        dataset.BitsStored, dataset.HighBit = 12, 11
+
+    write_series(tmp_path, count=4, edit=plant)
+    recwarn.clear()
+    caplog.clear()
+    with open_study(study_at(tmp_path)) as objects:
+        (series,) = read_series(objects).series
+        read_volume(objects, series)
+    assert (series.StudyDate, series.KVP) == ("", None)
+    assert not recwarn.list
+    assert not caplog.records
 
 
 @given(st.binary(max_size=400), st.booleans())
