@@ -41,17 +41,18 @@ class Results:
 
     uri: str
 
-    def ledger_keys(self, model_digest: str, config_digest: str, *, besides: Collection[Reason] = ()) -> set[str]:
+    def ledger_keys(self, model_digest: str, config_digest: str, *, only: Collection[Reason] | None = None) -> set[str]:
         """source_key of every study that the ledger has for this model and configuration.
 
-        besides: studies with one of these reasons are left out, as if the ledger did not have them.
+        only: those alone that were left out for one of these reasons.
         """
         dataset = self._table(LEDGER).to_pyarrow_dataset()
         wanted = (pads.field("model_digest") == model_digest) & (pads.field("config_digest") == config_digest)
+        if only is not None:
+            wanted &= pads.field("reason").isin([str(reason) for reason in only])
         keys: set[str] = set()
-        for batch in dataset.to_batches(columns=["source_key", "reason"], filter=wanted):
-            kept = batch.filter(pc.invert(pc.is_in(batch["reason"], pa.array([*map(str, besides)], pa.string()))))
-            keys.update(kept["source_key"].to_pylist())
+        for batch in dataset.to_batches(columns=["source_key"], filter=wanted):
+            keys.update(batch["source_key"].to_pylist())
         return keys
 
     def commit_wave(self, wave: str, rows: Mapping[str, Sequence[Row]], *, replace: bool = False) -> None:

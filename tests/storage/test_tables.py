@@ -85,10 +85,11 @@ def test_replacing_leaves_other_models_rows_alone(results: Results) -> None:
     assert seen(results, "studies") == [("k1", "run-1-1"), ("k1", "run-3-1")]
 
 
-def test_ledger_keys_can_leave_out_reasons(results: Results) -> None:
+def test_ledger_keys_can_be_asked_by_reason(results: Results) -> None:
     rows = [study_row("k1"), study_row("k2", Reason.UNREACHABLE), study_row("k3", Reason.CRASHED)]
     results.commit_wave("run-1-1", {"studies": rows})
-    assert results.ledger_keys("a" * 12, "b" * 12, besides=[Reason.UNREACHABLE]) == {"k1", "k3"}
+    assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.UNREACHABLE]) == {"k2"}
+    assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.TRUNCATED]) == set()
 
 
 def test_a_run_is_one_row_whatever_becomes_of_it(results: Results) -> None:

@@ -1,0 +1,285 @@
+"""An archive screened on a Ray cluster: studies are read by CPU tasks, classified by a pool of model actors, and
+committed in waves by the driver.
+
+    plan (driver) -> read_rows (one task per study) -> ModelActor (batches across studies) -> driver -> tables
+
+What travels is one row per study with a pickled StudyReading: its compact slice stacks, never the volume, and no
+giant tensor column, which Ray Data would copy and coalesce. The pseudonym key stays with the driver. A study that
+breaks anything becomes a ledger row; only the store or the cluster can stop a run, and then whole waves stand.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from spinemet import __version__
+from spinemet.config import DatePolicy, StudyConfig, config_digest
+from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.errors import BadInput, Reason
+from spinemet.isolation import IsolatedReader
+from spinemet.on_ray.cluster import connect, own_error
+from spinemet.progress import Advance, ignore
+from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
+from spinemet.screening.plan import Plan, check_apart, check_continues, first_checked, key_id, plan_studies
+from spinemet.screening.run import Run, account
+from spinemet.storage.archive import list_studies
+from spinemet.storage.tables import Results, Row, open_results
+from spinemet.types import SliceStack, State, StudyReading, StudyRef, VertebraCall
+
+ROUND = 2000
+"""Studies that Ray Data gets at a time; bounds what the driver holds of the listing (some 20 kB per study)."""
+WAVE = 32
+"""Studies per commit: a kill costs at most these, and 1,000 studies a night make 32 files per table."""
+BATCH = 4
+"""Studies per call of the model: its last, filled-up forward pass is then shared by about 400 slices."""
+MODEL_MEMORY_BYTES = 1 << 30
+"""Of a model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
+
+
+@dataclass(frozen=True)
+class ScreenOptions:
+    """What is to be screened, with what, and where the answers go.
+
+    config: how studies are read; its slices are replaced by those the model was trained on. key: the pseudonym key.
+    workers: model actors; None for one per GPU, or on CPUs for one per four. pictures: also store the straightened
+    spine. slices: also store every slice's probabilities. limit: at most so many studies.
+    """
+
+    archive: str
+    results: str
+    model: str
+    key: bytes = field(repr=False)
+    config: StudyConfig = field(default_factory=StudyConfig)
+    dates: DatePolicy = "shifted"
+    limit: int | None = None
+    workers: int | None = None
+    pictures: bool = True
+    slices: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One study after reading and model: the reading without pixels, and a call per vertebra."""
+
+    ref: StudyRef
+    reading: StudyReading
+    calls: tuple[VertebraCall | None, ...] = ()
+    seconds_model: float | None = None
+
+
+def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
+    """Screen the studies of the archive that the results do not have for this model and configuration.
+
+    Gives the counted run, which is also the last row of `runs`. A second run over the same archive adds no row to any
+    table but `runs`. Raises BadInput, before anything is written, where the archive, the model or the results place
+    is not one, or the results were made under another pseudonym key or date policy.
+    """
+    from spinemet.model.checkpoint import load_model, model_digest
+
+    for name, number in (("limit", options.limit), ("workers", options.workers)):
+        if number is not None and number < 1:
+            raise BadInput(f"expected a {name} of at least 1, found {number}.")
+    _, card = load_model(options.model)
+    config = options.config.model_copy(update={"slices": card.spec.slices})
+    names = Pseudonymizer(options.key, options.dates)
+    check_apart(options.archive, options.results)
+    studies = first_checked(iter(list_studies(options.archive)))
+    connect()
+    pool = _model_pool(options.workers)
+    results = open_results(options.results, create=True)
+    check_continues(results.last_run(), names, options.dates)
+    digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
+    run = Run(asked={**_asked(options, config, names), **digests})
+    results.write_run(run.row("running"))
+    results.drop_leftovers()
+    plan = plan_studies(studies, results, names, **digests, limit=options.limit)
+    try:
+        _screen(plan, results, run, options, config, pool, progress)
+    except BaseException:
+        with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
+            results.write_run(run.row("failed"))
+        raise
+    results.write_run(run.row("done"))
+    return run
+
+
+def _screen(
+    plan: Plan,
+    results: Results,
+    run: Run,
+    options: ScreenOptions,
+    config: StudyConfig,
+    pool: dict[str, Any],
+    progress: Advance,
+) -> None:
+    """Do the plan, round by round, and commit a wave whenever one is full."""
+    made_with = MadeWith(run.asked["model_digest"], run.asked["config_digest"], __version__, run.run_id)
+    wave: list[dict[str, list[Row]]] = []
+    todo = iter(plan)
+    refs = list(islice(todo, ROUND))
+    while refs:
+        following = list(islice(todo, ROUND))
+        run.listed, run.planned = plan.listed, plan.planned
+        total = 0 if following else plan.planned
+        progress(run.studies, total, run.note)
+        for answer in _answers(refs, options, config, pool):
+            rows = study_rows(
+                answer.ref,
+                answer.reading,
+                answer.calls,
+                made_with,
+                plan.names,
+                seconds_model=answer.seconds_model,
+                slices=options.slices,
+            )
+            wave.append(rows)
+            if len(wave) == WAVE:
+                _commit(wave, results, run, plan.retried)
+                wave = []
+            progress(run.studies + len(wave), total, run.note)
+        refs = following
+    run.listed, run.planned = plan.listed, plan.planned
+    _commit(wave, results, run, plan.retried)
+    progress(run.studies, run.studies, run.note)
+
+
+def _commit(wave: Sequence[dict[str, list[Row]]], results: Results, run: Run, retried: set[str]) -> None:
+    if not wave:
+        return
+    rows = {name: [row for study in wave for row in study[name]] for name in wave[0]}
+    results.commit_wave(run.next_wave(), rows, replace=any(row["source_key"] in retried for row in rows["studies"]))
+    for study in wave:
+        run.count(study)
+
+
+def _answers(
+    refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConfig, pool: dict[str, Any]
+) -> Iterator[Answer]:
+    """What became of each study, in the order in which they end."""
+    import ray
+
+    rows = (
+        ray.data.from_items([{"study": pickle.dumps(ref)} for ref in refs], override_num_blocks=len(refs))
+        .map(partial(read_row, config=config, views=options.pictures), num_cpus=1)
+        .map_batches(
+            ModelActor,
+            fn_constructor_args=(options.model,),
+            batch_size=BATCH,
+            compute=ray.data.ActorPoolStrategy(size=min(pool["workers"], len(refs))),
+            **pool["resources"],
+        )
+        .iter_rows()
+    )
+    try:
+        for row in rows:
+            yield pickle.loads(row["study"])
+    except ray.exceptions.RayError as error:
+        if (own := own_error(error)) is not None:
+            raise own from error
+        raise
+
+
+_reader: IsolatedReader | None = None
+"""This worker process's reader: Ray reuses its workers, so the child and its imports serve many studies."""
+
+
+def read_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str, Any]:
+    """A row with a pickled StudyRef -> a row with the pickled, slim Answer of its reading, not yet classified."""
+    global _reader  # noqa: PLW0603
+    _reader = _reader or IsolatedReader()
+    ref: StudyRef = pickle.loads(row["study"])
+    try:
+        reading = slimmed(_reader.read(ref, config, views=views))
+    except Exception as error:  # whatever a study does, it is a row; the text of the error could hold an identifier
+        reading = StudyReading(State.FAILED, Reason.INTERNAL, f"unexpected {type(error).__name__} while it was read.")
+    return {"study": pickle.dumps(Answer(ref, reading))}
+
+
+class ModelActor:
+    """A model that classifies the studies of a batch together."""
+
+    def __init__(self, model: str) -> None:
+        from spinemet.model.predictor import Predictor
+
+        self._predict = Predictor(model).predict
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        answers = [pickle.loads(pickled) for pickled in batch["study"]]
+        return {"study": [pickle.dumps(answer) for answer in classify(answers, self._predict)]}
+
+
+def classify(answers: Iterable[Answer], predict: Any) -> list[Answer]:
+    """The answers with their calls and without pixels.
+
+    predict: slice stacks -> one VertebraCall each. All studies are asked at once; where that fails each is asked
+    alone, and the one to blame becomes `failed: internal`. A vertebra without slices gets no call.
+    """
+    answers = list(answers)
+    stacks = [_stacks(answer) for answer in answers]
+    start = time.perf_counter()
+    try:
+        calls = predict([stack for each in stacks for stack in each])
+    except Exception as error:
+        if len(answers) > 1:
+            return [one for answer in answers for one in classify([answer], predict)]
+        detail = f"unexpected {type(error).__name__} in the model."
+        return [Answer(each.ref, StudyReading(State.FAILED, Reason.INTERNAL, detail)) for each in answers]
+    per_stack = (time.perf_counter() - start) / max(len(calls), 1)
+    given = iter(calls)
+    return [
+        replace(
+            answer,
+            reading=without_pixels(answer.reading),
+            calls=tuple(next(given) if len(stack.hu_NHW) else None for stack in answer.reading.stacks),
+            seconds_model=per_stack * len(mine) if mine else None,
+        )
+        for answer, mine in zip(answers, stacks, strict=True)
+    ]
+
+
+def _stacks(answer: Answer) -> list[SliceStack]:
+    return [stack for stack in answer.reading.stacks if len(stack.hu_NHW)]
+
+
+def _model_pool(workers: int | None) -> dict[str, Any]:
+    """How many model actors, and what each takes of the cluster; ask after `connect`.
+
+    On GPUs an actor takes a share of one and no CPU; without, all actors together take half of the CPUs and leave the
+    others to reading. Raises BadInput where no CPU would be left to read with: such a pipeline would wait for ever.
+    """
+    import ray
+
+    cluster = ray.cluster_resources()
+    cpus, gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
+    if gpus:
+        count = workers or gpus
+        share = gpus / count if count > gpus else 1
+        taken, resources = 0, {"num_gpus": share, "num_cpus": 0}
+    else:
+        count = workers or max(1, cpus // 4)
+        each = max(1, cpus // 2 // count)
+        taken, resources = count * each, {"num_cpus": each}
+    if cpus - taken < 1:
+        raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
+    # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
+    # equal: studies would then be read only where a model is.
+    return {"workers": count, "resources": {**resources, "memory": MODEL_MEMORY_BYTES}}
+
+
+def _asked(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) -> dict[str, Any]:
+    return {
+        "asked_by": account(),
+        "archive_key": names.source_key(options.archive, ""),
+        "pseudonym_key_id": key_id(names),
+        "date_policy": options.dates,
+        "study_limit": options.limit,
+        "config": config.model_dump_json(),
+        "software_version": __version__,
+    }

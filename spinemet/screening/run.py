@@ -1,0 +1,90 @@
+"""One screening run as it is counted: its row of the `runs` table, and the summary at its end."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from spinemet.types import State
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Run:
+    """What a run was asked for and what it has done so far.
+
+    asked: the columns of `runs` that are known from the start (see storage.schemas.RUNS).
+    """
+
+    asked: Mapping[str, Any]
+    run_id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}")
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    states: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    vertebrae: int = 0
+    waves: int = 0
+    listed: int = 0
+    planned: int = 0
+
+    @property
+    def studies(self) -> int:
+        """Studies that this run has accounted for."""
+        return self.states.total()
+
+    @property
+    def note(self) -> str:
+        """The counts by state in a few words."""
+        return ", ".join(f"{self.states[str(state)]} {state}" for state in State if self.states[str(state)])
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds since the start."""
+        return (datetime.now(UTC) - self.started_at).total_seconds()
+
+    @property
+    def studies_per_hour(self) -> float | None:
+        """Studies by wall-clock time; None where there were none."""
+        return self.studies / self.seconds * 3600 if self.studies else None
+
+    def next_wave(self) -> str:
+        """The name of the next wave: unique among all runs, in order within this one."""
+        self.waves += 1
+        return f"{self.run_id}-{self.waves:06d}"
+
+    def count(self, rows: Mapping[str, Sequence[Row]]) -> None:
+        """Take one study's rows into the counts."""
+        for study in rows["studies"]:
+            self.states[study["state"]] += 1
+            if study["reason"] is not None:
+                self.reasons[study["reason"]] += 1
+        self.vertebrae += len(rows["vertebrae"])
+
+    def row(self, state: str) -> Row:
+        """The `runs` row, `running` without an end and without counts."""
+        row: Row = {**self.asked, "run_id": self.run_id, "state": state, "started_at": self.started_at}
+        if state == "running":
+            return row
+        return row | {
+            "finished_at": datetime.now(UTC),
+            "listed": self.listed,
+            "planned": self.planned,
+            **{str(each): self.states[str(each)] for each in State},
+            "vertebrae": self.vertebrae,
+            "reasons": json.dumps(dict(sorted(self.reasons.items()))),
+            "studies_per_hour": self.studies_per_hour,
+        }
+
+
+def account() -> str:
+    """The account that runs this process, `unknown` where the system has no name for it."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's numeric user has no entry; Python 3.13 raises OSError
+        return "unknown"

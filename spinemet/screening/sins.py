@@ -1,0 +1,46 @@
+"""The part of the Spinal Instability Neoplastic Score (Fisher et al., Spine 2010) that a classified vertebra gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from spinemet.anatomy import sins_location_points
+
+BONE_POINTS = {"blastic": 0, "mixed": 1, "lytic": 2}
+POSTEROLATERAL_POINTS = {"none": 0, "unilateral": 1, "bilateral": 3}
+MOST_LOCATION_POINTS = 3
+MOST_POSTEROLATERAL_POINTS = 3
+MOST_UNSEEN_POINTS = 3 + 4 + 3
+"""Pain 0-3, alignment 0-4 and body collapse 0-3 are not read from the image."""
+
+
+@dataclass(frozen=True)
+class SinsPoints:
+    """The three components that are read, their sum, and the bounds of the whole score; None where unknown."""
+
+    location: int | None = None
+    bone: int | None = None
+    posterolateral: int | None = None
+    partial: int | None = None
+    least: int | None = None
+    most: int | None = None
+
+
+def sins_points(level: str, bone_quality: str | None, posterolateral: str | None) -> SinsPoints:
+    """The points of one vertebra.
+
+    All None without a bone quality and for a normal one: the score is defined for a metastasis. A component that is
+    not known (a vertebra without a name, a model without posterolateral involvement) leaves the partial sum None and
+    widens the bounds by all it could be.
+    """
+    if bone_quality not in BONE_POINTS:
+        return SinsPoints()
+    location = sins_location_points(level)
+    bone = BONE_POINTS[bone_quality]
+    involvement = None if posterolateral is None else POSTEROLATERAL_POINTS[posterolateral]
+    least = (location or 0) + bone + (involvement or 0)
+    most = bone + MOST_UNSEEN_POINTS
+    most += MOST_LOCATION_POINTS if location is None else location
+    most += MOST_POSTEROLATERAL_POINTS if involvement is None else involvement
+    partial = None if location is None or involvement is None else least
+    return SinsPoints(location, bone, involvement, partial, least, most)

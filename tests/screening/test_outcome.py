@@ -1,0 +1,157 @@
+import datetime as dt
+import io
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.errors import Reason
+from spinemet.screening.outcome import MadeWith, Row, slimmed, study_rows, without_pixels
+from spinemet.storage.schemas import SCHEMAS
+from spinemet.types import State, StudyReading, VertebraCall
+from tests.screening.readings import CALLS, LEVELS, REF, SECRETS, SERIES, reading, stack
+
+MADE_WITH = MadeWith("a" * 12, "b" * 12, "1.0", "run-1")
+NAMES = Pseudonymizer(b"0123456789abcdef", "year")
+
+
+def rows_of(study: StudyReading, calls: object = CALLS, **options: object) -> dict[str, list[Row]]:
+    return study_rows(REF, study, calls, MADE_WITH, NAMES, **options)  # type: ignore[arg-type]
+
+
+def test_rows_are_valid_against_the_schemas_and_name_only_their_columns() -> None:
+    rows = rows_of(reading(), slices=True, seconds_model=0.25)
+    for name, table in rows.items():
+        assert table, name
+        for row in table:
+            assert set(row) <= set(SCHEMAS[name].names)
+        stamped = [{**row, "wave": "w", "committed_at": dt.datetime.now(dt.UTC)} for row in table]
+        made = pa.Table.from_pylist(stamped, schema=SCHEMAS[name])
+        for column in SCHEMAS[name]:
+            assert column.nullable or made[column.name].null_count == 0, column.name
+
+
+def test_no_identifier_comes_out() -> None:
+    text = repr(rows_of(reading(), slices=True))
+    for secret in SECRETS:
+        assert secret not in text
+
+
+def test_the_ledger_row_tells_what_was_read() -> None:
+    (row,) = rows_of(reading(), seconds_model=0.25)["studies"]
+    expected = {
+        "state": "screened", "reason": None, "layout": "prefix", "objects": 2, "size_bytes": 30, "series_count": 2,
+        "slice_count": 120, "slice_spacing_mm": 1.5, "row_spacing_mm": 0.7, "column_spacing_mm": 0.8,
+        "manufacturer": "ACME Medical", "manufacturer_model": "Ring 5", "kernel": "B60f", "kvp": 120.0,
+        "contrast": True, "age": 90, "sex": "F", "study_date": dt.date(2024, 1, 1), "localizer": "geometric",
+        "levels_imaged": 4, "levels_evaluable": 3, "flags": "deskewed lossy", "seconds_headers": 0.5,
+        "seconds_volume": 1.5, "seconds_model": 0.25, "model_digest": "a" * 12, "run_id": "run-1",
+    }  # fmt: skip
+    assert {name: row[name] for name in expected} == expected
+    assert row["source_key"] == NAMES.source_key(REF.archive, REF.key)
+    assert row["patient_key"] == NAMES.patient_key("SECRET-PATIENT")
+
+
+def test_vertebrae_stand_cranial_first_with_their_calls() -> None:
+    rows = rows_of(reading())["vertebrae"]
+    assert [row["level"] for row in rows] == list(LEVELS)
+    assert [row["vertebra"] for row in rows] == [0, 1, 2, 3]
+    assert [row["bone_quality"] for row in rows] == ["normal", "lytic", "mixed", "blastic"]
+    assert [row["completeness"] for row in rows] == ["cut", "whole", "whole", "whole"]
+    assert [row["evaluable"] for row in rows] == [False, True, True, True]
+    assert [row["trabecular_hu"] for row in rows] == [None, 150.0, 150.0, 150.0]
+    assert [row["flags"] for row in rows] == ["", "", "interpolated_disc", ""]
+    lytic = rows[1]
+    assert lytic["p_only_lytic"] == pytest.approx(0.7)
+    assert lytic["p_lytic"] == pytest.approx(0.8)
+    assert lytic["p_blastic"] == pytest.approx(0.2)
+    assert sum(lytic[f"p_{name}"] for name in ("normal", "only_blastic", "mixed", "only_lytic")) == pytest.approx(1)
+    assert lytic["p_posterolateral_bilateral"] == pytest.approx(0.8)
+    assert (lytic["center_x_mm"], lytic["center_y_mm"], lytic["center_z_mm"]) == (1.0, 2.0, -30.0)
+
+
+def test_sins_stands_for_lesions_only() -> None:
+    rows = rows_of(reading())["vertebrae"]
+    points = [
+        [row[f"sins_{name}"] for name in ("location", "bone", "posterolateral", "partial", "min", "max")]
+        for row in rows
+    ]
+    assert points == [[None] * 6, [3, 2, 3, 8, 8, 18], [3, 1, 1, 5, 5, 15], [None, 0, 0, None, 0, 13]]
+
+
+def test_without_calls_vertebrae_are_imaged_but_not_evaluable() -> None:
+    rows = rows_of(reading(), calls=None)
+    assert [row["evaluable"] for row in rows["vertebrae"]] == [False] * 4
+    assert all(row["bone_quality"] is None and row["p_normal"] is None for row in rows["vertebrae"])
+    assert rows["studies"][0]["levels_imaged"] == 4
+    assert rows["studies"][0]["levels_evaluable"] == 0
+
+
+def test_a_model_without_a_task_leaves_its_columns_empty() -> None:
+    bare = VertebraCall({"bone_quality": CALLS[1].probabilities["bone_quality"]})
+    row = rows_of(reading(), calls=[bare] * 4)["vertebrae"][1]
+    assert row["posterolateral"] is None
+    assert row["p_blastic"] is None
+    assert (row["sins_posterolateral"], row["sins_partial"], row["sins_min"], row["sins_max"]) == (None, None, 5, 18)
+
+
+def test_a_vertebra_without_slices_has_a_row_and_no_call() -> None:
+    stacks = (stack("T11", 0), *(stack(level) for level in LEVELS[1:]))
+    rows = rows_of(reading(stacks=stacks), calls=[None, *CALLS[1:]])["vertebrae"]
+    assert rows[0]["slices"] == 0
+    assert rows[0]["bone_quality"] is None
+
+
+def test_calls_that_do_not_match_the_vertebrae_are_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        rows_of(reading(), calls=CALLS[:3])
+
+
+@pytest.mark.parametrize("state", [State.EXCLUDED, State.FAILED])
+def test_a_study_that_was_not_screened_has_its_ledger_row_alone(state: State) -> None:
+    study = StudyReading(state, Reason.TOO_THICK, "one sentence.", series_seen=((SERIES, Reason.TOO_THICK),))
+    rows = rows_of(study, calls=())
+    assert {name: len(table) for name, table in rows.items()} == {
+        "studies": 1, "vertebrae": 0, "slices": 0, "pictures": 0,
+    }  # fmt: skip
+    (row,) = rows["studies"]
+    assert (row["state"], row["reason"], row["detail"]) == (str(state), "too_thick", "one sentence.")
+    assert row["patient_key"] == NAMES.patient_key(
+        "SECRET-PATIENT"
+    )  # who it was is known although no series was chosen
+    assert row.get("series_key") is None
+    assert row["levels_imaged"] is None
+    assert row["levels_evaluable"] is None
+
+
+def test_a_study_without_any_header_still_has_its_place() -> None:
+    (row,) = rows_of(StudyReading(State.FAILED, Reason.BROKEN_ARCHIVE, "broken."), calls=None)["studies"]
+    assert row["source_key"] == NAMES.source_key(REF.archive, REF.key)
+    assert (row["study_key"], row["patient_key"], row["age"], row["sex"], row["study_date"]) == (None,) * 5
+
+
+def test_slices_are_rows_only_when_asked_for() -> None:
+    assert rows_of(reading())["slices"] == []
+    rows = rows_of(reading(), slices=True)["slices"]
+    assert len(rows) == 4 * 3 * 3  # vertebrae x slices x classes of the one task with slices
+    assert rows[0]["offset_mm"] == 5.0
+    assert {row["class"] for row in rows} == {"none", "unilateral", "bilateral"}
+
+
+def test_pictures_are_grey_pngs_of_the_views() -> None:
+    (row,) = rows_of(reading())["pictures"]
+    image = Image.open(io.BytesIO(row["coronal_png"]))
+    assert (image.mode, image.size) == ("L", (20, 40))
+    assert np.all(np.asarray(image) == 7)
+    assert row["canal_column"] == 12
+    assert rows_of(reading(views=None))["pictures"] == []
+
+
+def test_slimming_and_dropping_pixels_change_no_row() -> None:
+    small = without_pixels(slimmed(reading()))
+    assert small.choice is not None
+    assert small.choice.chosen.instances == ()
+    assert small.stacks[0].hu_NHW.nbytes == 0
+    assert rows_of(small, slices=True) == rows_of(reading(), slices=True)
