@@ -1,0 +1,119 @@
+"""The prepare job on a real local Ray cluster: crops of labelled studies, the same at every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+
+from jobs.prepare import main
+from spinemet.config import SliceConfig, StudyConfig
+from spinemet.on_ray.cluster import connect
+from spinemet.on_ray.prepare import run_prepare
+from spinemet.storage.archive import study_at
+from spinemet.storage.files import join
+from spinemet.study import read_study
+from spinemet.training.crops import MANIFEST, crop_rows, read_crops, read_info, research_key
+from spinemet.training.labels import consensus, read_labels
+from tests.on_ray.archives import write_study
+
+pytestmark = pytest.mark.job
+
+CONFIG = StudyConfig(localizer="masks", slices=SliceConfig(size_px=32, pixel_mm=3.5, step_mm=6.0))
+LABELS = """patient,level,bone_quality,posterolateral
+sub-1,L1,normal,none
+sub-1,L2,lytic,
+sub-1,L5,normal,
+sub-2,L3,mixed,bilateral
+sub-3,L1,blastic,
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cluster(s3_server: str) -> Iterator[None]:
+    """A cluster that knows the S3 server: workers have the environment that Ray was started in."""
+    import ray
+
+    connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`archive` with two sound studies, one without labels and a truncated one; `labels.csv`."""
+    folder = tmp_path_factory.mktemp("prepare")
+    for n in (1, 2, 4):
+        write_study(folder / "archive" / f"sub-{n}", f"sub-{n}", n)
+    broken = folder / "archive" / "sub-3" / "sub-3_ct.nii.gz"
+    broken.parent.mkdir()
+    broken.write_bytes((folder / "archive" / "sub-1" / "sub-1_ct.nii.gz").read_bytes()[:2000])
+    (folder / "labels.csv").write_text(LABELS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def crops(place: Path) -> str:
+    uri = str(place / "crops")
+    told: list[tuple[int, int]] = []
+    info = run_prepare(
+        str(place / "archive"),
+        str(place / "labels.csv"),
+        uri,
+        CONFIG,
+        lambda done, total, note="": told.append((done, total)),
+    )
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert info == read_info(uri)
+    return uri
+
+
+def test_the_manifest_accounts_for_labels_and_studies(crops: str) -> None:
+    info = read_info(crops)
+    assert (info.patients, info.studies, info.vertebrae) == (2, 2, 3)
+    assert info.classes["bone_quality"] == {"normal": 1, "blastic": 0, "mixed": 1, "lytic": 1}
+    assert info.classes["posterolateral"] == {"none": 1, "unilateral": 0, "bilateral": 1}
+    assert info.labels_unmatched == 2  # L5 is not in view, and sub-3 is broken
+    assert sum(info.problems.values()) == 1
+
+
+def test_the_crops_are_those_of_the_plain_reading(crops: str, place: Path) -> None:
+    labels = consensus(read_labels(str(place / "labels.csv")))
+    found = read_crops(crops)
+    for patient in ("sub-1", "sub-2"):
+        ref = study_at(str(place / "archive" / patient / f"{patient}_ct.nii.gz"))
+        rows = crop_rows(read_study(ref, CONFIG), labels)
+        mine = (found.table["patient"] == research_key(patient)).to_numpy()
+        assert found.hu_NHW[mine].astype("<i2").tobytes() == b"".join(rows["hu"].to_pylist())
+        assert found.table.loc[mine, "level"].tolist() == rows["level"].to_pylist()
+
+
+def test_another_run_from_s3_to_s3_gives_the_same_crops(
+    crops: str, place: Path, s3_bucket: str, s3_server: str
+) -> None:
+    client = boto3.client("s3", endpoint_url=s3_server)
+    for path in [*sorted(place.glob("archive/**/*.nii.gz")), place / "labels.csv"]:
+        client.upload_file(str(path), s3_bucket.removeprefix("s3://"), str(path.relative_to(place)))
+    archive, labels, out = (join(s3_bucket, name) for name in ("archive", "labels.csv", "crops"))
+    assert run_prepare(archive, labels, out, CONFIG) == read_info(crops)
+    assert read_crops(out).table.equals(read_crops(crops).table)
+
+
+def test_bad_input_is_exit_code_2_and_writes_nothing(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels, archive, out = str(place / "labels.csv"), str(place / "archive"), str(tmp_path / "out")
+    file_in_the_way = tmp_path / "file"
+    file_in_the_way.write_text("")
+    for given, message in (
+        ((str(tmp_path / "nowhere"), labels, out), "nowhere"),
+        ((archive, str(tmp_path / "no.csv"), out), "no.csv"),
+        ((archive, labels, str(file_in_the_way / "out")), "expected"),
+    ):
+        assert main(["--archive", given[0], "--labels", given[1], "--out", given[2]]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "out" / MANIFEST).exists()

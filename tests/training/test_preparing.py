@@ -1,0 +1,100 @@
+"""What one study adds to the crops, and what all of them add up to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+import pytest
+
+from spinemet.config import StudyConfig
+from spinemet.errors import BadInput, Reason
+from spinemet.storage.archive import study_at
+from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
+from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_study, summarize
+from spinemet.types import Layout, State, StudyReading, StudyRef
+from tests.training.readings import SLICES, label_table, reading
+
+CONFIG = StudyConfig(slices=SLICES)
+LABELS = label_table(
+    {"patient": "p1", "level": "L1", "bone_quality": "lytic"},
+    {"patient": "p1", "level": "L2", "bone_quality": "normal"},
+    {"patient": "p2", "level": "L1", "posterolateral": "none"},
+    {"patient": "p3", "level": "L1"},
+)
+
+
+def prepare(out: Path, one: StudyReading) -> PreparedStudy:
+    # NIfTI: such a study is read without a look at its head.
+    ref = StudyRef(str(out), "volume.nii", Layout.NIFTI, ())
+    return prepare_study(ref, LABELS, CONFIG, str(out), lambda ref, config: one)
+
+
+def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
+    prepared = [
+        prepare(tmp_path, one)
+        for one in (
+            reading("p1", ["L1", "L3"]),
+            reading("p1", ["L1"], study="1.2"),
+            reading("p2", ["L1"]),
+            reading("p2", ["L5"], study="1.3"),
+            StudyReading(State.FAILED, Reason.TRUNCATED),
+        )
+    ]
+    info = summarize(prepared, LABELS, CONFIG, str(tmp_path))
+    assert info == summarize(prepared[::-1], LABELS, CONFIG, str(tmp_path))
+    assert (info.patients, info.studies, info.vertebrae, info.slices) == (2, 3, 3, 9)
+    assert info.classes["bone_quality"] == {"normal": 0, "blastic": 0, "mixed": 0, "lytic": 2}
+    assert info.classes["posterolateral"] == {"none": 1, "unilateral": 0, "bilateral": 0}
+    assert info.labels_unmatched == 1
+    assert info.problems == {"truncated": 1}
+
+
+def test_a_study_that_lies_twice_in_the_archive_counts_once(tmp_path: Path) -> None:
+    prepared = [prepare(tmp_path, reading("p1", ["L1"])) for _ in range(2)]
+    info = summarize(prepared, LABELS, CONFIG, str(tmp_path))
+    assert (len(info.shards), info.studies, info.vertebrae) == (1, 1, 1)
+
+
+def test_nothing_labelled_is_bad_input_and_says_what_became_of_the_studies(tmp_path: Path) -> None:
+    prepared = [PreparedStudy(skipped=True), PreparedStudy(reason=Reason.NOT_DICOM), PreparedStudy()]
+    with pytest.raises(BadInput, match=r"no labelled vertebra in 3 studies \(not_dicom: 1\)"):
+        summarize(prepared, LABELS, CONFIG, str(tmp_path))
+
+
+def test_the_manifest_comes_back(tmp_path: Path) -> None:
+    info = summarize([prepare(tmp_path, reading("p1", ["L1", "L2"]))], LABELS, CONFIG, str(tmp_path))
+    write_manifest(str(tmp_path), info)
+    assert read_info(str(tmp_path)) == info
+
+
+def test_the_digest_changes_with_shards_and_slices() -> None:
+    def info(shard: str, pixel_mm: float) -> CropsInfo:
+        prepared = PreparedStudy(patient="a", study="b", shard=Shard(name=shard, slices=3, vertebrae=1), labels=(0,))
+        slices = SLICES.model_copy(update={"pixel_mm": pixel_mm})
+        return summarize([prepared], LABELS, StudyConfig(slices=slices), "archive")
+
+    assert info("x", 1.0).digest == info("x", 1.0).digest
+    assert len({info("x", 1.0).digest, info("y", 1.0).digest, info("x", 2.0).digest}) == 3
+
+
+def test_a_dicom_study_is_only_read_where_a_label_speaks_of_it(realct: Path) -> None:
+    folder = realct / "conformance" / "gantry-tilt" / "In" / "Philips"
+    ref = study_at(folder)
+    first = next(path for path in sorted(folder.rglob("*")) if path.is_file())
+    header = pydicom.dcmread(first, stop_before_pixels=True)
+    answers = [
+        may_have_labels(ref, label_table({"level": "L1", "bone_quality": "normal", **row}))
+        for row in (
+            {"patient": str(header.PatientID)},
+            {"patient": "x", "study": str(header.StudyInstanceUID)},
+            {"patient": "x"},
+            {"patient": str(header.PatientID), "study": "1.2"},
+        )
+    ]
+    assert answers == [True, True, False, False]
+
+
+def test_what_is_no_dicom_is_read_to_find_out(tmp_path: Path) -> None:
+    (tmp_path / "1.dcm").write_bytes(b"nothing that is DICOM")
+    assert may_have_labels(study_at(tmp_path), LABELS)
