@@ -203,15 +203,16 @@ def _vec(values: np.ndarray) -> Vec3:
     return float(values[0]), float(values[1]), float(values[2])
 
 
-def draw_diseases(rng: np.random.Generator, levels: tuple[str, ...], studies: int) -> dict[str, Disease]:
-    """Metastases of one patient over `studies` studies; empty for about half of the patients.
+def draw_diseases(
+    rng: np.random.Generator, levels: tuple[str, ...], studies: int, metastatic: bool, usual: str
+) -> dict[str, Disease]:
+    """Metastases of one patient over `studies` studies, most of them of the `usual` kind; none unless `metastatic`.
 
-    Shares were set so that, over all vertebrae, about two thirds are normal and each lesion class has at least 8 %.
+    With half of the patients metastatic, two thirds of all vertebrae are normal and each lesion class has over 8 %.
     """
-    if rng.random() >= 0.52:
+    if not metastatic:
         return {}
-    burden = rng.uniform(0.4, 0.95)
-    usual = str(rng.choice(["lytic", "blastic", "mixed"]))
+    burden = rng.uniform(0.45, 1.0)
     responds = rng.random() < 0.4
     diseases = {}
     for level in levels:
@@ -220,7 +221,7 @@ def draw_diseases(rng: np.random.Generator, levels: tuple[str, ...], studies: in
         quality = usual if rng.random() < 0.6 else str(rng.choice(["lytic", "blastic", "mixed"]))
         posterolateral = str(rng.choice(["none", "unilateral", "bilateral"], p=[0.45, 0.33, 0.22]))
         extent = float(rng.choice([0.28, 0.45, 0.65, 1.0], p=[0.14, 0.3, 0.32, 0.24]) * rng.uniform(0.92, 1.08))
-        onset = int(rng.integers(1, 3)) if rng.random() < 0.22 else 0
+        onset = int(rng.integers(1, 3)) if rng.random() < 0.15 else 0
         stages = _stages(quality, posterolateral, extent, onset, studies, responds)
         diseases[level] = Disease(stages, str(rng.choice(["left", "right"])), int(rng.integers(2**31)))
     return diseases

@@ -31,11 +31,11 @@ SYNTAXES: tuple[tuple[str, float], ...] = (
 SPACINGS_MM: tuple[tuple[float, float], ...] = (
     # Thin slices are rare because each costs time; 1.5 to 3 mm is what most archives keep.
     (0.75, 0.02),
-    (1.0, 0.07),
-    (1.5, 0.2),
-    (2.0, 0.28),
-    (2.5, 0.22),
-    (3.0, 0.15),
+    (1.0, 0.05),
+    (1.5, 0.13),
+    (2.0, 0.3),
+    (2.5, 0.26),
+    (3.0, 0.18),
     (5.0, 0.06),
 )
 SCANNERS: dict[str, tuple[str, str, str]] = {
@@ -45,6 +45,8 @@ SCANNERS: dict[str, tuple[str, str, str]] = {
     "Philips": ("Brilliance Phantom", "B", "YB"),
     "TOSHIBA": ("Aquilion Phantom", "FC08", "FC30"),
 }
+METASTATIC_SHARE = 0.5
+"""Of the patients."""
 BONE_GAIN = {100: 1.13, 120: 1.0, 140: 0.93}
 
 
@@ -110,7 +112,7 @@ def plan_patient(seed: int, number: int, matrix: int) -> list[StudyPlan]:
         name=f"PHANTOM^{number + 1:04d}",
         birth_date=first_day - timedelta(days=int(365.25 * anatomy.age + rng.integers(10, 350))),
         anatomy=anatomy,
-        diseases=draw_diseases(rng, MOBILE, count),
+        diseases=draw_diseases(rng, MOBILE, count, *_disease_of(seed, number)),
         mimics=draw_mimics(rng, anatomy, MOBILE),
     )
     region = str(rng.choice(list(REGIONS), p=[0.36, 0.26, 0.28, 0.1]))
@@ -123,6 +125,17 @@ def plan_patient(seed: int, number: int, matrix: int) -> list[StudyPlan]:
     return studies
 
 
+def _disease_of(seed: int, number: int) -> tuple[bool, str]:
+    """Whether patient `number` has metastases, and of which kind most of them are.
+
+    Two coordinates of a low-discrepancy sequence (Roberts' R2) from a random start: any run of patients has its share
+    of each, which independent draws would miss in a small archive.
+    """
+    start = np.random.default_rng(seed).random(2)
+    first, second = (start + (number + 1) * np.array([0.7548776662466927, 0.5698402909980532])) % 1.0
+    return bool(first < METASTATIC_SHARE), ("lytic", "blastic", "mixed")[int(second * 3)]
+
+
 def _plan_study(
     rng: np.random.Generator, patient: PatientPlan, number: int, seed: int, day: date, region: str, matrix: int
 ) -> StudyPlan:
@@ -133,7 +146,7 @@ def _plan_study(
     contrast = _contrast(rng)
     first = _scan(rng, place_spine(patient.anatomy), region, matrix, sharp, BONE_GAIN[kvp], contrast)
     scans, kernels = [first], [bone if sharp else soft]
-    if rng.random() < 0.35:
+    if rng.random() < 0.27:
         scans.append(_second(rng, first, sharp))
         kernels.append(bone if scans[1].edge > 0 else soft)
     return StudyPlan(

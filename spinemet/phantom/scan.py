@@ -12,7 +12,8 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter1d
 from spinemet.phantom.anatomy import PatientAnatomy, Pose, place_spine
 from spinemet.phantom.shapes import Canvas, Float, Grid, noise_tile
 from spinemet.phantom.skeleton import draw_skeleton
-from spinemet.phantom.tissue import Contrast, Course, draw_canal, draw_discs, draw_table, draw_trunk
+from spinemet.phantom.tissue import Contrast, Course, draw_canal, draw_discs, draw_table
+from spinemet.phantom.trunk import draw_trunk
 from spinemet.phantom.vertebra import Disease, draw_vertebra
 from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume
 
@@ -134,12 +135,7 @@ def _draw(
         draw_vertebra(canvas, pose, density, fine_noise, diseases.get(pose.level))
     chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
     draw_skeleton(canvas, poses, chest, patient.trabecular_hu, fine_noise)
-    draw_table(canvas, _table(patient, course))
-
-
-def _table(patient: PatientAnatomy, course: Course) -> float:
-    tips = [p.to_lps(0, p.size.depth / 2 + p.size.spinous, 0)[1] for p in course.poses if p.level[0] in "TL"]
-    return float(max(tips) + 4 + 0.5 * patient.fat_mm + 8)
+    draw_table(canvas, course.flat_back + 12 + 0.5 * patient.fat_mm)
 
 
 def _grid(scan: ScanSettings, fine: int) -> Grid:

@@ -130,8 +130,12 @@ def ilium(sacrum: Pose) -> Iterator[Strut]:
         (-36, (51, 56), (66, 8), (106, -66), (7.0, 7.0)),
         (-50, (58, 46), (70, 8), (98, -56), (7.0, 9.0)),
     ]
-    for height, back, bend, front, (thick, thin) in fan:
+    knots = np.array([[height, *back, *bend, *front, *half] for height, back, bend, front, half in fan], float)
+    # Bars every 5 mm are thin enough against their own height to unite to a smooth plate.
+    for height in np.arange(knots[-1, 0], knots[0, 0], 5.0):
+        row = [np.interp(height, knots[::-1, 0], knots[::-1, n]) for n in range(1, 9)]
         for side in (-1.0, 1.0):
-            points = [center + scale * np.array([side * x, y, height]) for x, y in (back, bend, front)]
-            yield Strut(points[0], points[1], ((thick, 10.0), (thick * 0.8, 10.0)), UP)
-            yield Strut(points[1], points[2], ((thick * 0.8, 10.0), (thin, 10.0)), UP)
+            points = [center + scale * np.array([side * row[n], row[n + 1], height]) for n in (0, 2, 4)]
+            thick, thin = row[6:]
+            yield Strut(points[0], points[1], ((thick, 8.0), (thick * 0.8, 8.0)), UP)
+            yield Strut(points[1], points[2], ((thick * 0.8, 8.0), (thin, 8.0)), UP)
