@@ -27,6 +27,8 @@ _KNOT_MM = 10.0
 """Between the canal points that carry the curve; each is the mean of the points around."""
 _EXTEND_MM = 20.0
 """The curve goes on beyond the last canal slice, for bodies stand in front of the canal on slanted planes."""
+_TURNED_MM = 1.5
+"""Bodies further to one side of the canal than this on average (4 degrees) are looked at again in turned frames."""
 _LEAST_CANAL_MM = 25.0
 """About one vertebra; shorter rings of bone are found in any joint."""
 _LEAST_RING = 0.8
@@ -46,6 +48,10 @@ def geometric_spine(volume: Volume) -> Spine:
     curve = _canal_curve(canal)
     bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
     walls = body_walls(bone_SPL)
+    if np.abs(walls.middle_l).mean() > _TURNED_MM:
+        curve = walls.turned(curve)
+        bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
+        walls = body_walls(bone_SPL)
     middle = walls.middle_mm(curve)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
     seen = in_view(volume, middle)
@@ -54,7 +60,7 @@ def geometric_spine(volume: Volume) -> Spine:
     if len(discs) == 0:
         raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
     bodies = bodies_between(discs, evidence, walls, _partly_seen(volume, curve, walls, middle))
-    sacrum, anchor = find_sacrum(bone_SPL, walls, middle, bodies)
+    sacrum, anchor = find_sacrum(bone_SPL, walls, evidence, middle, bodies)
     bodies = bodies[:sacrum]
     if not bodies:
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")

@@ -64,6 +64,17 @@ class Walls:
         p, left = (ndimage.gaussian_filter1d(m, 8.0, mode="nearest")[:, None] for m in (self.middle_p, self.middle_l))
         return curve.points_mm + p * curve.frames[:, 1] + left * curve.frames[:, 0]
 
+    def turned(self, curve: SpineCurve) -> SpineCurve:
+        """`curve` with its frames turned about it so that anterior points from the canal to the bodies' middle.
+
+        Corrects a patient lying on one side and the turned vertebrae of a scoliosis.
+        """
+        p, left = (ndimage.gaussian_filter1d(m, 25.0, mode="nearest")[:, None] for m in (self.middle_p, self.middle_l))
+        posterior = -(p * curve.frames[:, 1] + left * curve.frames[:, 0])
+        posterior /= np.linalg.norm(posterior, axis=1, keepdims=True)
+        up = curve.frames[:, 2]
+        return SpineCurve(curve.points_mm, np.stack([np.cross(posterior, up), posterior, up], axis=1))
+
 
 def body_walls(bone_SPL: Array32) -> Walls:
     """The walls with the greatest sum of bone edges along the spine that move slowly from millimetre to millimetre.
