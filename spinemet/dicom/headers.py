@@ -89,7 +89,7 @@ def read_series(objects: StudyObjects) -> SeriesScan:
             else:
                 records += _records(name, *header)
     if not records:
-        reason = skipped.most_common(1)[0][0]
+        reason = max(skipped, key=lambda reason: (skipped[reason], reason is Reason.NOT_DICOM))
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")
     groups = sorted(_group(records), key=lambda group: group[0].instance.name)
     return SeriesScan(tuple(_series(group) for group in groups), dict(skipped))

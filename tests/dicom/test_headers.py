@@ -75,6 +75,7 @@ def test_objects_without_preamble_are_read_and_others_counted(tmp_path: Path) ->
 
 def test_nothing_usable_is_said(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not DICOM")
+    (tmp_path / "a-empty.dcm").write_bytes(b"")
     with pytest.raises(StudyFailed) as caught:
         scan(tmp_path)
     assert caught.value.reason is Reason.NOT_DICOM
@@ -109,7 +110,8 @@ def test_facts_of_a_series(tmp_path: Path) -> None:
         dataset.KVP = "120"
         if place:
             dataset.ContrastBolusAgent = " Iodine "
-        dataset.StudyDate = "2020.01.31"
+        with quiet_dicom():
+            dataset.StudyDate = "2020.01.31"
 
     write_series(tmp_path, count=4, edit=facts)
     (series,) = scan(tmp_path).series
@@ -131,7 +133,8 @@ def test_facts_of_a_series(tmp_path: Path) -> None:
 )
 def test_age(age: str, born: str, seen: str, years: float | None) -> None:
     dataset = Dataset()
-    dataset.PatientAge, dataset.PatientBirthDate, dataset.StudyDate = age, born, seen
+    with quiet_dicom():
+        dataset.PatientAge, dataset.PatientBirthDate, dataset.StudyDate = age, born, seen
     assert age_years(dataset) == (None if years is None else pytest.approx(years, abs=0.01))
 
 

@@ -258,6 +258,12 @@ def test_every_lossless_form_of_one_slice_gives_the_same_volume(tmp_path: Path, 
         np.testing.assert_array_equal(volume.hu_DHW, reference.hu_DHW, err_msg=part)
 
 
+def test_high_throughput_jpeg_2000_is_decoded(tmp_path: Path, realct: Path) -> None:
+    volume = one_slice_volume(tmp_path, realct / "conformance" / "transfer-syntaxes" / "htj2k.dcm")
+    assert volume.hu_DHW.shape == (2, 512, 512)
+    assert (volume.hu_DHW.min(), volume.hu_DHW.max()) == (-1000, 1493)
+
+
 def test_an_object_that_no_decoder_reads_is_undecodable(tmp_path: Path, realct: Path) -> None:
     folder = realct / "conformance" / "transfer-syntaxes"
     (path,) = (path for path in folder.iterdir() if "Process6_8" in path.name)
