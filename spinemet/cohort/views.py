@@ -16,7 +16,9 @@ where another study of the patient has names. A study without a patient key stan
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import duckdb
 import pandas as pd
@@ -94,6 +96,13 @@ def open_cohort(results: str, as_of: datetime | None = None) -> duckdb.DuckDBPyC
 def define_views(connection: duckdb.DuckDBPyConnection) -> None:
     """Add the analysis views to a connection that has the tables."""
     connection.execute(_VIEWS)
+
+
+def records(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[object] = ()) -> list[dict[str, Any]]:
+    """The answer to `query` as one dictionary per row, with `values` in place of its question marks."""
+    # By Arrow: DuckDB's own rows need pytz for a time with a zone.
+    rows: list[dict[str, Any]] = connection.sql(query, params=list(values)).to_arrow_table().to_pylist()
+    return rows
 
 
 def run_sql(results: str, query: str) -> pd.DataFrame:

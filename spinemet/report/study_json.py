@@ -35,7 +35,8 @@ def study_json(reading: StudyReading, calls: Sequence[VertebraCall] | None) -> d
 
 def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason], ...]:
     """Every series that was not chosen, with its reason, whether or not another one was chosen."""
-    return reading.choice.rejected if reading.choice else reading.series_seen
+    seen = reading.choice.rejected if reading.choice else reading.series_seen
+    return tuple((header, reason) for header, reason in seen if reason is not None)
 
 
 def _series(reading: StudyReading) -> dict[str, Any] | None:

@@ -1,0 +1,174 @@
+"""One self-contained HTML file about the results of a screening job: nothing is fetched when it is opened.
+
+It holds pseudonyms (shortened), technical facts and pictures of straightened spines; no identifier.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spinemet import __version__
+from spinemet.cohort.flow import study_flow
+from spinemet.cohort.views import open_cohort, records
+from spinemet.errors import BadInput
+from spinemet.report import palette
+from spinemet.report.pages import (
+    Row,
+    flow_steps,
+    gallery,
+    overall_rows,
+    prevalence_rows,
+    spine_map,
+)
+from spinemet.storage.files import join, read_bytes, write_bytes
+
+if TYPE_CHECKING:
+    import duckdb
+
+GALLERY_LIMIT = 12
+"""Studies with pictures: about 100 KB each, so that the file stays small enough to send."""
+
+_RUNS = 20
+
+
+def write_report(
+    results: str, out: str | Path, *, evaluation: str | None = None, title: str = "Spinal metastases in archived CT"
+) -> None:
+    """Write the report on the result tables at `results` to the file `out` (local, or `s3://`).
+
+    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. Raises BadInput where
+    there are no results or no evaluation there, or `out` cannot be written.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    measured = _evaluation(evaluation) if evaluation is not None else None
+    connection = open_cohort(results)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    page = environment.get_template("report.html.j2").render(title=title, evaluation=measured, **_content(connection))
+    write_bytes(str(out), page.encode())
+
+
+def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    flow = study_flow(connection)
+    return {
+        "flow": flow,
+        "steps": flow_steps(flow),
+        "overall": overall_rows(connection),
+        "by_level": prevalence_rows(connection, ["level"], "vertebra"),
+        "by_person": prevalence_rows(connection, ["sex", "age_group"], "patient"),
+        "map": spine_map(connection),
+        "gallery": gallery(connection, GALLERY_LIMIT),
+        "colours": palette.LIGHT,
+        "dark": palette.DARK,
+        "letters": palette.LETTERS,
+        "provenance": _provenance(connection),
+        "runs": _runs(connection),
+        "version": __version__,
+        "now": _moment(datetime.now(UTC)),
+    }
+
+
+def _provenance(connection: duckdb.DuckDBPyConnection) -> Row:
+    """Which model, configuration and software read the studies, and when the last of them was written."""
+    row = records(
+        connection,
+        "select any_value(model_digest) as model, any_value(config_digest) as config, max(committed_at) as as_of,"
+        " string_agg(distinct software_version, ', ') as software, string_agg(distinct localizer, ', ') as localizers,"
+        " (select string_agg(distinct date_policy, ', ') from runs semi join current using (run_id)) as dates,"
+        " (select count(distinct (model_digest, config_digest)) from studies) - 1 as others from current",
+    )[0]
+    words = {name: "–" if value is None else value for name, value in row.items()}
+    return words | {"as_of": _moment(row["as_of"]), "others": max(row["others"], 0)}
+
+
+def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:
+    rows = records(
+        connection,
+        "select run_id, state, started_at, finished_at, planned, screened, excluded, failed, vertebrae,"
+        f" studies_per_hour, model_digest, software_version from runs order by started_at desc limit {_RUNS}",
+    )
+    return [
+        row | {"started_at": _moment(row["started_at"]), "took": _took(row["started_at"], row["finished_at"])}
+        for row in rows
+    ]
+
+
+def _moment(when: datetime | None) -> str:
+    return "–" if when is None else when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _took(start: datetime | None, end: datetime | None) -> str:
+    if start is None or end is None:
+        return "–"
+    minutes, seconds = divmod(round((end - start).total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+# ---- evaluation -----------------------------------------------------------------------------------------------
+
+
+def _evaluation(uri: str) -> Row:
+    """The section's values out of evaluation.json, measures at vertebra level."""
+    content = json.loads(read_bytes(join(uri, "evaluation.json")))
+    try:
+        measures = [row for row in content["measures"] if row["unit"] == "vertebra"]
+        tasks = list(dict.fromkeys(row["task"] for row in measures))
+        quality = [row for row in content["confusions"] if row["unit"] == "vertebra" and row["task"] == "bone_quality"]
+        return {
+            "facts": content["facts"],
+            "tasks": [_task(task, [row for row in measures if row["task"] == task]) for task in tasks],
+            "confusion": _confusion(quality),
+        }
+    except (KeyError, TypeError) as error:
+        raise BadInput(
+            f"expected an evaluation as jobs/evaluate.py writes it in {uri}, found other content."
+        ) from error
+
+
+def _task(name: str, measures: list[Row]) -> Row:
+    labels = dict.fromkeys(row["label"] for row in measures if row["measure"] == "sensitivity")
+    found = {(row["measure"], row["label"]): row for row in measures}
+    classes = [
+        {"label": label, "n": found["sensitivity", label]["n"]}
+        | {measure: _figure(found.get((measure, label))) for measure in ("sensitivity", "specificity", "auc")}
+        for label in labels
+    ]
+    return {"name": name.replace("_", " "), "classes": classes, "macro": _figure(found.get(("macro_sensitivity", "")))}
+
+
+def _figure(row: Mapping[str, Any] | None) -> Row:
+    """Value and interval in words; what is not defined is null or NaN in the file."""
+    if row is None or not _known(row["value"]):
+        return {"value": "–", "interval": ""}
+    bounded = _known(row["low"]) and _known(row["high"])
+    return {
+        "value": f"{row['value']:.2f}",
+        "interval": f"{row['low']:.2f} to {row['high']:.2f}" if bounded else "",
+    }
+
+
+def _known(value: float | None) -> bool:
+    return value is not None and not math.isnan(value)
+
+
+def _confusion(rows: list[Row]) -> Row:
+    """Rows of truth with their counts by call, and each count's share of its row."""
+    labels = list(dict.fromkeys(row["truth"] for row in rows))
+    counts = {(row["truth"], row["predicted"]): row["count"] for row in rows}
+    totals = {truth: sum(counts.get((truth, call), 0) for call in labels) for truth in labels}
+    matrix = [
+        {"truth": truth, "total": totals[truth], "cells": [
+            {"count": counts.get((truth, call), 0), "share": counts.get((truth, call), 0) / max(totals[truth], 1)}
+            for call in labels]}
+        for truth in labels
+    ]  # fmt: skip
+    return {"labels": labels, "rows": matrix}

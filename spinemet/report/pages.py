@@ -1,0 +1,274 @@
+"""What the HTML report shows, as plain values for its template: rows, percentages, cells, cards; no markup."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spinemet.anatomy import LEVEL_INDEX
+from spinemet.cohort.flow import REASON_WORDS, StudyFlow
+from spinemet.cohort.prevalence import FINDINGS, prevalence
+from spinemet.cohort.views import records
+from spinemet.errors import Reason
+from spinemet.report.palette import LOW_CONFIDENCE
+from spinemet.types import BONE_QUALITY
+
+if TYPE_CHECKING:
+    import duckdb
+
+Row = dict[str, Any]
+
+SPINE_MAP_PATIENTS = 120
+"""Columns of the overview; more would be thinner than a pixel or two on a laptop."""
+
+KEY_DIGITS = 8
+"""Of a pseudonym: enough to find the row again, short enough to read aloud."""
+
+GUTTER_MM = 46
+"""Between the two views of a card, for the level names."""
+
+
+# ---- flow -----------------------------------------------------------------------------------------------------
+
+
+def flow_steps(flow: StudyFlow) -> list[Row]:
+    """The boxes of the flow from top to bottom, each with what leaves the flow beside it."""
+    left_out = [
+        _leaving("excluded", "sound, does not qualify", _in_words(flow.excluded)),
+        _leaving("failed", "broke while being read", _in_words(flow.failed)),
+    ]
+    waiting = [("not read yet", flow.waiting), ("copies of a study already counted", flow.duplicates)]
+    bodies = [("cut by the field of view", flow.cut), ("whole, not classified", flow.unclassified)]
+    return [
+        {"count": flow.waiting + flow.duplicates + flow.seen, "words": "studies in the archive", "out": [
+            _leaving("not counted", "", waiting)]},
+        {"count": flow.seen, "words": "studies read", "out": left_out},
+        {"count": flow.screened, "words": f"studies screened, of {count_of(flow.patients, 'patient')}", "out": []},
+        {"count": flow.imaged, "words": "vertebrae in view, one per patient and level", "out": [
+            _leaving("not evaluable", "", bodies)]},
+        {"count": flow.evaluable, "words": "vertebrae evaluable: whole and classified", "out": []},
+        {"count": flow.positive, "words": f"called positive, in {count_of(flow.positive_patients, 'patient')}",
+         "out": [], "is_last": True},
+    ]  # fmt: skip
+
+
+def count_of(count: int, noun: str) -> str:
+    """`1 patient`, `1,204 patients`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _in_words(reasons: Mapping[Reason, int]) -> list[tuple[str, int]]:
+    return [(REASON_WORDS[reason], count) for reason, count in reasons.items()]
+
+
+def _leaving(title: str, note: str, parts: Iterable[tuple[str, int]]) -> Row:
+    """What leaves the flow; a single cause without a note stands for itself."""
+    kept = [(words, count) for words, count in parts if count]
+    total = sum(count for _, count in kept)
+    if len(kept) == 1 and not note:
+        return {"title": kept[0][0], "note": "", "count": total, "parts": []}
+    return {"title": title, "note": note, "count": total, "parts": kept}
+
+
+# ---- prevalence -----------------------------------------------------------------------------------------------
+
+
+def prevalence_rows(connection: duckdb.DuckDBPyConnection, by: Sequence[str], unit: str) -> Row:
+    """A prevalence as chart rows: labels, counts, and places in percent of an axis that just holds the intervals."""
+    table = prevalence(connection, by, unit)
+    groups: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in table.to_dict("records"):
+        groups.setdefault(tuple(str(row[name]) for name in by), {})[row["finding"]] = {
+            str(k): v for k, v in row.items()
+        }
+    highs = [row["any"]["ci_high"] for row in groups.values() if not math.isnan(row["any"]["ci_high"])]
+    top = next(limit for limit in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if limit >= min(max(highs, default=0.0), 1.0))
+    rows = [{"labels": key, **_rate_row(findings, top)} for key, findings in groups.items()]
+    return {"rows": rows, "ticks": [(100 * n / 4, f"{25 * n * top:.3g}") for n in range(5)]}
+
+
+def overall_rows(connection: duckdb.DuckDBPyConnection) -> list[Row]:
+    """Each finding among all vertebrae and among all patients."""
+    sides = {
+        unit: {row["finding"]: row for row in prevalence(connection, [], unit).to_dict("records")}
+        for unit in ("vertebra", "patient")
+    }
+    return [{"finding": finding} | {unit: _rate(side[finding]) for unit, side in sides.items()} for finding in FINDINGS]
+
+
+def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
+    found = findings["any"]
+    place = {name: 100 * found[name] / top for name in ("prevalence", "ci_low", "ci_high")}
+    return _rate(found) | {
+        "n_imaged": found["n_imaged"],
+        "n_cut": found["n_cut"],
+        "dot": place["prevalence"],
+        "low": place["ci_low"],
+        "width": place["ci_high"] - place["ci_low"],
+        "classes": [(name, findings[name]["n_positive"]) for name in BONE_QUALITY[1:]],
+    }
+
+
+def _rate(row: Mapping[Any, Any]) -> Row:
+    known = not math.isnan(row["prevalence"])
+    interval = f"{100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f}" if known else ""
+    return {
+        "known": known,
+        "rate": f"{100 * row['prevalence']:.1f}" if known else "–",
+        "interval": interval,
+        "n_positive": int(row["n_positive"]),
+        "n_evaluable": int(row["n_evaluable"]),
+        "clustered": row["interval"] == "clustered_wilson",
+    }
+
+
+# ---- overview -------------------------------------------------------------------------------------------------
+
+
+def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
+    """Patients in columns (most positive levels first), levels in rows, one cell per vertebra in view."""
+    patients: dict[str, list[Row]] = {}
+    for row in records(connection, f"select * exclude (patient_key), {_BEST} as probability from imaged"):
+        patients.setdefault(row["patient"], []).append(row)
+    order = sorted(
+        patients, key=lambda key: (-sum(bool(row["any_lesion"]) for row in patients[key]), -len(patients[key]), key)
+    )
+    shown = order[:SPINE_MAP_PATIENTS]
+    levels = sorted({row["level"] for key in shown for row in patients[key]}, key=_level_order)
+    cell = max(7.0, min(22.0, 980 / max(len(shown), 1)))
+    cells = [
+        {"x": n * cell, "y": levels.index(row["level"])} | _cell(row)
+        for n, key in enumerate(shown)
+        for row in patients[key]
+    ]
+    return {"cells": cells, "levels": levels, "cell": cell, "count": len(shown), "hidden": len(order) - len(shown)}
+
+
+_BEST = "greatest(p_normal, p_only_blastic, p_mixed, p_only_lytic)"
+
+
+def _cell(row: Row) -> Row:
+    if row["evaluable"]:
+        return {"kind": row["bone_quality"], "title": f"{row['level']}: {row['bone_quality']} {row['probability']:.2f}"}
+    if row["completeness"] == "cut":
+        return {"kind": "cut", "title": f"{row['level']}: cut by the field of view"}
+    return {"kind": "unclassified", "title": f"{row['level']}: not classified"}
+
+
+def _level_order(level: str) -> tuple[int, int]:
+    return (LEVEL_INDEX[level], 0) if level in LEVEL_INDEX else (len(LEVEL_INDEX), int(level[1:] or 0))
+
+
+# ---- gallery --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The cards that are shown, and how many studies with pictures are not."""
+
+    cards: list[Row]
+    hidden: int
+
+
+_GALLERY = """
+with counted as (
+    select source_key, count(*) filter (any_lesion) as n_positive, max(1 - p_normal) filter (evaluable) as worst
+    from current_vertebrae group by source_key
+)
+select s.*, p.sagittal_png, p.coronal_png, p.canal_column, coalesce(c.n_positive, 0) as n_positive
+from pictures p join current s using (source_key, model_digest, config_digest)
+left join counted c using (source_key)
+where s.state = 'screened'
+order by n_positive desc, c.worst desc nulls last, s.study
+"""
+
+
+def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Gallery:
+    """At most `limit` studies with pictures, those with most positive vertebrae first."""
+    total = records(connection, f"select count(*) as n from ({_GALLERY})")[0]["n"]
+    cards = [
+        _card(
+            study,
+            records(
+                connection,
+                "select * from current_vertebrae where source_key = ? order by vertebra",
+                [study["source_key"]],
+            ),
+        )
+        for study in records(connection, f"{_GALLERY} limit {int(limit)}")
+    ]
+    return Gallery(cards, total - len(cards))
+
+
+def _card(study: Row, vertebrae: Sequence[Row]) -> Row:
+    width, height = png_size(study["sagittal_png"])
+    coronal_width, _ = png_size(study["coronal_png"])
+    marks = [_mark(vertebra) for vertebra in vertebrae]
+    facts = [
+        {"F": "woman", "M": "man"}.get(study["sex"] or "", ""),
+        f"{study['age']} years" if study["age"] is not None else "",
+        str(study["year"]) if study["year"] is not None else "",
+        f"{study['slice_spacing_mm']:.2g} mm slices" if study["slice_spacing_mm"] else "",
+    ]
+    return {
+        "study": short(study["study"]),
+        "patient": short(study["patient"]),
+        "facts": [fact for fact in facts if fact],
+        "sagittal": _data_uri(study["sagittal_png"]),
+        "coronal": _data_uri(study["coronal_png"]),
+        "width": width,
+        "height": height,
+        "coronal_width": coronal_width,
+        "gutter": GUTTER_MM,
+        "marks": marks,
+        "positive": [mark for mark in marks if mark["is_positive"]],
+    }
+
+
+def _mark(vertebra: Row) -> Row:
+    quality = vertebra["bone_quality"]
+    probabilities = {name: vertebra[column] for name, column in zip(BONE_QUALITY, _P_COLUMNS, strict=True)}
+    best = probabilities[quality] if quality else None
+    is_cut = vertebra["completeness"] == "cut"
+    unsure = "?" if best is not None and best < LOW_CONFIDENCE else ""
+    lines = [f"{vertebra['level']}: {'cut by the field of view' if is_cut else 'whole'}"]
+    if quality:
+        lines.append(", ".join(f"{name} {value:.2f}" for name, value in probabilities.items()))
+    if vertebra["posterolateral"]:
+        lines.append(f"posterolateral {vertebra['posterolateral']}")
+    if vertebra["trabecular_hu"] is not None:
+        lines.append(f"trabecular {vertebra['trabecular_hu']:.0f} HU")
+    return {
+        "level": vertebra["level"],
+        "row": vertebra["canal_mm"],
+        "half": max(vertebra["height_mm"] / 2 - 1.5, 2.0),
+        "kind": quality or "unclassified",
+        "is_cut": is_cut,
+        "is_positive": bool(vertebra["any_lesion"]),
+        "call": f"{quality}{unsure}" if quality else "",
+        "probability": best,
+        "posterolateral": vertebra["posterolateral"] if vertebra["posterolateral"] not in (None, "none") else "",
+        "title": "\n".join(lines),
+    }
+
+
+_P_COLUMNS = ("p_normal", "p_only_blastic", "p_mixed", "p_only_lytic")
+
+
+def short(key: str) -> str:
+    """The first digits of a pseudonym."""
+    return key[:KEY_DIGITS]
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels, from a PNG's header (ISO/IEC 15948, IHDR is the first chunk)."""
+    width, height = struct.unpack(">II", content[16:24])
+    return int(width), int(height)
+
+
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,163 @@
+import json
+import re
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from spinemet.errors import BadInput
+from spinemet.report.html import GALLERY_LIMIT, write_report
+from tests.cohort.cases import MODEL, Study, write_results
+
+PATIENT = "5f3a9c1e77d04b2288aa41c0"
+COHORT = [
+    Study(PATIENT, date(2024, 5, 2), "T12=cut L1=lytic L2", name="aaaa1111bbbb2222", age=61, sex="F"),
+    Study("p2", levels="T12 L1 L2", sex="M"),
+    Study("p3", levels="T12=blastic L1=mixed L2=lytic", name="cccc3333dddd4444"),
+    Study("p4", state="excluded", reason="no_spine"),
+    Study("p5", state="failed", reason="truncated"),
+]
+MEASURE = {"unit": "vertebra", "n": 9, "patients": 4}
+
+
+def _page(tmp_path: Path, studies: list[Study], *, pictures: bool = True, **options: str) -> str:
+    results = write_results(str(tmp_path / "results"), studies, pictures=pictures)
+    write_report(results, tmp_path / "report.html", **options)
+    return (tmp_path / "report.html").read_text()
+
+
+def _words(page: str) -> str:
+    """The page as it reads: no style, no markup, single spaces."""
+    text = re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL)
+    return re.sub(r"\s+", " ", text)
+
+
+def _evaluation(folder: Path, **changes: object) -> str:
+    folder.mkdir()
+    measures = [
+        MEASURE
+        | {
+            "task": "bone_quality",
+            "measure": "sensitivity",
+            "label": "lytic",
+            "value": 0.83,
+            "low": 0.61,
+            "high": 0.94,
+        },
+        MEASURE
+        | {
+            "task": "bone_quality",
+            "measure": "sensitivity",
+            "label": "normal",
+            "value": None,
+            "low": None,
+            "high": None,
+        },
+        MEASURE
+        | {
+            "task": "bone_quality",
+            "measure": "macro_sensitivity",
+            "label": "",
+            "value": 0.7,
+            "low": None,
+            "high": None,
+        },
+    ]
+    confusions = [
+        {"task": "bone_quality", "unit": "vertebra", "truth": truth, "predicted": call, "count": count}
+        for truth, call, count in (
+            ("normal", "normal", 30),
+            ("normal", "lytic", 10),
+            ("lytic", "normal", 1),
+            ("lytic", "lytic", 5),
+        )
+    ]
+    facts = {"model": MODEL, "patients": 4, "vertebrae": 46, "split": "test"}
+    content = {"facts": facts, "measures": measures, "confusions": confusions} | changes
+    (folder / "evaluation.json").write_text(json.dumps(content))
+    return str(folder)
+
+
+def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
+    words = _words(_page(tmp_path, COHORT))
+    assert "3 studies screened, of 3 patients" in words
+    assert "1 excluded sound, does not qualify 1 no spine in view" in words
+    assert "1 failed broke while being read 1 truncated objects" in words
+    assert "8 vertebrae judged, of 9 in view" in words
+    assert "4 vertebrae called positive, in 2 patients" in words
+    assert "L1 66.7 20.8 to 93.9 2 3 0 3 0 1 1" in words, "level, rate, interval, counts by class"
+
+
+def test_it_fetches_nothing(tmp_path: Path) -> None:
+    page = _page(tmp_path, COHORT)
+    assert not re.search(r"https?://|//[a-z]|url\(|@import|<script|<link", page.replace("http://www.w3.org", ""))
+    assert all(target.startswith("data:image/png;base64,") for target in re.findall(r'(?:href|src)="([^"]*)"', page))
+
+
+def test_keys_are_shortened(tmp_path: Path) -> None:
+    page = _page(tmp_path, COHORT)
+    assert PATIENT[:8] in page
+    assert PATIENT[:9] not in page
+
+
+def test_the_gallery_shows_positive_studies_first_and_says_what_it_leaves_out(tmp_path: Path) -> None:
+    many = [*COHORT, *(Study(f"n{n}", levels="L1 L2", name=f"{n:04d}eeee") for n in range(GALLERY_LIMIT))]
+    page = _page(tmp_path, many)
+    assert page.count('<article class="card">') == GALLERY_LIMIT
+    assert page.index("cccc3333") < page.index("aaaa1111") < page.index("0000eeee")
+    assert "3 more studies have pictures and are not shown here" in _words(page)
+
+
+def test_a_card_marks_each_vertebra_at_its_row(tmp_path: Path) -> None:
+    page = _page(tmp_path, [COHORT[0]])
+    card = page[page.index('<article class="card">') : page.index("</article>")]
+    assert [text.strip() for text in re.findall(r"<text[^>]*font-size=\"10.5\"[^>]*>([^<]+)", card)] == [
+        "T12",
+        "L1 L",
+        "L2",
+    ]
+    assert re.findall(r'<text[^>]*y="([\d.]+)"[^>]*font-size="10.5"', card) == ["21.6", "53.6", "85.6"]
+    assert "L1 lytic 0.71 · unilateral" in _words(card)
+    assert "normal 0.09, blastic 0.03, mixed 0.17, lytic 0.71" in card
+    assert 'viewBox="0 0 276 100"' in card, "110 + 46 + 120 by 100 mm"
+
+
+def test_results_without_pictures_and_without_a_screened_study(tmp_path: Path) -> None:
+    assert "kept no pictures" in _page(tmp_path / "a", COHORT, pictures=False)
+    empty = _words(_page(tmp_path / "b", COHORT[3:]))
+    assert "No study has been screened yet" in empty
+    assert "0 studies screened" in empty
+
+
+def test_a_title_is_text_and_not_markup(tmp_path: Path) -> None:
+    page = _page(tmp_path, COHORT, title="<b>me</b> & you")
+    assert "<b>me" not in page
+    assert "&lt;b&gt;me&lt;/b&gt; &amp; you" in page
+
+
+def test_an_evaluation_gets_a_section(tmp_path: Path) -> None:
+    words = _words(_page(tmp_path, COHORT, evaluation=_evaluation(tmp_path / "evaluation")))
+    assert "lytic 9 0.83 0.61 to 0.94" in words
+    assert "normal 9 – " in words
+    assert "macro 0.70" in words
+    assert "normal 30 75 % 10 25 % lytic 1 17 % 5 83 %" in words
+    assert "not the model that read" not in words
+    assert "How good the model is" not in _words(_page(tmp_path / "without", COHORT))
+
+
+def test_another_models_evaluation_says_so(tmp_path: Path) -> None:
+    facts = {"model": "ffffffffffff", "patients": 4, "vertebrae": 46, "split": "test"}
+    where = _evaluation(tmp_path / "evaluation", facts=facts)
+    assert "This is not the model that read the studies above" in _page(tmp_path, COHORT, evaluation=where)
+
+
+def test_bad_places_are_bad_input_and_write_nothing(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="results"):
+        write_report(str(tmp_path / "nowhere"), tmp_path / "report.html")
+    results = write_results(str(tmp_path / "results"), COHORT)
+    with pytest.raises(BadInput, match=r"evaluation\.json"):
+        write_report(results, tmp_path / "report.html", evaluation=str(tmp_path))
+    wrong = _evaluation(tmp_path / "evaluation", measures=[{}])
+    with pytest.raises(BadInput, match="expected an evaluation"):
+        write_report(results, tmp_path / "report.html", evaluation=wrong)
+    assert not (tmp_path / "report.html").exists()
