@@ -1,0 +1,69 @@
+"""TotalSegmentator (Wasserthal et al. 2023, optional extra) as a maker of label maps; the rest is masks.py.
+
+Weights come from the folder that TOTALSEG_WEIGHTS_PATH names, and from nowhere else: nothing is downloaded, and the
+package's usage statistics are switched off before it runs. Written against its Python API of 2.18.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spinemet.anatomy import LEVEL_INDEX, TOTALSEGMENTATOR_LEVELS
+from spinemet.errors import BadInput
+from spinemet.types import LabelMap, Volume
+
+_WEIGHTS = ("Dataset292_TotalSegmentator_part2_vertebrae_1532subj", "Dataset298_TotalSegmentator_total_6mm_1559subj")
+"""The vertebrae at 1.5 mm, and the rough model that finds where to run it."""
+
+
+def segment(volume: Volume) -> LabelMap:
+    """The vertebrae that TotalSegmentator finds in `volume`, whole, on the volume's own grid.
+
+    On the GPU where there is one. Raises BadInput where the package or its weights are not there.
+    """
+    import nibabel
+
+    run = _package()
+    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
+    image = nibabel.Nifti1Image(volume.hu_DHW, to_ras @ volume.affine)
+    names = [f"vertebrae_{level}" for level in TOTALSEGMENTATOR_LEVELS.values()]
+    found = run(image, None, ml=True, task="total", roi_subset=names, device=_device(), quiet=True)
+    numbers = np.asarray(found.dataobj)
+    labels = np.zeros(numbers.shape, np.uint8)
+    for number, level in TOTALSEGMENTATOR_LEVELS.items():
+        labels[numbers == number] = 1 + LEVEL_INDEX[level]
+    return LabelMap(labels, volume.affine)
+
+
+def _package() -> Callable[..., Any]:
+    """The package's entry point, ready to run offline and silently."""
+    try:
+        from totalsegmentator.config import set_config_key, setup_totalseg
+        from totalsegmentator.python_api import totalsegmentator
+    except ImportError as error:
+        raise BadInput(
+            "expected the package TotalSegmentator for this localizer, found none: install spinemet[totalsegmentator]."
+        ) from error
+    place = os.environ.get("TOTALSEG_WEIGHTS_PATH", "")
+    missing = [name for name in _WEIGHTS if not place or not (Path(place) / name).is_dir()]
+    if missing:
+        raise BadInput(
+            f"expected TOTALSEG_WEIGHTS_PATH to name a folder with {' and '.join(_WEIGHTS)}, "
+            f"found {'no such setting' if not place else 'no ' + ' and no '.join(missing)}."
+        )
+    setup_totalseg()
+    # On by default: it would tell the authors' server of every study.
+    set_config_key("send_usage_stats", False)
+    run: Callable[..., Any] = totalsegmentator
+    return run
+
+
+def _device() -> str:
+    import torch
+
+    return "gpu" if torch.cuda.is_available() else "cpu"
