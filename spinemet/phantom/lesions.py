@@ -79,7 +79,7 @@ _KINDS: dict[str, tuple[Kind, Kind, Kind]] = {
 def waves(seed: int, x: Float, y: Float, z: Float, shortest: float = 4.0, longest: float = 11.0) -> Float:
     """Smooth noise of deviation 1 at the given points: a sum of plane waves, the same on every voxel grid."""
     rng = np.random.default_rng(seed)
-    count = 9
+    count = 12
     directions = rng.standard_normal((count, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     lengths = rng.uniform(shortest, longest, count)
@@ -113,8 +113,10 @@ def _destroy(patch: BonePatch, focus: Focus) -> None:
 
 def _sclerose(patch: BonePatch, focus: Focus) -> None:
     share = cover(focus_distance(patch, focus), focus.fuzz)
-    cloudy = waves(focus.seed + 1, patch.x, patch.y, patch.z, 3.0, 8.0)
-    dense = np.maximum(focus.hu * (1 + np.float32(0.13) * cloudy), patch.hu)
+    near = share > 0
+    cloudy = np.float32(0.1) * waves(focus.seed + 1, patch.x[near], patch.y[near], patch.z[near], 5.0, 16.0)
+    dense = patch.hu.copy()
+    dense[near] = np.maximum(focus.hu * (1 + cloudy + np.float32(0.1) * patch.texture[near]), patch.hu[near])
     patch.hu += share * (dense - patch.hu)
 
 
@@ -220,7 +222,7 @@ def draw_diseases(
             continue
         quality = usual if rng.random() < 0.6 else str(rng.choice(["lytic", "blastic", "mixed"]))
         posterolateral = str(rng.choice(["none", "unilateral", "bilateral"], p=[0.45, 0.33, 0.22]))
-        extent = float(rng.choice([0.28, 0.45, 0.65, 1.0], p=[0.14, 0.3, 0.32, 0.24]) * rng.uniform(0.92, 1.08))
+        extent = float(rng.choice([0.28, 0.45, 0.65, 1.0], p=[0.14, 0.3, 0.32, 0.24]) * rng.uniform(0.88, 1.0))
         onset = int(rng.integers(1, 3)) if rng.random() < 0.15 else 0
         stages = _stages(quality, posterolateral, extent, onset, studies, responds)
         diseases[level] = Disease(stages, str(rng.choice(["left", "right"])), int(rng.integers(2**31)))
@@ -240,7 +242,7 @@ def _stages(
         if age and responds:
             quality = {"lytic": "mixed", "mixed": "blastic", "blastic": "blastic"}[quality]
         elif age:
-            extent = min(extent * 1.35, 1.1)
+            extent = min(extent * 1.35, 1.0)
             posterolateral = {"none": "none", "unilateral": "bilateral", "bilateral": "bilateral"}[posterolateral]
         stages.append((quality, posterolateral, extent))
     return tuple(stages)

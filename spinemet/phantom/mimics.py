@@ -123,7 +123,7 @@ def _haemangioma(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
     center = rng.uniform(-0.6, 0.6, 3) * half * (1 - extent)
     share = cover(_ellipsoid(patch, center, half * extent), 1.2) * cover(patch.body + 1.6, 1.0)
     period = 2 * np.pi / rng.uniform(3.6, 4.8)
-    bend = 0.9 * waves(int(rng.integers(2**31)), patch.x, patch.y, 0.15 * patch.z, 9, 20)
+    bend = 1.5 * waves(int(rng.integers(2**31)), patch.x, patch.y, 0.15 * patch.z, 9, 20)
     # Hexagonal lattice of columns along the vertebra's own axis.
     rows = [
         np.cos(period * (np.cos(t) * patch.x + np.sin(t) * patch.y) + bend) for t in (0.3, 0.3 + 2.094, 0.3 + 4.189)

@@ -17,8 +17,8 @@ from spinemet.phantom.trunk import draw_trunk
 from spinemet.phantom.vertebra import Disease, draw_vertebra
 from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume
 
-FINEST_SLAB_MM = 2.0
-"""Thicker slices are drawn as several thin ones and averaged, so that partial volume looks as in life."""
+FINEST_SLAB_MM = 1.3
+"""Bone in thicker slices is drawn as several thin slabs and averaged, so that endplates blur as in life."""
 LISTED_FROM = 0.05
 """A vertebra stands in the truth when at least this share of its body's height is in the field of view."""
 
@@ -93,9 +93,8 @@ def render_series(
     spacing, thickness, kernel and noise, and lose up to one of their slices at the cranial end."""
     first = scans[0]
     fine = max(1, int(np.ceil(first.spacing[0] / FINEST_SLAB_MM)))
-    canvas = Canvas(_grid(first, fine))
     poses = place_spine(patient)
-    _draw(canvas, patient, poses, first, diseases or {})
+    canvas = _draw(patient, poses, first, fine, diseases or {})
     return [_reconstruct(canvas, poses, scan) for scan in scans]
 
 
@@ -121,21 +120,26 @@ def _reconstruct(canvas: Canvas, poses: Sequence[Pose], scan: ScanSettings) -> P
 
 
 def _draw(
-    canvas: Canvas, patient: PatientAnatomy, poses: Sequence[Pose], scan: ScanSettings, diseases: Mapping[str, Disease]
-) -> None:
+    patient: PatientAnatomy, poses: Sequence[Pose], scan: ScanSettings, fine: int, diseases: Mapping[str, Disease]
+) -> Canvas:
+    """The patient in the scan's field of view, with `fine` slabs to a slice."""
     fine_noise = noise_tile(patient.texture, 0.7)
     coarse_noise = noise_tile(patient.texture + 1, 1.5)
-    course = Course(canvas, poses)
-    draw_trunk(canvas, patient, course, scan.contrast, coarse_noise)
+    # The trunk changes little from slice to slice: it is drawn once per slice and repeated.
+    trunk = Canvas(_grid(scan, 1))
+    draw_trunk(trunk, patient, Course(trunk, poses), scan.contrast, coarse_noise)
+    draw_table(trunk, Course(trunk, poses).flat_back + 12 + 0.5 * patient.fat_mm)
+    canvas = Canvas(_grid(scan, fine))
+    canvas.hu[:] = np.repeat(trunk.hu, fine, axis=0)
     draw_discs(canvas, poses, patient, coarse_noise)
-    draw_canal(canvas, course)
+    draw_canal(canvas, Course(canvas, poses))
     for n, pose in enumerate(poses):
         # Cancellous bone is densest in the neck and thins towards the lumbar spine (Boutroy et al., Bone 2016).
         density = patient.trabecular_hu * float(np.interp(n, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
         draw_vertebra(canvas, pose, density, fine_noise, diseases.get(pose.level))
     chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
     draw_skeleton(canvas, poses, chest, patient.trabecular_hu, fine_noise)
-    draw_table(canvas, course.flat_back + 12 + 0.5 * patient.fat_mm)
+    return canvas
 
 
 def _grid(scan: ScanSettings, fine: int) -> Grid:
