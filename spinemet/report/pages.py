@@ -190,17 +190,12 @@ order by n_positive desc, c.worst desc nulls last, s.study
 def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Gallery:
     """At most `limit` studies with pictures, those with most positive vertebrae first."""
     total = records(connection, f"select count(*) as n from ({_GALLERY})")[0]["n"]
-    cards = [
-        _card(
-            study,
-            records(
-                connection,
-                "select * from current_vertebrae where source_key = ? order by vertebra",
-                [study["source_key"]],
-            ),
-        )
-        for study in records(connection, f"{_GALLERY} limit {int(limit)}")
-    ]
+    studies = records(connection, f"{_GALLERY} limit {int(limit)}")
+    vertebrae: dict[str, list[Row]] = {study["source_key"]: [] for study in studies}
+    query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
+    for vertebra in records(connection, query, [list(vertebrae)]):
+        vertebrae[vertebra["source_key"]].append(vertebra)
+    cards = [_card(study, vertebrae[study["source_key"]]) for study in studies]
     return Gallery(cards, total - len(cards))
 
 
