@@ -296,7 +296,11 @@ def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:
 def _draw_title(figure: Figure, reading: StudyReading, rows: list[_Row], left: float, total: float) -> None:
     whole = sum(not row.is_cut for row in rows)
     first, last = rows[0].vertebra.level, rows[-1].vertebra.level
-    title = f"{len(rows)} vertebrae, {first} to {last}" if len(rows) > 1 else f"1 vertebra, {first}"
+    if first.startswith("?") and last.startswith("?"):
+        span = "levels not named"
+    else:
+        span = f"{first} to {last}" if len(rows) > 1 else first
+    title = f"{len(rows)} {'vertebrae' if len(rows) > 1 else 'vertebra'}, {span}"
     facts = [f"{whole} whole, {len(rows) - whole} cut by the field of view"]
     if reading.spacing_mm is not None:
         depth, height, width = reading.spacing_mm
