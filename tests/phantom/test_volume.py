@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import BadInput
 from spinemet.phantom import phantom_scan, phantom_volume
-from spinemet.phantom.scan import REGIONS, PhantomScan
+from spinemet.phantom.anatomy import draw_anatomy
+from spinemet.phantom.scan import REGIONS, PhantomScan, ScanSettings, render_series
 from spinemet.types import Completeness
 
 
@@ -76,6 +78,17 @@ def _mean(scan: PhantomScan, point: np.ndarray, radius: float) -> float:
     middle = np.rint(index).astype(int)
     box = tuple(slice(max(m - r, 0), m + r + 1) for m, r in zip(middle, reach, strict=True))
     return float(scan.volume.hu_DHW[box].mean())
+
+
+def test_a_thick_reconstruction_shows_the_same_patient_in_the_same_place() -> None:
+    thin = ScanSettings((0.0, 10.0, 0.0), (40, 64, 64), (1.25, 2.5, 2.5), 1.25, noise_hu=0.0)
+    thick = replace(thin, spacing=(5.0, 2.5, 2.5), thickness=5.0)
+    first, second = render_series(draw_anatomy(np.random.default_rng(1)), [thin, thick])
+    assert second.volume.spacing_mm == pytest.approx((5.0, 2.5, 2.5))
+    assert second.volume.to_lps([1.0, 5, 5]) == pytest.approx(first.volume.to_lps([5.5, 5, 5]))
+    mean = first.volume.hu_DHW.reshape(10, 4, 64, 64).mean(axis=1)
+    assert np.abs(mean - second.volume.hu_DHW).max() <= 1.5
+    assert second.labels.labels_DHW.shape == second.volume.hu_DHW.shape
 
 
 def test_an_unknown_region_is_the_callers_mistake() -> None:
