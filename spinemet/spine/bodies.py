@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import ndimage
 
 from spinemet.spine.discs import DiscEvidence
 from spinemet.spine.walls import Walls
@@ -21,6 +22,10 @@ _LEAST_SHARE = 0.3
 endplate, no body."""
 _DISC_SHARE = 0.18
 """Of a spacing that is disc, where only one of two discs is seen: 0.12 thoracic to 0.25 lumbar."""
+_ENDPLATE_MM = 0.75
+"""From the middle of an endplate's bright line to its surface: it belongs to the body."""
+_TURN_MM = 20.0
+"""Length over which the turn of the vertebrae about the canal is averaged."""
 _LEAST_HEIGHT_MM = 5.0
 """A vertebra plana still has some; less would be two endplates of one disc."""
 _FADED = 0.35
@@ -63,8 +68,8 @@ def bodies_between(
     stands there and at least three tenths of its expected height are in view; its far end is where its height, judged
     from its neighbours, or the volume ends.
     """
-    upper = [float(d - evidence.gap_mm[d] / 2) for d in discs]
-    lower = [float(d + evidence.gap_mm[d] / 2) for d in discs]
+    half_gap = np.maximum(evidence.gap_mm[discs] / 2 - _ENDPLATE_MM, 0.5)
+    upper, lower = [float(s) for s in discs - half_gap], [float(s) for s in discs + half_gap]
     score, tilt = evidence.score[discs], evidence.tilt[discs]
     inner = [
         Body(lower[n], upper[n + 1], float(score[n]), float(score[n + 1]), float((tilt[n] + tilt[n + 1]) / 2))
@@ -99,20 +104,32 @@ def _end_body(
     return (min(endplate, far), max(endplate, far))
 
 
-def body_frame(curve: SpineCurve, walls: Walls, body: Body) -> tuple[Array, Array]:
-    """LPS centre (3,) and axes (3, 3: left, posterior, superior) of a body.
+def body_frames(curve: SpineCurve, walls: Walls, bodies: list[Body]) -> tuple[Array, Array]:
+    """LPS centres (n, 3) and axes (n, 3, 3: left, posterior, superior) of the bodies.
 
-    Posterior points from the body's middle to the canal, so that a turned vertebra's slices are turned with it.
+    Superior follows the neighbours' centres two thirds, the endplates' tilt one third (the outermost bodies have only
+    the latter): on 18 phantoms this halves the error of the tilt, whose steps are 7 degrees. Posterior points from the
+    bodies to the canal, so that a turned vertebra's slices are turned with it.
     """
-    p, left = float(walls.middle_p[body.rows].mean()), float(walls.middle_l[body.rows].mean())
-    s = float(np.clip(body.middle, 0, len(curve.points_mm) - 1))
-    n = min(int(s), len(curve.points_mm) - 2)
-    point = curve.points_mm[n] + (s - n) * (curve.points_mm[n + 1] - curve.points_mm[n])
-    frame = curve.frames[n]
-    center = point + p * frame[1] + left * frame[0]
-    superior = frame[2] + body.tilt * frame[1]
-    superior /= np.linalg.norm(superior)
-    posterior = -(p * frame[1] + left * frame[0])
-    posterior -= (posterior @ superior) * superior
-    posterior /= np.linalg.norm(posterior)
-    return center, np.stack([np.cross(posterior, superior), posterior, superior])
+    aside = ndimage.gaussian_filter1d(walls.middle_l, _TURN_MM, mode="nearest")
+    centers, tilted, backward = [], [], []
+    for body in bodies:
+        s = float(np.clip(body.middle, 0, len(curve.points_mm) - 1.001))
+        n = int(s)
+        point = curve.points_mm[n] + (s - n) * (curve.points_mm[n + 1] - curve.points_mm[n])
+        left, posterior, superior = curve.frames[n]
+        p = float(walls.middle_p[body.rows].mean())
+        centers.append(point + p * posterior + float(walls.middle_l[body.rows].mean()) * left)
+        tilted.append(_unit(superior + body.tilt * posterior))
+        backward.append(-(p * posterior + float(aside[n]) * left))
+    up = np.array(tilted)
+    if len(bodies) > 2:
+        along = np.array(centers)[:-2] - np.array(centers)[2:]
+        up[1:-1] = _unit(2 * _unit(along) + up[1:-1])
+    posterior = np.array(backward)
+    posterior = _unit(posterior - (posterior * up).sum(axis=1, keepdims=True) * up)
+    return np.array(centers), np.stack([np.cross(posterior, up), posterior, up], axis=1)
+
+
+def _unit(vectors: Array) -> Array:
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

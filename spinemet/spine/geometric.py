@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.spine.bodies import Body, bodies_between, body_frame
+from spinemet.spine.bodies import Body, bodies_between, body_frames
 from spinemet.spine.canal import build_curve, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
 from spinemet.spine.measures import completeness, trabecular_hu
@@ -64,10 +64,9 @@ def geometric_spine(volume: Volume) -> Spine:
     bodies = bodies[:sacrum]
     if not bodies:
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
-    vertebrae = tuple(
-        _vertebra(volume, curve, walls, arc, body, name)
-        for body, name in zip(bodies, level_names(bodies, anchor), strict=True)
-    )
+    centers, axes = body_frames(curve, walls, bodies)
+    names = level_names(bodies, anchor)
+    vertebrae = tuple(_vertebra(volume, walls, arc, *one) for one in zip(bodies, names, centers, axes, strict=True))
     return Spine(vertebrae, curve, "geometric")
 
 
@@ -84,9 +83,8 @@ def _partly_seen(volume: Volume, curve: SpineCurve, walls: Walls, middle: Array)
 
 
 def _vertebra(
-    volume: Volume, curve: SpineCurve, walls: Walls, arc: Array, body: Body, name: tuple[str, float]
+    volume: Volume, walls: Walls, arc: Array, body: Body, name: tuple[str, float], center: Array, axes: Array
 ) -> Vertebra:
-    center, axes = body_frame(curve, walls, body)
     top, bottom = np.interp((body.top, body.bottom), np.arange(len(arc)), arc)
     height = float(bottom - top)
     half = (float(walls.half_width[body.rows].mean()), float(walls.depth[body.rows].mean()) / 2, height / 2)
