@@ -3,15 +3,16 @@
 On top of the tables (`studies`, `vertebrae`, `slices`, `pictures`, `runs`) stand these views, all of them limited to
 one model and one reading configuration, the ones that screened last, since a rate over two models means nothing:
 
-    current          one row per study, whatever became of it; a study that lies twice in the archive counts once
+    current            one row per study, whatever became of it; a study that lies twice in the archive counts once
     current_vertebrae  one row per vertebra of each screened study, follow-ups included, with the study's facts
-    imaged           one row per patient and level in view: from the latest study in which that level is evaluable,
-                     else from the latest in which it is in view at all
-    evaluable        the rows of `imaged` that are whole and classified: the denominator
+    imaged             one row per patient and level in view: from the latest study in which that level is
+                       evaluable, else from the latest in which it is in view at all
+    evaluable          the rows of `imaged` that are whole and classified: the denominator
 
 `imaged` has the findings as booleans: `any_lesion`, `blastic`, `mixed`, `lytic`, null where the vertebra is not
-evaluable. A vertebra without a name (`?1`) cannot be matched between studies: those of the latest study count, and none
-where another study of the patient has names. A study without a patient key stands for a patient of its own.
+evaluable. A vertebra without a name (`?1`) cannot be matched between studies: a patient whose latest study has such
+vertebrae counts with that study alone, and in the other studies they do not count. A study without a patient key
+stands for a patient of its own.
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ qualify row_number() over (partition by study order by state <> 'screened', sour
 
 create or replace temp view current_vertebrae as
 with last_seen as (
-    select patient, age as patient_age, age_group, sex, row_number() over latest = 1 as is_latest
+    select patient, study as latest_study, age as patient_age, age_group, sex, row_number() over latest = 1 as is_latest
     from current where state = 'screened'
     window latest as (partition by patient order by study_date desc nulls last, study)
 )
 select
     v.*,
     s.patient, s.study, s.study_date, s.year, s.manufacturer, s.manufacturer_model, s.kernel, s.kvp, s.contrast,
-    s.localizer, s.slice_spacing_mm, p.patient_age as age, p.age_group, p.sex,
+    s.localizer, s.slice_spacing_mm, p.patient_age as age, p.age_group, p.sex, p.latest_study,
     v.level[1] <> '?' as is_named,
     case v.level[1] when 'C' then 'cervical' when 'T' then 'thoracic' when 'L' then 'lumbar' when 'S' then 'sacral'
                     else 'unnamed' end as region,
@@ -66,16 +67,17 @@ join last_seen p on p.patient = s.patient and p.is_latest
 where s.state = 'screened';
 
 create or replace temp view imaged as
-select * from (
-    select * from current_vertebrae where is_named
+with placed as (
+    select *, bool_or(study = latest_study and not is_named) over (partition by patient) as latest_is_unnamed
+    from current_vertebrae
+)
+select * exclude (latest_is_unnamed) from (
+    select * from placed where is_named and not latest_is_unnamed
     qualify row_number() over (
         partition by patient, level order by evaluable desc, study_date desc nulls last, study, vertebra
     ) = 1
     union all
-    select * from current_vertebrae u where not is_named and not exists (
-        select 1 from current_vertebrae n where n.is_named and n.patient = u.patient and n.study <> u.study
-    )
-    qualify dense_rank() over (partition by patient order by study_date desc nulls last, study) = 1
+    select * from placed where latest_is_unnamed and study = latest_study
 );
 
 create or replace temp view evaluable as select * from imaged where evaluable;

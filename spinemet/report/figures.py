@@ -83,7 +83,7 @@ class _Row:
         return f"{label}{unsure} {probability:.2f}"
 
 
-def study_figure(reading: StudyReading, calls: Sequence[VertebraCall] | None, path: str | Path) -> None:
+def study_figure(reading: StudyReading, calls: Sequence[VertebraCall | None] | None, path: str | Path) -> None:
     """Write the picture of one screened study to `path` (PNG, SVG or PDF, by its suffix).
 
     reading: with `views` and `stacks`. calls: one per vertebra of the spine in the same order, or None without a
@@ -101,7 +101,7 @@ def study_figure(reading: StudyReading, calls: Sequence[VertebraCall] | None, pa
         raise BadInput(f"expected a picture file that can be written at {path}, found: {error}.") from error
 
 
-def _rows(spine: Spine, calls: Sequence[VertebraCall] | None) -> list[_Row]:
+def _rows(spine: Spine, calls: Sequence[VertebraCall | None] | None) -> list[_Row]:
     said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(spine.vertebrae)
     return [_Row(vertebra, call) for vertebra, call in zip(spine.vertebrae, said, strict=True)]
 

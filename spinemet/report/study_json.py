@@ -9,7 +9,7 @@ from spinemet.errors import Reason
 from spinemet.types import SeriesHeader, StudyReading, Vertebra, VertebraCall
 
 
-def study_json(reading: StudyReading, calls: Sequence[VertebraCall] | None) -> dict[str, Any]:
+def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> dict[str, Any]:
     """`reading` and its `calls` (one per vertebra, or None without a model) as values that JSON can hold.
 
     Keys: `state`, `reason`, `detail` (null when screened), `series` (the chosen one, or null), `series_rejected`,

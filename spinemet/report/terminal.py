@@ -39,7 +39,7 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=120)
 
 
-def render_study(reading: StudyReading, calls: Sequence[VertebraCall] | None) -> RenderableType:
+def render_study(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> RenderableType:
     """One study: its state and series, and a table of its vertebrae with their calls, or why there are none."""
     parts: list[RenderableType] = [_headline(reading)]
     if reading.spine is not None:

@@ -43,12 +43,14 @@ def test_unnamed_vertebrae_of_follow_ups_do_not_double(tmp_path: Path) -> None:
     assert len(_imaged(results)) == 2
 
 
-@pytest.mark.parametrize("named_in", [2023, 2025])
-def test_unnamed_vertebrae_do_not_count_beside_named_ones_of_another_study(tmp_path: Path, named_in: int) -> None:
+@pytest.mark.parametrize(("named_in", "expected"), [(2023, ["?1", "?2", "?3"]), (2025, ["L1", "L2"])])
+def test_with_and_without_names_the_latest_study_counts_alone(
+    tmp_path: Path, named_in: int, expected: list[str]
+) -> None:
     results = write_results(
         str(tmp_path), [Study("p1", date(2024, 1, 1), "?1 ?2 ?3"), Study("p1", date(named_in, 1, 1), "L1 L2")]
     )
-    assert list(_imaged(results)["level"]) == ["L1", "L2"]
+    assert list(_imaged(results)["level"]) == expected
 
 
 def test_a_study_that_lies_twice_counts_once(tmp_path: Path) -> None:
