@@ -11,6 +11,7 @@ from spinemet.dicom.pseudonym import load_key
 from spinemet.errors import SpineMetError
 from spinemet.on_ray.screen import ScreenOptions, run_screen
 from spinemet.progress import progress_bar
+from spinemet.screening.run import in_words
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     except SpineMetError as error:
         print(f"screen: {error}", file=sys.stderr)
         return 2
-    print(f"run {run.run_id}: {run.listed} studies in the archive, {run.planned} new: {run.note or 'nothing to do'}")
+    print(f"run {run.run_id}: {run.listed} studies in the archive, {run.planned} new: {in_words(run.states)}")
     for reason, count in sorted(run.reasons.items()):
         print(f"  {reason}: {count}")
     if run.studies:

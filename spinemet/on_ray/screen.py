@@ -12,26 +12,29 @@ from __future__ import annotations
 
 import pickle
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spinemet import __version__
 from spinemet.config import DatePolicy, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
-from spinemet.isolation import IsolatedReader
 from spinemet.on_ray.cluster import connect, own_error
 from spinemet.progress import Advance, ignore
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
 from spinemet.screening.plan import Plan, check_apart, check_continues, first_checked, key_id, plan_studies
-from spinemet.screening.run import Run, account
+from spinemet.screening.run import Run, account, in_words
 from spinemet.storage.archive import list_studies
 from spinemet.storage.tables import Results, Row, open_results
 from spinemet.types import SliceStack, State, StudyReading, StudyRef, VertebraCall
+
+if TYPE_CHECKING:
+    from spinemet.isolation import IsolatedReader
 
 ROUND = 2000
 """Studies that Ray Data gets at a time; bounds what the driver holds of the listing (some 20 kB per study)."""
@@ -91,17 +94,15 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     names = Pseudonymizer(options.key, options.dates)
     check_apart(options.archive, options.results)
     studies = first_checked(iter(list_studies(options.archive)))
-    connect()
-    pool = _model_pool(options.workers)
     results = open_results(options.results, create=True)
     check_continues(results.last_run(), names, options.dates)
     digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
+    plan = plan_studies(studies, results, names, **digests, limit=options.limit)
     run = Run(asked={**_asked(options, config, names), **digests})
     results.write_run(run.row("running"))
-    results.drop_leftovers()
-    plan = plan_studies(studies, results, names, **digests, limit=options.limit)
     try:
-        _screen(plan, results, run, options, config, pool, progress)
+        results.drop_leftovers()
+        _screen(plan, results, run, options, config, progress)
     except BaseException:
         with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
             results.write_run(run.row("failed"))
@@ -111,60 +112,56 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
 
 
 def _screen(
-    plan: Plan,
-    results: Results,
-    run: Run,
-    options: ScreenOptions,
-    config: StudyConfig,
-    pool: dict[str, Any],
-    progress: Advance,
+    plan: Plan, results: Results, run: Run, options: ScreenOptions, config: StudyConfig, progress: Advance
 ) -> None:
     """Do the plan, round by round, and commit a wave whenever one is full."""
     made_with = MadeWith(run.asked["model_digest"], run.asked["config_digest"], __version__, run.run_id)
     wave: list[dict[str, list[Row]]] = []
+    seen: Counter[str] = Counter()
     todo = iter(plan)
     refs = list(islice(todo, ROUND))
     while refs:
         following = list(islice(todo, ROUND))
-        run.listed, run.planned = plan.listed, plan.planned
         total = 0 if following else plan.planned
-        progress(run.studies, total, run.note)
-        for answer in _answers(refs, options, config, pool):
-            rows = study_rows(
-                answer.ref,
-                answer.reading,
-                answer.calls,
-                made_with,
-                plan.names,
-                seconds_model=answer.seconds_model,
-                slices=options.slices,
+        run.listed, run.planned = plan.listed, plan.planned
+        progress(seen.total(), total, in_words(seen))
+        for answer in _answers(refs, options, config):
+            wave.append(
+                study_rows(
+                    answer.ref,
+                    answer.reading,
+                    answer.calls,
+                    made_with,
+                    plan.names,
+                    seconds_model=answer.seconds_model,
+                    slices=options.slices,
+                )
             )
-            wave.append(rows)
+            seen[str(answer.reading.state)] += 1
+            progress(seen.total(), total, in_words(seen))
             if len(wave) == WAVE:
                 _commit(wave, results, run, plan.retried)
                 wave = []
-            progress(run.studies + len(wave), total, run.note)
         refs = following
     run.listed, run.planned = plan.listed, plan.planned
-    _commit(wave, results, run, plan.retried)
-    progress(run.studies, run.studies, run.note)
+    if wave:
+        _commit(wave, results, run, plan.retried)
+    progress(seen.total(), seen.total(), in_words(seen))
 
 
 def _commit(wave: Sequence[dict[str, list[Row]]], results: Results, run: Run, retried: set[str]) -> None:
-    if not wave:
-        return
     rows = {name: [row for study in wave for row in study[name]] for name in wave[0]}
     results.commit_wave(run.next_wave(), rows, replace=any(row["source_key"] in retried for row in rows["studies"]))
     for study in wave:
         run.count(study)
 
 
-def _answers(
-    refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConfig, pool: dict[str, Any]
-) -> Iterator[Answer]:
+def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConfig) -> Iterator[Answer]:
     """What became of each study, in the order in which they end."""
     import ray
 
+    connect()  # here and not before: a night without new studies needs no cluster
+    pool = _model_pool(options.workers)
     rows = (
         ray.data.from_items([{"study": pickle.dumps(ref)} for ref in refs], override_num_blocks=len(refs))
         .map(partial(read_row, config=config, views=options.pictures), num_cpus=1)
@@ -193,6 +190,8 @@ _reader: IsolatedReader | None = None
 def read_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str, Any]:
     """A row with a pickled StudyRef -> a row with the pickled, slim Answer of its reading, not yet classified."""
     global _reader  # noqa: PLW0603
+    from spinemet.isolation import IsolatedReader  # half a second of imports that the driver does without
+
     _reader = _reader or IsolatedReader()
     ref: StudyRef = pickle.loads(row["study"])
     try:
@@ -230,7 +229,7 @@ def classify(answers: Iterable[Answer], predict: Any) -> list[Answer]:
         if len(answers) > 1:
             return [one for answer in answers for one in classify([answer], predict)]
         detail = f"unexpected {type(error).__name__} in the model."
-        return [Answer(each.ref, StudyReading(State.FAILED, Reason.INTERNAL, detail)) for each in answers]
+        return [_broken(answer, detail) for answer in answers]
     per_stack = (time.perf_counter() - start) / max(len(calls), 1)
     given = iter(calls)
     return [
@@ -242,6 +241,11 @@ def classify(answers: Iterable[Answer], predict: Any) -> list[Answer]:
         )
         for answer, mine in zip(answers, stacks, strict=True)
     ]
+
+
+def _broken(answer: Answer, detail: str) -> Answer:
+    reading = replace(answer.reading, state=State.FAILED, reason=Reason.INTERNAL, detail=detail, stacks=(), views=None)
+    return replace(answer, reading=reading)
 
 
 def _stacks(answer: Answer) -> list[SliceStack]:

@@ -35,13 +35,8 @@ class Run:
 
     @property
     def studies(self) -> int:
-        """Studies that this run has accounted for."""
+        """Studies that this run has committed."""
         return self.states.total()
-
-    @property
-    def note(self) -> str:
-        """The counts by state in a few words."""
-        return ", ".join(f"{self.states[str(state)]} {state}" for state in State if self.states[str(state)])
 
     @property
     def seconds(self) -> float:
@@ -59,7 +54,7 @@ class Run:
         return f"{self.run_id}-{self.waves:06d}"
 
     def count(self, rows: Mapping[str, Sequence[Row]]) -> None:
-        """Take one study's rows into the counts."""
+        """Take one study's committed rows into the counts."""
         for study in rows["studies"]:
             self.states[study["state"]] += 1
             if study["reason"] is not None:
@@ -80,6 +75,11 @@ class Run:
             "reasons": json.dumps(dict(sorted(self.reasons.items()))),
             "studies_per_hour": self.studies_per_hour,
         }
+
+
+def in_words(states: Mapping[str, int]) -> str:
+    """The counts by state in a few words: `12 screened, 1 failed`, or `nothing new`."""
+    return ", ".join(f"{states[state]} {state}" for state in map(str, State) if states.get(state)) or "nothing new"
 
 
 def account() -> str:

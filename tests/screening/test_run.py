@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from spinemet.screening.run import Run, account
+from spinemet.screening.run import Run, account, in_words
 
 
 def test_a_run_counts_states_reasons_and_vertebrae() -> None:
@@ -15,7 +15,8 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     assert json.loads(row["reasons"]) == {"crashed": 1}
     assert row["study_limit"] == 9
     assert row["studies_per_hour"] > 0
-    assert run.note == "1 screened, 1 failed"
+    assert in_words(run.states) == "1 screened, 1 failed"
+    assert in_words({}) == "nothing new"
     assert "finished_at" not in run.row("running")
 
 

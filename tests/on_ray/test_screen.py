@@ -1,0 +1,212 @@
+"""The screening job on a real local Ray cluster, with the archive and the results on an S3 server over HTTP."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import obstore
+import pytest
+
+from jobs.screen import main
+from spinemet import __version__
+from spinemet.config import SliceConfig, StudyConfig, config_digest
+from spinemet.dicom.pseudonym import KEY_VARIABLE, Pseudonymizer
+from spinemet.errors import BadInput, Reason
+from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.predictor import Predictor
+from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.on_ray import screen
+from spinemet.on_ray.cluster import connect
+from spinemet.on_ray.screen import Answer, ScreenOptions, classify, run_screen
+from spinemet.phantom.archive import write_archive
+from spinemet.screening.outcome import MadeWith, study_rows
+from spinemet.storage import tables
+from spinemet.storage.archive import list_studies
+from spinemet.storage.files import exists, join, open_store
+from spinemet.storage.schemas import PROVENANCE_COLUMNS
+from spinemet.storage.tables import Results
+from spinemet.study import read_study
+from spinemet.types import SliceStack, State, VertebraCall
+from tests.screening.readings import CALLS, LEVELS, REF, reading, stack
+
+pytestmark = pytest.mark.job
+
+KEY = b"a key for the tests only"
+SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)
+Tables = dict[str, list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def place(s3_server: str) -> Iterator[str]:
+    """`archive/` with a phantom patient, the phantom's unusable studies and a broken zip; `model/`; and a cluster."""
+    import ray
+
+    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="screening")
+    uri = "s3://screening"
+    write_archive(uri, 1, 3, matrix=64)
+    obstore.put(open_store(uri), "archive/PH-9999/broken.zip", b"PK\3\4 and nothing that a zip needs")
+    network = DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8)
+    spec = ModelSpec(backbone=network, slices=SLICES)
+    save_model(join(uri, "model"), untrained(spec, 0), ModelCard(spec=spec))
+    connect()  # workers have the environment that Ray was started in: the S3 server has to be there before
+    yield uri
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def first(place: str) -> ScreenOptions:
+    """The options of a run that has been done once."""
+    options = ScreenOptions(join(place, "archive"), join(place, "results"), join(place, "model"), KEY, slices=True)
+    run_screen(options)
+    return options
+
+
+def rows_in(uri: str) -> Tables:
+    """Every row that counts, by table, without what may differ between two runs."""
+    connection = tables.connect(uri)
+    return {
+        name: sorted(
+            (
+                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
+                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
+            ),
+            key=repr,
+        )
+        for name in ("studies", "vertebrae", "slices", "pictures")
+    }
+
+
+def test_the_ledger_accounts_for_every_study_of_the_archive(first: ScreenOptions) -> None:
+    names = Pseudonymizer(KEY, first.dates)
+    refs = list(list_studies(first.archive))
+    ledger = rows_in(first.results)["studies"]
+    assert sorted(row["source_key"] for row in ledger) == sorted(names.source_key(r.archive, r.key) for r in refs)
+    states = Counter(row["state"] for row in ledger)
+    assert states[State.SCREENED] == len(refs) - 4  # three studies of the phantom cannot be used, and the broken zip
+    reasons = {row["reason"] for row in ledger if row["state"] == State.FAILED}
+    assert {Reason.BROKEN_ARCHIVE, Reason.NOT_DICOM} <= reasons
+    run = Results(first.results).last_run()
+    assert run is not None
+    assert (run["state"], run["listed"], run["planned"]) == ("done", len(refs), len(refs))
+    assert [run[state] for state in map(str, State)] == [states[state] for state in State]
+
+
+def test_rows_are_those_of_reading_the_study_without_ray(first: ScreenOptions) -> None:
+    predictor, names = Predictor(first.model), Pseudonymizer(KEY, first.dates)
+    config = StudyConfig(slices=SLICES)
+    made_with = MadeWith(predictor.digest, config_digest(config), __version__, "another run")
+    alone: Tables = {}
+    for ref in list_studies(first.archive):
+        study = read_study(ref, config, views=True)
+        for name, rows in study_rows(
+            ref, study, predictor.predict(study.stacks), made_with, names, slices=True
+        ).items():
+            alone.setdefault(name, []).extend(rows)
+    by_ray = rows_in(first.results)
+    for name, rows in by_ray.items():
+        assert rows, name
+        expected = [{column: row.get(column) for column in rows[0]} for row in alone[name]]
+        assert rows == sorted(expected, key=repr), name
+
+
+def test_a_second_run_does_nothing(first: ScreenOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = rows_in(first.results)
+    monkeypatch.setattr(screen, "connect", lambda: pytest.fail("nothing to do needs no cluster"))
+    run = run_screen(first)
+    assert (run.planned, run.studies, run.waves) == (0, 0, 0)
+    assert rows_in(first.results) == before
+    counts = tables.connect(first.results).sql("SELECT count(*), count(DISTINCT run_id) FROM runs").fetchall()
+    assert counts == [(2, 2)]
+
+
+def test_a_run_that_dies_between_two_commits_is_taken_up_without_loss_or_double(
+    first: ScreenOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ScreenOptions(first.archive, str(tmp_path / "results"), first.model, KEY, slices=True, workers=2)
+    monkeypatch.setattr(screen, "WAVE", 2)
+    write, ledger_writes = Results._write, []
+
+    def dying(self: Results, name: str, rows: Any, replaced: str | None) -> None:
+        if name == tables.LEDGER:
+            ledger_writes.append(rows)
+            if len(ledger_writes) == 2:
+                raise OSError("the store went away")
+        write(self, name, rows, replaced)
+
+    monkeypatch.setattr(Results, "_write", dying)
+    with pytest.raises(OSError, match="went away"):
+        run_screen(options)
+    assert len(rows_in(options.results)["studies"]) == 2
+    last = Results(options.results).last_run()
+    assert last is not None
+    assert (last["state"], sum(last[state] for state in map(str, State))) == ("failed", 2)
+    run_screen(options)
+    assert rows_in(options.results) == rows_in(first.results)
+
+
+BAD = {
+    "--archive": ("s3://screening/nothing", "studies below"),
+    "--model": ("s3://screening/archive", "expected a model"),
+    "--results": ("s3://screening/archive/results", "outside the archive"),
+    "--limit": ("0", "limit of at least 1"),
+    "--config": ("nowhere.toml", "configuration file"),
+    "--dates": ("exact", "date policy"),
+}
+
+
+@pytest.mark.parametrize("argument", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    argument: str, first: ScreenOptions, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY.decode())
+    value, sentence = BAD[argument]
+    given = {"--archive": first.archive, "--results": first.results, "--model": first.model} | {argument: value}
+    before = rows_in(first.results)
+    assert main([word for pair in given.items() for word in pair]) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("screen: ")]
+    assert len(said) == 1
+    assert sentence in said[0]
+    assert rows_in(first.results) == before
+    assert not exists("s3://screening/archive/results/studies/_delta_log/00000000000000000000.json")
+
+
+def test_another_pseudonym_key_and_too_many_workers_are_refused(first: ScreenOptions, tmp_path: Path) -> None:
+    other = ScreenOptions(first.archive, first.results, first.model, b"another key, as long")
+    with pytest.raises(BadInput, match="pseudonym key"):
+        run_screen(other)
+    greedy = ScreenOptions(first.archive, str(tmp_path), first.model, KEY, workers=99)
+    with pytest.raises(BadInput, match="expected a cluster with more than 99 CPUs"):
+        run_screen(greedy)
+
+
+def predict(stacks: list[SliceStack]) -> list[VertebraCall]:
+    """A stand-in for a model; it breaks on a stack of zeros."""
+    if any(not np.any(each.hu_NHW) for each in stacks):
+        raise RuntimeError("a patient's name")
+    return [CALLS[LEVELS.index(each.level)] for each in stacks]
+
+
+def test_a_study_that_breaks_the_model_fails_alone_and_keeps_what_was_read() -> None:
+    zeros = SliceStack("T12", np.zeros((2, 8, 8), np.int16), np.zeros(2, np.float32), 1.0)
+    poison = reading(stacks=(zeros, *reading().stacks[1:]))
+    first, second, third = classify([Answer(REF, reading()), Answer(REF, poison), Answer(REF, reading())], predict)
+    assert [answer.calls for answer in (first, third)] == [CALLS, CALLS]
+    assert second.reading.state is State.FAILED
+    assert second.reading.reason is Reason.INTERNAL
+    assert second.reading.choice is not None
+    assert "patient" not in second.reading.detail
+    assert second.calls == ()
+
+
+def test_vertebrae_without_slices_and_studies_without_vertebrae_skip_the_model() -> None:
+    gap = reading(stacks=(stack("T11", 0), *reading().stacks[1:]))
+    failed = reading(state=State.FAILED, spine=None, stacks=(), views=None)
+    with_gap, without = classify([Answer(REF, gap), Answer(REF, failed)], predict)
+    assert with_gap.calls == (None, *CALLS[1:])
+    assert without.calls == ()
+    assert without.seconds_model is None
