@@ -17,7 +17,7 @@ import os
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -182,19 +182,21 @@ def _store(archive: str, plan: StudyPlan, objects: Objects) -> tuple[int, int]:
                 count += 1
         _put(archive, f"{plan.folder}.zip", buffer.getvalue())
         return count, buffer.getbuffer().nbytes
-    count = size = 0
     store = open_store(archive)
-    for name, content in objects:
-        _put(archive, f"{plan.folder}/{name}", content, store)
-        count, size = count + 1, size + len(content)
-    return count, size
+    # Threads hide the round trips of an object store while the next object is encoded.
+    with ThreadPoolExecutor(8) as threads:
+        jobs = [threads.submit(_put, archive, f"{plan.folder}/{name}", content, store) for name, content in objects]
+        sizes = [job.result() for job in jobs]
+    return len(sizes), sum(sizes)
 
 
-def _put(archive: str, key: str, content: bytes, store: Any = None) -> None:
+def _put(archive: str, key: str, content: bytes, store: Any = None) -> int:
+    """Write one object; returns its size."""
     try:
         obstore.put(store or open_store(archive), key, content)
     except (BaseError, OSError) as error:
         raise BadInput(f"expected a place that can be written at {archive}, found {type(error).__name__}.") from error
+    return len(content)
 
 
 def _row(plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, lesion: Lesion | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import csv
 import io
 import zipfile
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -162,8 +163,9 @@ def test_equal_seeds_give_equal_bytes_with_more_workers_and_on_s3(
     keys = sorted(meta["path"] for page in obstore.list(store) for meta in page)
     local = {path.relative_to(archive[0]).as_posix(): path for path in archive[0].rglob("*") if path.is_file()}
     assert keys == sorted(local)
-    for key in keys:
-        assert bytes(obstore.get(store, key).bytes()) == local[key].read_bytes(), key
+    with ThreadPoolExecutor(8) as threads:
+        contents = list(threads.map(lambda key: bytes(obstore.get(store, key).bytes()), keys))
+    assert [key for key, data in zip(keys, contents, strict=True) if data != local[key].read_bytes()] == []
 
 
 @pytest.mark.parametrize(("patients", "matrix"), [(0, 64), (2, 8)])
