@@ -6,9 +6,7 @@ import argparse
 import sys
 
 from spinemet.errors import SpineMetError
-from spinemet.evaluate import run_evaluate
 from spinemet.progress import progress_bar
-from spinemet.report.evaluation import render
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,9 +26,13 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 when the model is measured, 2 for bad input."""
+    wanted = parser().parse_args(argv)
+    # After the arguments are known to be right: torch takes seconds to import.
     from rich.console import Console
 
-    wanted = parser().parse_args(argv)
+    from spinemet.evaluate import run_evaluate
+    from spinemet.report.evaluation import render
+
     try:
         with progress_bar("Evaluating") as advance:
             evaluation = run_evaluate(wanted.model, wanted.crops, wanted.out, wanted.split, advance)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 
-from spinemet.errors import SpineMetError
+from spinemet.errors import BadInput
 
 MIN_CPUS = 4
 """A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
@@ -37,26 +38,22 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
     _quiet_data()
 
 
-def usable_cpus() -> int:
-    """How many processes the cluster can really run at a time, at least 1; ask after `connect`.
+def parallel_tasks() -> int | None:
+    """How many tasks should run at a time: as many as there are cores on a local cluster, None (no limit) on another.
 
-    A local cluster declares more CPUs than a small machine has, and more readers than cores get in each other's way.
+    A local cluster declares more CPUs than a small machine has, and more processes than cores only start more slowly.
+    On a cluster that grows with the tasks that wait, a limit of today's size would keep it from growing.
     """
-    import ray
-
-    declared = int(ray.cluster_resources().get("CPU", 1))
-    alone = len(ray.nodes()) == 1
-    return max(1, min(declared, os.cpu_count() or 1) if alone else declared)
+    return None if os.environ.get("RAY_ADDRESS") else os.cpu_count()
 
 
-def own_error(error: BaseException) -> SpineMetError | None:
-    """The SpineMetError that a worker raised, out of the error that Ray made of it; None where it was another."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, SpineMetError):
-            return seen
-        seen = getattr(seen, "cause", None) or seen.__cause__
-    return None
+def own_error(error: BaseException) -> BadInput | None:
+    """The BadInput that a worker raised, out of the error that Ray made of it; None where it was another.
+
+    Ray Data sends the text of a worker's error and not the error, so it is found by its name there.
+    """
+    found = re.findall(r"^\s*spinemet\.errors\.BadInput: (.+)$", str(error), re.MULTILINE)
+    return BadInput(found[-1].strip()) if found else None
 
 
 def _quiet_data() -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
+from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from spinemet.config import StudyConfig
 from spinemet.isolation import IsolatedReader
-from spinemet.on_ray.cluster import connect, own_error, usable_cpus
+from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
 from spinemet.storage.archive import list_studies
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
@@ -53,30 +54,15 @@ def run_prepare(archive: str, labels_uri: str, out: str, config: StudyConfig, pr
     return info
 
 
-class StudyPreparer:
-    """An actor that prepares one study after another, each read in a child process with limits."""
-
-    def __init__(self, labels: pd.DataFrame, config: StudyConfig, out: str) -> None:
-        self._labels, self._config, self._out = labels, config, out
-        self._reader = IsolatedReader()
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        ref = pickle.loads(row["ref"])
-        prepared = prepare_study(ref, self._labels, self._config, self._out, self._reader.read)
-        return {"prepared": prepared.model_dump_json()}
-
-
 def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, out: str) -> Iterator[PreparedStudy]:
     """What became of each study, in the order in which they end."""
     import ray
 
-    workers = min(usable_cpus(), len(refs))
     rows = (
         ray.data.from_items([{"ref": ref} for ref in refs], override_num_blocks=len(refs))
         .map(
-            StudyPreparer,  # type: ignore[arg-type]  # a class of callables, which `map` takes and its types deny
-            fn_constructor_args=(labels, config, out),
-            compute=ray.data.ActorPoolStrategy(size=workers),
+            partial(prepare_row, labels=labels, config=config, out=out),
+            compute=ray.data.TaskPoolStrategy(size=parallel_tasks()),
             num_cpus=1,
         )
         .iter_rows()
@@ -88,3 +74,15 @@ def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, 
         if (own := own_error(error)) is not None:
             raise own from error
         raise
+
+
+def prepare_row(row: dict[str, Any], labels: pd.DataFrame, config: StudyConfig, out: str) -> dict[str, str]:
+    """A row with a pickled StudyRef -> a row with the PreparedStudy as JSON."""
+    prepared = prepare_study(pickle.loads(row["ref"]), labels, config, out, _reader().read)
+    return {"prepared": prepared.model_dump_json()}
+
+
+@cache
+def _reader() -> IsolatedReader:
+    """This worker process's reader: Ray reuses its workers, so the child and its imports serve many studies."""
+    return IsolatedReader()

@@ -10,6 +10,7 @@ import pytest
 
 from jobs.prepare import main
 from spinemet.config import SliceConfig, StudyConfig
+from spinemet.errors import BadInput
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.storage.archive import study_at
@@ -117,3 +118,11 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
         assert message in error
         assert "Traceback" not in error
     assert not (tmp_path / "out" / MANIFEST).exists()
+
+
+def test_bad_input_found_by_a_worker_is_bad_input_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe of the place is passed over, so that the first worker to write is the one that finds out."""
+    (place / "in-the-way").write_text("")
+    monkeypatch.setattr("spinemet.on_ray.prepare.check_writable", lambda uri: None)
+    with pytest.raises(BadInput, match=r"^expected a folder at .*in-the-way"):
+        run_prepare(str(place / "archive"), str(place / "labels.csv"), str(place / "in-the-way" / "crops"), CONFIG)

@@ -1,0 +1,203 @@
+"""The manifests of cluster/ are valid for Kubernetes and KubeRay, and call the jobs as the jobs want to be called."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+ROOT = Path(__file__).resolve().parents[1]
+CLUSTER = ROOT / "cluster"
+CRDS = ROOT.parent / "shared" / "kuberay-crds"
+MANIFESTS = sorted(CLUSTER.glob("*.yaml"))
+RAY_MANIFESTS = [path for path in MANIFESTS if path.name.startswith("ray")]
+
+
+def load(path: Path) -> dict[str, Any]:
+    manifest = yaml.safe_load(path.read_text())
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+@cache
+def crd_schema(kind: str) -> dict[str, Any]:
+    """The OpenAPI schema of a KubeRay kind, made strict: Kubernetes drops a field it does not know without a word."""
+    path = CRDS / f"ray.io_{kind.lower()}s.yaml.gz"
+    if not path.exists():
+        pytest.skip(
+            "KubeRay's CRD schemas are not on this machine (expected ../shared/kuberay-crds beside the project)"
+        )
+    text = gzip.decompress(path.read_bytes())
+    versions = yaml.load(text, Loader=yaml.CSafeLoader)["spec"]["versions"]  # seconds faster than the plain loader
+    schema = next(version["schema"]["openAPIV3Schema"] for version in versions if version["name"] == "v1")
+    make_strict(schema)
+    return schema
+
+
+def make_strict(schema: Any) -> None:
+    if isinstance(schema, list):
+        for item in schema:
+            make_strict(item)
+    if isinstance(schema, dict):
+        open_ended = {"additionalProperties", "x-kubernetes-preserve-unknown-fields"} & schema.keys()
+        if schema.get("type") == "object" and "properties" in schema and not open_ended:
+            schema["additionalProperties"] = False
+        for item in list(schema.values()):
+            make_strict(item)
+
+
+def errors(schema: dict[str, Any], value: Any) -> list[str]:
+    found = Draft202012Validator(schema).iter_errors(value)
+    return [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in found]
+
+
+def pods(manifest: Any) -> Iterator[dict[str, Any]]:
+    """Every pod's specification in a manifest."""
+    if isinstance(manifest, list):
+        for item in manifest:
+            yield from pods(item)
+    if isinstance(manifest, dict):
+        if "containers" in manifest:
+            yield manifest
+        for item in manifest.values():
+            yield from pods(item)
+
+
+def commands() -> dict[str, list[str]]:
+    """Manifest -> the command line it runs on the cluster."""
+    found = {}
+    for path in MANIFESTS:
+        manifest = load(path)
+        if manifest["kind"] == "RayJob":
+            found[path.name] = shlex.split(manifest["spec"]["entrypoint"])
+        elif manifest["kind"] == "CronJob":
+            found[path.name] = next(pods(manifest))["containers"][0]["args"]
+    return found
+
+
+@pytest.mark.parametrize("path", RAY_MANIFESTS, ids=lambda path: path.name)
+def test_manifests_match_kuberays_schemas(path: Path) -> None:
+    manifest = load(path)
+    assert manifest["apiVersion"] == "ray.io/v1"
+    assert errors(crd_schema(manifest["kind"]), manifest) == []
+
+
+def test_the_check_finds_an_unknown_field_and_a_wrong_type() -> None:
+    schema = crd_schema("RayJob")
+    manifest = load(CLUSTER / "rayjob-screen.yaml")
+    manifest["spec"]["activeDeadlineSecond"] = 5
+    manifest["spec"]["activeDeadlineSeconds"] = "5"
+    assert len(errors(schema, manifest)) == 2
+
+
+def test_the_nightly_pod_matches_kubernetes_schema_and_never_meets_itself() -> None:
+    job = load(CLUSTER / "cronjob-nightly.yaml")["spec"]
+    assert job["concurrencyPolicy"] == "Forbid"
+    assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0
+    # KubeRay's schema holds the whole of Kubernetes' pod template.
+    cluster = crd_schema("RayCluster")["properties"]["spec"]["properties"]
+    template = cluster["headGroupSpec"]["properties"]["template"]
+    assert errors(template, job["jobTemplate"]["spec"]["template"]) == []
+
+
+@pytest.mark.parametrize(("name", "command"), commands().items())
+def test_jobs_take_the_arguments_of_the_manifests(name: str, command: list[str]) -> None:
+    python, script, *arguments = command
+    assert python == "python"
+    assert (ROOT / script.removeprefix("/app/")).is_file()
+    assert "COPY jobs /app/jobs" in (CLUSTER / "Dockerfile").read_text()
+    job = importlib.import_module(f"jobs.{Path(script).stem}")
+    job.parser().parse_args(arguments)  # an unknown argument would exit
+    with pytest.raises(SystemExit):
+        job.parser().parse_args([*arguments, "--no-such-argument"])
+
+
+def test_every_job_has_a_manifest() -> None:
+    jobs = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
+    assert {Path(command[1]).stem for command in commands().values()} == jobs
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
+def test_every_pod_is_bounded_and_unprivileged(path: Path) -> None:
+    found = list(pods(load(path)))
+    assert found
+    for pod in found:
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+        for container in pod["containers"]:
+            assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
+            assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_the_cluster_is_authenticated_and_scales_to_zero() -> None:
+    spec = load(CLUSTER / "raycluster.yaml")["spec"]
+    assert spec["authOptions"]["mode"] == "token"
+    assert spec["enableInTreeAutoscaling"] is True
+    assert [group["minReplicas"] for group in spec["workerGroupSpecs"]] == [0, 0]
+    gpu = next(group for group in spec["workerGroupSpecs"] if group["groupName"] == "gpu")
+    assert gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
+
+
+def test_the_rays_and_the_pythons_are_of_one_version() -> None:
+    wanted = re.search(r'"ray\[.*\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
+    assert wanted
+    version = load(CLUSTER / "raycluster.yaml")["spec"]["rayVersion"]
+    assert tuple(map(int, version.split("."))) >= tuple(map(int, wanted[1].split(".")))
+
+
+def test_secrets_are_named_in_the_readme_and_no_value_stands_in_a_manifest() -> None:
+    readme = (CLUSTER / "README.md").read_text()
+    for path in MANIFESTS:
+        text = path.read_text()
+        for name in re.findall(r"secret(?:Name|KeyRef|Ref): (?:\{name: )?([\w-]+)", text):
+            assert f"create secret generic {name} " in readme
+        assert not re.search(r"AWS_SECRET_ACCESS_KEY|SPINEMET_PSEUDONYM_KEY, value", text)
+
+
+def test_the_dockerfile_copies_what_is_there_and_does_not_run_as_root() -> None:
+    text = (CLUSTER / "Dockerfile").read_text()
+    sources = [name for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE) for name in line.split()[:-1]]
+    assert {"spinemet", "jobs", "pyproject.toml"} <= {name.removeprefix("./") for name in sources}
+    ignored = (CLUSTER / "Dockerfile.dockerignore").read_text()
+    for name in sources:
+        assert (ROOT / name).exists()
+        assert f"!{name.removeprefix('./')}" in ignored
+    assert re.search(r"^USER 10001$", text, re.MULTILINE)
+
+
+def test_the_nightly_pod_stops_the_job_when_its_deadline_ends_it(tmp_path: Path) -> None:
+    """Runs the pod's command with a `ray` that writes down how it is called and never finishes."""
+    calls = tmp_path / "calls"
+    ray = tmp_path / "ray"
+    ray.write_text(f'#!/bin/bash\necho "$@" >> {calls}\n[ "$2" = stop ] || exec sleep 30\n')
+    ray.chmod(0o755)
+    container = next(pods(load(CLUSTER / "cronjob-nightly.yaml")))["containers"][0]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    process = subprocess.Popen([*container["command"], *container["args"]], env=environment, start_new_session=True)
+    try:
+        for _ in range(100):
+            if calls.exists():
+                break
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 143
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+    submitted, stopped = calls.read_text().splitlines()
+    name = re.search(r"--submission-id (nightly-\d{8}-\d{6}) -- python /app/jobs/screen.py --archive ", submitted)
+    assert name
+    assert stopped == f"job stop {name[1]}"
