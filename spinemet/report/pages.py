@@ -14,7 +14,7 @@ from spinemet.cohort.flow import REASON_WORDS, StudyFlow
 from spinemet.cohort.prevalence import FINDINGS, prevalence
 from spinemet.cohort.views import records
 from spinemet.errors import Reason
-from spinemet.report.palette import LOW_CONFIDENCE
+from spinemet.report.palette import LOW_CONFIDENCE, axis_top
 from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
@@ -85,8 +85,7 @@ def prevalence_rows(connection: duckdb.DuckDBPyConnection, by: Sequence[str], un
         groups.setdefault(tuple(str(row[name]) for name in by), {})[row["finding"]] = {
             str(k): v for k, v in row.items()
         }
-    highs = [row["any"]["ci_high"] for row in groups.values() if not math.isnan(row["any"]["ci_high"])]
-    top = next(limit for limit in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0) if limit >= min(max(highs, default=0.0), 1.0))
+    top = axis_top(row["any"]["ci_high"] for row in groups.values())
     rows = [{"labels": key, **_rate_row(findings, top)} for key, findings in groups.items()]
     return {"rows": rows, "ticks": [(100 * n / 4, f"{25 * n * top:.3g}") for n in range(5)]}
 

@@ -6,6 +6,9 @@ quiet grey so that lesions stand out. Each class also has a letter: colour is ne
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 from spinemet.types import BONE_QUALITY, VertebraCall
 
 LIGHT: dict[str, str] = {"normal": "#8d9aa5", "blastic": "#0072b2", "mixed": "#a0478c", "lytic": "#d55e00"}
@@ -19,6 +22,12 @@ POSTEROLATERAL_MARKS: dict[str, str] = {"none": "", "unilateral": "◐", "bilate
 
 LOW_CONFIDENCE = 0.5
 """A call or a level name less probable than this is marked with a question mark."""
+
+
+def axis_top(highs: Iterable[float]) -> float:
+    """The round share at which an axis of proportions ends so that it just holds `highs` (NaN: unknown)."""
+    highest = max((high for high in highs if not math.isnan(high)), default=0.0)
+    return next((limit for limit in (0.1, 0.2, 0.4, 0.6, 0.8) if limit >= highest), 1.0)
 
 
 def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:

@@ -28,7 +28,9 @@ _SHADES = {"normal": "░", "blastic": "█", "mixed": "▓", "lytic": "▒"}
 """Bars stay readable without colour, in a file or a log."""
 _STATES = {State.SCREENED: "green", State.EXCLUDED: "yellow", State.FAILED: "red"}
 _BAR = 14
-_WIDE = 12
+_WIDE = 112
+"""Columns of a terminal that has room for bars."""
+_MANY_COLUMNS = 12
 _MAX_ROWS = 200
 """A terminal shows no more rows of a table; piped, the answer is whole."""
 
@@ -39,12 +41,22 @@ def console() -> Console:
     return plain if plain.is_terminal else Console(width=120)
 
 
-def render_study(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> RenderableType:
-    """One study: its state and series, and a table of its vertebrae with their calls, or why there are none."""
+def render_study(
+    reading: StudyReading, calls: Sequence[VertebraCall | None] | None, width: int | None = None
+) -> RenderableType:
+    """One study: its state and series, and a table of its vertebrae with their calls, or why there are none.
+
+    width: of the terminal, by default of this one; a narrow one gets no bars.
+    """
     parts: list[RenderableType] = [_headline(reading)]
     if reading.spine is not None:
         said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(reading.spine.vertebrae)
-        parts.append(_vertebrae(list(zip(reading.spine.vertebrae, said, strict=True))))
+        wide = (width or console().width) >= _WIDE
+        parts.append(_vertebrae(list(zip(reading.spine.vertebrae, said, strict=True)), wide))
+        if not wide:
+            parts += [
+                Text(f"{v.level}: {', '.join(v.flags)}", style="yellow") for v in reading.spine.vertebrae if v.flags
+            ]
         if calls is not None:
             parts.append(_legend())
     elif rejected_series(reading):
@@ -55,19 +67,27 @@ def render_study(reading: StudyReading, calls: Sequence[VertebraCall | None] | N
     return Padding(Group(*parts), (1, 1))
 
 
-def render_prevalence(table: pd.DataFrame) -> Table:
-    """The answer of `cohort.prevalence`, one line per group: denominators, any finding with its interval, classes."""
+def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
+    """The answer of `cohort.prevalence`, one line per group: denominators, any finding with its interval, classes.
+
+    width: of the terminal, by default of this one; a narrow one gets no bars.
+    """
+    wide = (width or console().width) >= _WIDE
     groups = list(table.columns[: list(table.columns).index("finding")])
-    out = Table(box=box.SIMPLE_HEAD, header_style="bold", caption=_PREVALENCE_CAPTION, caption_justify="left")
+    out = _table(caption=_PREVALENCE_CAPTION, caption_justify="left")
     for name in groups:
         out.add_column(name.replace("_", " "), no_wrap=True)
-    for name in ("imaged", "cut", "evaluable"):
+    counts = ("imaged", "cut", "evaluable") if wide or len(groups) < 2 else ("cut", "evaluable")
+    for name in counts:
         out.add_column(name, justify="right", style="dim" if name != "evaluable" else "", no_wrap=True)
     out.add_column("positive", justify="right", no_wrap=True)
-    out.add_column("prevalence (95 % CI)", justify="right", no_wrap=True)
-    out.add_column("", no_wrap=True)
+    out.add_column("% (95 % CI)", justify="right", no_wrap=True)
+    top = palette.axis_top(table["ci_high"])
+    if wide:
+        out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")
     for finding in BONE_QUALITY[1:]:
-        out.add_column(finding, justify="right", no_wrap=True, header_style=f"bold {_COLOURS[finding]}")
+        name = finding if wide else palette.LETTERS[finding]
+        out.add_column(name, justify="right", no_wrap=True, header_style=f"bold {_COLOURS[finding]}")
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in table.to_dict("records"):
         rows.setdefault(tuple(str(row[name]) for name in groups), {})[row["finding"]] = row
@@ -75,12 +95,10 @@ def render_prevalence(table: pd.DataFrame) -> Table:
         found = findings["any"]
         out.add_row(
             *key,
-            f"{found['n_imaged']}",
-            f"{found['n_cut']}",
-            f"{found['n_evaluable']}",
+            *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
             _rate(found["prevalence"], found["ci_low"], found["ci_high"]),
-            _rate_bar(found["prevalence"], found["ci_low"], found["ci_high"]),
+            *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
             *(_count(findings[finding]["n_positive"], _COLOURS[finding]) for finding in BONE_QUALITY[1:]),
         )
     return out
@@ -94,9 +112,9 @@ _PREVALENCE_CAPTION = (
 
 def render_table(table: pd.DataFrame) -> RenderableType:
     """Any data frame, at most 200 rows of it; a few wide rows become one line per column."""
-    if len(table.columns) > _WIDE and 0 < len(table) <= 3:
+    if len(table.columns) > _MANY_COLUMNS and 0 < len(table) <= 3:
         table = table.T.rename(columns=str).reset_index(names="column")
-    out = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    out = _table()
     for name in table.columns:
         out.add_column(str(name), justify="right" if table[name].dtype.kind in "iuf" else "left")
     for values in table.head(_MAX_ROWS).itertuples(index=False):
@@ -104,6 +122,10 @@ def render_table(table: pd.DataFrame) -> RenderableType:
     if len(table) > _MAX_ROWS:
         return Group(out, Text(f"{_MAX_ROWS} of {len(table)} rows; pipe the command to see all", style="dim"))
     return out
+
+
+def _table(**options: Any) -> Table:
+    return Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, collapse_padding=True, **options)
 
 
 def _headline(reading: StudyReading) -> Text:
@@ -134,31 +156,35 @@ def _facts(reading: StudyReading) -> list[str]:
     return facts
 
 
-def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]]) -> Table:
+def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> Table:
     called = any(call is not None for _, call in rows)
-    out = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    out = _table()
     out.add_column("level", no_wrap=True)
     out.add_column("body", no_wrap=True)
     out.add_column("centre L, P, S mm", justify="right", no_wrap=True)
-    out.add_column("height", justify="right")
-    out.add_column("HU", justify="right")
+    if wide:
+        out.add_column("height", justify="right")
+    out.add_column("HU", justify="right", no_wrap=True)
     if called:
         out.add_column("bone quality", no_wrap=True)
-        out.add_column("probabilities", no_wrap=True)
+        if wide:
+            out.add_column("probabilities", no_wrap=True)
         out.add_column("posterolateral", no_wrap=True)
-    out.add_column("notes", style="yellow")
+    if wide:
+        out.add_column("notes", style="yellow")
     for vertebra, call in rows:
         hu = vertebra.trabecular_hu
         cells: list[RenderableType] = [
             _level(vertebra),
             Text(vertebra.completeness.value, style="dim" if vertebra.completeness is Completeness.WHOLE else "yellow"),
-            " ".join(f"{value:7.1f}" for value in vertebra.center_mm),
-            f"{vertebra.height_mm:.0f}",
+            " ".join(f"{value:7.1f}" if wide else f"{value:5.0f}" for value in vertebra.center_mm),
+            *([f"{vertebra.height_mm:.0f}"] if wide else []),
             "–" if hu is None else f"{hu:.0f}",
         ]
         if called:
-            cells += [_call(call), _bar(palette.bone_quality_probabilities(call)), _side(call)]
-        out.add_row(*cells, ", ".join(vertebra.flags))
+            bar = [_bar(palette.bone_quality_probabilities(call))] if wide else []
+            cells += [_call(call), *bar, _side(call)]
+        out.add_row(*cells, *([", ".join(vertebra.flags)] if wide else []))
     return out
 
 
@@ -206,7 +232,7 @@ def _legend() -> Text:
 
 
 def _rejected(reading: StudyReading) -> Table:
-    out = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    out = _table()
     for name in ("series", "modality", "objects", "why not"):
         out.add_column(name, justify="right" if name in ("series", "objects") else "left")
     for n, (header, reason) in enumerate(rejected_series(reading), 1):
@@ -215,14 +241,14 @@ def _rejected(reading: StudyReading) -> Table:
 
 
 def _rate(rate: float, low: float, high: float) -> str:
-    return "–" if math.isnan(rate) else f"{100 * rate:.1f} % ({100 * low:4.1f}–{100 * high:5.1f})"
+    return "–" if math.isnan(rate) else f"{100 * rate:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
-def _rate_bar(rate: float, low: float, high: float) -> Text:
-    """15 cells from 0 to 100 %: the interval as a line, the rate as a dot."""
+def _rate_bar(rate: float, low: float, high: float, top: float) -> Text:
+    """15 cells from 0 to `top`: the interval as a line, the rate as a dot."""
     if math.isnan(rate):
         return Text()
-    first, dot, last = (min(int(15 * value), 14) for value in (low, rate, high))
+    first, dot, last = (min(int(15 * value / top), 14) for value in (low, rate, high))
     marks = ["●" if n == dot else "━" if first <= n <= last else "·" for n in range(15)]
     return Text.assemble(*((mark, "dim" if mark == "·" else _COLOURS["blastic"]) for mark in marks))
 

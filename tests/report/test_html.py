@@ -7,6 +7,7 @@ import pytest
 
 from spinemet.errors import BadInput
 from spinemet.report.html import GALLERY_LIMIT, write_report
+from spinemet.storage.files import read_bytes
 from tests.cohort.cases import MODEL, Study, write_results
 
 PATIENT = "5f3a9c1e77d04b2288aa41c0"
@@ -161,3 +162,9 @@ def test_bad_places_are_bad_input_and_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="expected an evaluation"):
         write_report(results, tmp_path / "report.html", evaluation=wrong)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_results_and_report_may_lie_on_s3(s3_bucket: str) -> None:
+    results = write_results(f"{s3_bucket}/results", COHORT, pictures=True)
+    write_report(results, f"{s3_bucket}/out/report.html")
+    assert "3 studies screened" in _words(read_bytes(f"{s3_bucket}/out/report.html").decode())
