@@ -11,6 +11,9 @@ from spinemet.errors import BadInput
 MIN_CPUS = 4
 """A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
 
+START_ATTEMPTS = 3
+"""Ray gives its processes 30 s to start; on a machine as busy as CI's (load 15 on 2 cores) that was too short."""
+
 
 def connect(min_cpus: int = MIN_CPUS) -> None:
     """Make `ray` usable: join the cluster of RAY_ADDRESS (set inside a submitted job), else start a local one.
@@ -26,8 +29,17 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.WARNING)
         else:
-            # Ray makes a token by itself and warns that it did; RAY_AUTH_MODE=token without one hangs instead.
-            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+            _start_local(min_cpus)
+    _quiet_data()
+
+
+def _start_local(min_cpus: int) -> None:
+    import ray
+
+    # Ray makes a token by itself and warns that it did; RAY_AUTH_MODE=token without one hangs instead.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    for attempt in range(1, START_ATTEMPTS + 1):
+        try:
             ray.init(
                 address="local",
                 num_cpus=max(min_cpus, os.cpu_count() or 1),
@@ -35,7 +47,11 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
                 logging_level=logging.WARNING,
                 log_to_driver=False,
             )
-    _quiet_data()
+            return
+        except Exception as error:  # Ray has no type of its own for this
+            if attempt == START_ATTEMPTS or "timed out" not in str(error).lower():
+                raise
+            ray.shutdown()
 
 
 def parallel_tasks() -> int | None:

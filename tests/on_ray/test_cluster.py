@@ -1,0 +1,61 @@
+"""How jobs find their cluster, and what comes back of a worker's error."""
+
+from __future__ import annotations
+
+import pytest
+import ray
+
+from spinemet.errors import BadInput
+from spinemet.on_ray.cluster import START_ATTEMPTS, connect, own_error, parallel_tasks
+
+
+def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors: list[Exception] = []
+    starts = 0
+
+    def init(**settings: object) -> None:
+        nonlocal starts
+        starts += 1
+        if errors:
+            raise errors.pop(0)
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(ray, "init", init)
+    errors[:] = [Exception("The current node timed out during startup.")]
+    connect()
+    assert starts == 2
+    errors[:] = [RuntimeError("Timed out waiting for file")] * (START_ATTEMPTS + 1)
+    with pytest.raises(RuntimeError, match="Timed out"):
+        connect()
+    errors[:] = [ValueError("wrong settings")]
+    with pytest.raises(ValueError, match="wrong settings"):
+        connect()
+
+
+def test_a_running_cluster_is_joined_and_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    joined: list[dict[str, object]] = []
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **settings: joined.append(settings))
+    connect()
+    assert len(joined) == 1
+    assert "num_cpus" not in joined[0]
+    assert parallel_tasks() is None
+    monkeypatch.delenv("RAY_ADDRESS")
+    assert (parallel_tasks() or 0) >= 1
+
+
+def test_bad_input_is_found_in_the_text_of_a_workers_error() -> None:
+    text = """ray::Map(prepare_row)() (pid=1, ip=192.0.2.1)
+  File "files.py", line 88, in write_bytes
+spinemet.errors.BadInput: expected a place that can be written at s3://b/c, found PermissionDeniedError.
+
+The above exception was the direct cause of the following exception:
+
+ray.exceptions.UserCodeException: UDF failed to process a data block."""
+    found = own_error(Exception(text))
+    assert isinstance(found, BadInput)
+    assert str(found) == "expected a place that can be written at s3://b/c, found PermissionDeniedError."
+    assert own_error(Exception("ValueError: something else")) is None
