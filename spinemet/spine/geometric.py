@@ -31,6 +31,9 @@ _TURNED_MM = 1.5
 """Bodies further to one side of the canal than this on average (4 degrees) are looked at again in turned frames."""
 _LEAST_CANAL_MM = 25.0
 """About one vertebra; shorter rings of bone are found in any joint."""
+_LEAST_COVERED = 0.3
+"""Of the canal's visible length that has bodies in front of it, unless they end on a sacrum: a skull base and a few
+edges are no spine."""
 _LEAST_RING = 0.8
 """Mean ring score of a spine; real cases have 0.95 to 1.2."""
 
@@ -61,8 +64,9 @@ def geometric_spine(volume: Volume) -> Spine:
         raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
     bodies = bodies_between(discs, evidence, walls, _partly_seen(volume, curve, walls, middle))
     sacrum, anchor = find_sacrum(bone_SPL, walls, evidence, middle, bodies)
+    covered = bodies[-1].bottom - bodies[0].top if bodies else 0.0
     bodies = bodies[:sacrum]
-    if not bodies:
+    if not bodies or (not anchor and covered < _LEAST_COVERED * seen.sum()):
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
     centers, axes = body_frames(curve, walls, bodies)
     names = level_names(bodies, anchor)
