@@ -33,7 +33,7 @@ check: setup  ## Format, lint, types, import contract
 	$(BIN)/lint-imports
 
 bench: setup  ## Measure speed and memory; figures go to bench/
-	$(BIN)/python -m tests.bench
+	$(BIN)/python -m tests.bench $(ONLY)
 
 clean:  ## Remove the environment and everything the demo and the benchmarks made
 	rm -rf $(VENV) demo bench

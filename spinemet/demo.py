@@ -167,11 +167,12 @@ def _evaluate(paths: DemoPaths, patients: int) -> _Done:
 def _screen(paths: DemoPaths, patients: int) -> _Done:
     from spinemet.dicom.pseudonym import load_key
     from spinemet.on_ray.screen import ScreenOptions, run_screen
+    from spinemet.screening.run import in_words
 
     key = load_key(key_file=paths / "pseudonym.key")
     with progress_bar("Screening the archive") as advance:
         run = run_screen(ScreenOptions(paths.archive, paths.results, paths.model, key), advance)
-    said = f"{run.note}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
+    said = f"{in_words(run.states)}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
     return _Done("Result tables", said, "results/")
 
 
