@@ -125,7 +125,8 @@ def match_labels(reading: StudyReading, labels: pd.DataFrame) -> dict[int, int]:
     """Stack of the reading -> row number of the label that speaks of it; whole, named, labelled vertebrae only.
 
     labels: as `training.labels.consensus` gives them. A row of the series goes before one of the study, and that
-    before one of the patient.
+    before one of the patient. A row of another series of the study counts where there is no row of these two and no
+    other series disagrees: a label belongs to the vertebra, and the series read may be another reconstruction.
     """
     if reading.choice is None or reading.spine is None:
         return {}
@@ -168,15 +169,24 @@ def research_key(identifier: str) -> str:
 def _rows_of_study(reading: StudyReading, labels: pd.DataFrame) -> dict[str, int]:
     """Level -> row number of the most specific label of this study that says anything."""
     assert reading.choice is not None
-    series = reading.choice.chosen
-    by_study = (labels["study"] != "") & (labels["study"] == series.StudyInstanceUID)
-    by_patient = (labels["study"] == "") & (labels["patient"] == series.PatientID)
-    right_series = (labels["series"] == "") | (labels["series"] == series.SeriesInstanceUID)
-    mine = (by_study | by_patient) & right_series & labels[list(LABEL_CLASSES)].notna().any(axis=1)
-    rank = (labels["series"] != "") * 2 + (labels["study"] != "")
-    rows = {}
-    for row in sorted(np.flatnonzero(mine), key=lambda row: rank.iloc[row]):
-        rows[labels["level"].iloc[row]] = int(row)
+    chosen = reading.choice.chosen
+    said = labels[list(LABEL_CLASSES)].notna().any(axis=1)
+    of_study = said & (labels["study"] != "") & (labels["study"] == chosen.StudyInstanceUID)
+    of_patient = said & (labels["study"] == "") & (labels["patient"] == chosen.PatientID)
+    no_series = labels["series"] == ""
+    this_series = ~no_series & (labels["series"] == chosen.SeriesInstanceUID)
+    other_series = of_study & ~no_series & ~this_series
+    words = labels[["level", *LABEL_CLASSES]].fillna("")
+    disagree = words[other_series].drop_duplicates()["level"].duplicated(keep=False)
+    disputed = set(words.loc[disagree[disagree].index, "level"])
+    rows: dict[str, int] = {}
+    for group in (
+        of_patient & no_series,
+        other_series & ~labels["level"].isin(disputed),
+        of_study & no_series,
+        (of_study | of_patient) & this_series,
+    ):
+        rows |= {str(labels["level"].iloc[row]): int(row) for row in np.flatnonzero(group)}
     return rows
 
 

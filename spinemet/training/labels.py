@@ -1,8 +1,9 @@
 """Label tables: what people said of vertebrae, checked, and the split of patients into parts.
 
-One row per labelled vertebra: `patient`, `level`, and `bone_quality` and/or `posterolateral`; `study` and `series`
-narrow a row to one study or series (without them it holds for every study of the patient); `rater` tells the rows of
-several readers of one vertebra apart. Other columns are left alone. An empty cell is a missing label.
+One row per labelled vertebra: `patient`, `level`, and `bone_quality` and/or `posterolateral`. `study` narrows a row to
+one study (without it, it holds for every study of the patient), `series` says on which of the study's series it was
+made, and `rater` tells the rows of several readers of one vertebra apart. Other columns are left alone. An empty cell
+is a missing label.
 """
 
 from __future__ import annotations

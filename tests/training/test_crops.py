@@ -48,6 +48,29 @@ def test_the_most_specific_label_counts() -> None:
     assert words == [{"normal"}, {"lytic"}, {"blastic"}]
 
 
+def test_a_label_made_on_another_reconstruction_counts_unless_these_disagree() -> None:
+    def row(level: str, series: str, word: str) -> dict[str, str]:
+        return {"patient": "p1", "study": "1.2", "series": series, "level": level, "bone_quality": word}
+
+    labels = label_table(
+        row("L1", "8.1", "lytic"),
+        row("L2", "8.1", "lytic"),
+        row("L2", "8.2", "lytic"),
+        row("L3", "8.1", "lytic"),
+        row("L3", "8.2", "normal"),
+        row("L4", "8.1", "lytic"),
+        row("L4", "", "blastic"),
+        {"patient": "p1", "level": "L3", "bone_quality": "mixed"},
+    )
+    rows = crop_rows(reading("p1", ["L1", "L2", "L3", "L4"], study="1.2"), labels).to_pydict()
+    assert dict(zip(rows["level"], rows["bone_quality"], strict=True)) == {
+        "L1": "lytic",
+        "L2": "lytic",
+        "L3": "mixed",
+        "L4": "blastic",
+    }
+
+
 def test_a_study_named_by_its_uid_belongs_to_the_patient_of_the_label_table() -> None:
     labels = label_table({"patient": "case 7", "study": "1.2", "level": "L1", "bone_quality": "lytic"})
     rows = crop_rows(reading("another pseudonym", ["L1"], study="1.2"), labels)
