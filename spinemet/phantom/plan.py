@@ -24,9 +24,9 @@ T = TypeVar("T")
 
 SYNTAXES: tuple[tuple[str, float], ...] = (
     (ExplicitVRLittleEndian, 0.25),
-    (JPEGLSLossless, 0.35),
-    (RLELossless, 0.2),
-    (JPEG2000Lossless, 0.2),
+    (JPEGLSLossless, 0.4),
+    (RLELossless, 0.23),
+    (JPEG2000Lossless, 0.12),
 )
 SPACINGS_MM: tuple[tuple[float, float], ...] = (
     # Thin slices are rare because each costs time; 1.5 to 3 mm is what most archives keep.
@@ -115,7 +115,7 @@ def plan_patient(seed: int, number: int, matrix: int) -> list[StudyPlan]:
         diseases=draw_diseases(rng, MOBILE, count, *_disease_of(seed, number)),
         mimics=draw_mimics(rng, anatomy, MOBILE),
     )
-    region = str(rng.choice(list(REGIONS), p=[0.36, 0.26, 0.28, 0.1]))
+    region = str(rng.choice(list(REGIONS), p=[0.4, 0.3, 0.23, 0.07]))
     studies, day = [], first_day
     for n in range(count):
         studies.append(_plan_study(rng, patient, n, seed, day, region, matrix))

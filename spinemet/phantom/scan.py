@@ -126,11 +126,10 @@ def _draw(
     fine_noise = noise_tile(patient.texture, 0.7)
     coarse_noise = noise_tile(patient.texture + 1, 1.5)
     # The trunk changes little from slice to slice: it is drawn once per slice and repeated.
-    trunk = Canvas(_grid(scan, 1))
+    trunk = Canvas(_grid(scan, 1), np.full(scan.shape, -1000, np.float32))
     draw_trunk(trunk, patient, Course(trunk, poses), scan.contrast, coarse_noise)
     draw_table(trunk, Course(trunk, poses).flat_back + 12 + 0.5 * patient.fat_mm)
-    canvas = Canvas(_grid(scan, fine))
-    canvas.hu[:] = np.repeat(trunk.hu, fine, axis=0)
+    canvas = trunk if fine == 1 else Canvas(_grid(scan, fine), np.repeat(trunk.hu, fine, axis=0))
     draw_discs(canvas, poses, patient, coarse_noise)
     draw_canal(canvas, Course(canvas, poses))
     for n, pose in enumerate(poses):
@@ -187,8 +186,10 @@ def _noise(hu: Float, scan: ScanSettings) -> Float:
     streaks = gaussian_filter1d(
         rng.standard_normal((*hu.shape[:2], hu.shape[2] // 8 + 1), dtype=np.float32), 1.5, axis=2
     )
-    streaks = np.repeat(streaks, 8, axis=2)[:, :, : hu.shape[2]]
-    white += streaks * np.float32(0.5)
+    streaks *= np.float32(0.5)
+    for n in range(8):
+        part = white[:, :, n::8]
+        part += streaks[:, :, : part.shape[2]]
     white *= level_DH[:, :, None]
     return white
 

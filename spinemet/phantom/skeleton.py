@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 
 from spinemet.phantom.anatomy import Pose
-from spinemet.phantom.shapes import FAR, Canvas, Float, Strut, blend, cover, is_empty, merge, tiled
+from spinemet.phantom.shapes import Canvas, Float, Strut, blend, cover, is_empty, merge, tiled_at
 from spinemet.phantom.vertebra import JOINT_MM, canal_distance, canal_middle
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -49,18 +49,17 @@ def _draw(
         slice(min(box[n].start for _, box in placed), max(box[n].stop for _, box in placed)) for n in range(3)
     )
     whole = (first, second, third)
-    solid = np.full(tuple(part.stop - part.start for part in whole), FAR, np.float32)
+    solid = canvas.blank(whole)
     for strut, box in placed:
         inner = tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole, strict=True))
         merge(solid[inner], strut.distance(canvas, box), 3.0)
     for pose in canals or []:
         np.maximum(solid, -canal_distance(canvas, pose, whole), out=solid)
-    np.maximum(solid, gap - canvas.bone[whole], out=solid)
     near = np.nonzero(solid < 3.0)
-    depth = solid[near]
-    cortex = np.clip((cortex_mm + depth) / 0.9 + 0.5, 0, 1)
-    core = cancellous + tiled(texture, whole)[near] * 35
     place = tuple(axis + part.start for axis, part in zip(near, whole, strict=True))
+    depth = np.maximum(solid[near], gap - canvas.bone[place])
+    cortex = np.clip((cortex_mm + depth) / 0.9 + 0.5, 0, 1)
+    core = cancellous + tiled_at(texture, place) * 35
     hu = canvas.hu[place]
     blend(hu, core + cortex * (680 - core), cover(depth, canvas.edge))
     canvas.hu[place] = hu

@@ -94,15 +94,15 @@ def _belly(
         x = course.x + side * 62 * scale
         tube(canvas, x, course.y + 6, 24 * scale * kidney, 28 * scale * kidney, contrast.kidney, noise * np.float32(8))
         tube(canvas, x - side * 9, course.y - 4, 11 * scale * kidney**2, 12 * scale * kidney**2, FAT)
-    _bowel(canvas, patient, course, middle, float(room.mean()))
+    _bowel(canvas, patient, course, middle, float(room.mean()), float(deep.max()))
 
 
-def _bowel(canvas: Canvas, patient: PatientAnatomy, course: Course, middle_y: Float, room: float) -> None:
+def _bowel(canvas: Canvas, patient: PatientAnatomy, course: Course, middle_y: Float, room: float, deep: float) -> None:
     rng = np.random.default_rng(patient.texture)
     for _ in range(14):
         middle = rng.uniform(course.height["S2"], course.height["L1"])
         length, radius = rng.uniform(18, 55), rng.uniform(11, 19)
-        x, y = rng.uniform(-0.7, 0.7) * room, rng.uniform(-30, 25)
+        x, y = rng.uniform(-0.7, 0.7) * room, rng.uniform(-0.6, 0.2) * deep
         along_z = np.sqrt(np.clip(1 - ((canvas.z - middle) / length) ** 2, 0, 1)).astype(np.float32)
         wave = (np.sin(canvas.z / 23 + x) * 8).astype(np.float32)
         tube(canvas, x + wave, middle_y + y, radius * along_z, radius * 0.9 * along_z, 38.0)
@@ -119,7 +119,7 @@ def _bowel(canvas: Canvas, patient: PatientAnatomy, course: Course, middle_y: Fl
 
 def _chest(canvas: Canvas, patient: PatientAnatomy, course: Course, contrast: Contrast, noise: Float) -> None:
     scale = patient.scale
-    lung = course.between("T11", "T2", 34)
+    lung = course.between("T10", "T2", 40)
     wide = course.at(20, 24, 36, 47, 50, 50, 50, 50, 50) * scale * lung
     deep = course.at(30, 34, 58, 78, 80, 70, 60, 60, 60) * scale * lung
     apart = course.at(40, 42, 54, 66, 72, 78, 78, 78, 78) * scale

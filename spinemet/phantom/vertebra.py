@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.phantom.anatomy import Pose
-from spinemet.phantom.shapes import FAR, Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled
+from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled_at
 
 JOINT_MM = 1.6
 """Cartilage between neighbouring bones; below 2 mm, as in healthy facet joints."""
@@ -38,6 +39,7 @@ class BonePatch:
     hu: Float
 
 
+Index = npt.NDArray[np.intp]
 Disease = Callable[[BonePatch], None]
 
 
@@ -52,26 +54,27 @@ def draw_vertebra(
     if is_empty(box):
         return
     bone, body = _solids(canvas, pose, box)
-    np.maximum(bone, JOINT_MM - canvas.bone[box], out=bone)
-    near = np.flatnonzero(bone.ravel() < 9.0)
+    # Neighbours need the distance as far as the widest joint and their cortex reach; disease may add bone farther out.
+    near = np.flatnonzero(bone.ravel() < (5.5 if disease is None else 9.0))
     if near.size == 0:
         return
-    x, y, z = (along(canvas, box, pose.center, axis).ravel()[near] for axis in pose.axes)
+    place = _place(box, near)
+    x, y, z = _local(canvas, place, pose)
     patch = BonePatch(
         pose,
         x,
         y,
         z,
-        bone=bone.ravel()[near],
+        bone=np.maximum(bone.ravel()[near], JOINT_MM - canvas.bone[place]),
         body=body.ravel()[near],
-        texture=tiled(texture, box).ravel()[near],
+        texture=tiled_at(texture, place),
         hu=np.empty(near.size, np.float32),
     )
     patch.hu[:] = healthy_hu(patch, trabecular_hu)
     inside = patch.bone < 0
     if disease is not None:
         disease(patch)
-    _put(canvas, box, near, patch, inside)
+    _put(canvas, place, patch, inside)
 
 
 def _reach(canvas: Canvas, pose: Pose) -> Box:
@@ -83,11 +86,22 @@ def _reach(canvas: Canvas, pose: Pose) -> Box:
     return canvas.grid.around(points, 9)
 
 
-def _put(canvas: Canvas, box: Box, near: np.ndarray, patch: BonePatch, inside: np.ndarray) -> None:
+def _place(box: Box, near: Index) -> tuple[Index, ...]:
+    """Index arrays into the grid of the voxels that are numbered `near` within `box`."""
+    index = np.unravel_index(near, tuple(part.stop - part.start for part in box))
+    return tuple(axis + part.start for axis, part in zip(index, box, strict=True))
+
+
+def _local(canvas: Canvas, place: tuple[Index, ...], pose: Pose) -> tuple[Float, Float, Float]:
+    """The vertebra's own coordinates of the given voxels."""
+    x, y, z = (values - np.float32(c) for values, c in zip((canvas.x, canvas.y, canvas.z), pose.center, strict=True))
+    x, y, z = x[place[2]], y[place[1]], z[place[0]]
+    left, posterior, superior = (x * np.float32(u) + y * np.float32(v) + z * np.float32(w) for u, v, w in pose.axes)
+    return left, posterior, superior
+
+
+def _put(canvas: Canvas, place: tuple[Index, ...], patch: BonePatch, inside: npt.NDArray[np.bool_]) -> None:
     """Paint a patch into the canvas, with its label and its share in the signed distance of all bone."""
-    shape = tuple(part.stop - part.start for part in box)
-    index = np.unravel_index(near, shape)
-    place = tuple(axis + part.start for axis, part in zip(index, box, strict=True))
     hu = canvas.hu[place]
     blend(hu, patch.hu, cover(patch.bone, canvas.edge))
     canvas.hu[place] = hu
@@ -113,9 +127,7 @@ def healthy_hu(patch: BonePatch, trabecular_hu: float) -> Float:
 
 def _solids(canvas: Canvas, pose: Pose, box: Box) -> tuple[Float, Float]:
     """Signed distance of the whole vertebra and of its body in `box`; the canal is cut out of both."""
-    shape = tuple(part.stop - part.start for part in box)
-    bone = np.full(shape, FAR, np.float32)
-    body = np.full(shape, FAR, np.float32)
+    bone, body = canvas.blank(box, 0), canvas.blank(box, 1)
     size = pose.size
     corners = [pose.to_lps(x * 0.6 * size.width, y * 0.6 * size.depth, z * 0.6 * size.height) for x, y, z in _CORNERS]
     part = _within(canvas.grid.around(corners, 4), box)
