@@ -16,7 +16,7 @@ from spinemet.spine.canal import build_curve, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
 from spinemet.spine.measures import completeness, trabecular_hu
 from spinemet.spine.naming import find_sacrum, level_names
-from spinemet.spine.ring import GRID_MM, find_canal, tissue_levels
+from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
 from spinemet.types import Spine, SpineCurve, Vertebra, Volume
@@ -27,8 +27,9 @@ _KNOT_MM = 10.0
 """Between the canal points that carry the curve; each is the mean of the points around."""
 _EXTEND_MM = 20.0
 """The curve goes on beyond the last canal slice, for bodies stand in front of the canal on slanted planes."""
-_TURNED_MM = 1.5
-"""Bodies further to one side of the canal than this on average (4 degrees) are looked at again in turned frames."""
+_TURNED_MM, _TURNS = 1.5, 3
+"""Bodies further to one side of the canal than this on average (4 degrees) are looked at again in turned frames, so
+often at most: their far wall may leave the window at first, which hides some of the turn."""
 _LEAST_CANAL_MM = 25.0
 """About one vertebra; shorter rings of bone are found in any joint."""
 _LEAST_COVERED = 0.3
@@ -49,12 +50,11 @@ def geometric_spine(volume: Volume) -> Spine:
     if len(canal) * GRID_MM < _LEAST_CANAL_MM or ring < _LEAST_RING:
         raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
     curve = _canal_curve(canal)
-    bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
-    walls = body_walls(bone_SPL)
-    if np.abs(walls.middle_l).mean() > _TURNED_MM:
-        curve = walls.turned(curve)
-        bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
-        walls = body_walls(bone_SPL)
+    bone_SPL, walls = _straight(volume, tissue, curve)
+    for _ in range(_TURNS):
+        if np.abs(walls.middle_l).mean() > _TURNED_MM:
+            curve = walls.turned(curve)
+            bone_SPL, walls = _straight(volume, tissue, curve)
     middle = walls.middle_mm(curve)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
     seen = in_view(volume, middle)
@@ -72,6 +72,12 @@ def geometric_spine(volume: Volume) -> Spine:
     names = level_names(bodies, anchor)
     vertebrae = tuple(_vertebra(volume, walls, arc, *one) for one in zip(bodies, names, centers, axes, strict=True))
     return Spine(vertebrae, curve, "geometric")
+
+
+def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve) -> tuple[npt.NDArray[np.float32], Walls]:
+    """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
+    bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
+    return bone_SPL, body_walls(bone_SPL)
 
 
 def _canal_curve(canal: Array) -> SpineCurve:
