@@ -161,7 +161,8 @@ def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConf
     import ray
 
     connect()  # here and not before: a night without new studies needs no cluster
-    pool = _model_pool(options.workers)
+    cluster = ray.cluster_resources()
+    actors, resources = model_pool(int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0)), options.workers)
     rows = (
         ray.data.from_items([{"study": pickle.dumps(ref)} for ref in refs], override_num_blocks=len(refs))
         .map(partial(read_row, config=config, views=options.pictures), num_cpus=1)
@@ -169,8 +170,8 @@ def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConf
             ModelActor,
             fn_constructor_args=(options.model,),
             batch_size=BATCH,
-            compute=ray.data.ActorPoolStrategy(size=min(pool["workers"], len(refs))),
-            **pool["resources"],
+            compute=ray.data.ActorPoolStrategy(size=min(actors, len(refs))),
+            **resources,
         )
         .iter_rows()
     )
@@ -252,29 +253,27 @@ def _stacks(answer: Answer) -> list[SliceStack]:
     return [stack for stack in answer.reading.stacks if len(stack.hu_NHW)]
 
 
-def _model_pool(workers: int | None) -> dict[str, Any]:
-    """How many model actors, and what each takes of the cluster; ask after `connect`.
+def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:
+    """How many model actors, and what each takes of a cluster with so many CPUs and GPUs.
 
-    On GPUs an actor takes a share of one and no CPU; without, all actors together take half of the CPUs and leave the
-    others to reading. Raises BadInput where no CPU would be left to read with: such a pipeline would wait for ever.
+    On GPUs an actor takes one, or a share where there are more actors than GPUs, and no CPU; without, all actors
+    together take half of the CPUs and leave the others to reading. Raises BadInput where no CPU would be left to read
+    with: such a pipeline would wait for ever.
     """
-    import ray
-
-    cluster = ray.cluster_resources()
-    cpus, gpus = int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0))
+    # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
+    # equal: studies would then be read only where a model is.
+    resources: dict[str, Any] = {"memory": MODEL_MEMORY_BYTES}
     if gpus:
-        count = workers or gpus
-        share = gpus / count if count > gpus else 1
-        taken, resources = 0, {"num_gpus": share, "num_cpus": 0}
+        count, taken = workers or gpus, 0
+        resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
     else:
         count = workers or max(1, cpus // 4)
         each = max(1, cpus // 2 // count)
-        taken, resources = count * each, {"num_cpus": each}
+        taken = count * each
+        resources |= {"num_cpus": each}
     if cpus - taken < 1:
         raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
-    # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
-    # equal: studies would then be read only where a model is.
-    return {"workers": count, "resources": {**resources, "memory": MODEL_MEMORY_BYTES}}
+    return count, resources
 
 
 def _asked(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.on_ray import screen
 from spinemet.on_ray.cluster import connect
-from spinemet.on_ray.screen import Answer, ScreenOptions, classify, run_screen
+from spinemet.on_ray.screen import Answer, ScreenOptions, classify, model_pool, run_screen
 from spinemet.phantom.archive import write_archive
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.storage import tables
@@ -182,6 +182,31 @@ def test_another_pseudonym_key_and_too_many_workers_are_refused(first: ScreenOpt
     greedy = ScreenOptions(first.archive, str(tmp_path), first.model, KEY, workers=99)
     with pytest.raises(BadInput, match="expected a cluster with more than 99 CPUs"):
         run_screen(greedy)
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers", "expected"),
+    [
+        (4, 0, None, (1, {"num_cpus": 2})),
+        (32, 0, None, (8, {"num_cpus": 2})),
+        (4, 0, 2, (2, {"num_cpus": 1})),
+        (2, 0, None, (1, {"num_cpus": 1})),
+        (8, 2, None, (2, {"num_cpus": 0, "num_gpus": 1})),
+        (8, 2, 4, (4, {"num_cpus": 0, "num_gpus": 0.5})),
+        (8, 2, 1, (1, {"num_cpus": 0, "num_gpus": 1})),
+    ],
+)
+def test_model_actors_leave_cpus_to_read_with(
+    cpus: int, gpus: int, workers: int | None, expected: tuple[int, dict[str, float]]
+) -> None:
+    count, resources = model_pool(cpus, gpus, workers)
+    assert (count, {name: value for name, value in resources.items() if name != "memory"}) == expected
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, None), (4, 4), (0, None)])
+def test_a_cluster_that_could_only_wait_is_refused(cpus: int, workers: int | None) -> None:
+    with pytest.raises(BadInput, match="expected a cluster with more than"):
+        model_pool(cpus, 0, workers)
 
 
 def predict(stacks: list[SliceStack]) -> list[VertebraCall]:
