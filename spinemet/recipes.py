@@ -53,7 +53,7 @@ class TrainRecipe(_Section):
     split_seed: int = 0
     """Apart from the training seed, so that runs of several seeds are tested on the same patients."""
     selects: str = "bone_quality"
-    """The task whose macro sensitivity on the validation patients, at vertebra level, picks the epoch."""
+    """The task whose log loss on the validation vertebrae, each class counting the same, picks the epoch."""
     rules: tuple[Rule, ...] = (Rule(kind="mean"), Rule(kind="top", share=0.5), Rule(kind="top", share=1 / 3))
     """Aggregations to choose from, for each task on the validation patients."""
     epochs: int = Field(ge=1)
@@ -65,6 +65,8 @@ class TrainRecipe(_Section):
     weight_decay: float = Field(0.05, ge=0)
     warmup_epochs: float = Field(1.0, ge=0)
     clip_norm: float = Field(1.0, gt=0)
+    average_decay: float = Field(0.98, ge=0, lt=1)
+    """Of the moving average of the weights over steps, which is what is validated and kept; 0 for no averaging."""
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     balance: float = Field(0.5, ge=0, le=1)
     """Loss weight of a class: its frequency to the power of minus this; 0 not balanced, 1 wholly."""
@@ -80,9 +82,11 @@ def demo() -> TrainRecipe:
             backbone=DenseNetSpec(growth_rate=16, block_config=(3, 6, 8, 4), init_features=32),
             slices=SliceConfig(size_px=96, pixel_mm=1.15, step_mm=3.0),
         ),
-        epochs=16,
+        epochs=14,
+        learning_rate=1e-3,
+        weight_decay=0.1,
         label_smoothing=0.05,
-        learning_rate=2e-3,
+        balance=0.8,
         pacing=PacingConfig(),
     )
 
@@ -99,6 +103,7 @@ def final() -> TrainRecipe:
         batch=64,
         learning_rate=3e-4,
         warmup_epochs=3,
+        average_decay=0.998,
         label_smoothing=0.1,
         pacing=PacingConfig(warm_epochs=4),
     )

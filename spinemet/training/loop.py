@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from spinemet.model.backbone import load_pretrained
 from spinemet.model.checkpoint import ModelCard, untrained
@@ -27,7 +28,7 @@ from spinemet.model.precision import autocast
 from spinemet.recipes import TrainRecipe
 from spinemet.training import augment, selfpaced
 from spinemet.training.dataset import Samples, TrainingData
-from spinemet.training.validation import choose_rules, macro_sensitivities
+from spinemet.training.validation import choose_rules, validation_metrics
 
 State = dict[str, Any]
 """Tensors, numbers and dicts of them: what `torch.load(..., weights_only=True)` reads back."""
@@ -127,14 +128,18 @@ class _Run:
         if recipe.pretrained:
             load_pretrained(self.model.trunk, recipe.pretrained)
         self.model.to(workers.device)
+        self.averaged = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
+        )
         self.wrapped = workers.wrap(self.model)
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=True)
         self.losses_N = np.full(len(data.train), np.nan)
-        self.best: State = {"score": -1.0, "epoch": -1, "model": {}}
+        self.best: State = {"score": math.inf, "epoch": -1, "model": {}}
         self.next_epoch = 0
         if saved := workers.resume():
             self.next_epoch = int(saved["epoch"])
             self.model.load_state_dict(saved["model"])
+            self.averaged.load_state_dict(saved["averaged"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.losses_N = saved["losses"].numpy()
             self.best = saved["best"]
@@ -143,6 +148,7 @@ class _Run:
         return {
             "epoch": next_epoch,
             "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "losses": torch.from_numpy(self.losses_N),
             "best": self.best,
@@ -196,6 +202,7 @@ class _Run:
         (loss * self.workers.world).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, error_if_nonfinite=True)
         self.optimizer.step()
+        self.averaged.update_parameters(self.model)
         return self._sample_losses(losses_TN)
 
     def _sample_losses(self, losses_TN: Tensor) -> Tensor:
@@ -206,55 +213,58 @@ class _Run:
         """Bring the losses of samples that were not learned from up to date, or they would never be admitted."""
         rest = np.setdiff1d(np.arange(len(self.data.train)), learned)
         losses_TN = torch.zeros((len(self.tasks), len(rest)), dtype=torch.float32, device=self.workers.device)
-        for places, logits in self._evaluate(self.data.train, rest):
+        for places, logits in self._evaluate(self.model, self.data.train, rest):
             targets_TN = _to(self.data.train.targets_TN[:, rest[places]], self.workers.device)
             losses_TN[:, places] = task_losses(logits, targets_TN, self.tasks, self.recipe.label_smoothing)
         self.losses_N[rest] = self._sample_losses(self.workers.sum(losses_TN)).numpy()
 
     def _average_buffers(self) -> None:
         """Give every process the mean of the batch norms' running statistics; each saw its own part."""
-        for buffer in self.model.buffers():
+        for buffer in (*self.model.buffers(), *self.averaged.module.buffers()):
             if buffer.is_floating_point() and self.workers.world > 1:
                 buffer.copy_(self.workers.sum(buffer) / self.workers.world)
 
     # ---- judging --------------------------------------------------------------------------------------------
 
     def _evaluate(
-        self, samples: Samples, indices: npt.NDArray[np.int64]
+        self, model: nn.Module, samples: Samples, indices: npt.NDArray[np.int64]
     ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Tensor]]]:
-        """Yields (places in `indices`, logits of the samples there) for this process's part."""
-        self.model.eval()
+        """Yields (places in `indices`, the model's logits of the samples there) for this process's part."""
+        model.eval()
         mine = selfpaced.rank_part(np.arange(len(indices)), self.workers.rank, self.workers.world)
         with torch.no_grad(), autocast(self.workers.device):
             for start in range(0, len(mine), EVALUATION_BATCH):
                 places = mine[start : start + EVALUATION_BATCH]
-                yield places, self.model(samples.pixels(indices[places]).to(self.workers.device))
+                yield places, model(samples.pixels(indices[places]).to(self.workers.device))
 
-    def _probabilities(self) -> dict[str, npt.NDArray[np.float64]]:
+    def _probabilities(self, model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:
         """Task -> (N, C) probabilities of all validation samples."""
         samples, device = self.data.validation, self.workers.device
         found = {task.name: torch.zeros((len(samples), len(task.classes)), device=device) for task in self.tasks}
-        for places, logits in self._evaluate(samples, np.arange(len(samples))):
+        for places, logits in self._evaluate(model, samples, np.arange(len(samples))):
             for name, logits_NC in logits.items():
                 found[name][places] = torch.softmax(logits_NC.float(), dim=1)
         return {name: self.workers.sum(prob_NC).cpu().double().numpy() for name, prob_NC in found.items()}
 
     def validate(self, epoch: int) -> dict[str, float]:
         samples = self.data.validation
-        prob = self._probabilities()
+        prob = self._probabilities(self.averaged.module)
         rules = choose_rules(prob, samples, self.recipe)
-        metrics = macro_sensitivities(prob, samples, self.tasks, rules)
-        score = metrics[f"validation_macro_sensitivity_{self.recipe.selects}"]
-        if score >= self.best["score"]:
-            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        metrics = validation_metrics(prob, samples, self.tasks, rules)
+        score = metrics[f"validation_log_loss_{self.recipe.selects}"]
+        if score <= self.best["score"]:
+            weights = {
+                name: tensor.detach().cpu().clone() for name, tensor in self.averaged.module.state_dict().items()
+            }
             self.best = {"score": score, "epoch": epoch, "model": weights}
         return metrics
 
     def finish(self) -> Trained:
-        self.model.load_state_dict(self.best["model"])
-        prob = self._probabilities()
+        model = self.model
+        model.load_state_dict(self.best["model"])
+        prob = self._probabilities(model)
         rules = choose_rules(prob, self.data.validation, self.recipe)
-        metrics = macro_sensitivities(prob, self.data.validation, self.tasks, rules)
+        metrics = validation_metrics(prob, self.data.validation, self.tasks, rules)
         card = ModelCard(
             spec=self.recipe.model,
             rules=rules,
@@ -264,7 +274,7 @@ class _Run:
             split=self.data.split,
             metrics={**metrics, "best_epoch": float(self.best["epoch"])},
         )
-        return Trained(self.model.cpu().eval(), card)
+        return Trained(model.cpu().eval(), card)
 
 
 def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:
