@@ -31,9 +31,8 @@ _LEAST_DEPTH = 0.55
 _CANAL_HALF_MM = 8.0
 """From the posterior wall to the middle of the canal, where the arch is not in the labels (adult range 7 to 11)."""
 _CANAL_MM = (9.0, 32.0)
-_LEAST_SHARE = 0.3
-"""A vertebra cut by the volume's border is listed when at least this share of its usual height is in view (as in
-bodies.py)."""
+_LEAST_SHARE = 0.25
+"""A vertebra cut by the volume's border is listed when at least this share of its usual height is in view."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +56,8 @@ class _Body:
 def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
     """The labelled vertebrae, cranial to caudal, named as labelled, with the canal curve behind their bodies.
 
-    Whole vertebrae and bodies alone both do. A vertebra of which less than three tenths of its neighbours' height are in
-    view is left out. Raises StudyExcluded(NO_SPINE) where no label is large enough, StudyFailed(BAD_SEGMENTATION)
+    Whole vertebrae and bodies alone both do. A vertebra of which less than a quarter of its neighbours' height
+    is in view is left out. Raises StudyExcluded(NO_SPINE) where no label is large enough, StudyFailed(BAD_SEGMENTATION)
     where the labels' order is not the order of their places.
     """
     parts = _split_all(labels)
