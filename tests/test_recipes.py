@@ -1,0 +1,42 @@
+"""Recipes: each is whole, and refuses what it does not know."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from pydantic import ValidationError
+
+from spinemet.errors import BadInput
+from spinemet.recipes import RECIPES, TrainRecipe, recipe
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_survives_the_way_through_json(name: str) -> None:
+    made = recipe(name)
+    assert made.name == name
+    assert TrainRecipe.model_validate_json(made.model_dump_json()) == made
+    assert made.selects in [task.name for task in made.model.tasks]
+
+
+def test_the_final_recipe_is_the_papers() -> None:
+    made = recipe("final")
+    assert made.model.backbone.block_config == (6, 12, 24, 16)
+    assert made.model.slices.size_px == 224
+    assert made.label_smoothing > 0
+    assert made.warmup_epochs > 0
+    assert made.pacing is not None
+    assert made.model.task("bone_quality").fuses == ("blastic", "lytic")
+
+
+def test_an_unknown_recipe_or_key_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"expected a recipe \(demo, final\), found best"):
+        recipe("best")
+    with pytest.raises(ValidationError):
+        TrainRecipe.model_validate({**recipe("demo").model_dump(), "epoch": 3})
+
+
+def test_recipes_come_without_torch() -> None:
+    code = "import sys, spinemet.recipes; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
