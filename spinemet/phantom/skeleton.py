@@ -75,7 +75,7 @@ def rib(pose: Pose, chest: tuple[float, float]) -> Iterator[Strut]:
         reach = np.concatenate([[0], np.cumsum(steps)])
         course = CubicSpline(reach, points, axis=0)
         length = min(float(reach[-1]), RIB_SHAFT_MM.get(number, np.inf))
-        stops = course(np.linspace(0, length, max(int(length / 9), 3)))
+        stops = course(np.linspace(0, length, max(int(length / 12), 3)))
         for n, (a, b) in enumerate(itertools.pairwise(stops)):
             size = (5.0, 5.0) if n == 0 else ((3.4, 4.4) if n < 3 else (3.4, 5.8))
             yield Strut(a, b, (size, size), UP)
