@@ -48,7 +48,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
     is kept. Flags: `deskewed` (slices of a tilted gantry, shifted in their own plane onto an orthogonal grid),
     `interpolated_slice` (one missing slice, mean of its neighbours), `lossy`.
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
-    UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: NO_PIXELS, TRUNCATED, UNDECODABLE, and
+    UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE, and
     what StudyObjects raises.
     """
     grid = arrange(series.instances)
@@ -181,7 +181,8 @@ def _dataset(content: bytes) -> Dataset:
 def _slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     """HU of one slice: int16 where rescale is whole-numbered, else float32; padding and below as AIR_HU."""
     if "PixelData" not in dataset:
-        raise StudyFailed(Reason.NO_PIXELS, "expected pixel data in every slice, found an object without.")
+        # A CT image by its header: an object that ends before its pixels was cut off.
+        raise StudyFailed(Reason.TRUNCATED, "expected pixel data in every slice, found an object without.")
     if integer(dataset, "SamplesPerPixel") not in {None, 1}:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
     slope, intercept = _rescale(dataset, frame)

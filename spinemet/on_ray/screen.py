@@ -24,7 +24,7 @@ from spinemet import __version__
 from spinemet.config import DatePolicy, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
-from spinemet.on_ray.cluster import connect, own_error
+from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
 from spinemet.screening.plan import Plan, check_apart, check_continues, first_checked, key_id, plan_studies
@@ -165,7 +165,11 @@ def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConf
     actors, resources = model_pool(int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0)), options.workers)
     rows = (
         ray.data.from_items([{"study": pickle.dumps(ref)} for ref in refs], override_num_blocks=len(refs))
-        .map(partial(read_row, config=config, views=options.pictures), num_cpus=1)
+        .map(
+            partial(read_row, config=config, views=options.pictures),
+            num_cpus=1,
+            compute=ray.data.TaskPoolStrategy(size=parallel_tasks()),
+        )
         .map_batches(
             ModelActor,
             fn_constructor_args=(options.model,),

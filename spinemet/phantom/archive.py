@@ -252,15 +252,20 @@ def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
     return buffer.getvalue().encode()
 
 
+def _small(plan: StudyPlan) -> StudyPlan:
+    """The study with 24 slices of its first series, in a folder."""
+    scan = plan.scans[0]
+    return replace(plan, scans=(replace(scan, shape=(24, *scan.shape[1:])),), zipped=False)
+
+
 def _write_unusable(uri: str, seed: int, matrix: int) -> int:
     """Three studies that no reader can use, each for its own reason; returns the number of objects."""
-    plan = plan_patient(seed, 9000, min(matrix, 64))[0]
-    small = replace(plan, scans=(replace(plan.scans[0], shape=(24, *plan.scans[0].shape[1:])),), zipped=False)
+    small, other = (_small(plan_patient(seed, number, min(matrix, 64))[0]) for number in (9001, 9002))
     scan = render_series(small.patient.anatomy, small.scans)[0]
     truncated = [
         content[: len(content) * 6 // 10] for content in encode(ct_series(small, 0, scan.volume), small.transfer_syntax)
     ]
-    views = [*localizer_series(small, scan.volume), secondary_capture(small)]
+    views = [*localizer_series(other, scan.volume), secondary_capture(other)]
     objects = {
         **{f"PH-9001/truncated/2_axial/{n}.dcm": content for n, content in enumerate(truncated, start=1)},
         **{f"PH-9002/views/1_topogram/{n}.dcm": encode_one(view) for n, view in enumerate(views, start=1)},

@@ -31,7 +31,9 @@ class Figures:
 
     def rendered(self) -> Table:
         """For the terminal; floats with three significant digits."""
-        table = Table(title=self.title, caption=self.note, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+        table = Table(
+            title=self.title, caption=self.note, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
+        )
         for number, column in enumerate(self.columns):
             table.add_column(column, justify="left" if number == 0 else "right")
         for row in self.rows:
