@@ -9,6 +9,7 @@ from spinemet.config import StudyConfig, load_config
 from spinemet.errors import SpineMetError
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.progress import progress_bar
+from spinemet.recipes import recipe
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +18,10 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--archive", required=True, help="folder or s3:// prefix with the studies")
     arguments.add_argument("--labels", required=True, help="label table, CSV or Parquet, local or s3://")
     arguments.add_argument("--out", required=True, help="folder or s3:// prefix for the crops")
-    arguments.add_argument("--config", help="TOML file with reading settings (slice size, localizer, …)")
+    arguments.add_argument("--config", help="TOML file with reading settings (localizer, series selection, …)")
+    arguments.add_argument(
+        "--recipe", default="final", help="cut the slices as this recipe wants them (default: final)"
+    )
     return arguments
 
 
@@ -26,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     wanted = parser().parse_args(argv)
     try:
         config = load_config(wanted.config, StudyConfig)
+        if wanted.recipe:
+            config = config.model_copy(update={"slices": recipe(wanted.recipe).model.slices})
         with progress_bar("Preparing crops") as advance:
             info = run_prepare(wanted.archive, wanted.labels, wanted.out, config, advance)
     except SpineMetError as error:
