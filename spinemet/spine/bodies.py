@@ -28,8 +28,9 @@ _TURN_MM = 20.0
 """Length over which the turn of the vertebrae about the canal is averaged."""
 _LEAST_HEIGHT_MM = 5.0
 """A vertebra plana still has some; less would be two endplates of one disc."""
-_FADED = 0.35
-"""An end body's boneness may fall below the other bodies' by this much: less is air, muscle or liver."""
+_FADED, _SOFT = 0.35, 0.05
+"""An end body's boneness may fall below the other bodies' by the first, and to the second in any case (a lytic body
+among sclerotic ones): less is air, fat or lung."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,9 @@ def _end_body(
     rows = start + step * np.arange(1, round(abs(height)) + 1)
     rows = rows[(rows >= 0) & (rows < len(seen))]
     visible = int(np.argmin(seen[rows])) if not seen[rows].all() else len(rows)
-    if visible < max(_LEAST_SHARE * abs(height), _LEAST_HEIGHT_MM) or bone[rows[:visible]].mean() < usual - _FADED:
+    if visible < max(_LEAST_SHARE * abs(height), _LEAST_HEIGHT_MM) or bone[rows[:visible]].mean() < min(
+        usual - _FADED, _SOFT
+    ):
         return None
     far = endplate + step * visible
     return (min(endplate, far), max(endplate, far))
