@@ -17,9 +17,9 @@ from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cov
 
 JOINT_MM = 1.6
 """Cartilage between neighbouring bones; below 2 mm, as in healthy facet joints."""
-CORTEX_MM = 1.3
+CORTEX_MM = 1.1
 """Drawn shell of the body. The true one is 0.4 mm of 1200 HU; a scanner shows the same mass smeared out."""
-ARCH_CORTEX_MM = 1.9
+ARCH_CORTEX_MM = 1.6
 
 
 @dataclass(eq=False)
@@ -114,13 +114,13 @@ def healthy_hu(patch: BonePatch, trabecular_hu: float) -> Float:
     """HU of healthy bone by depth: cortical shell and endplates, cancellous core, denser in the arch."""
     size = patch.pose.size
     is_body = cover(patch.body, 3.0)
-    core = np.float32(trabecular_hu) * (1.25 - 0.25 * is_body) + 70 * (1 - is_body)
+    core = np.float32(trabecular_hu) * (1.25 - 0.25 * is_body) + 40 * (1 - is_body)
     core += patch.texture * np.float32(14 + 0.14 * trabecular_hu)
     # The basivertebral vein: a cleft from the middle of the posterior wall to the centre of the body.
     vein = np.hypot(patch.x / 3.0, patch.z / 1.8)
     core -= 55 * np.clip(1.3 - vein, 0, 1) * np.clip(patch.y / size.depth + 0.15, 0, 0.5) * 2 * is_body
     shell = CORTEX_MM * is_body + ARCH_CORTEX_MM * (1 - is_body)
-    dense = 300 + 1.1 * trabecular_hu + 230 * (1 - is_body)
+    dense = 300 + 1.1 * trabecular_hu + 300 * (1 - is_body)
     cortex = np.clip((shell + patch.bone) / 0.9 + 0.5, 0, 1)
     return core + cortex * (dense - core)
 
