@@ -17,7 +17,7 @@ from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels
 from spinemet.dicom.select import explain, select_series
 from spinemet.dicom.volume import read_nifti, read_volume
-from spinemet.errors import Reason, StudyExcluded, StudyFailed, StudyProblem
+from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
@@ -57,7 +57,8 @@ def read_study(ref: StudyRef, config: StudyConfig, *, keep_volume: bool = False,
     """The reading of the study at `ref`: its vertebrae with their slice stacks, or why there are none.
 
     Never raises for what a study holds: a StudyProblem becomes the state `excluded` or `failed` with its reason, and
-    an unexpected error becomes `failed: internal` with the error's type (its text could hold an identifier).
+    an unexpected error becomes `failed: internal` with the error's type (its text could hold an identifier). Raises
+    BadInput where the configuration asks for what this installation lacks.
 
     keep_volume: keep the whole volume in the reading (hundreds of MB). views: also cut the straightened pictures.
     """
@@ -67,6 +68,8 @@ def read_study(ref: StudyRef, config: StudyConfig, *, keep_volume: bool = False,
     except StudyProblem as problem:
         state = State.EXCLUDED if isinstance(problem, StudyExcluded) else State.FAILED
         reading = StudyReading(state, problem.reason, problem.detail)
+    except BadInput:
+        raise
     except MemoryError:
         reading = StudyReading(State.FAILED, Reason.MEMORY_LIMIT, "the study did not fit into the memory allowed.")
     except Exception as error:
