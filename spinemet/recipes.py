@@ -87,7 +87,7 @@ def demo() -> TrainRecipe:
         weight_decay=0.1,
         label_smoothing=0.05,
         balance=0.8,
-        pacing=PacingConfig(),
+        pacing=PacingConfig(first_share=0.7, full_at=0.5),
     )
 
 

@@ -252,7 +252,8 @@ class _Run:
         rules = choose_rules(prob, samples, self.recipe)
         metrics = validation_metrics(prob, samples, self.tasks, rules)
         score = metrics[f"validation_log_loss_{self.recipe.selects}"]
-        if score <= self.best["score"]:
+        allowed = selfpaced.may_be_best(epoch, self.recipe.epochs, self.recipe.pacing)
+        if allowed and score <= self.best["score"]:
             weights = {
                 name: tensor.detach().cpu().clone() for name, tensor in self.averaged.module.state_dict().items()
             }

@@ -29,6 +29,15 @@ def share_at(epoch: int, epochs: int, pacing: PacingConfig | None) -> float:
     return pacing.first_share + (1 - pacing.first_share) * grown
 
 
+def may_be_best(epoch: int, epochs: int, pacing: PacingConfig | None) -> bool:
+    """Whether the model after `epoch` may be the one that is kept: only once the hard samples are admitted for good.
+
+    Before that, a few validation patients without hard vertebrae would crown a model that has never seen any. The
+    last epoch always may.
+    """
+    return pacing is None or epoch >= min(pacing.full_at * epochs, epochs - 1)
+
+
 def admitted(
     losses_N: npt.NDArray[np.floating], classes_N: npt.NDArray[np.integer], share: float
 ) -> npt.NDArray[np.float64]:

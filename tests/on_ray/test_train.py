@@ -48,6 +48,7 @@ def own_train_workers() -> list[int]:
 
 
 @pytest.mark.job
+@pytest.mark.timeout(900)  # three starts of a worker group, each of them half a minute on a busy machine
 @pytest.mark.usefixtures("_cluster")
 def test_a_run_that_loses_a_worker_ends_with_the_weights_of_one_that_does_not(
     crops: str, s3_bucket: str, tmp_path: Path

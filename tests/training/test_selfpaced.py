@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinemet.recipes import PacingConfig
-from spinemet.training.selfpaced import admitted, batches, order, rank_part, share_at
+from spinemet.training.selfpaced import admitted, batches, may_be_best, order, rank_part, share_at
 
 SEEDS = st.integers(0, 10_000)
 
@@ -49,6 +49,17 @@ def test_the_share_starts_and_ends_whole_and_never_falls_between(
     assert paced == sorted(paced)
     assert share_at(epochs - 1, epochs, None) == 1
     assert share_at(epochs, epochs, pacing) == 1
+
+
+@given(st.integers(1, 60), st.integers(1, 5), st.floats(0.1, 1))
+def test_a_model_is_kept_only_after_all_were_admitted_for_good(epochs: int, warm: int, full_at: float) -> None:
+    pacing = PacingConfig(warm_epochs=warm, first_share=0.5, full_at=full_at)
+    allowed = [may_be_best(epoch, epochs, pacing) for epoch in range(epochs)]
+    assert allowed[-1]
+    assert allowed == sorted(allowed)
+    later = [share_at(epoch, epochs, pacing) for epoch in range(epochs - 1) if allowed[epoch]]
+    assert all(share == 1 for share in later)
+    assert may_be_best(0, epochs, None)
 
 
 @given(SEEDS, st.integers(1, 100), st.integers(0, 5))
