@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from spinemet.metrics import confusion_matrix, sensitivity
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.tasks import MISSING, Task
 from spinemet.recipes import TrainRecipe
@@ -28,10 +29,10 @@ def vertebra_calls(
     return targets_N[known][first], np.array(prob_VC).reshape(len(vertebrae), prob_NC.shape[1])
 
 
-def macro_sensitivity(true_V: npt.NDArray[np.int64], called_V: npt.NDArray[np.int64]) -> float:
-    """The mean over the classes that occur of the share of their vertebrae that were called right; NaN for none."""
-    shares = [float((called_V[true_V == one] == one).mean()) for one in np.unique(true_V)]
-    return float(np.mean(shares)) if shares else float("nan")
+def macro_sensitivity(true_V: npt.NDArray[np.int64], called_V: npt.NDArray[np.int64], classes: int) -> float:
+    """The mean sensitivity of the classes that occur, NaN for no vertebra; few patients may lack a class."""
+    shares = sensitivity(confusion_matrix(true_V, called_V, classes))
+    return float(np.nanmean(shares)) if len(true_V) else float("nan")
 
 
 def balanced_log_loss(true_V: npt.NDArray[np.int64], prob_VC: npt.NDArray[np.float64]) -> float:
@@ -63,5 +64,7 @@ def validation_metrics(
         true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
         if len(true_V):
             found[f"validation_log_loss_{task.name}"] = balanced_log_loss(true_V, prob_VC)
-            found[f"validation_macro_sensitivity_{task.name}"] = macro_sensitivity(true_V, prob_VC.argmax(axis=1))
+            found[f"validation_macro_sensitivity_{task.name}"] = macro_sensitivity(
+                true_V, prob_VC.argmax(axis=1), len(task.classes)
+            )
     return found

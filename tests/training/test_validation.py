@@ -22,8 +22,8 @@ from tests.training.lesions import small_recipe
 
 def test_macro_sensitivity_counts_every_class_that_occurs_the_same() -> None:
     true_V = np.array([0, 0, 0, 0, 3])
-    assert macro_sensitivity(true_V, np.array([0, 0, 0, 1, 0])) == pytest.approx(0.375)
-    assert math.isnan(macro_sensitivity(np.array([], int), np.array([], int)))
+    assert macro_sensitivity(true_V, np.array([0, 0, 0, 1, 0]), 4) == pytest.approx(0.375)
+    assert math.isnan(macro_sensitivity(np.array([], int), np.array([], int), 4))
 
 
 def test_balanced_log_loss_counts_every_class_that_occurs_the_same() -> None:
