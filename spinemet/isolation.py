@@ -7,17 +7,22 @@ a task for ever (FACTS.md section 4). Here a crash, a hang or a greedy study cos
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
+from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
+from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
 from spinemet.config import StudyConfig
-from spinemet.errors import Reason
+from spinemet.errors import Reason, StudyFailed
 from spinemet.study import read_study
 from spinemet.types import State, StudyReading, StudyRef
+
+T = TypeVar("T")
 
 TIME_LIMIT_S = 600.0
 """Per study; a 1,000-slice JPEG 2000 study takes about a minute on one core."""
@@ -34,36 +39,50 @@ class IsolatedReader:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
-        # spawn: a fork of a process with Ray's and obstore's threads can deadlock in the child.
+        # Not fork: a process with Ray's and obstore's threads can deadlock in its forked child. The fork server has
+        # no threads, and has imported once what a child that replaces another would need seconds for.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
         return ProcessPool(
             max_workers=1,
-            initializer=_limit_memory,
-            initargs=(self._memory_limit_bytes,),
-            context=multiprocessing.get_context("spawn"),
+            initializer=_begin,
+            initargs=(self._memory_limit_bytes, dict(os.environ)),
+            context=context,
         )
 
     def read(self, ref: StudyRef, config: StudyConfig, *, views: bool = False) -> StudyReading:
         """As `read_study`, with `failed: crashed`, `failed: time_limit` and `failed: memory_limit` besides."""
         try:
-            return self._read(ref, config, views)
+            return self.run(read_study, ref, config, views=views)
+        except StudyFailed as problem:
+            return StudyReading(State.FAILED, problem.reason, problem.detail)
+
+    def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """What `work`, a function of a module, gives in the child for arguments that can be pickled.
+
+        Raises StudyFailed: TIME_LIMIT, CRASHED, MEMORY_LIMIT; and what `work` raises.
+        """
+        try:
+            return self._run(work, args, kwargs)
         except BrokenProcessPool:
             # The child died before it took the study (at its start, or killed while idle): not the study's doing.
             self.close()
             self._pool = self._new_pool()
-            return self._read(ref, config, views)
+            return self._run(work, args, kwargs)
 
-    def _read(self, ref: StudyRef, config: StudyConfig, views: bool) -> StudyReading:
-        future = self._pool.schedule(
-            read_study, args=(ref, config), kwargs={"views": views}, timeout=self._time_limit_s
-        )
+    def _run(self, work: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> T:
+        future = self._pool.schedule(work, args=args, kwargs=dict(kwargs), timeout=self._time_limit_s)
         try:
-            return future.result()
-        except FutureTimeoutError:
-            detail = f"expected a reading within {self._time_limit_s:.0f} s, found none."
-            return StudyReading(State.FAILED, Reason.TIME_LIMIT, detail)
+            result: T = future.result()
+        except FutureTimeoutError as error:
+            limit = f"{self._time_limit_s:.0f} s"
+            raise StudyFailed(Reason.TIME_LIMIT, f"expected a reading within {limit}, found none.") from error
         except ProcessExpired as death:
             detail = f"the process that read the study died (exit code {death.exitcode})."
-            return StudyReading(State.FAILED, Reason.CRASHED, detail)
+            raise StudyFailed(Reason.CRASHED, detail) from death
+        except MemoryError as error:
+            raise StudyFailed(Reason.MEMORY_LIMIT, "the study did not fit into the memory allowed.") from error
+        return result
 
     def close(self) -> None:
         """End the child."""
@@ -79,6 +98,10 @@ class IsolatedReader:
         self.close()
 
 
-def _limit_memory(limit_bytes: int) -> None:
+def _begin(limit_bytes: int, environment: Mapping[str, str]) -> None:
+    """Make the child ready: limits, and the environment as it is now, not as the fork server began with it."""
+    os.environ.update(environment)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
+    # A crash is a row of the ledger; its core would be gigabytes on the node's disk, pixels and names included.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

@@ -1,17 +1,23 @@
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from spinemet.config import StudyConfig
-from spinemet.errors import Reason
+from spinemet.errors import Reason, StudyFailed
 from spinemet.isolation import IsolatedReader
 from spinemet.types import Layout, ObjectRef, State, StudyRef
+
+MEMORY_LIMIT_BYTES = 4 << 30
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to RLIMIT_AS")
 
 
 @pytest.fixture
@@ -29,9 +35,9 @@ def empty(tmp_path: Path) -> StudyRef:
     return StudyRef(str(tmp_path), "empty", Layout.PREFIX, (ObjectRef("empty/note.txt", 9),))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def reader() -> Iterator[IsolatedReader]:
-    with IsolatedReader(time_limit_s=4.0) as one:
+    with IsolatedReader(time_limit_s=2.0, memory_limit_bytes=MEMORY_LIMIT_BYTES) as one:
         yield one
 
 
@@ -53,11 +59,61 @@ def test_a_study_that_kills_its_process_becomes_a_reason(reader: IsolatedReader,
 
 def test_a_process_that_dies_idle_is_replaced(reader: IsolatedReader, empty: StudyRef) -> None:
     reader.read(empty, StudyConfig())
-    multiprocessing.active_children()[0].kill()
+    _child().kill()
     after = reader.read(empty, StudyConfig())
     assert (after.state, after.reason) == (State.FAILED, Reason.NOT_DICOM)
 
 
+def spin() -> None:
+    """A loop in native code that keeps Python's lock and listens to no signal handler."""
+    sum(iter(int, 1))
+
+
+def segfault() -> None:
+    ctypes.string_at(0)
+
+
+def hoard() -> None:
+    np.ones(2 * MEMORY_LIMIT_BYTES // 8)
+
+
+@pytest.mark.parametrize(
+    ("work", "reason"),
+    [
+        (spin, Reason.TIME_LIMIT),
+        (segfault, Reason.CRASHED),
+        pytest.param(hoard, Reason.MEMORY_LIMIT, marks=only_linux),
+    ],
+)
+def test_native_code_that_misbehaves_becomes_a_reason(
+    reader: IsolatedReader, empty: StudyRef, work: object, reason: Reason
+) -> None:
+    with pytest.raises(StudyFailed) as failure:
+        reader.run(work)  # type: ignore[arg-type]
+    assert failure.value.reason is reason
+    assert reader.read(empty, StudyConfig()).reason is Reason.NOT_DICOM
+
+
+@only_linux
+def test_a_study_that_does_not_fit_is_told_from_a_broken_one(reader: IsolatedReader, tmp_path: Path) -> None:
+    # Enough for the header, which says what the object is; the whole of it is more than the child may hold.
+    with (tmp_path / "1.nii").open("wb") as stream:
+        stream.truncate(2 * MEMORY_LIMIT_BYTES)
+    ref = StudyRef(str(tmp_path), "1.nii", Layout.NIFTI, (ObjectRef("1.nii", 2 * MEMORY_LIMIT_BYTES),))
+    greedy = reader.read(ref, StudyConfig())
+    assert (greedy.state, greedy.reason) == (State.FAILED, Reason.MEMORY_LIMIT)
+
+
+def test_the_child_sees_the_environment_of_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPINEMET_TEST", "set after the fork server had started")
+    with IsolatedReader() as late:
+        assert late.run(os.getenv, "SPINEMET_TEST") == "set after the fork server had started"
+
+
+def _child() -> multiprocessing.process.BaseProcess:
+    return multiprocessing.active_children()[0]
+
+
 def _kill_the_reader_of(pipe: Path) -> None:
     with pipe.open("wb"):  # waits until the child has the study's object open
-        multiprocessing.active_children()[0].kill()
+        _child().kill()

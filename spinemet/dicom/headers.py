@@ -132,6 +132,8 @@ def _try_parse(content: bytes) -> tuple[Dataset | None, bool]:
 
     try:
         return read_partial(io.BytesIO(content), at_pixels, force=True, specific_tags=_TAGS), reached
+    except MemoryError:
+        raise
     except Exception:  # pydicom raises whatever the bytes provoke; an object that does not parse is passed over
         return None, False
 
@@ -193,6 +195,8 @@ def _frames(dataset: Dataset, instance: InstanceHeader) -> list[InstanceHeader]:
         shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else Dataset()
         groups = list(dataset.PerFrameFunctionalGroupsSequence)[:MAX_FRAMES]
         return [_frame(shared, group, instance, index) for index, group in enumerate(groups)] or [instance]
+    except MemoryError:
+        raise
     except Exception:  # as in _try_parse; without geometry the selection rejects it with a reason
         return [instance]
 

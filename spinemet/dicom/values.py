@@ -122,5 +122,7 @@ def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
 def _value(dataset: Dataset, keyword: str) -> Any:
     try:
         return dataset.get(keyword)
+    except MemoryError:
+        raise
     except Exception:  # pydicom converts on access and raises whatever a malformed value provokes
         return None

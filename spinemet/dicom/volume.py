@@ -174,6 +174,8 @@ def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader]) -> Iter
 def _dataset(content: bytes) -> Dataset:
     try:
         return pydicom.dcmread(io.BytesIO(content), force=True)
+    except MemoryError:
+        raise
     except Exception as error:  # pydicom raises whatever the bytes provoke
         raise StudyFailed(Reason.TRUNCATED, "expected a readable DICOM object, found a broken one.") from error
 
@@ -189,6 +191,8 @@ def _slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     try:
         # raw: no colour transformation. MONOCHROME1 only turns the display; stored values rescale alike.
         stored = pixel_array(dataset, index=frame, raw=True, view_only=True)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise whatever the bytes provoke
         reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
         raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
