@@ -157,7 +157,9 @@ def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: i
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS),
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # typed as Train V1's
+                max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS
+            ),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
