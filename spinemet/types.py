@@ -40,28 +40,39 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """One object of the archive: its key relative to the archive's root, and its size in bytes."""
+    """One object of the archive: its key relative to the archive's root, its size in bytes, when it was written.
+
+    last_modified: seconds since 1970; 0 where that does not matter. No part of what the object is.
+    """
 
     key: str
     size: int
+    last_modified: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
 class StudyRef:
     """Where one study lies: the archive's URI, the study's key below it, and its objects.
 
-    `key` is a prefix for Layout.PREFIX ("" for the root itself), else the key of the single file.
+    `key` is a prefix for Layout.PREFIX ("" for the root itself), or `#PatientID/StudyInstanceUID` where the headers
+    had to say what belongs together; else the key of the single file. `settled` is False where they could not be asked.
     """
 
     archive: str
     key: str
     layout: Layout
     objects: tuple[ObjectRef, ...]
+    settled: bool = True
 
     @property
     def size(self) -> int:
         """Bytes of all objects together."""
         return sum(ref.size for ref in self.objects)
+
+    @property
+    def last_modified(self) -> float:
+        """When the newest object was written, in seconds since 1970."""
+        return max((ref.last_modified for ref in self.objects), default=0.0)
 
 
 # ---- DICOM ---------------------------------------------------------------------------------------------------

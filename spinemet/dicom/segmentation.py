@@ -1,7 +1,7 @@
 """The vertebra labels that a study brings along, on the grid of its chosen volume.
 
 DICOM SEG objects (BINARY, FRACTIONAL, LABELMAP) of the study, or the NIfTI label map of a NIfTI study in the numbers of
-VerSe or of TotalSegmentator.
+VerSe or of TotalSegmentator, or its masks with one vertebra each.
 """
 
 from __future__ import annotations
@@ -199,7 +199,32 @@ def _referenced_series(segmentation: Any) -> set[str]:
 
 def _nifti_labels(objects: StudyObjects, volume: Volume) -> LabelMap | None:
     masks = [name for name in objects.names() if name.lower().endswith(("_msk.nii", "_msk.nii.gz"))]
-    return labels_from_nifti(objects.read(masks[0]), volume) if masks else None
+    if masks:
+        return labels_from_nifti(objects.read(masks[0]), volume)
+    by_level = {
+        level: name
+        for name in objects.names()
+        if "segmentations" in name.split("/") and (level := level_in(name.rpartition("/")[2].split(".")[0]))
+    }
+    return _joined_masks(objects, by_level, volume) if by_level else None
+
+
+def _joined_masks(objects: StudyObjects, by_level: Mapping[str, str], volume: Volume) -> LabelMap:
+    """One label map of binary masks, one per vertebra, that share a grid; where two overlap the caudal one counts."""
+    joined_DHW: npt.NDArray[np.uint8] | None = None
+    affine = np.eye(4)
+    for level in sorted(by_level, key=lambda level: LEVEL_INDEX[level]):
+        try:
+            mask_DHW, affine_of_mask = nifti_grid(objects.read(by_level[level]))
+        except (StudyExcluded, StudyFailed) as problem:
+            raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected readable masks: {problem.detail}") from problem
+        if joined_DHW is None:
+            joined_DHW, affine = np.zeros(mask_DHW.shape, np.uint8), affine_of_mask
+        if mask_DHW.shape != joined_DHW.shape or not np.allclose(affine_of_mask, affine, atol=1e-3):
+            raise StudyFailed(Reason.BAD_SEGMENTATION, "expected vertebra masks on one grid, found several grids.")
+        joined_DHW[mask_DHW.astype(bool)] = 1 + LEVEL_INDEX[level]
+    assert joined_DHW is not None
+    return _label_map(joined_DHW, affine, volume)
 
 
 def _label_map(labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], volume: Volume) -> LabelMap:

@@ -1,12 +1,12 @@
-"""Which studies an archive holds, from its keys alone, and how one study is opened.
+"""Which studies an archive holds, and how one study is opened.
 
 A study is
 - a `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz` or `.tar.zst` file, wherever it lies;
-- a NIfTI volume (`.nii`, `.nii.gz`) with the vertebra mask that belongs to it; label maps alone are no study;
-- else a prefix: the first two folders below the archive's root where objects lie that deep or deeper
-  (`patient/study/…`), the one folder where they lie one deep (`study/…`), the root itself for objects directly in it.
+- a NIfTI volume (`.nii`, `.nii.gz`) with the vertebra masks that belong to it; label maps alone are no study;
+- `patient/study`, where objects lie in `patient/study/series/`;
+- wherever else objects lie, those that share PatientID and StudyInstanceUID (grouping.py).
 
-The listing is streamed in the order of the keys, so that one study's objects are all that is ever held.
+The listing is streamed in the order of the keys; what is held of it does not grow with the archive.
 """
 
 from __future__ import annotations
@@ -14,56 +14,43 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from contextlib import suppress
+from dataclasses import replace
+from itertools import groupby, islice
 from pathlib import Path
 
 from obstore.exceptions import BaseError
 
 from spinemet.errors import BadInput
 from spinemet.storage import files
-from spinemet.storage.objects import StudyObjects, is_ignored, open_objects
+from spinemet.storage.grouping import settle
+from spinemet.storage.objects import StudyObjects, head_reader, is_ignored, open_objects
 from spinemet.types import Layout, ObjectRef, StudyRef
 
 STUDY_DEPTH = 2
 """Folders below the archive's root that name a study: patient and study, as TCIA and most exports lay them."""
+PART_OBJECTS = 10_000
+"""Objects of one prefix that are held at a time; a prefix of more is handed on in parts."""
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 _NIFTI = (".nii", ".nii.gz")
 _DOCUMENT = (".csv", ".tsv", ".json", ".txt", ".md", ".xlsx", ".xls", ".pdf", ".html", ".xml", ".toml", ".png", ".jpg")
 _CT_NAME = re.compile(r"(^|[_-])ct$", re.IGNORECASE)
+MASKS_FOLDER = "segmentations"
+"""Where TotalSegmentator and its training data lay one binary mask per structure, beside `ct.nii.gz`."""
+_VERTEBRA_NAME = re.compile(r"vertebrae_[CTLS]\d+")
 _LABEL_NAME = re.compile(r"(msk|mask|seg|label|vertebra|totalseg)", re.IGNORECASE)
 
 
 def list_studies(uri: str) -> Iterator[StudyRef]:
-    """Every study below `uri`, patient folder after patient folder in the order of the keys.
+    """Every study below `uri`, roughly in the order of the keys.
 
     Documents directly in the root or in a patient folder (`labels.csv`, `README.md`) are passed over where there is
     any study besides. Raises BadInput, on the first step, where `uri` is missing, cannot be listed or holds no study.
     """
     archive = files.normalize(uri)
-    in_root: list[ObjectRef] = []
     found = False
-    for patient, group in groupby(_list_objects(archive), key=lambda item: item.key.rpartition("/")[0].split("/")[0]):
-        loose: list[ObjectRef] = in_root if not patient else []
-        deeper = False
-        for prefix, objects in groupby(group, key=lambda item: _study_prefix(item.key)):
-            if prefix != patient:
-                for ref in _studies_of(archive, prefix, list(objects)):
-                    deeper = found = True
-                    yield ref
-                continue
-            # Objects beside the study folders: files that are a study of their own pass at once, the others wait.
-            for item in objects:
-                if _layout(item.key) in {Layout.ZIP, Layout.TAR}:
-                    deeper = found = True
-                    yield StudyRef(archive, item.key, _layout(item.key), (item,))
-                else:
-                    loose.append(item)
-        if patient:
-            for ref in _studies_of(archive, patient, loose, alone=not deeper):
-                found = True
-                yield ref
-    for ref in _studies_of(archive, "", in_root, alone=not found):
+    for ref in settle(_candidates(archive), head_reader(archive)):
         found = True
         yield ref
     if not found:
@@ -86,7 +73,7 @@ def study_at(uri: str | Path) -> StudyRef:
             head, _, tail = place.rpartition("/rawdata/")
             archive, key = (head, f"rawdata/{tail}") if head else (parent, name)
             folder = key.rpartition("/")[0]
-            beside = [ObjectRef(f"{folder}/{item.key}".lstrip("/"), item.size) for item in _list_folder(parent)]
+            beside = [replace(item, key=f"{folder}/{item.key}".lstrip("/")) for item in _list_folder(parent)]
             return _nifti_study(archive, ObjectRef(key, size), beside)
         return StudyRef(parent, name, layout, (ObjectRef(name, size),))
     if not is_folder and not files.is_s3(place) and Path(place).is_file():
@@ -109,7 +96,40 @@ def open_study(ref: StudyRef) -> StudyObjects:
     return open_objects(ref)
 
 
-# ---- grouping ------------------------------------------------------------------------------------------------
+# ---- grouping by keys ----------------------------------------------------------------------------------------
+
+
+def _candidates(archive: str) -> Iterator[StudyRef]:
+    """What the keys alone suggest: single files, and prefixes, those of more than PART_OBJECTS in several parts."""
+    in_root: list[ObjectRef] = []
+    found = False
+    for patient, group in groupby(_list_objects(archive), key=lambda item: item.key.rpartition("/")[0].split("/")[0]):
+        loose: list[ObjectRef] = in_root if not patient else []
+        deeper = False
+        for prefix, objects in groupby(group, key=lambda item: _study_prefix(item.key)):
+            if prefix != patient:
+                while part := list(islice(objects, PART_OBJECTS)):
+                    for ref in _studies_of(archive, prefix, part):
+                        deeper = found = True
+                        yield ref
+                continue
+            # Objects beside the study folders: files that are a study of their own pass at once, the others wait.
+            for item in objects:
+                if _layout(item.key) in {Layout.ZIP, Layout.TAR}:
+                    deeper = found = True
+                    yield StudyRef(archive, item.key, _layout(item.key), (item,))
+                    continue
+                loose.append(item)
+                if len(loose) >= PART_OBJECTS:
+                    for ref in _studies_of(archive, patient, loose, alone=not deeper):
+                        deeper = found = True
+                        yield ref
+                    loose.clear()
+        if patient:
+            for ref in _studies_of(archive, patient, loose, alone=not deeper):
+                found = True
+                yield ref
+    yield from _studies_of(archive, "", in_root, alone=not found)
 
 
 def _study_prefix(key: str) -> str:
@@ -155,23 +175,33 @@ def _is_volume(item: ObjectRef, siblings: Iterable[ObjectRef]) -> bool:
 
     Names that end in `ct` are. Others are unless they are named like a label map or lie beside one that ends in `ct`.
     """
+    folder = item.key.rpartition("/")[0]
+    if folder.rpartition("/")[2] == MASKS_FOLDER:
+        return False
     if _CT_NAME.search(_stem(item.key)):
         return True
-    folder = item.key.rpartition("/")[0]
     beside_ct = any(other.key.rpartition("/")[0] == folder and _CT_NAME.search(_stem(other.key)) for other in siblings)
     return not beside_ct and not _LABEL_NAME.search(item.key.rsplit("/", 2)[-1])
 
 
 def _nifti_study(archive: str, volume: ObjectRef, siblings: Sequence[ObjectRef]) -> StudyRef:
-    """The volume with its vertebra mask: in the same folder, or (VerSe) in `derivatives` beside `rawdata`."""
+    """The volume with its vertebra masks: in the same folder, or (VerSe) in `derivatives` beside `rawdata`, or
+    (TotalSegmentator) one mask per vertebra in the folder `segmentations`.
+    """
     folder = volume.key.rpartition("/")[0]
     beside = [item for item in siblings if item.key.rpartition("/")[0] == folder]
     if "rawdata" in folder.split("/"):
         derivatives = "/".join("derivatives" if part == "rawdata" else part for part in folder.split("/"))
         found = _list_folder(files.join(archive, derivatives))
-        beside += [ObjectRef(f"{derivatives}/{item.key}", item.size) for item in found]
-    masks = [item for item in beside if _is_mask_of(_stem(item.key), _stem(volume.key))]
-    return StudyRef(archive, volume.key, Layout.NIFTI, (volume, *masks[:1]))
+        beside += [replace(item, key=f"{derivatives}/{item.key}") for item in found]
+    masks = [item for item in beside if _is_mask_of(_stem(item.key), _stem(volume.key))][:1]
+    if not masks:
+        inside = f"{folder}/{MASKS_FOLDER}".lstrip("/")
+        found = _list_folder(files.join(archive, inside))
+        masks = [
+            replace(item, key=f"{inside}/{item.key}") for item in found if _VERTEBRA_NAME.fullmatch(_stem(item.key))
+        ]
+    return StudyRef(archive, volume.key, Layout.NIFTI, (volume, *masks))
 
 
 def _is_mask_of(mask: str, volume: str) -> bool:
@@ -205,7 +235,7 @@ def _list_s3(archive: str) -> Iterator[ObjectRef]:
     try:
         for page in files.open_store(archive).list(chunk_size=1000):
             for meta in page:
-                yield ObjectRef(meta["path"], meta["size"])
+                yield ObjectRef(meta["path"], meta["size"], meta["last_modified"].timestamp())
     except (BaseError, OSError) as error:
         raise BadInput(f"expected an archive that can be listed at {archive}, found {type(error).__name__}.") from error
 
@@ -228,8 +258,11 @@ def _walk(folder: Path, prefix: str, above: tuple[str, ...]) -> Iterator[ObjectR
             real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(above[-1], entry.name)
             if real not in above:
                 yield from _walk(Path(entry.path), prefix + name, (*above, real))
-        elif entry.is_file():
-            yield ObjectRef(prefix + name, entry.stat().st_size)
+            continue
+        with suppress(FileNotFoundError):  # deleted since the folder was read
+            if entry.is_file():
+                status = entry.stat()
+                yield ObjectRef(prefix + name, status.st_size, status.st_mtime)
 
 
 def _list_folder(place: str) -> list[ObjectRef]:
@@ -238,15 +271,13 @@ def _list_folder(place: str) -> list[ObjectRef]:
         if not Path(place).is_dir():
             return []
         with os.scandir(place) as entries:
-            return sorted(
-                (ObjectRef(entry.name, entry.stat().st_size) for entry in entries if entry.is_file()),
-                key=lambda item: item.key,
-            )
+            found = [(entry.name, entry.stat()) for entry in entries if entry.is_file()]
+        return [ObjectRef(name, status.st_size, status.st_mtime) for name, status in sorted(found)]
     try:
         page = files.open_store(place).list_with_delimiter()
     except (BaseError, OSError) as error:
         raise BadInput(f"expected an archive that can be listed at {place}, found {type(error).__name__}.") from error
-    return [ObjectRef(meta["path"], meta["size"]) for meta in page["objects"]]
+    return [ObjectRef(meta["path"], meta["size"], meta["last_modified"].timestamp()) for meta in page["objects"]]
 
 
 def _size_at(place: str) -> int:

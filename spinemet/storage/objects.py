@@ -197,6 +197,11 @@ class _TarObjects(StudyObjects):
         return self._contents[name][:size]
 
 
+def head_reader(archive: str) -> Callable[[str, int], bytes]:
+    """A function (key, size) -> the first bytes of an object below `archive`; it raises StudyFailed(UNREACHABLE)."""
+    return _reader(archive)
+
+
 def _reader(archive: str) -> Callable[[str, int | None], bytes]:
     """A function (key, bytes or None for all) -> content, for objects below `archive`."""
     if not files.is_s3(archive):

@@ -1,0 +1,235 @@
+"""Which study objects belong to where their keys do not say it: asked of their headers, by ranged reads.
+
+Keys are believed where every object of a prefix lies exactly KEY_DEPTH folders deep (`patient/study/series/object`):
+such an archive is planned without a read. Elsewhere a folder may be a study, one series of a study, or a patient, so
+some objects of each folder are asked for PatientID and StudyInstanceUID:
+- in the root, all of them; one or two folders deep, SAMPLES of each folder, and all where those disagree;
+- in deeper folders, which hold one series each, the first one.
+Objects without an identity (not DICOM, de-identified to emptiness) go with those of their folder, else of their prefix.
+
+What belongs together is collected while the listing goes on, over at most HELD_OBJECTS objects: a study's parts are
+found when they lie within that many objects of each other. Memory does not grow with the archive.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
+
+from pydicom.dataelem import RawDataElement
+from pydicom.filereader import data_element_generator
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
+
+from spinemet.errors import StudyFailed
+from spinemet.types import Layout, ObjectRef, StudyRef
+
+KEY_DEPTH = 3
+SAMPLES = 5
+"""Objects asked of a folder that may hold several studies: the first, the last and some between."""
+HELD_OBJECTS = 50_000
+"""About 20 MB; five to ten seconds of an S3 listing."""
+PROBE_BYTES = (8 << 10, 1 << 20)
+"""Bytes read of an object, and again where its identity does not lie within the first: both lie near its start."""
+PROBE_THREADS = 16
+PREFIXES_AHEAD = 64
+
+_SYNTAX, _PATIENT, _STUDY = Tag("TransferSyntaxUID"), Tag("PatientID"), Tag("StudyInstanceUID")
+_TAGS: list[BaseTag | int] = [_PATIENT, _STUDY]
+
+Identity = tuple[str, str]
+"""PatientID and StudyInstanceUID; both empty where an object has no StudyInstanceUID."""
+NO_IDENTITY: Identity = ("", "")
+ReadHead = Callable[[str, int], bytes]
+"""(key, bytes) -> the first bytes of an object; raises StudyFailed where it cannot be reached."""
+
+
+def settle(candidates: Iterable[StudyRef], read_head: ReadHead) -> Iterator[StudyRef]:
+    """The studies among `candidates`, each a prefix, a part of one, or a file that is a study of its own.
+
+    A study found by its headers has the key `#PatientID/StudyInstanceUID`: it stays the same study in the ledger
+    however its objects are moved, and whatever arrives beside them. Where the store did not answer, the prefix comes
+    back as it is, marked as not `settled`, for a later night.
+    """
+    pending: OrderedDict[str, StudyRef] = OrderedDict()
+    given: set[str] = set()
+    held = 0
+    with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="spinemet-probe") as pool:
+        for candidate, identities in _asked(pool, candidates, read_head):
+            if candidate.layout is not Layout.PREFIX:
+                yield candidate
+                continue
+            for part in _parts(candidate, identities):
+                earlier = pending.pop(part.key, None)
+                pending[part.key] = part if earlier is None else _joined(earlier, part)
+                held += len(part.objects)
+            while held > HELD_OBJECTS and len(pending) > 1:
+                _, ref = pending.popitem(last=False)
+                held -= len(ref.objects)
+                yield _unique(ref, given)
+        for ref in pending.values():
+            yield _unique(ref, given)
+
+
+def identity_in(head: bytes) -> Identity | None:
+    """PatientID and StudyInstanceUID in the first bytes of an object; None where `head` ends before them."""
+    marked = head[128:132] == b"DICM"
+    if not marked and head[:2] not in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}:
+        return NO_IDENTITY
+    try:
+        values = _values(head[132:] if marked else head)
+    except Exception:  # pydicom raises whatever the bytes provoke
+        return None
+    if values is None:
+        return None
+    patient, study = (bytes(values.get(tag) or b"").strip(b" \0").decode("latin-1") for tag in (_PATIENT, _STUDY))
+    return (patient, study) if study else NO_IDENTITY
+
+
+def _values(content: bytes) -> dict[BaseTag, bytes | None] | None:
+    """The raw values of the two identifying elements, None where `content` may end before them.
+
+    Raw, because pydicom warns of malformed values and file meta information, and quotes them.
+    """
+    stream = io.BytesIO(content)
+    of_meta = data_element_generator(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
+    meta = {element.tag: element.value for element in of_meta if isinstance(element, RawDataElement)}
+    syntax = (meta.get(_SYNTAX) or b"").strip(b" \0").decode("latin-1")
+    rest = stream.read()
+    if syntax == DeflatedExplicitVRLittleEndian:
+        rest = zlib.decompressobj(-zlib.MAX_WBITS).decompress(rest, PROBE_BYTES[-1])
+    is_big = syntax == ExplicitVRBigEndian or rest[:2] == b"\x00\x08"
+    reached = False
+
+    def past_study(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+        nonlocal reached
+        reached = reached or tag > _STUDY
+        return tag > _STUDY
+
+    # Explicit where two capitals follow the first tag: some objects say one thing and do the other.
+    is_explicit = rest[4:6].isalpha() and rest[4:6].isupper()
+    found: dict[BaseTag, bytes | None] = {}
+    for element in data_element_generator(
+        io.BytesIO(rest), not is_explicit, not is_big, stop_when=past_study, specific_tags=_TAGS
+    ):
+        if isinstance(element, RawDataElement) and element.tag in _TAGS:
+            found[element.tag] = element.value if len(element.value or b"") == element.length else None
+    return found if reached or found.get(_STUDY) else None
+
+
+# ---- asking --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Question:
+    """A candidate and the identities of its objects that are on their way."""
+
+    candidate: StudyRef
+    folders: dict[str, list[ObjectRef]] = field(default_factory=dict)
+    asked: dict[str, Future[Identity]] = field(default_factory=dict)
+
+
+def _asked(
+    pool: ThreadPoolExecutor, candidates: Iterable[StudyRef], read_head: ReadHead
+) -> Iterator[tuple[StudyRef, Mapping[str, Identity] | None]]:
+    """(candidate, identity of each of its objects), with PREFIXES_AHEAD prefixes under way.
+
+    The identities are empty where the keys are believed, None where the store did not answer.
+    """
+    rest = (_ask(pool, candidate, read_head) for candidate in candidates)
+    waiting = deque(islice(rest, 1))
+    while waiting:
+        waiting.extend(islice(rest, PREFIXES_AHEAD - len(waiting)))
+        question = waiting.popleft()
+        try:
+            yield question.candidate, _answered(pool, question, read_head)
+        except StudyFailed:
+            yield question.candidate, None
+
+
+def _ask(pool: ThreadPoolExecutor, candidate: StudyRef, read_head: ReadHead) -> _Question:
+    question = _Question(candidate)
+    if candidate.layout is not Layout.PREFIX or all(_depth(item.key) == KEY_DEPTH for item in candidate.objects):
+        return question
+    for folder, objects in groupby(candidate.objects, key=lambda item: item.key.rpartition("/")[0]):
+        question.folders.setdefault(folder, []).extend(objects)
+    for objects_in_folder in question.folders.values():
+        for item in _samples(objects_in_folder):
+            question.asked[item.key] = pool.submit(_identity, read_head, item)
+    return question
+
+
+def _samples(objects: list[ObjectRef]) -> list[ObjectRef]:
+    depth, last = _depth(objects[0].key), len(objects) - 1
+    if depth == 0 or last < SAMPLES:
+        return objects if depth < KEY_DEPTH else objects[:1]
+    return [objects[last * n // (SAMPLES - 1)] for n in range(SAMPLES)] if depth < KEY_DEPTH else objects[:1]
+
+
+def _answered(pool: ThreadPoolExecutor, question: _Question, read_head: ReadHead) -> dict[str, Identity]:
+    """The identity of every object of the question, NO_IDENTITY where neither it nor its folder has one."""
+    known = {key: future.result() for key, future in question.asked.items()}
+    identities: dict[str, Identity] = {}
+    for objects in question.folders.values():
+        of_folder = {known[item.key] for item in objects if item.key in known} - {NO_IDENTITY}
+        if len(of_folder) > 1:
+            left = [item for item in objects if item.key not in known]
+            found = pool.map(lambda item: _identity(read_head, item), left)
+            known |= {item.key: identity for item, identity in zip(left, found, strict=True)}
+            identities |= {item.key: known[item.key] for item in objects}
+        else:
+            only = next(iter(of_folder), NO_IDENTITY)
+            identities |= dict.fromkeys((item.key for item in objects), only)
+    return identities
+
+
+def _identity(read_head: ReadHead, item: ObjectRef) -> Identity:
+    for size in PROBE_BYTES:
+        identity = identity_in(read_head(item.key, min(size, item.size))) if item.size else NO_IDENTITY
+        if identity is not None:
+            return identity
+        if size >= item.size:
+            break
+    return NO_IDENTITY
+
+
+# ---- putting together ----------------------------------------------------------------------------------------
+
+
+def _parts(candidate: StudyRef, identities: Mapping[str, Identity] | None) -> Iterator[StudyRef]:
+    """The candidate's objects by study; one part with the candidate's own key where no identity is known."""
+    if identities is None:
+        yield replace(candidate, settled=False)
+        return
+    found = sorted(set(identities.values()) - {NO_IDENTITY})
+    if not found:
+        yield candidate
+        return
+    objects: dict[str, list[ObjectRef]] = {}
+    for item in candidate.objects:
+        identity = identities[item.key] if len(found) > 1 else found[0]
+        key = candidate.key if identity == NO_IDENTITY else "#" + "/".join(identity)
+        objects.setdefault(key, []).append(item)
+    for key, items in objects.items():
+        yield replace(candidate, key=key, objects=tuple(items))
+
+
+def _joined(earlier: StudyRef, later: StudyRef) -> StudyRef:
+    return replace(earlier, objects=earlier.objects + later.objects, settled=earlier.settled and later.settled)
+
+
+def _unique(ref: StudyRef, given: set[str]) -> StudyRef:
+    """`ref`, under another key where its parts lie so far apart that an earlier one has been given away."""
+    if ref.key in given:
+        ref = replace(ref, key=f"{ref.key}#{ref.objects[0].key}")
+    given.add(ref.key)
+    return ref
+
+
+def _depth(key: str) -> int:
+    return key.count("/")
