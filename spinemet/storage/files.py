@@ -7,6 +7,7 @@ AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (for MinIO, Ceph, moto; plain ht
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,17 @@ from obstore.store import LocalStore, ObjectStore, S3Store
 from spinemet.errors import BadInput
 
 if TYPE_CHECKING:
-    from obstore.store import S3Config
+    from obstore.store import ClientConfig, RetryConfig, S3Config
+
+RETRIES = 6
+"""With the back-off 0.1, 0.2 … 6.4 s and jitter: an outage of some ten seconds passes unnoticed, and one that lasts
+costs a study that long, not the three minutes that are obstore's default."""
+RETRY_TIMEOUT = timedelta(seconds=60)
+CONNECT_TIMEOUT = timedelta(seconds=10)
+READ_TIMEOUT = timedelta(seconds=30)
+"""Without a single byte. There is no limit for a whole request but one: a 4 GB zip takes its minutes, where obstore's
+default of 30 s would cut it off."""
+REQUEST_TIMEOUT = timedelta(hours=1)
 
 
 def is_s3(uri: str) -> bool:
@@ -64,8 +75,15 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
     settings: S3Config = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
     if endpoint:
         settings["endpoint"] = endpoint
+    client: ClientConfig = {
+        "allow_http": plain_http,
+        "connect_timeout": CONNECT_TIMEOUT,
+        "read_timeout": READ_TIMEOUT,
+        "timeout": REQUEST_TIMEOUT,
+    }
+    retry: RetryConfig = {"max_retries": RETRIES, "retry_timeout": RETRY_TIMEOUT}
     try:
-        return S3Store(bucket, prefix=prefix or None, config=settings, client_options={"allow_http": plain_http})
+        return S3Store(bucket, prefix=prefix or None, config=settings, client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
         raise BadInput(f"expected usable S3 settings for {uri}, found: {type(error).__name__}.") from error
 
