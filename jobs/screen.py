@@ -22,6 +22,9 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--model", required=True, help="model folder, local or s3://")
     arguments.add_argument("--config", help="TOML file with reading settings (localizer, series selection)")
     arguments.add_argument("--limit", type=int, help="screen at most so many new studies")
+    arguments.add_argument(
+        "--quiet-minutes", type=float, default=0.0, help="leave studies with younger objects for the next run (0: none)"
+    )
     arguments.add_argument("--workers", type=int, help="model workers (default: one per GPU, or one per 4 CPUs)")
     arguments.add_argument(
         "--dates", choices=get_args(DatePolicy), default="shifted", help="study dates in the tables (default: shifted)"
@@ -46,6 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             config=load_config(wanted.config, StudyConfig),
             dates=wanted.dates,
             limit=wanted.limit,
+            quiet_minutes=wanted.quiet_minutes,
             workers=wanted.workers,
             pictures=not wanted.no_pictures,
             slices=wanted.slices,
@@ -56,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"screen: {error}", file=sys.stderr)
         return 2
     print(f"run {run.run_id}: {run.listed} studies in the archive, {run.planned} new: {in_words(run.states)}")
+    if run.waiting:
+        print(f"{run.waiting} studies are still being written or cannot be told apart yet: left for the next run")
     for reason, count in sorted(run.reasons.items()):
         print(f"  {reason}: {count}")
     if run.studies:

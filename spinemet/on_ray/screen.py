@@ -52,7 +52,8 @@ class ScreenOptions:
 
     config: how studies are read; its slices are replaced by those the model was trained on. key: the pseudonym key.
     workers: model actors; None for one per GPU, or on CPUs for one per four. pictures: also store the straightened
-    spine. slices: also store every slice's probabilities. limit: at most so many studies.
+    spine. slices: also store every slice's probabilities. limit: at most so many studies. quiet_minutes: a study whose
+    newest object is younger is still being written and waits for the next run; decides when, not what.
     """
 
     archive: str
@@ -62,6 +63,7 @@ class ScreenOptions:
     config: StudyConfig = field(default_factory=StudyConfig)
     dates: DatePolicy = "shifted"
     limit: int | None = None
+    quiet_minutes: float = 0.0
     workers: int | None = None
     pictures: bool = True
     slices: bool = False
@@ -89,6 +91,8 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     for name, number in (("limit", options.limit), ("workers", options.workers)):
         if number is not None and number < 1:
             raise BadInput(f"expected a {name} of at least 1, found {number}.")
+    if not options.quiet_minutes >= 0:
+        raise BadInput(f"expected quiet minutes of at least 0, found {options.quiet_minutes}.")
     _, card = load_model(options.model)
     config = options.config.model_copy(update={"slices": card.spec.slices})
     names = Pseudonymizer(options.key, options.dates)
@@ -97,7 +101,7 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     results = open_results(options.results, create=True)
     check_continues(results.last_run(), names, options.dates)
     digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
-    plan = plan_studies(studies, results, names, **digests, limit=options.limit)
+    plan = plan_studies(studies, results, names, **digests, limit=options.limit, quiet_s=options.quiet_minutes * 60)
     run = Run(asked={**_asked(options, config, names), **digests})
     results.write_run(run.row("running"))
     try:
@@ -123,7 +127,7 @@ def _screen(
     while refs:
         following = list(islice(todo, ROUND))
         total = 0 if following else plan.planned
-        run.listed, run.planned = plan.listed, plan.planned
+        run.listed, run.planned, run.waiting = plan.listed, plan.planned, plan.waiting
         progress(seen.total(), total, in_words(seen))
         for answer in _answers(refs, options, config):
             wave.append(
@@ -143,7 +147,7 @@ def _screen(
                 _commit(wave, results, run, plan.retried)
                 wave = []
         refs = following
-    run.listed, run.planned = plan.listed, plan.planned
+    run.listed, run.planned, run.waiting = plan.listed, plan.planned, plan.waiting
     if wave:
         _commit(wave, results, run, plan.retried)
     progress(seen.total(), seen.total(), in_words(seen))

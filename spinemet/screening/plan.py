@@ -2,11 +2,14 @@
 
 The listing is streamed; what is held is the ledger's keys (about 130 MB per million studies). A study in the ledger
 is never screened again, whatever its state, but for those that could not be reached: that says nothing of the study.
+A study that is still being written waits for a later run, and so does one whose headers could not be asked what
+belongs to it: neither is in the ledger until it is whole.
 """
 
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -25,7 +28,8 @@ RETRIED: tuple[Reason, ...] = (Reason.UNREACHABLE,)
 class Plan:
     """The studies to do, one pass, and how many were seen so far.
 
-    retried: source keys of studies that are done again; their ledger rows have to be replaced.
+    retried: source keys of studies that are done again; their ledger rows have to be replaced. quiet_s: studies whose
+    newest object is younger wait; as the archive's clock may be another one, so do those as little ahead of ours.
     """
 
     studies: Iterable[StudyRef]
@@ -33,17 +37,24 @@ class Plan:
     done: set[str]
     retried: set[str] = field(default_factory=set)
     limit: int | None = None
+    quiet_s: float = 0.0
     listed: int = 0
     planned: int = 0
+    waiting: int = 0
+    started: float = field(default_factory=time.time)
 
     def __iter__(self) -> Iterator[StudyRef]:
         for ref in self.studies:
             if self.limit is not None and self.planned >= self.limit:
                 return
             self.listed += 1
-            if self.names.source_key(ref.archive, ref.key) not in self.done:
-                self.planned += 1
-                yield ref
+            if self.names.source_key(ref.archive, ref.key) in self.done:
+                continue
+            if not ref.settled or abs(self.started - ref.last_modified) < self.quiet_s:
+                self.waiting += 1
+                continue
+            self.planned += 1
+            yield ref
 
 
 def plan_studies(
@@ -52,12 +63,14 @@ def plan_studies(
     names: Pseudonymizer,
     model_digest: str,
     config_digest: str,
+    *,
     limit: int | None = None,
+    quiet_s: float = 0.0,
 ) -> Plan:
     """The plan for `studies`, read against the ledger as it is now."""
     retried = results.ledger_keys(model_digest, config_digest, only=RETRIED)
     done = results.ledger_keys(model_digest, config_digest) - retried
-    return Plan(studies, names, done, retried, limit)
+    return Plan(studies, names, done, retried, limit, quiet_s)
 
 
 def first_checked(studies: Iterator[StudyRef]) -> Iterator[StudyRef]:

@@ -32,6 +32,7 @@ class Run:
     waves: int = 0
     listed: int = 0
     planned: int = 0
+    waiting: int = 0
 
     @property
     def studies(self) -> int:
@@ -70,6 +71,7 @@ class Run:
             "finished_at": datetime.now(UTC),
             "listed": self.listed,
             "planned": self.planned,
+            "waiting": self.waiting,
             **{str(each): self.states[str(each)] for each in State},
             "vertebrae": self.vertebrae,
             "reasons": json.dumps(dict(sorted(self.reasons.items()))),

@@ -206,6 +206,7 @@ RUNS = pa.schema(
         _column("study_limit", pa.int64(), "At most so many studies were asked for; null for all."),
         _column("listed", pa.int64(), "Studies that planning saw in the archive."),
         _column("planned", pa.int64(), "Of those, studies that the ledger did not have."),
+        _column("waiting", pa.int64(), "Studies left for a later run: still being written, or not to be told apart."),
         _column("screened", pa.int64(), "Studies of this run that were screened."),
         _column("excluded", pa.int64(), "Studies of this run that were excluded."),
         _column("failed", pa.int64(), "Studies of this run that failed."),

@@ -20,7 +20,7 @@ from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels, labels_from_nifti, level_in, numbering
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import Reason, StudyFailed
-from spinemet.storage.archive import open_study, study_at
+from spinemet.storage.archive import list_studies, open_study, study_at
 from spinemet.types import LabelMap, Volume
 from tests.dicom.writer import write_series
 
@@ -221,3 +221,25 @@ def test_a_real_nifti_label_map_fits_a_real_dicom_series(realct: Path) -> None:
     labels = labels_from_nifti((place / "example_seg_dicom.nii.gz").read_bytes(), volume)
     assert set(levels_of(labels.labels_DHW)) == {"T11", "T12"}
     assert volume.hu_DHW[labels.labels_DHW > 0].mean() > 100
+
+
+def test_one_mask_per_vertebra_equals_the_label_map(tmp_path: Path, realct: Path) -> None:
+    place = realct / "totalsegmentator"
+    image = nib.load(place / "totalseg.nii.gz")
+    numbers = np.asanyarray(image.dataobj)
+    (tmp_path / "s1" / "segmentations").mkdir(parents=True)
+    for number, level in TOTALSEGMENTATOR_LEVELS.items():
+        mask = nib.Nifti1Image((numbers == number).astype(np.uint8), image.affine)
+        nib.save(mask, tmp_path / "s1" / "segmentations" / f"vertebrae_{level}.nii.gz")
+    nib.save(mask, tmp_path / "s1" / "segmentations" / "liver.nii.gz")
+    # A name that sorts behind the masks' folder.
+    (tmp_path / "s1" / "volume.nii.gz").write_bytes((place / "example_ct.nii.gz").read_bytes())
+    (ref,) = list_studies(str(tmp_path))
+    assert len(ref.objects) == 1 + len(TOTALSEGMENTATOR_LEVELS)
+    assert len(study_at(tmp_path / "s1" / "volume.nii.gz").objects) == len(ref.objects)
+    with open_study(ref) as objects:
+        volume = read_nifti(objects)
+        labels = find_labels(objects, (), None, volume)
+    assert labels is not None
+    expected = labels_from_nifti((place / "totalseg.nii.gz").read_bytes(), volume)
+    assert np.array_equal(labels.labels_DHW, expected.labels_DHW)

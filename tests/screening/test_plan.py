@@ -1,3 +1,4 @@
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from spinemet.screening.plan import (
     plan_studies,
 )
 from spinemet.storage.tables import open_results
-from spinemet.types import Layout, StudyRef
+from spinemet.types import Layout, ObjectRef, StudyRef
 from tests.storage.test_tables import study_row
 
 NAMES = Pseudonymizer(b"0123456789abcdef", "year")
@@ -77,3 +78,20 @@ def test_results_continue_only_under_their_own_key_and_dates() -> None:
         check_continues(last, NAMES, "exact")
     with pytest.raises(BadInput, match="pseudonym key"):
         check_continues(last, Pseudonymizer(b"another key of 16", "year"), "year")
+
+
+def test_a_study_that_is_still_being_written_waits(tmp_path: Path) -> None:
+    now = time.time()
+
+    def ref(name: str, *ages_s: float, settled: bool = True) -> StudyRef:
+        objects = tuple(ObjectRef(f"{name}/{n}", 1, now - age) for n, age in enumerate(ages_s))
+        return StudyRef("/archive", name, Layout.PREFIX, objects, settled)
+
+    refs = [ref("old", 9000, 8000), ref("growing", 9000, 60), ref("ahead", -60), ref("misdated", -9000)]
+    refs.append(ref("not told apart", 9000, settled=False))
+    results = open_results(str(tmp_path), create=True)
+    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, quiet_s=1800)
+    assert [each.key for each in plan] == ["old", "misdated"]
+    assert (plan.listed, plan.planned, plan.waiting) == (5, 2, 3)
+    later = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12)
+    assert [each.key for each in later] == ["old", "growing", "ahead", "misdated"]
