@@ -21,6 +21,8 @@ _TILTS_DEG = (-14.0, -7.0, 0.0, 7.0, 14.0)
 """Of an endplate against the plane across the canal; L5-S1 differs most."""
 _GAPS_MM = (2, 4, 6, 8, 10, 12, 14, 16)
 """Between the two endplates' bright lines. At 2 the lines are one: thin thoracic discs, 5 mm slices."""
+_DENSE = 0.9
+"""Boneness above this counts as this: sclerotic bodies would drown the lines of their neighbours."""
 _SINGLE_LINE = 0.45
 """Weight of a single bright line, for a bone island or a fracture makes one too."""
 _FORAMEN_MM = 5.0
@@ -65,7 +67,7 @@ def disc_evidence(bone_SPL: Array32, walls: Walls, seen: npt.NDArray[np.bool_]) 
 
     seen: (S,) whether the bodies' middle lies in the volume; where it does not, nothing speaks for a disc.
     """
-    profiles = _tilted_profiles(bone_SPL, walls)
+    profiles = _tilted_profiles(np.minimum(bone_SPL, np.float32(_DENSE)), walls)
     flat = profiles[len(_TILTS_DEG) // 2]
     wobble = flat - ndimage.gaussian_filter1d(flat, 15.0)
     scale = np.sqrt(ndimage.gaussian_filter1d(wobble**2, 25.0)) + 0.03
