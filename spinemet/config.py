@@ -26,14 +26,27 @@ class _Section(BaseModel):
 
 
 class SelectConfig(_Section):
-    """Which series of a study is read."""
+    """Which series of a study is read; a series that breaks a rule is not."""
 
+    max_tilt_degrees: float = Field(35.0, ge=0, lt=90)
+    """Between the slices and the axial plane: gantries tilt by at most 30 degrees, reformats lie at 90."""
     max_spacing_mm: float = Field(5.0, gt=0)
     """Thicker series miss whole lesions and cannot be told apart by endplates; 5 mm is the usual archive thickness."""
     min_slices: int = Field(16, ge=3)
+    """Fewer cannot show a vertebra's shape at any spacing allowed; localizers and bolus tracking have 1 to 10."""
     min_coverage_mm: float = Field(40.0, gt=0)
     """Less than about one vertebra with its discs is not a spine examination."""
     allow_lossy: bool = True
+    """Old archives keep lossy series only; what was lost is far below a lesion's contrast. Such volumes are flagged."""
+    usual_spacing_mm: tuple[float, float] = (0.9, 3.0)
+    """Preferred where there is a choice: thinner slices are noisier and show no more at the model's 3 mm step,
+    thicker ones blur endplates."""
+    skip_body_parts: tuple[str, ...] = (
+        *("HEAD", "BRAIN", "SKULL", "ORBIT", "SINUS", "PARANASAL SINUS", "MAXILLA", "MANDIBLE", "TEMPORAL BONE", "EAR"),
+        *("HAND", "FINGER", "WRIST", "FOREARM", "ELBOW", "ARM", "HUMERUS"),
+        *("FOOT", "TOE", "ANKLE", "CALF", "LEG", "KNEE", "THIGH", "FEMUR", "EXTREMITY"),
+    )
+    """BodyPartExamined of short series that show no vertebra, or C1 and C2 at most. Shoulder, hip and breast do."""
 
 
 class SliceConfig(_Section):

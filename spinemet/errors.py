@@ -2,6 +2,7 @@
 
     SpineMetError
     ├── BadInput          the caller's mistake: one clear sentence, exit code 2, nothing changed
+    ├── JobFailed         a job cannot go on through no fault of its input: one sentence, exit code 1, what is done stands
     └── StudyProblem      one study cannot be used; becomes one ledger row and never stops a job
         ├── StudyExcluded   the study is sound but does not qualify (no axial CT, no spine in view, …)
         └── StudyFailed     something broke (truncated, undecodable, unreachable, out of time, …)
@@ -27,6 +28,7 @@ class Reason(StrEnum):
     TOO_FEW_SLICES = "too_few_slices"
     TOO_THICK = "too_thick"
     FIELD_OF_VIEW = "field_of_view"
+    BODY_PART = "body_part"
     NO_PIXELS = "no_pixels"
     NO_GEOMETRY = "no_geometry"
     UNSUPPORTED_PIXELS = "unsupported_pixels"
@@ -38,10 +40,12 @@ class Reason(StrEnum):
     # Whole studies that do not qualify.
     EMPTY = "empty"
     NO_SERIES = "no_series"
+    SEVERAL_STUDIES = "several_studies"
     NO_SPINE = "no_spine"
     # Studies that broke.
     NOT_DICOM = "not_dicom"
     BROKEN_ARCHIVE = "broken_archive"
+    UNSAFE_ARCHIVE = "unsafe_archive"
     TRUNCATED = "truncated"
     UNDECODABLE = "undecodable"
     UNREACHABLE = "unreachable"
@@ -58,6 +62,10 @@ class SpineMetError(Exception):
 
 class BadInput(SpineMetError):
     """The caller asked for something that cannot be done as asked; commands print the message and exit with 2."""
+
+
+class JobFailed(SpineMetError):
+    """A job cannot go on (a lease was lost); jobs print the message and exit with 1."""
 
 
 class StudyProblem(SpineMetError):

@@ -124,6 +124,8 @@ class SeriesHeader:
     ContrastBolusAgent: str = ""
     BodyPartExamined: str = ""
     lossy: bool = False
+    divided: bool = False
+    """True for the stretch that is read of a series with gaps or several spacings."""
     instances: tuple[InstanceHeader, ...] = ()
 
 

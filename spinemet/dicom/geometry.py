@@ -26,6 +26,8 @@ SHEAR_TOLERANCE_MM = 0.25
 """Slices may drift sideways by this much over the whole series, half a usual pixel, before they count as sheared."""
 SCATTER_TOLERANCE_MM = 0.5
 """A slice may lie this far beside the straight line through all; more is a moved table, which no resampling mends."""
+RUN_STEPS = 5
+"""Steps whose median is the spacing of the stretch of a divided series that begins with them."""
 UNIT_TOLERANCE = 0.01
 """Direction cosines may be this far from unit length and from perpendicular."""
 
@@ -110,6 +112,32 @@ def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
     if float(np.linalg.norm(drift)) * (count - 1) <= SHEAR_TOLERANCE_MM:
         drift = np.zeros(2)
     return SliceGrid(order, place, count, spacing, origin, row, column, normal, drift)
+
+
+def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader, ...], ...]:
+    """The longest stretches of the series within which the slices are even, in ascending position.
+
+    A slice where one stretch ends and the next begins is part of both; MAX_MISSING slices may be missing in each.
+    Raises StudyExcluded(NO_GEOMETRY) as arrange does.
+    """
+    _, _, normal, positions = _frame(instances)
+    along = positions @ normal
+    order = np.argsort(along, kind="stable")
+    first_at = np.concatenate([[True], np.diff(along[order]) > SAME_POSITION_MM])
+    slices_at = np.split(order, np.flatnonzero(first_at)[1:])
+    steps = np.diff(along[order][first_at])
+    runs: list[tuple[InstanceHeader, ...]] = []
+    start = 0
+    while start < len(steps):
+        jumps = steps[start:] / np.median(steps[start : start + RUN_STEPS])
+        whole = np.rint(jumps)
+        even = (np.abs(jumps - whole) <= STEP_TOLERANCE) & (whole >= 1) & (np.cumsum(whole - 1) <= MAX_MISSING)
+        length = len(even) if even.all() else int(np.argmin(even))
+        if length:
+            indices = np.concatenate(slices_at[start : start + length + 1])
+            runs.append(tuple(instances[index] for index in indices.tolist()))
+        start += max(length, 1)
+    return tuple(runs)
 
 
 def _frame(instances: Sequence[InstanceHeader]) -> tuple[npt.NDArray[np.float64], ...]:

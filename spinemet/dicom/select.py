@@ -2,9 +2,10 @@
 
 Rules, in this order; the first that a series breaks is its reason:
  1. it has pixels, is CT, and is an image of the patient: no localizer, no screen, no reformat or map;
- 2. its geometry is known, its slices lie within MAX_TILT_DEGREES of axial (gantry tilt), evenly spaced;
+ 2. its geometry is known, its slices lie nearly axial (gantry tilt), evenly spaced;
  3. its pixels are ones that SpineMet decodes, and lossless where the configuration asks for that;
- 4. it has enough slices, thin enough, over enough of the patient.
+ 4. it has enough slices, thin enough, over enough of the patient, and its body part is not one without a spine.
+A series with gaps, or whose spacing changes, is divided there, and its best stretch judged by the same rules.
 Among those that are left: the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices do not outweigh
 the rest), then slices of a usual thickness, then a soft-tissue kernel, then the smaller pixel.
 """
@@ -14,18 +15,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from spinemet.config import SelectConfig
-from spinemet.dicom.geometry import SliceGrid, angle_from_axial_degrees, arrange
+from spinemet.dicom.geometry import SliceGrid, angle_from_axial_degrees, arrange, even_runs
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.types import SeriesChoice, SeriesHeader
 
-MAX_TILT_DEGREES = 35.0
-"""Gantries tilt by at most 30 degrees; coronal and sagittal reformats are at 90."""
 COVERAGE_STEP_MM = 30.0
 """About one vertebra with its disc."""
-USUAL_SPACING_MM = (0.9, 3.0)
-"""Thinner slices are noisier and show no more at the model's 3 mm step; thicker ones blur endplates."""
+BODY_PART_COVERAGE_MM = 300.0
+"""A longer series shows more than the part that its header names: a trauma or a run-off scan."""
 MAX_SIDE = 4096
 """Rows or columns; CT matrices end at 2048."""
 
@@ -60,6 +60,7 @@ _TELLING = (
     Reason.DUPLICATE_POSITIONS,
     Reason.TOO_THICK,
     Reason.FIELD_OF_VIEW,
+    Reason.BODY_PART,
 )
 """From the least to the most telling reason for a whole study: the later, the closer the series came."""
 
@@ -67,9 +68,14 @@ _TELLING = (
 def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesChoice:
     """The series to read, and why not each other one.
 
-    Raises StudyExcluded: NO_SERIES for no series at all, else with the most telling of the series' reasons.
+    Raises StudyExcluded: NO_SERIES for no series at all, SEVERAL_STUDIES where the usable ones are not of one study,
+    else with the most telling of the series' reasons.
     """
     verdicts = explain(series, config)
+    usable = [item for item, reason in verdicts if reason in {None, Reason.NOT_PREFERRED}]
+    studies = {(item.PatientID, item.StudyInstanceUID) for item in usable if item.StudyInstanceUID}
+    if len(studies) > 1:
+        raise StudyExcluded(Reason.SEVERAL_STUDIES, f"expected the CT series of one study, found {len(studies)}.")
     rejected = tuple((item, reason) for item, reason in verdicts if reason is not None)
     for item, reason in verdicts:
         if reason is None:
@@ -81,25 +87,34 @@ def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> Serie
 
 
 def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple[SeriesHeader, Reason | None], ...]:
-    """Every series with the reason it is not read; None for the one that is."""
-    reasons: list[Reason | None] = []
+    """Every series with the reason it is not read; None for the one that is, which may be a stretch of a series."""
+    judged: list[tuple[SeriesHeader, Reason | None]] = []
     ranks: dict[int, tuple[float, ...]] = {}
     for index, item in enumerate(series):
-        reason, grid = _judge(item, config)
-        reasons.append(reason)
+        verdict, grid = _judge(item, config)
+        if verdict is Reason.GAPS:
+            stretches = [(part, *_judge(part, config)) for part in _stretches(item)]
+            usable = [(_rank(part, grid, config), n) for n, (part, _, grid) in enumerate(stretches) if grid is not None]
+            if usable:
+                item, verdict, grid = stretches[min(usable)[1]]  # noqa: PLW2901
+        judged.append((item, verdict))
         if grid is not None:
-            ranks[index] = _rank(item, grid)
+            ranks[index] = _rank(item, grid, config)
     # Equal ranks: the first in the order of names, so that the choice never depends on chance.
     best = min(ranks, key=lambda index: (ranks[index], index), default=None)
     return tuple(
-        (item, Reason.NOT_PREFERRED if index in ranks and index != best else reasons[index])
-        for index, item in enumerate(series)
+        (item, Reason.NOT_PREFERRED if index in ranks and index != best else reason)
+        for index, (item, reason) in enumerate(judged)
     )
+
+
+def _stretches(series: SeriesHeader) -> list[SeriesHeader]:
+    return [replace(series, instances=run, divided=True) for run in even_runs(series.instances)]
 
 
 def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, SliceGrid | None]:
     """(the reason against a series, None) or (None, its grid)."""
-    reason = _kind(series) or _orientation(series) or _pixels(series, config)
+    reason = _kind(series) or _orientation(series, config) or _pixels(series, config)
     if reason is not None:
         return reason, None
     try:
@@ -114,6 +129,8 @@ def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, S
         return Reason.TOO_THICK, None
     if grid.coverage_mm < config.min_coverage_mm:
         return Reason.FIELD_OF_VIEW, None
+    if series.BodyPartExamined.upper() in config.skip_body_parts and grid.coverage_mm < BODY_PART_COVERAGE_MM:
+        return Reason.BODY_PART, None
     return None, grid
 
 
@@ -136,14 +153,14 @@ def _kind(series: SeriesHeader) -> Reason | None:
     return None
 
 
-def _orientation(series: SeriesHeader) -> Reason | None:
+def _orientation(series: SeriesHeader, config: SelectConfig) -> Reason | None:
     orientation = series.instances[0].ImageOrientationPatient
     if orientation is None or series.instances[0].PixelSpacing is None:
         return Reason.NO_GEOMETRY
     angle = angle_from_axial_degrees(orientation)
     if angle is None:
         return Reason.NO_GEOMETRY
-    return Reason.NOT_AXIAL if angle > MAX_TILT_DEGREES else None
+    return Reason.NOT_AXIAL if angle > config.max_tilt_degrees else None
 
 
 def _pixels(series: SeriesHeader, config: SelectConfig) -> Reason | None:
@@ -155,9 +172,9 @@ def _pixels(series: SeriesHeader, config: SelectConfig) -> Reason | None:
     return Reason.LOSSY if series.lossy and not config.allow_lossy else None
 
 
-def _rank(series: SeriesHeader, grid: SliceGrid) -> tuple[float, ...]:
+def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[float, ...]:
     """Sorts the better series first; see the module's rules."""
-    thinnest, thickest = USUAL_SPACING_MM
+    thinnest, thickest = config.usual_spacing_mm
     off_usual = max(0.0, math.log(thinnest / grid.spacing_mm), math.log(grid.spacing_mm / thickest))
     pixel = series.instances[0].PixelSpacing or (math.inf, math.inf)
     return (

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spinemet.config import SelectConfig
+from spinemet.dicom.geometry import arrange, even_runs
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.select import explain, kernel_sharpness, select_series
 from spinemet.errors import Reason, StudyExcluded
@@ -68,6 +72,9 @@ COS, SIN = float(np.cos(np.deg2rad(40))), float(np.sin(np.deg2rad(40)))
         ({"ImagePositionPatient": (0.0, 0.0, 0.0)}, Reason.TOO_FEW_SLICES),
         ({"spacing": 7.0}, Reason.TOO_THICK),
         ({"count": 30, "spacing": 1.0}, Reason.FIELD_OF_VIEW),
+        ({"BodyPartExamined": "KNEE"}, Reason.BODY_PART),
+        ({"BodyPartExamined": "HEAD", "count": 200}, None),
+        ({"BodyPartExamined": "SHOULDER"}, None),
     ],
 )
 def test_each_rule_has_its_reason(changes: dict[str, Any], reason: Reason | None) -> None:
@@ -118,6 +125,59 @@ def test_the_most_telling_reason_stands_for_the_study() -> None:
     assert nothing.value.reason is Reason.NO_SERIES
 
 
+def at(places: list[float], **changes: Any) -> SeriesHeader:
+    """An axial series with slices at `places` in mm."""
+    whole = series(count=len(places), **changes)
+    slices = [
+        replace(item, ImagePositionPatient=(0.0, 0.0, z)) for item, z in zip(whole.instances, places, strict=True)
+    ]
+    return replace(whole, instances=tuple(slices))
+
+
+def test_a_series_with_a_gap_is_divided_and_its_best_stretch_read() -> None:
+    below, above = [2.0 * n for n in range(40)], [2.0 * n for n in range(50, 110)]
+    ((chosen, reason),) = explain([at(above + below)], CONFIG)
+    assert (reason, chosen.divided) == (None, True)
+    assert [item.ImagePositionPatient[2] for item in chosen.instances if item.ImagePositionPatient] == above
+    # One slice missing is no gap, and a stretch that breaks a rule is none either.
+    assert not explain([at([z for z in above if z != 150])], CONFIG)[0][0].divided
+    assert explain([at([*range(15), *range(30, 45)])], CONFIG)[0][1] is Reason.GAPS
+
+
+def test_a_series_of_two_spacings_is_divided_where_they_meet() -> None:
+    thin, thick = [4.0 * n for n in range(20)], [76 + 7.0 * n for n in range(1, 30)]
+    ((chosen, reason),) = explain([at(thin + thick)], CONFIG)
+    assert (reason, len(chosen.instances)) == (None, 20)
+
+
+def test_a_whole_series_is_preferred_to_a_longer_series_stretch_of_the_same_length() -> None:
+    whole = at([2.0 * n for n in range(60)])
+    gapped = at([2.0 * n for n in [*range(60), *range(70, 100)]])
+    assert select_series([whole, gapped], CONFIG).chosen is whole
+
+
+def test_usable_series_of_several_studies_are_not_mixed() -> None:
+    one, other = series(StudyInstanceUID="1.2"), series(StudyInstanceUID="1.3")
+    with pytest.raises(StudyExcluded) as caught:
+        select_series([one, other], CONFIG)
+    assert caught.value.reason is Reason.SEVERAL_STUDIES
+    # A series that is not used anyway does no harm, nor does one that does not say.
+    assert select_series([one, series(StudyInstanceUID="1.3", Modality="MR")], CONFIG).chosen is one
+    assert select_series([one, series()], CONFIG).chosen is one
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 8), st.sampled_from([0.6, 1.0, 3.0, 40.0])), min_size=1, max_size=6))
+def test_stretches_are_even_and_hold_every_even_neighbour(pieces: list[tuple[int, float]]) -> None:
+    places = np.cumsum([0.0, *(step for count, step in pieces for _ in range(count))]).round(1).tolist()
+    for run in even_runs(at(places).instances):
+        assert len(run) >= 2
+        with suppress(StudyExcluded):
+            assert arrange(run).count in {len(run), len(run) + 1}
+    if len({step for _, step in pieces}) == 1:
+        assert [len(run) for run in even_runs(at(places).instances)] == [len(places)]
+
+
 @pytest.mark.parametrize(
     ("kernel", "sharpness"),
     [("B30f", 0), ("Br38f 3", 0), ("I70f 2", 2), ("FC08", 0), ("FC51", 2), ("STANDARD", 0), ("BONEPLUS", 2),
@@ -130,7 +190,10 @@ def test_kernels(kernel: str, sharpness: int) -> None:
 def test_a_real_study_with_localizers_and_screens(realct: Path) -> None:
     place = realct / "conformance" / "gantry-tilt" / "In" / "Philips"
     with open_study(study_at(place)) as objects:
-        verdicts = explain(read_series(objects).series, SelectConfig(min_slices=6, min_coverage_mm=10))
+        found = read_series(objects).series
+    verdicts = explain(found, SelectConfig(min_slices=6, min_coverage_mm=10))
+    assert [reason for _, reason in verdicts].count(Reason.BODY_PART) == 2  # of a head
+    verdicts = explain(found, SelectConfig(min_slices=6, min_coverage_mm=10, skip_body_parts=()))
     reasons = [reason for _, reason in verdicts]
     assert reasons.count(Reason.LOCALIZER) == 2
     assert reasons.count(Reason.SECONDARY_CAPTURE) == 3
