@@ -9,44 +9,44 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pixel_array
 
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.headers import ENHANCED_CT
-from spinemet.dicom.values import functional_group, integer, number, quiet_dicom, text
+from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray, slice_hu
+from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.storage.objects import StudyObjects
 from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
 
-MOST_HU = 32767
-PADDING_BELOW_HU = -900.0
-PADDING_ABOVE_HU = 3071.0
-"""PixelPaddingValue counts only where its HU lies outside these: some headers declare 0, which is water."""
-WHOLE_TOLERANCE = 1e-6
 MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm has a third of that."""
 GUNZIP_PIECE = 16 << 20
 AXES_TOLERANCE = 1e-3
 """Cosine between two axes of a NIfTI affine that still count as perpendicular."""
 
-PixelArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+T = TypeVar("T")
 
 
-def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
+def read_volume(objects: StudyObjects, series: SeriesHeader, *, threads: int | None = None) -> Volume:
     """The volume of one classic or Enhanced CT series.
 
     Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Below AIR_HU there
     is no HU: padding, and whatever lies lower, becomes AIR_HU. Slices on one position must be identical, one of them
     is kept. Flags: `deskewed` (slices of a tilted gantry, shifted in their own plane onto an orthogonal grid),
-    `interpolated_slice` (one missing slice, mean of its neighbours), `lossy`.
+    `interpolated_slice` (one missing slice, mean of its neighbours), `lossy`, `divided` (a stretch of a
+    series with gaps or several spacings).
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
     UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE, and
     what StudyObjects raises.
@@ -54,10 +54,11 @@ def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
     grid = arrange(series.instances)
     first = series.instances[0]
     pixel_spacing = first.PixelSpacing or (0.0, 0.0)  # arrange() raises where it is absent
-    flags = [flag for flag, is_so in (("deskewed", grid.is_sheared), ("lossy", series.lossy)) if is_so]
+    facts = {"deskewed": grid.is_sheared, "lossy": series.lossy, "divided": series.divided}
+    flags = [flag for flag, is_so in facts.items() if is_so]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
-    hu_DHW = _stack(objects, series.instances, grid)
+    hu_DHW = _stack(objects, series.instances, grid, threads)
     for place in grid.missing:
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
@@ -75,7 +76,9 @@ def read_nifti(objects: StudyObjects) -> Volume:
     numbers), MEMORY_LIMIT; StudyFailed: UNDECODABLE, and what StudyObjects raises.
     """
     names = [name for name in objects.names() if name.lower().endswith((".nii", ".nii.gz"))]
-    ct = [name for name in names if not name.lower().removesuffix(".gz").endswith("_msk.nii")] or names
+    # One mask per vertebra lies in a folder of its own (TotalSegmentator), one for all is named so (VerSe).
+    masks = {name for name in names if name.lower().endswith(("_msk.nii", "_msk.nii.gz")) or "segmentations/" in name}
+    ct = [name for name in names if name not in masks] or names
     if not ct:
         raise StudyFailed(Reason.NO_SERIES, "expected a NIfTI volume in the study, found none.")
     array_DHW, affine = nifti_grid(objects.read(ct[0]))
@@ -137,14 +140,16 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
 # ---- slices --------------------------------------------------------------------------------------------------
 
 
-def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
+def _stack(
+    objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid, threads: int | None
+) -> PixelArray:
     """(D, H, W) HU of all slices at their places; missing places hold anything."""
     first = instances[0]
     shape = (first.Rows, first.Columns)
     hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
     filled = [False] * grid.count
     ordered = [instances[index] for index in grid.order]
-    for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered), strict=True):
+    for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered, threads), strict=True):
         if hu_HW.shape != shape:
             raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
         if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
@@ -159,16 +164,33 @@ def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: Sli
     return hu_DHW
 
 
-def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
+def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader], threads: int | None) -> Iterator[PixelArray]:
     """HU of each slice, in order; an Enhanced object is fetched once for all its frames."""
     with quiet_dicom():
         if instances[0].SOPClassUID in ENHANCED_CT:
             datasets = {name: _dataset(objects.read(name)) for name in {item.name for item in instances}}
-            for item in instances:
-                yield _slice_hu(datasets[item.name], item.frame or 0)
-            return
-        for _, content in objects.read_many(item.name for item in instances):
-            yield _slice_hu(_dataset(content), None)
+            yield from _in_threads(
+                lambda item: slice_hu(datasets[item.name], item.frame or 0), instances, threads or _cores()
+            )
+        else:
+            contents = (content for _, content in objects.read_many(item.name for item in instances))
+            yield from _in_threads(lambda content: slice_hu(_dataset(content), None), contents, threads or _cores())
+
+
+def _in_threads(work: Callable[[T], PixelArray], items: Iterable[T], threads: int) -> Iterator[PixelArray]:
+    """`work` of each item, in order; no more than two results per thread are under way or waiting."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="spinemet-decode") as pool:
+        waiting: deque[Future[PixelArray]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _dataset(content: bytes) -> Dataset:
@@ -178,77 +200,6 @@ def _dataset(content: bytes) -> Dataset:
         raise
     except Exception as error:  # pydicom raises whatever the bytes provoke
         raise StudyFailed(Reason.TRUNCATED, "expected a readable DICOM object, found a broken one.") from error
-
-
-def _slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
-    """HU of one slice: int16 where rescale is whole-numbered, else float32; padding and below as AIR_HU."""
-    if "PixelData" not in dataset:
-        # A CT image by its header: an object that ends before its pixels was cut off.
-        raise StudyFailed(Reason.TRUNCATED, "expected pixel data in every slice, found an object without.")
-    if integer(dataset, "SamplesPerPixel") not in {None, 1}:
-        raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
-    slope, intercept = _rescale(dataset, frame)
-    try:
-        # raw: no colour transformation. MONOCHROME1 only turns the display; stored values rescale alike.
-        stored = pixel_array(dataset, index=frame, raw=True, view_only=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # decoders raise whatever the bytes provoke
-        reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
-        raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
-    padding = _padding(dataset, slope, intercept)
-    is_padding = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
-    return _to_hu(stored, slope, intercept, is_padding)
-
-
-def _to_hu(
-    stored: npt.NDArray[np.generic], slope: float, intercept: float, is_padding: npt.NDArray[np.bool_] | None
-) -> PixelArray:
-    whole = all(abs(value - round(value)) < WHOLE_TOLERANCE for value in (slope, intercept))
-    if whole and slope == 1 and stored.dtype.itemsize <= 2:
-        hu_int = stored.astype(np.int32)
-        hu_int += round(intercept)
-        if is_padding is not None:
-            hu_int[is_padding] = AIR_HU
-        return np.clip(hu_int, AIR_HU, MOST_HU, out=hu_int).astype(np.int16)
-    hu = stored.astype(np.float64) * slope + intercept
-    if is_padding is not None:
-        hu[is_padding] = AIR_HU
-    np.clip(hu, AIR_HU, MOST_HU, out=hu)
-    return hu.astype(np.int16) if whole else hu.astype(np.float32)
-
-
-def _rescale(dataset: Dataset, frame: int | None) -> tuple[float, float]:
-    """(slope, intercept), of this slice: real series change them from slice to slice."""
-    source = dataset
-    if frame is not None:
-        shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-        group = dataset.PerFrameFunctionalGroupsSequence[frame]
-        source = functional_group(shared[0], group, "PixelValueTransformationSequence")
-    slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
-    if slope is None or intercept is None or slope <= 0:
-        raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a rescale to HU in every slice, found none.")
-    return slope, intercept
-
-
-def _padding(dataset: Dataset, slope: float, intercept: float) -> tuple[int, int] | None:
-    """The range of stored values that stand for no value (PS3.3 C.7.5.1.1.2), None without one that is believable."""
-    value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
-    if value is None:
-        return None
-    low, high = sorted((value, value if limit is None else limit))
-    if high * slope + intercept <= PADDING_BELOW_HU or low * slope + intercept >= PADDING_ABOVE_HU:
-        return low, high
-    return None
-
-
-def _is_short(dataset: Dataset) -> bool:
-    """Whether uncompressed pixel data hold fewer bytes than the matrix needs."""
-    rows, columns, bits = (integer(dataset, name) or 0 for name in ("Rows", "Columns", "BitsAllocated"))
-    is_native = not text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID").startswith(
-        "1.2.840.10008.1.2.4"
-    )
-    return is_native and len(dataset.PixelData) < rows * columns * bits // 8 * (integer(dataset, "NumberOfFrames") or 1)
 
 
 def _deskew(

@@ -1,0 +1,39 @@
+"""A real chest CT as a folder of slices in several transfer syntaxes, made once and kept in the temporary folder."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pydicom
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
+
+from tests.bench.figures import Missing
+from tests.conftest import REALCT
+
+SLICES = 100
+SYNTAXES = {"uncompressed": None, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless}
+
+
+def folder_of(syntax: str) -> Path:
+    """The folder of SLICES neighbouring slices in `syntax` of SYNTAXES. Raises Missing without the real CT."""
+    packed = REALCT / "lidc-0314" / "series.tar.xz"
+    if not packed.exists():
+        raise Missing("real CT is not on this machine")
+    folder = Path(tempfile.gettempdir()) / f"spinemet-bench-{SLICES}" / syntax.replace(" ", "-")
+    if not folder.exists():
+        making = folder.with_suffix(".part")
+        shutil.rmtree(making, ignore_errors=True)
+        making.mkdir(parents=True)
+        with tarfile.open(packed) as tar:
+            datasets = [pydicom.dcmread(content) for member in tar if (content := tar.extractfile(member))]
+        datasets.sort(key=lambda each: float(each.ImagePositionPatient[2]))
+        middle = (len(datasets) - SLICES) // 2
+        for number, dataset in enumerate(datasets[middle : middle + SLICES]):
+            if SYNTAXES[syntax]:
+                dataset.compress(SYNTAXES[syntax], generate_instance_uid=False)
+            dataset.save_as(making / f"{number:03d}.dcm")
+        making.rename(folder)
+    return folder
