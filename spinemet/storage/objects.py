@@ -39,6 +39,15 @@ UNPACKED_LIMIT = 8 << 30
 """Bytes that one zip or tar may unpack to; the largest CT studies have about 4 GiB. More is taken for a zip bomb."""
 MEMBER_LIMIT = 2 << 30
 """Bytes that one member may unpack to; DICOM pixel data end at 4 GiB, CT objects far below 2."""
+MEMBERS_LIMIT = 50_000
+"""Objects in one zip or tar; the largest studies have some 10,000."""
+RATIO_LIMIT = 200
+"""Unpacked by packed bytes; CT gives 2 to 4, a blank 16-bit slice about 1,000. Counts from RATIO_FROM bytes on."""
+RATIO_FROM = 64 << 20
+ZIP_END_BYTES = (64 << 10) + 200
+"""The end record of a zip with the longest comment, and zip64's two records before it."""
+DIRECTORY_LIMIT = 32 << 20
+"""Bytes of a zip's directory: MEMBERS_LIMIT entries with the longest usual names."""
 
 
 class StudyObjects(AbstractContextManager["StudyObjects"]):
@@ -110,6 +119,8 @@ class _PrefixObjects(StudyObjects):
         return self._sizes[name]
 
     def read(self, name: str) -> bytes:
+        if self._sizes[name] > MEMBER_LIMIT:
+            raise StudyFailed(Reason.MEMORY_LIMIT, f"expected objects of at most {MEMBER_LIMIT >> 30} GiB, found more.")
         return self._read_range(name, None)
 
     def head(self, name: str, size: int) -> bytes:
@@ -129,16 +140,19 @@ class _PrefixObjects(StudyObjects):
 
 class _ZipObjects(StudyObjects):
     def __init__(self, ref: StudyRef) -> None:
+        packed = _open_whole(ref)
+        _check_directory(packed)
         try:
-            self._zip = zipfile.ZipFile(_open_whole(ref))
+            self._zip = zipfile.ZipFile(packed)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
             raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable zip, found a broken one.") from error
-        self._sizes = {
-            info.filename: info.file_size
-            for info in self._zip.infolist()
-            if not info.is_dir() and not is_ignored(info.filename)
-        }
-        _check_unpacked(sum(self._sizes.values()), max(self._sizes.values(), default=0))
+        unpacked = _Unpacked(ref.size)
+        self._sizes: dict[str, int] = {}
+        for info in self._zip.infolist():
+            # As it is written: zipfile mends a name with a NUL or a backslash, and then it is no longer suspect.
+            unpacked.add(info.orig_filename, info.file_size)
+            if not info.is_dir() and not is_ignored(info.filename):
+                self._sizes[info.filename] = info.file_size
 
     def names(self) -> list[str]:
         return sorted(self._sizes)
@@ -168,16 +182,15 @@ class _ZipObjects(StudyObjects):
 class _TarObjects(StudyObjects):
     def __init__(self, ref: StudyRef) -> None:
         self._contents: dict[str, bytes] = {}
-        unpacked = 0
+        unpacked = _Unpacked(ref.size)
         try:
             with _open_whole(ref) as packed:
-                stream = _TarStream(_decompressed(packed, ref.key))
+                stream = _TarStream(_decompressed(packed, ref.key), ref.size)
                 with tarfile.open(fileobj=stream, mode="r|") as archive:  # type: ignore[call-overload]
                     for member in archive:
+                        unpacked.add(member.name, member.size if member.isfile() else 0)
                         if not member.isfile() or is_ignored(member.name.removeprefix("./")):
                             continue
-                        unpacked += member.size
-                        _check_unpacked(unpacked, member.size)
                         content = archive.extractfile(member)
                         self._contents[member.name] = content.read() if content else b""
                 stream.check_end()
@@ -236,6 +249,8 @@ def _what(error: Exception) -> str:
 
 def _open_whole(ref: StudyRef) -> BinaryIO:
     """The study's single file: opened where it is local, fetched where it is not."""
+    if ref.size > UNPACKED_LIMIT:
+        raise StudyFailed(Reason.MEMORY_LIMIT, f"expected at most {UNPACKED_LIMIT >> 30} GiB in a file, found more.")
     if files.is_s3(ref.archive):
         return io.BytesIO(_reader(ref.archive)(ref.key, None))
     try:
@@ -245,23 +260,26 @@ def _open_whole(ref: StudyRef) -> BinaryIO:
 
 
 class _TarStream:
-    """A stream that remembers its last block: tarfile takes a tar that is cut off between members for a whole one."""
+    """A stream that remembers its last block: tarfile takes a tar that is cut off between members for a whole one.
 
-    def __init__(self, stream: BinaryIO) -> None:
+    It also counts what is read of it, because tarfile unpacks extended headers of any size before it names a member.
+    """
+
+    def __init__(self, stream: BinaryIO, packed: int) -> None:
         self._stream = stream
         self._tail = b""
+        self._unpacked = _Unpacked(packed)
 
     def read(self, size: int) -> bytes:
         content = self._stream.read(size)
+        self._unpacked.grow(len(content))
         self._tail = (self._tail + content[-tarfile.BLOCKSIZE :])[-tarfile.BLOCKSIZE :]
         return content
 
     def check_end(self) -> None:
         """Raise tarfile.ReadError unless the stream, read to its end, ends in the block of zeros that closes a tar."""
-        left = UNPACKED_LIMIT
-        while content := self.read(1 << 20):
-            left -= len(content)
-            _check_unpacked(UNPACKED_LIMIT - left, 0)
+        while self.read(1 << 20):
+            pass
         if self._tail != bytes(tarfile.BLOCKSIZE):
             raise tarfile.ReadError("no end-of-archive block")
 
@@ -278,13 +296,58 @@ def _decompressed(stream: BinaryIO, key: str) -> BinaryIO:
     return stream
 
 
-def _check_unpacked(total: int, largest: int) -> None:
-    if total > UNPACKED_LIMIT or largest > MEMBER_LIMIT:
-        raise StudyFailed(
-            Reason.MEMORY_LIMIT,
-            f"expected an archive that unpacks to at most {UNPACKED_LIMIT >> 30} GiB and members of at most "
-            f"{MEMBER_LIMIT >> 30} GiB, found more.",
-        )
+class _Unpacked:
+    """What a zip or tar says it unpacks to, member by member, before anything is unpacked.
+
+    Raises StudyFailed: MEMORY_LIMIT (more than any CT study holds), UNSAFE_ARCHIVE (too many members, a ratio that no
+    image has, names that lead out of the archive). Nothing is ever written to disk; such names are no scanner's.
+    """
+
+    def __init__(self, packed: int) -> None:
+        self._packed = packed
+        self._members = 0
+        self._total = 0
+
+    def add(self, name: str, size: int) -> None:
+        """Take one member into account."""
+        parts = name.replace("\\", "/").split("/")
+        if ".." in parts or name[:1] in {"/", "\\"} or name[1:2] == ":" or "\0" in name:
+            raise StudyFailed(
+                Reason.UNSAFE_ARCHIVE, "expected members inside the archive, found a name that leads out."
+            )
+        self._members += 1
+        if self._members > MEMBERS_LIMIT:
+            raise StudyFailed(Reason.UNSAFE_ARCHIVE, f"expected at most {MEMBERS_LIMIT} members, found more.")
+        if size > MEMBER_LIMIT:
+            raise StudyFailed(Reason.MEMORY_LIMIT, f"expected members of at most {MEMBER_LIMIT >> 30} GiB, found more.")
+        self.grow(size)
+
+    def grow(self, size: int) -> None:
+        """Take `size` more unpacked bytes into account."""
+        self._total += size
+        if self._total > UNPACKED_LIMIT:
+            raise StudyFailed(
+                Reason.MEMORY_LIMIT, f"expected at most {UNPACKED_LIMIT >> 30} GiB in an archive, found more."
+            )
+        if self._total > RATIO_FROM and self._total > RATIO_LIMIT * self._packed:
+            raise StudyFailed(
+                Reason.UNSAFE_ARCHIVE, f"expected to unpack at most {RATIO_LIMIT} times the archive, found more."
+            )
+
+
+def _check_directory(packed: BinaryIO) -> None:
+    """Refuse a zip whose directory is larger than DIRECTORY_LIMIT: zipfile would hold all of it as objects."""
+    end = packed.seek(0, io.SEEK_END)
+    packed.seek(max(0, end - ZIP_END_BYTES))
+    tail = packed.read()
+    packed.seek(0)
+    found = tail.rfind(b"PK\5\6")
+    size = int.from_bytes(tail[found + 12 : found + 16], "little") if found >= 0 else 0
+    wide = tail.rfind(b"PK\6\6")
+    if size == 0xFFFFFFFF and wide >= 0:  # zip64
+        size = int.from_bytes(tail[wide + 40 : wide + 48], "little")
+    if size > DIRECTORY_LIMIT:
+        raise StudyFailed(Reason.UNSAFE_ARCHIVE, f"expected at most {MEMBERS_LIMIT} members, found a larger directory.")
 
 
 def _ahead(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:

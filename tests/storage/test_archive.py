@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from spinemet.dicom.headers import read_series
 from spinemet.errors import BadInput, Reason, StudyFailed
 from spinemet.storage import objects as objects_module
 from spinemet.storage.archive import list_studies, open_study, study_at
@@ -219,6 +221,70 @@ def test_an_archive_bomb_is_refused_before_it_unpacks(tmp_path: Path, monkeypatc
         with pytest.raises(StudyFailed) as caught:
             open_study(study_at(tmp_path / name))
         assert caught.value.reason is Reason.MEMORY_LIMIT
+
+
+def refused(path: Path) -> Reason:
+    with pytest.raises(StudyFailed) as caught:
+        open_study(study_at(path))
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "a/../../b", "/etc/passwd", "..\\b", "C:\\b", "a/.."])
+def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, name: str) -> None:
+    for suffix, content in (("zip", pack_zip({name: b"x"})), ("tar", pack_tar({name: b"x"}, "w"))):
+        (tmp_path / f"a.{suffix}").write_bytes(content)
+        assert refused(tmp_path / f"a.{suffix}") is Reason.UNSAFE_ARCHIVE
+
+
+def test_more_members_than_a_study_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects_module, "MEMBERS_LIMIT", 70)
+    (tmp_path / "a.zip").write_bytes(pack_zip(CONTENTS))
+    (tmp_path / "a.tar").write_bytes(pack_tar(CONTENTS, "w"))
+    assert refused(tmp_path / "a.zip") is refused(tmp_path / "a.tar") is Reason.UNSAFE_ARCHIVE
+    # A directory that is too large is refused before it is parsed, whatever number of members it declares.
+    monkeypatch.setattr(objects_module, "MEMBERS_LIMIT", 100)
+    monkeypatch.setattr(objects_module, "DIRECTORY_LIMIT", 1000)
+    monkeypatch.setattr(zipfile, "ZipFile", lambda _: pytest.fail("parsed"))
+    assert refused(tmp_path / "a.zip") is Reason.UNSAFE_ARCHIVE
+
+
+def test_bombs_cost_no_memory(tmp_path: Path) -> None:
+    zeros = bytes(80 << 20)
+    (tmp_path / "a.zip").write_bytes(pack_zip({"1": zeros}))
+    (tmp_path / "a.tar.gz").write_bytes(pack_tar({"1": zeros}, "w:gz"))
+    long_name = io.BytesIO()
+    with tarfile.open(fileobj=long_name, mode="w:gz") as archive:
+        info = tarfile.TarInfo("1")
+        info.pax_headers = {"comment": "0" * (80 << 20)}
+        archive.addfile(info)
+    (tmp_path / "b.tar.gz").write_bytes(long_name.getvalue())
+    del zeros, long_name
+    tracemalloc.start()
+    reasons = {refused(tmp_path / name) for name in ("a.zip", "a.tar.gz", "b.tar.gz")}
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert reasons == {Reason.UNSAFE_ARCHIVE}
+    assert peak < 200 << 20
+
+
+def test_an_archive_inside_an_archive_stays_closed(tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_bytes(pack_zip({"inner.zip": pack_zip(CONTENTS)}))
+    with open_study(study_at(tmp_path / "a.zip")) as objects:
+        assert objects.names() == ["inner.zip"]
+        with pytest.raises(StudyFailed) as caught:
+            read_series(objects)
+    assert caught.value.reason is Reason.NOT_DICOM
+
+
+def test_an_object_larger_than_any_image_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects_module, "MEMBER_LIMIT", 1000)
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "1").write_bytes(bytes(2000))
+    with open_study(study_at(tmp_path / "s")) as objects:
+        assert len(objects.head("1", 132)) == 132
+        with pytest.raises(StudyFailed) as caught:
+            objects.read("1")
+    assert caught.value.reason is Reason.MEMORY_LIMIT
 
 
 def test_an_object_that_vanished_is_unreachable(put: Put, tmp_path: Path) -> None:
