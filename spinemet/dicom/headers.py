@@ -20,16 +20,19 @@ from pydicom.tag import BaseTag, Tag
 
 from spinemet.dicom.values import age_years, day, functional_group, integer, number, numbers, quiet_dicom, text, texts
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.storage.objects import StudyObjects
+from spinemet.storage.objects import MEMBER_LIMIT, StudyObjects
 from spinemet.types import InstanceHeader, SeriesHeader
 
 HEAD_BYTES = 32 << 10
 """CT headers are 2 to 12 KB; with large private blocks up to 30. More than this costs a second read, not an error."""
+LONG_HEAD_BYTES = 4 << 20
+"""Read where HEAD_BYTES do not hold the header: that of an Enhanced object with thousands of frames; then the whole."""
 ORIENTATION_TOLERANCE = 0.01
 """Direction cosines of one series may differ by this much (0.6 degrees): some scanners write four digits only."""
 SPACING_TOLERANCE = 1e-3
 """Pixel spacings of one series may differ by this share."""
 MAX_FRAMES = 20_000
+"""Of an Enhanced object; more, or another number than it has functional groups, is no CT."""
 
 ENHANCED_CT = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 """Enhanced CT Image Storage and Legacy Converted Enhanced CT Image Storage."""
@@ -103,12 +106,19 @@ def _parse(objects: StudyObjects, name: str, head: bytes) -> tuple[Dataset, bool
     whole = objects.size(name)
     if whole == 0:
         return Reason.TRUNCATED
+    if whole > MEMBER_LIMIT:
+        return Reason.MEMORY_LIMIT
     marked = head[128:132] == b"DICM"
     if not marked and not _plausible(head):
         return Reason.NOT_DICOM
-    dataset, complete = _try_parse(head)
-    if not complete and len(head) < whole:
-        dataset, complete = _try_parse(objects.read(name))
+    try:
+        dataset, complete = _try_parse(head)
+        for size in (LONG_HEAD_BYTES, whole):
+            if not complete and len(head) < min(size, whole):
+                head = objects.head(name, size)
+                dataset, complete = _try_parse(head)
+    except RecursionError:  # sequences within sequences, deeper than any real one
+        return Reason.UNDECODABLE
     if dataset is None:
         return Reason.TRUNCATED if marked else Reason.NOT_DICOM
     if not (text(dataset, "Modality") or text(dataset, "SOPClassUID") or "Rows" in dataset):
@@ -133,6 +143,8 @@ def _try_parse(content: bytes) -> tuple[Dataset | None, bool]:
     try:
         return read_partial(io.BytesIO(content), at_pixels, force=True, specific_tags=_TAGS), reached
     except MemoryError:
+        raise
+    except RecursionError:
         raise
     except Exception:  # pydicom raises whatever the bytes provoke; an object that does not parse is passed over
         return None, False
@@ -193,8 +205,10 @@ def _frames(dataset: Dataset, instance: InstanceHeader) -> list[InstanceHeader]:
     """The frames of an Enhanced CT object as slices (PS3.3 C.7.6.16); the object itself where its groups are broken."""
     try:
         shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else Dataset()
-        groups = list(dataset.PerFrameFunctionalGroupsSequence)[:MAX_FRAMES]
-        return [_frame(shared, group, instance, index) for index, group in enumerate(groups)] or [instance]
+        groups = dataset.PerFrameFunctionalGroupsSequence
+        if not len(groups) == instance.NumberOfFrames <= MAX_FRAMES:
+            return [instance]
+        return [_frame(shared, group, instance, index) for index, group in enumerate(groups)]
     except MemoryError:
         raise
     except Exception:  # as in _try_parse; without geometry the selection rejects it with a reason

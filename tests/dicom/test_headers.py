@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from spinemet.config import SelectConfig
 from spinemet.dicom import headers
 from spinemet.dicom.headers import SeriesScan, read_series
+from spinemet.dicom.select import select_series
 from spinemet.dicom.values import age_years, quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
@@ -103,6 +106,65 @@ def test_enhanced_ct_is_one_slice_per_frame(tmp_path: Path) -> None:
         item.ImagePositionPatient for item in classic.instances
     }
     assert series.instances[0].PixelSpacing == classic.instances[0].PixelSpacing
+
+
+@pytest.mark.parametrize("frames", [5, 7, 2_000_000_000])
+def test_frames_that_do_not_fit_their_groups_are_not_read(tmp_path: Path, frames: int) -> None:
+    path = write_enhanced(tmp_path / "enhanced", write_series(tmp_path / "classic", count=6))
+    dataset = pydicom.dcmread(path)
+    dataset.NumberOfFrames = frames
+    dataset.save_as(path)
+    with pytest.raises(StudyExcluded) as caught:
+        select_series(scan(tmp_path / "enhanced").series, SelectConfig(min_slices=3))
+    assert caught.value.reason is Reason.NO_GEOMETRY
+
+
+def test_absurd_dimensions_are_refused_before_memory_is_spent(tmp_path: Path) -> None:
+    def absurd(dataset: Dataset, _: int) -> None:
+        dataset.Rows = dataset.Columns = 65_535
+        dataset.NumberOfFrames = 2_000_000_000
+
+    write_series(tmp_path, count=20, edit=absurd)
+    tracemalloc.start()
+    with pytest.raises(StudyExcluded) as caught:
+        select_series(scan(tmp_path).series, SelectConfig())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert caught.value.reason is Reason.UNSUPPORTED_PIXELS
+    assert peak < 20 << 20
+
+
+@pytest.mark.parametrize("tag", [b"\x08\x00\x40\x11", b"\x00\x52\x30\x92"])
+def test_sequences_within_sequences_without_end_are_refused(tmp_path: Path, tag: bytes) -> None:
+    whole = write_series(tmp_path, count=1)[0]
+    head = whole.read_bytes()[:132] + b"\x08\x00\x60\x00CS\x02\x00CT"
+    level = tag + b"SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    whole.write_bytes(head + level * 100_000)
+    with pytest.raises(StudyFailed) as caught:
+        scan(tmp_path)
+    assert caught.value.reason is Reason.UNDECODABLE
+
+
+def test_an_object_larger_than_any_image_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = write_series(tmp_path, count=4)
+    paths[0].write_bytes(paths[0].read_bytes() + bytes(50_000))
+    monkeypatch.setattr(headers, "MEMBER_LIMIT", 40_000)
+    result = scan(tmp_path)
+    assert result.skipped == {Reason.MEMORY_LIMIT: 1}
+    assert [len(series.instances) for series in result.series] == [3]
+
+
+def test_a_long_header_is_read_without_the_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def private(dataset: Dataset, _: int) -> None:
+        dataset.add_new(0x00091001, "OB", bytes(2000))
+
+    write_series(tmp_path, count=4, edit=private)
+    monkeypatch.setattr(headers, "HEAD_BYTES", 600)
+    monkeypatch.setattr(headers, "LONG_HEAD_BYTES", 3500)
+    with open_study(study_at(tmp_path)) as objects:
+        monkeypatch.setattr(objects, "read", lambda _: pytest.fail("read the pixels"))
+        (series,) = read_series(objects).series
+    assert all(item.has_pixels for item in series.instances)
 
 
 def test_facts_of_a_series(tmp_path: Path) -> None:
