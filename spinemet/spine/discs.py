@@ -28,6 +28,8 @@ _SINGLE_LINE = 0.45
 _FORAMEN_MM = 5.0
 """The foramina's middle lies this far cranial of the disc's: 3 to 7 mm in the LIDC and TotalSegmentator cases."""
 _FORAMEN_WEIGHT = 0.6
+_SHELL_WEIGHT = 0.4
+"""Of the body's cortex in front, which discs lack; it is there in dark bodies and in dense ones alike."""
 _OFFSET = 0.55
 """Evidence below which a disc costs more than it brings: discs of the real cases keep 0.5 to 2.4, mid bodies
 -1.5 to -0.5."""
@@ -81,7 +83,7 @@ def disc_evidence(bone_SPL: Array32, walls: Walls, seen: npt.NDArray[np.bool_]) 
     every = np.arange(len(flat))
     pedicles = _pedicles(bone_SPL, walls)
     foramen = np.roll(-pedicles, round(_FORAMEN_MM))
-    score = best[tilt, every] + _FORAMEN_WEIGHT * foramen - _OFFSET
+    score = best[tilt, every] + _FORAMEN_WEIGHT * foramen - _SHELL_WEIGHT * _shell(bone_SPL, walls) - _OFFSET
     unseen = ndimage.binary_dilation(~seen, iterations=_BORDER_MM)
     score[unseen] = np.minimum(score[unseen], -1.0)
     return DiscEvidence(score, gaps[tilt, every], np.tan(np.deg2rad(_TILTS_DEG))[tilt], flat)
@@ -192,12 +194,25 @@ def _endplate_pair(profiles: Array, gap: int) -> Array:
     return lines - 0.55 * between - 0.45 * beyond
 
 
+def _shell(bone_SPL: Array32, walls: Walls) -> Array:
+    """(S,) how much cortex stands at the front wall against 16 mm around, in standard deviations."""
+    every = np.arange(len(bone_SPL))
+    p = np.round(walls.anterior[:, None] + np.arange(-2, 5)).astype(int) - P_MM[0]
+    near = np.abs(L_MM) <= 10
+    front = np.minimum(bone_SPL, np.float32(_DENSE))[:, :, near].mean(axis=2)
+    return _contrasted(front[every[:, None], np.clip(p, 0, len(P_MM) - 1)].max(axis=1))
+
+
 def _pedicles(bone_SPL: Array32, walls: Walls) -> Array:
     """(S,) how much bone lies beside the canal against 16 mm around, in standard deviations: pedicle +, foramen -."""
     beside = bone_SPL[:, (P_MM >= -8) & (P_MM <= 1)].mean(axis=1)
     # Pedicles stand at 0.72 of the body's half width, from T1 (10 of 14 mm) to L3 (17 of 24).
     off = np.abs(np.abs(L_MM)[None] - 0.72 * walls.half_width[:, None]) / (0.3 * walls.half_width[:, None])
     weight = np.clip(1 - off, 0, 1)
-    bone = ndimage.gaussian_filter1d((beside * weight).sum(axis=1) / weight.sum(axis=1), 2.5)
+    return _contrasted((beside * weight).sum(axis=1) / weight.sum(axis=1))
+
+
+def _contrasted(bone: npt.ArrayLike) -> Array:
+    bone = ndimage.gaussian_filter1d(bone, 2.5)
     bone = bone - ndimage.gaussian_filter1d(bone, 16.0)
     return np.asarray(bone / (np.sqrt(ndimage.gaussian_filter1d(bone**2, 25.0)) + 0.02))
