@@ -1,4 +1,4 @@
-"""`make bench [ONLY=name]`: run the benchmarks, print their tables and store them in bench/NAME.json.
+"""`make bench [ONLY=name]`: run the benchmarks, print their tables and store them in bench/NAME.json and NAME.md.
 
 A benchmark is a module tests/bench/bench_NAME.py with a function `run() -> Figures`. Times are compared within one
 run only: this machine against itself, medians of several.
@@ -45,6 +45,7 @@ def main() -> int:
         machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
         stored = {"when": datetime.now(UTC).isoformat(), "machine": machine, **figures.stored()}
         (STORE / f"{name}.json").write_text(json.dumps(stored, indent=1) + "\n")
+        (STORE / f"{name}.md").write_text(figures.markdown())
     console.print(f"figures are in {STORE}")
     return 0
 

@@ -40,6 +40,12 @@ class Figures:
             table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
         return table
 
+    def markdown(self) -> str:
+        """For the README: the table alone, with the cells that `rendered` shows."""
+        cells = [list(self.columns), ["---"] * len(self.columns)]
+        cells += [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in self.rows]
+        return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
     def stored(self) -> dict[str, object]:
         """For bench/NAME.json."""
         return {

@@ -11,6 +11,8 @@ import pydicom
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from spinemet.types import AIR_HU
+
 Edit = Callable[[Dataset, int], None]
 ROW, COLUMN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
@@ -19,6 +21,21 @@ def formula(points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """HU at LPS points (..., 3): waves of 60 to 100 mm, which linear interpolation over 3 mm meets within 1 HU."""
     x, y, z = np.moveaxis(points_mm, -1, 0)
     return 40 * np.sin(2 * np.pi * x / 75) + 30 * np.cos(2 * np.pi * y / 60) + 40 * np.sin(2 * np.pi * z / 100) + 100
+
+
+def formula_error(hu_DHW: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], margin: int = 2) -> float:
+    """Largest distance in HU from the formula, `margin` pixels away from borders and from where there is no value."""
+    grid = np.stack(np.meshgrid(*[np.arange(n) for n in hu_DHW.shape], indexing="ij"), -1)
+    known = hu_DHW > AIR_HU / 2
+    inside = np.ones(hu_DHW.shape, bool)
+    for axis in (1, 2):
+        for shift in range(-margin, margin + 1):
+            inside &= np.roll(known, shift, axis)
+    inside[:, :margin] = inside[:, -margin:] = False
+    inside[:, :, :margin] = inside[:, :, -margin:] = False
+    assert inside.sum() > 0.4 * known.sum()
+    points = grid @ affine[:3, :3].T + affine[:3, 3]
+    return float(np.abs(hu_DHW - formula(points))[inside].max())
 
 
 def write_series(
