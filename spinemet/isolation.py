@@ -99,9 +99,14 @@ class IsolatedReader:
 
 
 def _begin(limit_bytes: int, environment: Mapping[str, str]) -> None:
-    """Make the child ready: limits, and the environment as it is now, not as the fork server began with it."""
+    """Make the child ready: limits, silence, and the environment as it is now, not as the fork server began with it."""
     os.environ.update(environment)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
     # A crash is a row of the ledger; its core would be gigabytes on the node's disk, pixels and names included.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    # What decoders print, Ray would log; they quote what they find in the headers.
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(nowhere, stream)
+    os.close(nowhere)

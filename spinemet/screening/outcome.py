@@ -60,7 +60,7 @@ def study_rows(
     calls: one per vertebra, in order, None for a vertebra that was not classified; None altogether without a model.
     A study that was not screened has its ledger row alone. slices: also a row per slice, task and class.
     """
-    about = _facts_series(reading)
+    about = facts_series(reading)
     keys = {
         "source_key": names.source_key(ref.archive, ref.key),
         "study_key": names.study_key(about.StudyInstanceUID) or None,
@@ -108,7 +108,7 @@ def without_pixels(reading: StudyReading) -> StudyReading:
     return replace(reading, stacks=tuple(replace(stack, hu_NHW=stack.hu_NHW[:, :0, :0]) for stack in reading.stacks))
 
 
-def _facts_series(reading: StudyReading) -> SeriesHeader:
+def facts_series(reading: StudyReading) -> SeriesHeader:
     """The series that speaks for the study: the chosen one, else one that was rejected, else an empty one."""
     if reading.choice is not None:
         return reading.choice.chosen
@@ -139,7 +139,7 @@ def _study(ref: StudyRef, reading: StudyReading) -> Row:
 
 def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
     """What the headers say; the chosen series' own facts are None where none was chosen."""
-    series = _facts_series(reading)
+    series = facts_series(reading)
     age = names.age(series.age_years)
     facts: Row = {
         "age": None if age is None else int(age),

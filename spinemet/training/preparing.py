@@ -7,17 +7,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from io import BytesIO
 
 import pandas as pd
-import pydicom
 from pydantic import BaseModel, ConfigDict
-from pydicom.errors import InvalidDicomError
 
 from spinemet.config import StudyConfig, config_digest
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.storage.archive import open_study
 from spinemet.storage.files import normalize
+from spinemet.storage.grouping import NO_IDENTITY, identity_in
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, match_labels, write_shard
 from spinemet.training.labels import LABEL_CLASSES
 from spinemet.types import Layout, State, StudyReading, StudyRef
@@ -83,15 +81,12 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
     try:
         with open_study(ref) as objects:
             for name in objects.names()[:HEADS]:
-                try:
-                    header = pydicom.dcmread(
-                        BytesIO(objects.head(name, HEAD_BYTES)),
-                        stop_before_pixels=True,
-                        specific_tags=["PatientID", "StudyInstanceUID"],
-                    )
-                except (InvalidDicomError, EOFError, ValueError):
+                identity = identity_in(objects.head(name, HEAD_BYTES))
+                if identity is None or identity == NO_IDENTITY:
                     continue
-                return str(header.get("StudyInstanceUID", "")) in studies or header.get("PatientID", "") in patients
+                patient, study = identity
+                # Other letters than ASCII have been read without their character set.
+                return study in studies or patient in patients or not patient.isascii()
     except StudyProblem:
         return True
     return True

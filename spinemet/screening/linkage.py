@@ -1,0 +1,61 @@
+"""The linkage table: what the pseudonyms of the results stand for, for those who may know.
+
+One Parquet file per wave, in a place of its own; local files can be read by their owner alone.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.errors import BadInput
+from spinemet.screening.outcome import facts_series
+from spinemet.storage import files
+from spinemet.types import StudyReading, StudyRef
+
+Row = dict[str, str]
+COLUMNS = (
+    *("source_key", "source", "patient_key", "PatientID", "study_key", "StudyInstanceUID"),
+    *("series_key", "SeriesInstanceUID"),
+)
+
+
+def linkage_row(ref: StudyRef, reading: StudyReading, names: Pseudonymizer) -> Row:
+    """The pseudonyms of one study beside what they stand for; empty where the study never said it."""
+    about = facts_series(reading)
+    series = about.SeriesInstanceUID if reading.choice is not None else ""
+    return {
+        "source_key": names.source_key(ref.archive, ref.key),
+        "source": files.join(ref.archive, ref.key) if ref.key else ref.archive,
+        "patient_key": names.patient_key(about.PatientID),
+        "PatientID": about.PatientID,
+        "study_key": names.study_key(about.StudyInstanceUID),
+        "StudyInstanceUID": about.StudyInstanceUID,
+        "series_key": names.series_key(series),
+        "SeriesInstanceUID": series,
+    }
+
+
+def write_linkage(uri: str, wave: str, rows: Sequence[Row]) -> None:
+    """Write one wave's rows. Raises BadInput where the place cannot be written."""
+    content = io.BytesIO()
+    schema = pa.schema([(column, pa.string()) for column in COLUMNS])
+    # Keys of objects need not be UTF-8.
+    plain = [{name: value.encode(errors="replace").decode() for name, value in row.items()} for row in rows]
+    pq.write_table(pa.Table.from_pylist(plain, schema), content)
+    place = files.join(uri, f"linkage-{wave}.parquet")
+    files.write_bytes(place, content.getvalue())
+    if not files.is_s3(place):
+        Path(place).chmod(0o600)
+
+
+def check_linkage_apart(linkage: str, results: str) -> None:
+    """Raise BadInput where linkage and results lie in one another: who may read the results would read the names."""
+    one, other = f"{files.normalize(linkage)}/", f"{files.normalize(results)}/"
+    if one.startswith(other) or other.startswith(one):
+        raise BadInput(f"expected a linkage place apart from the results {results}, found {linkage}.")

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import stat
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.errors import BadInput
+from spinemet.screening.linkage import check_linkage_apart, linkage_row, write_linkage
+from spinemet.screening.outcome import MadeWith, study_rows
+from spinemet.types import State, StudyReading
+from tests.screening.readings import CALLS, REF, reading
+
+NAMES = Pseudonymizer(b"a key for the tests only", "shifted")
+
+
+def test_rows_join_the_ledger_and_name_the_study() -> None:
+    ledger = study_rows(REF, reading(), CALLS, MadeWith("m", "c", "1", "r"), NAMES)["studies"][0]
+    row = linkage_row(REF, reading(), NAMES)
+    assert {key: row[key] for key in row if key.endswith("_key")} == {
+        key: ledger[key] for key in ("source_key", "patient_key", "study_key", "series_key")
+    }
+    chosen = reading().choice
+    assert chosen is not None
+    assert row["PatientID"] == chosen.chosen.PatientID
+    assert row["source"].endswith(REF.key)
+
+
+def test_a_study_that_says_nothing_keeps_its_place() -> None:
+    row = linkage_row(REF, StudyReading(State.FAILED), NAMES)
+    assert {name for name, value in row.items() if value} == {"source_key", "source"}
+
+
+def test_files_are_their_owners(tmp_path: Path) -> None:
+    odd = replace(REF, key="caf\udce9")  # a file name that is not UTF-8
+    write_linkage(
+        str(tmp_path / "linkage"), "w1", [linkage_row(REF, reading(), NAMES), linkage_row(odd, reading(), NAMES)]
+    )
+    (path,) = (tmp_path / "linkage").iterdir()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert pq.read_table(path).column("source").to_pylist()[1].endswith("caf?")
+
+
+@pytest.mark.parametrize("place", ["s3://b/results", "s3://b/results/linkage", "s3://b"])
+def test_a_place_inside_the_results_is_refused(place: str) -> None:
+    with pytest.raises(BadInput, match="apart from the results"):
+        check_linkage_apart(place, "s3://b/results")
+    check_linkage_apart("s3://b/results-linkage", "s3://b/results")
