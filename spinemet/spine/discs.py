@@ -43,10 +43,10 @@ _BASE_MM, _PER_DEPTH, _SPREAD = 9.0, 0.66, 0.25
 """Expected spacing by the depth of the body, and the standard deviation of its logarithm: 19 mm at 19, 25 at 30 and
 34 at 40 mm in the LIDC and TotalSegmentator examples, 20 at 16 and 37 at 33 mm in phantoms."""
 _WINDOW = (0.78, 1.3)
-_WEAKEST = -0.25
-"""Above its upper end the chain goes on where the next disc should be, at this share of the last spacing, while a peak
-of some evidence stands there: so cervical discs in 5 mm slices are not lost. Not below its lower end, where discs are
-the clearest of all and weak evidence is a fused sacrum's."""
+_WEAKEST, _WEAKEST_BELOW = -0.25, 0.2
+"""Beyond its ends the chain goes on where the next disc should be, at these shares of the last spacing, while a peak
+of some evidence stands there: so cervical discs in 5 mm slices are not lost. Below its lower end, where weak evidence
+is a fused sacrum's, it takes more."""
 _LEAST_CHAIN = 3
 _BORDER_MM = 3
 """No disc is told this near to the end of the field of view, which is an edge itself."""
@@ -101,7 +101,8 @@ def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> npt.ND
     score = np.interp(rows, np.arange(len(arc_mm)), evidence.score)
     chain = _best_chain(score, np.interp(rows, np.arange(len(arc_mm)), depth_mm))
     if len(chain) >= _LEAST_CHAIN:
-        chain = _lengthened_upward(chain, score)
+        chain = _lengthened(chain, score, _WEAKEST)
+        chain = len(score) - 1 - _lengthened((len(score) - 1 - chain)[::-1], score[::-1], _WEAKEST_BELOW)[::-1]
     return np.round(rows[chain]).astype(np.intp)
 
 
@@ -128,8 +129,8 @@ def _best_chain(score: Array, depth: Array) -> npt.NDArray[np.intp]:
     return _trace(total, came, score, spacings)
 
 
-def _lengthened_upward(chain: npt.NDArray[np.intp], score: Array) -> npt.NDArray[np.intp]:
-    """`chain` with further discs above its first."""
+def _lengthened(chain: npt.NDArray[np.intp], score: Array, weakest: float) -> npt.NDArray[np.intp]:
+    """`chain` with further discs above its first, each with more than `weakest` evidence."""
     longer = [int(disc) for disc in chain]
     while True:
         spacing = longer[1] - longer[0]
@@ -139,7 +140,7 @@ def _lengthened_upward(chain: npt.NDArray[np.intp], score: Array) -> npt.NDArray
         # Nearer to the expected place is better by as much as spacings vary.
         unlike = ((longer[0] - peaks) / spacing - 1) ** 2 / (2 * _STEADINESS) ** 2
         best = int(np.argmax(score[peaks] - unlike)) if len(peaks) else -1
-        if best < 0 or score[peaks[best]] <= _WEAKEST:
+        if best < 0 or score[peaks[best]] <= weakest:
             return np.array(longer, np.intp)
         longer.insert(0, int(peaks[best]))
 

@@ -25,6 +25,9 @@ _POSTERIOR_MM = (-18, -3)
 _DEPTH_MM = (12, 42)
 """Depth of a body, third cervical of a small woman to fifth lumbar of a large man."""
 _HALF_WIDTH_MM = (8, 32)
+_WIDEST, _MIDDLE_MM = 0.75, 81
+"""Half width over depth: 0.55 to 0.7 from C3 to L5 (Panjabi). A wall further out is a rib's head or a transverse
+process; then the median of the bodies' middle over the second length says which of the two walls is wrong."""
 _SMOOTH_S_MM = 5.0
 _STEP_COST = 0.08
 """Of 1 mm sideways per mm along the spine, in boneness; set so that the four real cases' walls cross disc spaces."""
@@ -91,6 +94,9 @@ def body_walls(bone_SPL: Array32) -> Walls:
     column = np.clip(posterior[:, None] - depths - P_MM[0], 0, len(P_MM) - 1)
     anterior = posterior - depths[_ridge(edge[rows[:, None], column], _STEP_COST)]
     right, left = _sides(bone_SPL, (anterior + posterior) / 2)
+    middle = ndimage.median_filter((left + right) / 2, _MIDDLE_MM, mode="nearest")
+    widest = _WIDEST * ndimage.gaussian_filter1d((posterior - anterior).astype(float), _SMOOTH_S_MM, mode="nearest")
+    right, left = np.maximum(right, middle - widest), np.minimum(left, middle + widest)
     return Walls(anterior.astype(float), posterior.astype(float), right, left)
 
 
