@@ -8,7 +8,7 @@ from typing import get_args
 
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
-from spinemet.errors import SpineMetError
+from spinemet.errors import JobFailed, SpineMetError
 from spinemet.on_ray.screen import ScreenOptions, run_screen
 from spinemet.progress import progress_bar
 from spinemet.screening.run import in_words
@@ -33,12 +33,13 @@ def parser() -> argparse.ArgumentParser:
         "--ephemeral-key", action="store_true", help="a key for this run alone: the results cannot be continued"
     )
     arguments.add_argument("--no-pictures", action="store_true", help="do not store the straightened spines")
+    arguments.add_argument("--linkage", help="also write what the pseudonyms stand for, to a place apart from the results")
     arguments.add_argument("--slices", action="store_true", help="also store every slice's probabilities")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0 when every study is accounted for, 2 for bad input."""
+    """Exit code 0 when every study is accounted for, 1 for a job that broke, 2 for bad input or another run's lease."""
     wanted = parser().parse_args(argv)
     try:
         options = ScreenOptions(
@@ -53,12 +54,13 @@ def main(argv: list[str] | None = None) -> int:
             workers=wanted.workers,
             pictures=not wanted.no_pictures,
             slices=wanted.slices,
+            linkage=wanted.linkage,
         )
         with progress_bar("Screening") as advance:
             run = run_screen(options, advance)
     except SpineMetError as error:
         print(f"screen: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, JobFailed) else 2
     print(f"run {run.run_id}: {run.listed} studies in the archive, {run.planned} new: {in_words(run.states)}")
     if run.waiting:
         print(f"{run.waiting} studies are still being written or cannot be told apart yet: left for the next run")

@@ -2,7 +2,7 @@
 
     SpineMetError
     ├── BadInput          the caller's mistake: one clear sentence, exit code 2, nothing changed
-    ├── JobFailed         a job cannot go on through no fault of its input: one sentence, exit code 1, what is done stands
+    ├── JobFailed         a job cannot go on, its input is sound: one sentence, exit code 1, what is done stands
     └── StudyProblem      one study cannot be used; becomes one ledger row and never stops a job
         ├── StudyExcluded   the study is sound but does not qualify (no axial CT, no spine in view, …)
         └── StudyFailed     something broke (truncated, undecodable, unreachable, out of time, …)

@@ -30,6 +30,7 @@ from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pi
 from spinemet.screening.plan import Plan, check_apart, check_continues, first_checked, key_id, plan_studies
 from spinemet.screening.run import Run, account, in_words
 from spinemet.storage.archive import list_studies
+from spinemet.storage.lease import hold_lease
 from spinemet.storage.tables import Results, Row, open_results
 from spinemet.types import SliceStack, State, StudyReading, StudyRef, VertebraCall
 
@@ -84,7 +85,8 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
 
     Gives the counted run, which is also the last row of `runs`. A second run over the same archive adds no row to any
     table but `runs`. Raises BadInput, before anything is written, where the archive, the model or the results place
-    is not one, or the results were made under another pseudonym key or date policy.
+    is not one, another run works on the results, or they were made under another pseudonym key or date policy. Raises
+    JobFailed where the lease on the results is lost.
     """
     from spinemet.model.checkpoint import load_model, model_digest
 
@@ -98,20 +100,21 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     names = Pseudonymizer(options.key, options.dates)
     check_apart(options.archive, options.results)
     studies = first_checked(iter(list_studies(options.archive)))
-    results = open_results(options.results, create=True)
-    check_continues(results.last_run(), names, options.dates)
     digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
-    plan = plan_studies(studies, results, names, **digests, limit=options.limit, quiet_s=options.quiet_minutes * 60)
     run = Run(asked={**_asked(options, config, names), **digests})
-    results.write_run(run.row("running"))
-    try:
-        results.drop_leftovers()
-        _screen(plan, results, run, options, config, progress)
-    except BaseException:
-        with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
-            results.write_run(run.row("failed"))
-        raise
-    results.write_run(run.row("done"))
+    with hold_lease(options.results, run.run_id) as lease:
+        results = open_results(options.results, create=True, guard=lease.check)
+        check_continues(results.last_run(), names, options.dates)
+        plan = plan_studies(studies, results, names, **digests, limit=options.limit, quiet_s=options.quiet_minutes * 60)
+        results.write_run(run.row("running"))
+        try:
+            results.drop_leftovers()
+            _screen(plan, results, run, options, config, progress)
+        except BaseException:
+            with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
+                results.write_run(run.row("failed"))
+            raise
+        results.write_run(run.row("done"))
     return run
 
 

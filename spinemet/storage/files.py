@@ -7,6 +7,7 @@ AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (for MinIO, Ceph, moto; plain ht
 from __future__ import annotations
 
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,6 +142,13 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
         scheme, _, host = endpoint.partition("://")
         options |= {"scheme": scheme, "endpoint_override": host}
     return pafs.S3FileSystem(**options), uri.removeprefix("s3://")
+
+
+def cause(error: Exception) -> str:
+    """The innermost cause of an error of the store: S3's own code where it gave one, else the last line."""
+    if code := re.search(r"<Code>(\w+)</Code>", str(error)):
+        return code.group(1)
+    return str(error).strip().splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
 
 
 def _endpoint() -> str | None:

@@ -2,15 +2,15 @@
 
 A wave is the rows of some tens of studies. Its vertebrae, slices and pictures are committed first and its ledger
 rows (`studies`) last, in one commit: only then does the wave count. Rows of a wave that never reached the ledger are
-invisible to `connect`, and the next run removes them before it writes (`drop_leftovers`). One run at a time may write.
+invisible to `connect`, and the next run removes them before it writes (`drop_leftovers`). One run at a time may
+write: the one that holds the lease (lease.py).
 
 The tables are partitioned by model digest; a wave adds one Parquet file per table.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -37,9 +37,13 @@ _STORE_ERRORS = (DeltaError, OSError, ValueError)
 
 @dataclass(frozen=True)
 class Results:
-    """An open results place; every method reads or writes the tables as they are now."""
+    """An open results place; every method reads or writes the tables as they are now.
+
+    guard: called before each write; what it raises stops the write (a run that has lost its lease must not go on).
+    """
 
     uri: str
+    guard: Callable[[], None] = lambda: None
 
     def ledger_keys(self, model_digest: str, config_digest: str, *, only: Collection[Reason] | None = None) -> set[str]:
         """source_key of every study that the ledger has for this model and configuration.
@@ -74,6 +78,7 @@ class Results:
         dropped = 0
         for name in SIDE_TABLES:
             if lost := sorted(self._waves(name) - known):
+                self.guard()
                 dropped += self._table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
         return dropped
 
@@ -89,6 +94,7 @@ class Results:
     def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
         place, table = files.join(self.uri, name), pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
         options = files.delta_options(self.uri)
+        self.guard()
         # Merging schemas: a later version may add columns to tables that are years old.
         if replaced is None:
             write_deltalake(place, table, mode="append", schema_mode="merge", storage_options=options)
@@ -107,8 +113,8 @@ class Results:
         return DeltaTable(files.join(self.uri, name), storage_options=files.delta_options(self.uri))
 
 
-def open_results(uri: str, *, create: bool = False) -> Results:
-    """The results place at `uri`; with `create`, tables that are missing are made.
+def open_results(uri: str, *, create: bool = False, guard: Callable[[], None] = lambda: None) -> Results:
+    """The results place at `uri`, with `guard` before each later write; with `create`, missing tables are made.
 
     Raises BadInput where there are no results (without `create`), or the tables cannot be made.
     """
@@ -122,8 +128,8 @@ def open_results(uri: str, *, create: bool = False) -> Results:
         elif not _is_table(uri, LEDGER):
             raise BadInput(f"expected {wanted} at {uri}, found none.")
     except _STORE_ERRORS as error:
-        raise BadInput(f"expected {wanted} at {uri}, found: {_cause(error)}.") from error
-    return Results(uri)
+        raise BadInput(f"expected {wanted} at {uri}, found: {files.cause(error)}.") from error
+    return Results(uri, guard)
 
 
 def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
@@ -190,10 +196,3 @@ def _same_studies(rows: Sequence[Row]) -> str:
 def _one_of(column: str, values: Collection[str]) -> str:
     """`column IN (…)` for values that are our own keys: hexadecimal digits, digits, letters and dashes."""
     return f"{column} IN ({', '.join(repr(value) for value in sorted(values))})"
-
-
-def _cause(error: Exception) -> str:
-    """The innermost cause of an error of the store: S3's own code where it gave one, else the last line."""
-    if code := re.search(r"<Code>(\w+)</Code>", str(error)):
-        return code.group(1)
-    return str(error).strip().splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")

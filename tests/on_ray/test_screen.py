@@ -28,6 +28,7 @@ from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.storage import tables
 from spinemet.storage.archive import list_studies
 from spinemet.storage.files import exists, join, open_store
+from spinemet.storage.lease import LEASE, hold_lease
 from spinemet.storage.schemas import PROVENANCE_COLUMNS
 from spinemet.storage.tables import Results
 from spinemet.study import read_study
@@ -173,6 +174,19 @@ def test_bad_input_is_one_sentence_and_exit_code_2(
     assert sentence in said[0]
     assert rows_in(first.results) == before
     assert not exists("s3://screening/archive/results/studies/_delta_log/00000000000000000000.json")
+
+
+def test_a_run_beside_another_leaves_and_changes_nothing(
+    first: ScreenOptions, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY.decode())
+    count = "SELECT count(*) FROM runs"
+    before = tables.connect(first.results).sql(count).fetchall()
+    with hold_lease(first.results, "20260101T200000-abcdef"):
+        assert main(["--archive", first.archive, "--results", first.results, "--model", first.model]) == 2
+        assert "found 20260101T200000-abcdef on " in capsys.readouterr().err
+    assert tables.connect(first.results).sql(count).fetchall() == before
+    assert not exists(join(first.results, LEASE))
 
 
 def test_another_pseudonym_key_and_too_many_workers_are_refused(first: ScreenOptions, tmp_path: Path) -> None:
