@@ -30,6 +30,8 @@ app = typer.Typer(
 )
 cohort_app = typer.Typer(help="Questions asked of the result tables.", no_args_is_help=True)
 app.add_typer(cohort_app, name="cohort")
+import_app = typer.Typer(help="Public data sets as label tables.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
 
 LocalizerName = StrEnum("LocalizerName", {name: name for name in get_args(Localizer)})  # type: ignore[misc]
 """The localizers as typer wants choices: one list of names, in spinemet.config."""
@@ -116,6 +118,32 @@ def volume(
         raise BadInput(f"expected a file name that ends in .nii or .nii.gz, found {out.name}.")
     write_nifti(read_volume_of(study_at(path), StudyConfig()), out)
     typer.echo(f"wrote {out}", err=True)
+
+
+@import_app.command("spine-mets-ct-seg")
+def import_spine_mets_ct_seg(
+    folder: Annotated[Path, typer.Argument(help="The set as TCIA gives it, with its spreadsheet.")],
+    out: Annotated[str, typer.Argument(help="CSV to write, local or s3://.")],
+) -> None:
+    """Bone quality of the vertebrae of Spine-Mets-CT-SEG (TCIA), ready for jobs/prepare.py."""
+    from spinemet.training.importers import import_spine_mets
+
+    found = import_spine_mets(folder)
+    found.write(out)
+    typer.echo(str(found), err=True)
+
+
+@import_app.command("verse")
+def import_verse_set(
+    folder: Annotated[Path, typer.Argument(help="VerSe, with its rawdata and derivatives.")],
+    out: Annotated[str, typer.Argument(help="CSV to write, local or s3://.")],
+) -> None:
+    """The vertebrae of VerSe as a table to fill in: the set has no labels of lesions."""
+    from spinemet.training.importers import import_verse
+
+    found = import_verse(folder)
+    found.write(out)
+    typer.echo(str(found), err=True)
 
 
 @cohort_app.command()
