@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from spinemet.cli import app, main
+from spinemet.config import StudyConfig
+from spinemet.spine.localize import localize
+from spinemet.storage.archive import study_at
+from spinemet.study import read_volume_of
+from tests.cohort.cases import Study, write_results
+
+Spinemet = Callable[..., "Ended"]
+
+
+class Ended(NamedTuple):
+    """A command as its caller sees it."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def spinemet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Spinemet:
+    """The console script, in this process: its imports are then paid once."""
+
+    def run(*arguments: str | Path) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["spinemet", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+
+    return run
+
+
+def test_the_console_script_is_installed() -> None:
+    script = Path(sys.executable).with_name("spinemet")
+    done = subprocess.run([script, "sql", "/nonexistent", "select 1"], capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_help_names_every_command() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).output
+    assert all(name in shown for name in ("phantom", "study", "volume", "cohort", "sql", "report", "demo"))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["study", "/nonexistent/study"],
+        ["volume", "/nonexistent/study", "out.nii.gz"],
+        ["sql", "/nonexistent/results", "select 1"],
+        ["cohort", "prevalence", "/nonexistent/results"],
+        ["report", "/nonexistent/results", "out.html"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_missing_place_is_one_sentence_and_exit_code_2(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spinemet: Spinemet
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = spinemet(*arguments)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert done.stderr.startswith("spinemet: expected")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_model_is_refused(realct: Path, tmp_path: Path, spinemet: Spinemet) -> None:
+    (tmp_path / "model.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    done = spinemet("study", realct / "totalsegmentator" / "example_ct.nii.gz", "--model", tmp_path)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_real_lumbar_ct_as_json_picture_and_volume(realct: Path, tmp_path: Path, spinemet: Spinemet) -> None:
+    ct, png = realct / "totalsegmentator" / "example_ct.nii.gz", tmp_path / "spine.png"
+    done = spinemet("study", ct, "--localizer", "geometric", "--json", "--png", png)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["state"], answer["reason"]) == ("screened", None)
+    found = {each["level"]: np.array(each["center_mm"]) for each in answer["vertebrae"]}
+    bodies = localize(read_volume_of(study_at(str(ct)), StudyConfig()), _bodies(realct, ct), "masks")
+    for body in bodies.vertebrae:
+        if body.level in {"L1", "L2", "L3", "L4"}:
+            assert np.linalg.norm(found[body.level] - body.center_mm) < 8
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert spinemet("volume", ct, tmp_path / "volume.nii.gz").returncode == 0
+    before, after = nib.load(ct), nib.load(tmp_path / "volume.nii.gz")
+    np.testing.assert_allclose(sorted(before.header.get_zooms()), sorted(after.header.get_zooms()), atol=1e-3)
+    assert abs(float(before.get_fdata().mean()) - float(after.get_fdata().mean())) < 1
+
+
+def _bodies(realct: Path, ct: Path):
+    from spinemet.dicom.segmentation import labels_from_nifti
+
+    volume = read_volume_of(study_at(str(ct)), StudyConfig())
+    content = (realct / "totalsegmentator" / "totalseg_vertebrae_pp_refined.nii.gz").read_bytes()
+    return labels_from_nifti(content, volume)
+
+
+def test_real_thoracic_ct_in_twelve_bodies_and_more_none_spurious(realct: Path, spinemet: Spinemet) -> None:
+    done = spinemet("study", realct / "lidc-0314" / "series.tar.xz", "--json")
+    answer = json.loads(done.stdout)
+    heights = [each["center_mm"][2] for each in answer["vertebrae"]]
+    assert answer["state"] == "screened"
+    assert heights == sorted(heights, reverse=True)
+    # C6 (cut), C7 and T1 to T12 are in view, counted on the pictures by their rib pairs.
+    assert len(heights) == 14
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("results")
+    write_results(str(folder), [Study("p1", levels="T12 L1=lytic L2"), Study("p2", levels="L1 L2=blastic")])
+    return folder
+
+
+def test_piped_answers_are_csv(results: Path, spinemet: Spinemet) -> None:
+    done = spinemet("cohort", "prevalence", results, "--by", "level")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    lytic = next(row for row in rows if row["level"] == "L1" and row["finding"] == "lytic")
+    assert (lytic["n_positive"], lytic["n_evaluable"]) == ("1", "2")
+
+
+def test_sql_answers_and_its_mistakes_are_told(results: Path, spinemet: Spinemet) -> None:
+    asked = spinemet("sql", results, "select count(*) as n from vertebrae")
+    assert asked.stdout.split() == ["n", "5"]
+    wrong = spinemet("sql", results, "select nothing from nowhere")
+    assert (wrong.returncode, len(wrong.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_a_report_is_one_file(results: Path, tmp_path: Path, spinemet: Spinemet) -> None:
+    done = spinemet("report", results, tmp_path / "report.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert "<html" in page
+    assert 'src="http' not in page
