@@ -33,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
         "--ephemeral-key", action="store_true", help="a key for this run alone: the results cannot be continued"
     )
     arguments.add_argument("--no-pictures", action="store_true", help="do not store the straightened spines")
-    arguments.add_argument("--linkage", help="also write what the pseudonyms stand for, to a place apart from the results")
+    arguments.add_argument("--linkage", help="also write what the pseudonyms stand for, to this place")
     arguments.add_argument("--slices", action="store_true", help="also store every slice's probabilities")
     return arguments
 

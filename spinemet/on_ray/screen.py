@@ -26,6 +26,7 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
+from spinemet.screening.linkage import Linkage, check_linkage_apart
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
 from spinemet.screening.plan import Plan, check_apart, check_continues, first_checked, key_id, plan_studies
 from spinemet.screening.run import Run, account, in_words
@@ -55,6 +56,7 @@ class ScreenOptions:
     workers: model actors; None for one per GPU, or on CPUs for one per four. pictures: also store the straightened
     spine. slices: also store every slice's probabilities. limit: at most so many studies. quiet_minutes: a study whose
     newest object is younger is still being written and waits for the next run; decides when, not what.
+    linkage: a place where to write what the pseudonyms stand for; None for nowhere.
     """
 
     archive: str
@@ -68,6 +70,7 @@ class ScreenOptions:
     workers: int | None = None
     pictures: bool = True
     slices: bool = False
+    linkage: str | None = None
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     config = options.config.model_copy(update={"slices": card.spec.slices})
     names = Pseudonymizer(options.key, options.dates)
     check_apart(options.archive, options.results)
+    if options.linkage is not None:
+        check_apart(options.archive, options.linkage)
+        check_linkage_apart(options.linkage, options.results)
     studies = first_checked(iter(list_studies(options.archive)))
     digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
     run = Run(asked={**_asked(options, config, names), **digests})
@@ -124,6 +130,7 @@ def _screen(
     """Do the plan, round by round, and commit a wave whenever one is full."""
     made_with = MadeWith(run.asked["model_digest"], run.asked["config_digest"], __version__, run.run_id)
     wave: list[dict[str, list[Row]]] = []
+    linkage = Linkage(options.linkage, plan.names)
     seen: Counter[str] = Counter()
     todo = iter(plan)
     refs = list(islice(todo, ROUND))
@@ -144,21 +151,26 @@ def _screen(
                     slices=options.slices,
                 )
             )
+            linkage.add(answer.ref, answer.reading)
             seen[str(answer.reading.state)] += 1
             progress(seen.total(), total, in_words(seen))
             if len(wave) == WAVE:
-                _commit(wave, results, run, plan.retried)
+                _commit(wave, linkage, results, run, plan.retried)
                 wave = []
         refs = following
     run.listed, run.planned, run.waiting = plan.listed, plan.planned, plan.waiting
     if wave:
-        _commit(wave, results, run, plan.retried)
+        _commit(wave, linkage, results, run, plan.retried)
     progress(seen.total(), seen.total(), in_words(seen))
 
 
-def _commit(wave: Sequence[dict[str, list[Row]]], results: Results, run: Run, retried: set[str]) -> None:
+def _commit(
+    wave: Sequence[dict[str, list[Row]]], linkage: Linkage, results: Results, run: Run, retried: set[str]
+) -> None:
     rows = {name: [row for study in wave for row in study[name]] for name in wave[0]}
-    results.commit_wave(run.next_wave(), rows, replace=any(row["source_key"] in retried for row in rows["studies"]))
+    name = run.next_wave()
+    linkage.write(name)  # first: a study that counts can be found again
+    results.commit_wave(name, rows, replace=any(row["source_key"] in retried for row in rows["studies"]))
     for study in wave:
         run.count(study)
 

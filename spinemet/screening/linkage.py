@@ -6,7 +6,6 @@ One Parquet file per wave, in a place of its own; local files can be read by the
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -41,17 +40,32 @@ def linkage_row(ref: StudyRef, reading: StudyReading, names: Pseudonymizer) -> R
     }
 
 
-def write_linkage(uri: str, wave: str, rows: Sequence[Row]) -> None:
-    """Write one wave's rows. Raises BadInput where the place cannot be written."""
-    content = io.BytesIO()
-    schema = pa.schema([(column, pa.string()) for column in COLUMNS])
-    # Keys of objects need not be UTF-8.
-    plain = [{name: value.encode(errors="replace").decode() for name, value in row.items()} for row in rows]
-    pq.write_table(pa.Table.from_pylist(plain, schema), content)
-    place = files.join(uri, f"linkage-{wave}.parquet")
-    files.write_bytes(place, content.getvalue())
-    if not files.is_s3(place):
-        Path(place).chmod(0o600)
+class Linkage:
+    """The linkage of one run, written wave by wave; nothing at all where `uri` is None."""
+
+    def __init__(self, uri: str | None, names: Pseudonymizer) -> None:
+        self._uri = uri
+        self._names = names
+        self._rows: list[Row] = []
+
+    def add(self, ref: StudyRef, reading: StudyReading) -> None:
+        """Take one study into the wave."""
+        if self._uri is not None:
+            self._rows.append(linkage_row(ref, reading, self._names))
+
+    def write(self, wave: str) -> None:
+        """Write the wave's rows. Raises BadInput where the place cannot be written."""
+        if self._uri is None:
+            return
+        # Keys of objects need not be UTF-8.
+        rows = [{k: value.encode(errors="replace").decode() for k, value in row.items()} for row in self._rows]
+        content = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, pa.schema([(column, pa.string()) for column in COLUMNS])), content)
+        place = files.join(self._uri, f"linkage-{wave}.parquet")
+        files.write_bytes(place, content.getvalue())
+        if not files.is_s3(place):
+            Path(place).chmod(0o600)
+        self._rows.clear()
 
 
 def check_linkage_apart(linkage: str, results: str) -> None:

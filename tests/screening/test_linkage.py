@@ -9,7 +9,7 @@ import pytest
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
-from spinemet.screening.linkage import check_linkage_apart, linkage_row, write_linkage
+from spinemet.screening.linkage import Linkage, check_linkage_apart, linkage_row
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.types import State, StudyReading
 from tests.screening.readings import CALLS, REF, reading
@@ -36,12 +36,21 @@ def test_a_study_that_says_nothing_keeps_its_place() -> None:
 
 def test_files_are_their_owners(tmp_path: Path) -> None:
     odd = replace(REF, key="caf\udce9")  # a file name that is not UTF-8
-    write_linkage(
-        str(tmp_path / "linkage"), "w1", [linkage_row(REF, reading(), NAMES), linkage_row(odd, reading(), NAMES)]
-    )
+    linkage = Linkage(str(tmp_path / "linkage"), NAMES)
+    for ref in (REF, odd):
+        linkage.add(ref, reading())
+    linkage.write("w1")
     (path,) = (tmp_path / "linkage").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert pq.read_table(path).column("source").to_pylist()[1].endswith("caf?")
+
+
+def test_without_a_place_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    linkage = Linkage(None, NAMES)
+    linkage.add(REF, reading())
+    linkage.write("w1")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["s3://b/results", "s3://b/results/linkage", "s3://b"])
