@@ -13,6 +13,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from spinemet.config import StudyConfig
+from spinemet.dicom.values import quiet_dicom
 from spinemet.isolation import IsolatedReader
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
@@ -28,6 +29,7 @@ WAVE = 2000
 """Studies that Ray Data gets at a time; bounds what the driver holds of the archive's listing."""
 
 
+@quiet_dicom()
 def run_prepare(archive: str, labels_uri: str, out: str, config: StudyConfig, progress: Advance = ignore) -> CropsInfo:
     """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.
 

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 from spinemet import __version__
 from spinemet.config import DatePolicy, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason
+from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
 from spinemet.screening.linkage import Linkage, check_linkage_apart
@@ -83,6 +85,7 @@ class Answer:
     seconds_model: float | None = None
 
 
+@quiet_dicom()
 def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     """Screen the studies of the archive that the results do not have for this model and configuration.
 
@@ -91,14 +94,13 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     is not one, another run works on the results, or they were made under another pseudonym key or date policy. Raises
     JobFailed where the lease on the results is lost.
     """
-    from spinemet.model.checkpoint import load_model, model_digest
-
     for name, number in (("limit", options.limit), ("workers", options.workers)):
         if number is not None and number < 1:
             raise BadInput(f"expected a {name} of at least 1, found {number}.")
     if not options.quiet_minutes >= 0:
         raise BadInput(f"expected quiet minutes of at least 0, found {options.quiet_minutes}.")
-    _, card = load_model(options.model)
+    card = load_card(options.model)
+    read_weights(options.model, card)  # a damaged model is told now, and without torch: a quiet night needs none
     config = options.config.model_copy(update={"slices": card.spec.slices})
     names = Pseudonymizer(options.key, options.dates)
     check_apart(options.archive, options.results)
