@@ -12,6 +12,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from spinemet.config import StudyConfig, config_digest
+from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.storage.archive import open_study
 from spinemet.storage.files import normalize
@@ -79,7 +80,7 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
         return True
     studies, patients = set(labels["study"]), set(labels.loc[labels["study"] == "", "patient"])
     try:
-        with open_study(ref) as objects:
+        with quiet_dicom(), open_study(ref) as objects:
             for name in objects.names()[:HEADS]:
                 identity = identity_in(objects.head(name, HEAD_BYTES))
                 if identity is None or identity == NO_IDENTITY:
