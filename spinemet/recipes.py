@@ -10,6 +10,7 @@ from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.model.tasks import TASKS
 
 
 class _Section(BaseModel):
@@ -91,25 +92,82 @@ def demo() -> TrainRecipe:
     )
 
 
-def final() -> TrainRecipe:
-    """The paper's method at full size: DenseNet-121, hard sharing, warm-up, label smoothing, self-paced learning.
+# The paper's experiments (Peng et al. 2019), each the one before with one change. What the paper does not add (balance,
+# augmentation, averaged weights, dropout) is in all of them: a weak baseline would flatter the rest.
+
+
+def densenet121() -> TrainRecipe:
+    """The baseline: one DenseNet-121 that is asked for the four classes of bone quality and nothing else.
 
     Set `pretrained` to ImageNet weights where they are at hand (`--pretrained`).
     """
+    (whole,) = (task for task in TASKS if task.name == "bone_quality")
     return TrainRecipe(
-        name="final",
-        model=ModelSpec(dropout=0.1),
+        name="densenet121",
+        model=ModelSpec(tasks=(whole.model_copy(update={"fuses": ()}),), dropout=0.1),
         epochs=40,
         batch=64,
         learning_rate=3e-4,
-        warmup_epochs=3,
+        warmup_epochs=0,
         average_decay=0.998,
-        label_smoothing=0.1,
-        pacing=PacingConfig(warm_epochs=4),
     )
 
 
-RECIPES: dict[str, Callable[[], TrainRecipe]] = {"demo": demo, "final": final}
+def subtasks() -> TrainRecipe:
+    """Bone quality as two sub-tasks, blastic and lytic, that an MLP fuses."""
+    tasks = tuple(task for task in TASKS if task.name != "posterolateral")
+    return _changed(densenet121(), "subtasks", model=_model(densenet121(), tasks=tasks))
+
+
+def mtl_soft() -> TrainRecipe:
+    """Posterolateral involvement is learned beside it, with a trunk per task, coupled (soft parameter sharing)."""
+    return _changed(subtasks(), "mtl-soft", model=_model(subtasks(), tasks=TASKS, sharing="soft"))
+
+
+def mtl_hard() -> TrainRecipe:
+    """One trunk for all tasks (hard parameter sharing)."""
+    return _changed(mtl_soft(), "mtl-hard", model=_model(mtl_soft(), sharing="hard"))
+
+
+def warmup() -> TrainRecipe:
+    """The learning rate grows over the first epochs."""
+    return _changed(mtl_hard(), "+warmup", warmup_epochs=3)
+
+
+def label_smoothing() -> TrainRecipe:
+    """Targets are smoothed."""
+    return _changed(warmup(), "+label-smoothing", label_smoothing=0.1)
+
+
+def self_paced() -> TrainRecipe:
+    """Easy samples first, harder ones gradually."""
+    return _changed(label_smoothing(), "+self-paced", pacing=PacingConfig(warm_epochs=4))
+
+
+def final() -> TrainRecipe:
+    """The paper's whole method: everything above."""
+    return _changed(self_paced(), "final")
+
+
+def _changed(recipe: TrainRecipe, name: str, **changes: object) -> TrainRecipe:
+    return recipe.model_copy(update={"name": name, **changes})
+
+
+def _model(recipe: TrainRecipe, **changes: object) -> ModelSpec:
+    return recipe.model.model_copy(update=changes)
+
+
+RECIPES: dict[str, Callable[[], TrainRecipe]] = {
+    "demo": demo,
+    "densenet121": densenet121,
+    "subtasks": subtasks,
+    "mtl-soft": mtl_soft,
+    "mtl-hard": mtl_hard,
+    "+warmup": warmup,
+    "+label-smoothing": label_smoothing,
+    "+self-paced": self_paced,
+    "final": final,
+}
 
 
 def recipe(name: str) -> TrainRecipe:

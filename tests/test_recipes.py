@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from pydantic import ValidationError
@@ -30,8 +31,24 @@ def test_the_final_recipe_is_the_papers() -> None:
     assert made.model.task("bone_quality").fuses == ("blastic", "lytic")
 
 
+def test_each_recipe_of_the_paper_is_the_one_before_with_one_change() -> None:
+    names = [name for name in RECIPES if name != "demo"]
+    made = [recipe(name).model_dump(exclude={"name"}) for name in names]
+
+    def changed(before: dict[str, object], after: dict[str, object]) -> set[str]:
+        return {key for key in after if before[key] != after[key]}
+
+    steps = [changed(before, after) for before, after in pairwise(made)]
+    assert steps == [{"model"}, {"model"}, {"model"}, {"warmup_epochs"}, {"label_smoothing"}, {"pacing"}, set()]
+    specs = [changed(before["model"], after["model"]) for before, after in pairwise(made[:4])]
+    assert specs == [{"tasks"}, {"tasks", "sharing"}, {"sharing"}]
+    assert [task.name for task in recipe("densenet121").model.tasks] == ["bone_quality"]
+    assert not recipe("densenet121").model.tasks[0].fuses
+    assert [task.name for task in recipe("subtasks").model.tasks] == ["blastic", "lytic", "bone_quality"]
+
+
 def test_an_unknown_recipe_or_key_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"expected a recipe \(demo, final\), found best"):
+    with pytest.raises(BadInput, match=r"expected a recipe \(demo, .*final\), found best"):
         recipe("best")
     with pytest.raises(ValidationError):
         TrainRecipe.model_validate({**recipe("demo").model_dump(), "epoch": 3})

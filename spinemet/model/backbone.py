@@ -1,10 +1,11 @@
-"""The convolutional trunk: a DenseNet from HU slices to one feature vector per slice. N slices, H rows, W columns."""
+"""The convolutional trunks: DenseNets from HU slices to one feature vector per slice. N slices, H rows, W columns."""
 
 from __future__ import annotations
 
 import io
 import pickle
 import re
+from itertools import pairwise
 
 import safetensors.torch
 import torch
@@ -45,7 +46,53 @@ class Trunk(nn.Module):
 
     def forward(self, image_NCHW: Tensor) -> Tensor:
         """(N, width) features of (N, 3, H, W) images; H and W at least 32."""
-        return torch.relu(self.features(image_NCHW)).mean(dim=(2, 3))
+        return _pooled(self.features(image_NCHW))
+
+    def stages(self) -> list[nn.Sequential]:
+        """The layers in five parts, each of the first four ending where the image has been halved."""
+        layers = list(self.features.named_children())
+        ends = [n for n, (name, _) in enumerate(layers, start=1) if name.startswith(("pool", "transition"))]
+        modules = [layer for _, layer in layers]
+        return [nn.Sequential(*modules[start:end]) for start, end in pairwise([0, *ends, len(modules)])]
+
+
+class CrossStitched(nn.Module):
+    """Soft sharing: one trunk per task, each of which sees a learned mix of all of them after every halving.
+
+    Cross-stitch units (Misra et al. 2016, arXiv 1604.03539), here with one weight per pair of tasks. Trunks start
+    apart and nearly alone, and how much they share is learned, where a penalty on their distance would need a strength
+    to be chosen and a term in the loss.
+    """
+
+    def __init__(self, spec: DenseNetSpec, count: int) -> None:
+        super().__init__()
+        self.trunks = nn.ModuleList(Trunk(spec) for _ in range(count))
+        first = self.trunks[0]
+        assert isinstance(first, Trunk)
+        self.width: int = first.width
+        own = 0.9 if count > 1 else 1.0
+        mix = torch.full((count, count), (1 - own) / max(count - 1, 1)).fill_diagonal_(own)
+        # Flat, as vectors are spared from weight decay, which would pull the trunks' outputs to 0.
+        self.mixes = nn.ParameterList(nn.Parameter(mix.flatten().clone()) for _ in range(len(first.stages()) - 1))
+
+    def forward(self, image_NCHW: Tensor) -> list[Tensor]:
+        """One (N, width) tensor of features per trunk, of (N, 3, H, W) images."""
+        count = len(self.trunks)
+        stages = zip(*(trunk.stages() for trunk in self.trunks if isinstance(trunk, Trunk)), strict=True)
+        flows = [image_NCHW] * count
+        for n, layers in enumerate(stages):
+            flows = [layer(flow) for layer, flow in zip(layers, flows, strict=True)]
+            if n < len(self.mixes):
+                mix = self.mixes[n].view(count, count)
+                flows = [
+                    sum((mix[to, own] * flows[own] for own in range(1, count)), mix[to, 0] * flows[0])
+                    for to in range(count)
+                ]
+        return [_pooled(flow) for flow in flows]
+
+
+def _pooled(features_NCHW: Tensor) -> Tensor:
+    return torch.relu(features_NCHW).mean(dim=(2, 3))
 
 
 def load_pretrained(trunk: Trunk, uri: str) -> None:

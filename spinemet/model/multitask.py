@@ -1,8 +1,7 @@
-"""One trunk, many tasks: hard parameter sharing with sub-task fusion (Peng et al. 2019, arXiv 2402.08910).
+"""Many tasks on one trunk or on coupled ones, with sub-task fusion (Peng et al. 2019, arXiv 2402.08910).
 
 Every task answers with one logit per class, a binary one with two, so that loss and probabilities have one form.
-A task that fuses others sees nothing but their logits. Soft sharing would be a sibling of `MultiTask` with one trunk
-per task and the same `forward`.
+A task that fuses others sees nothing but their logits.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spinemet.model.backbone import Trunk, Windows
+from spinemet.model.backbone import CrossStitched, Trunk, Windows
 from spinemet.model.spec import ModelSpec
 
 
@@ -21,7 +20,8 @@ class MultiTask(nn.Module):
         super().__init__()
         self.spec = spec
         self.windows = Windows(spec.windows)
-        self.trunk = Trunk(spec.backbone)
+        headed = [task.name for task in spec.tasks if not task.fuses]
+        self.trunk = CrossStitched(spec.backbone, len(headed)) if spec.sharing == "soft" else Trunk(spec.backbone)
         self.dropout = nn.Dropout(spec.dropout)
         self.heads = nn.ModuleDict()
         for task in spec.tasks:
@@ -36,12 +36,20 @@ class MultiTask(nn.Module):
 
     def forward(self, hu_NHW: Tensor) -> dict[str, Tensor]:
         """Task -> (N, C) logits, in the heads' number format, of (N, H, W) HU slices, int16 or float."""
-        features = self.dropout(self.trunk(self.windows(hu_NHW)))
+        found = self.trunk(self.windows(hu_NHW))
+        features = [self.dropout(one) for one in (found if isinstance(found, list) else [found])]
         logits: dict[str, Tensor] = {}
         # The heads are tiny and stay out of autocast, so that their probabilities keep their digits.
         with torch.autocast(hu_NHW.device.type, enabled=False):
             for task in self.spec.tasks:
                 head = self.heads[task.name]
-                source = torch.cat([logits[name] for name in task.fuses], dim=1) if task.fuses else features
+                if task.fuses:
+                    source = torch.cat([logits[name] for name in task.fuses], dim=1)
+                else:
+                    source = features.pop(0) if len(features) > 1 else features[0]
                 logits[task.name] = head(source.to(next(head.parameters()).dtype))
         return logits
+
+    def trunks(self) -> list[Trunk]:
+        """The one trunk, or each of the coupled ones."""
+        return [module for module in self.trunk.modules() if isinstance(module, Trunk)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -43,6 +43,8 @@ class ModelSpec(_Part):
     backbone: DenseNetSpec = DenseNetSpec()
     slices: SliceConfig = SliceConfig()
     windows: tuple[Window, Window, Window] = WINDOWS
+    sharing: Literal["hard", "soft"] = "hard"
+    """One trunk for all tasks, or one for each task with a head of its own, coupled by cross-stitch units."""
     fusion_width: int = Field(16, gt=0)
     """Hidden units of the MLP that fuses sub-tasks."""
     dropout: float = Field(0.0, ge=0, lt=1)

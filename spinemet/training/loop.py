@@ -126,7 +126,8 @@ class _Run:
         self.selecting = [task.name for task in self.tasks].index(recipe.selects)
         self.model = untrained(recipe.model, seed)
         if recipe.pretrained:
-            load_pretrained(self.model.trunk, recipe.pretrained)
+            for trunk in self.model.trunks():
+                load_pretrained(trunk, recipe.pretrained)
         self.model.to(workers.device)
         self.averaged = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True

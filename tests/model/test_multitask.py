@@ -9,7 +9,7 @@ import torch
 from torchvision.models import densenet121
 
 from spinemet.errors import BadInput
-from spinemet.model.backbone import Trunk, Windows, load_pretrained
+from spinemet.model.backbone import CrossStitched, Trunk, Windows, load_pretrained
 from spinemet.model.checkpoint import untrained
 from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import DenseNetSpec, ModelSpec, Window
@@ -64,6 +64,34 @@ def test_bone_quality_sees_the_sub_tasks_alone(spec: ModelSpec) -> None:
     assert torch.allclose(after["bone_quality"], after["bone_quality"][:1].expand(3, -1))
 
 
+def test_coupled_trunks_start_apart_and_feel_each_others_tasks(spec: ModelSpec) -> None:
+    soft = untrained(spec.model_copy(update={"sharing": "soft"}), seed=0)
+    trunks = soft.trunks()
+    assert len(trunks) == 3  # bone quality has no head on a trunk
+    assert not torch.equal(*(next(trunk.parameters()) for trunk in trunks[:2]))
+    logits = soft(hu(3))
+    assert {name: tuple(value.shape) for name, value in logits.items()} == {
+        "blastic": (3, 2),
+        "lytic": (3, 2),
+        "bone_quality": (3, 4),
+        "posterolateral": (3, 3),
+    }
+    logits["posterolateral"].sum().backward()
+    felt = [next(trunk.parameters()).grad for trunk in trunks]
+    assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in felt)
+    assert isinstance(soft.trunk, CrossStitched)
+    assert all(mix.grad is not None and mix.ndim == 1 for mix in soft.trunk.mixes)
+
+
+def test_without_mixing_coupled_trunks_are_trunks_of_their_own(spec: ModelSpec) -> None:
+    made = CrossStitched(spec.backbone, 2).eval()
+    for mix in made.mixes:
+        mix.data.copy_(torch.eye(2).flatten())
+    image = torch.rand(2, 3, 32, 32)
+    for alone, found in zip(made.trunks, made(image), strict=True):
+        assert torch.allclose(alone(image), found, atol=1e-6)
+
+
 def test_the_seed_alone_decides_the_first_weights(spec: ModelSpec) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
@@ -86,9 +114,9 @@ def test_imagenet_weights_come_from_a_local_file(tmp_path: Path) -> None:
     path = tmp_path / "densenet121-a639ec97.pth"
     state = published(path)
     model = MultiTask(ModelSpec())
-    load_pretrained(model.trunk, str(path))
+    load_pretrained(model.trunks()[0], str(path))
     assert torch.equal(
-        model.trunk.features.denseblock4.denselayer16.conv2.weight,
+        model.trunks()[0].features.denseblock4.denselayer16.conv2.weight,
         state["features.denseblock4.denselayer16.conv2.weight"],
     )
 
