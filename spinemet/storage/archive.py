@@ -29,7 +29,7 @@ from spinemet.types import Layout, ObjectRef, StudyRef
 
 STUDY_DEPTH = 2
 """Folders below the archive's root that name a study: patient and study, as TCIA and most exports lay them."""
-PART_OBJECTS = 10_000
+PART_OBJECTS = 5_000
 """Objects of one prefix that are held at a time; a prefix of more is handed on in parts."""
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")

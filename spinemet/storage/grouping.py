@@ -37,7 +37,7 @@ HELD_OBJECTS = 50_000
 PROBE_BYTES = (8 << 10, 1 << 20)
 """Bytes read of an object, and again where its identity does not lie within the first: both lie near its start."""
 PROBE_THREADS = 16
-PREFIXES_AHEAD = 64
+PREFIXES_AHEAD = 32
 
 _SYNTAX, _PATIENT, _STUDY = Tag("TransferSyntaxUID"), Tag("PatientID"), Tag("StudyInstanceUID")
 _TAGS: list[BaseTag | int] = [_PATIENT, _STUDY]

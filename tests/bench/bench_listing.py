@@ -1,0 +1,58 @@
+"""How fast a listing becomes a plan, and that its memory does not grow: 10 million objects, without a store.
+
+The bound of a real night is the store: S3 lists 1,000 objects per request, about 10,000 requests for 10 million.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from unittest import mock
+
+from spinemet.storage import archive
+from spinemet.types import ObjectRef
+from tests.bench.figures import Figures
+
+OBJECTS = 10_000_000
+PER_SERIES = 300
+SERIES = 3
+
+
+def run() -> Figures:
+    """Objects per second and the growth of this process, for an archive planned from keys and one from headers."""
+    figures = Figures(
+        f"Planning an archive of {OBJECTS:,} objects", ("layout", "studies", "objects/s", "growth of the process, MB")
+    )
+    for layout, depth in (("patient/study/series/object", 3), ("patient/series/object", 2)):
+        before, start = _peak_mb(), time.perf_counter()
+        studies = _planned(_listing(depth))
+        figures.add(layout, studies, OBJECTS / (time.perf_counter() - start), _peak_mb() - before)
+    return figures
+
+
+def _planned(listing: Iterator[ObjectRef]) -> int:
+    with (
+        mock.patch.object(archive, "_list_objects", return_value=listing),
+        mock.patch.object(archive, "head_reader", return_value=_head),
+    ):
+        return sum(1 for _ in archive.list_studies("/archive"))
+
+
+def _listing(depth: int) -> Iterator[ObjectRef]:
+    """Studies of SERIES series with PER_SERIES objects each, in the order of their keys."""
+    for number in range(OBJECTS):
+        study, place = divmod(number, PER_SERIES * SERIES)
+        series, item = divmod(place, PER_SERIES)
+        folder = f"p{study:06}/s/{series}" if depth == 3 else f"p{study:06}/{series}"
+        yield ObjectRef(f"{folder}/{item:04}.dcm", 500_000)
+
+
+def _head(key: str, _size: int) -> bytes:
+    """A header that names the study of the key's patient."""
+    uid = f"1.2.{int(key[1:7]):07}".encode() + b"\0"
+    return b"\x08\x00\x60\x00CS\x02\x00CT" + b"\x20\x00\x0d\x00UI" + len(uid).to_bytes(2, "little") + uid
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
