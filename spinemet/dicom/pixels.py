@@ -27,6 +27,8 @@ PADDING_BELOW_HU = -900.0
 PADDING_ABOVE_HU = 3071.0
 """PixelPaddingValue counts only where its HU lies outside these: some headers declare 0, which is water."""
 WHOLE_TOLERANCE = 1e-6
+END_BYTES = 64
+"""Where the end of a codestream is looked for; padding may follow it."""
 
 PixelArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 _Uint16Array = npt.NDArray[np.uint16]
@@ -63,18 +65,23 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
     slope, intercept = _rescale(dataset, frame)
     try:
-        stored = _stored(dataset, frame)
+        stored = stored_values(dataset, frame)
+    except MemoryError:
+        raise
     except Exception as error:  # decoders raise whatever the bytes provoke
         reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
         raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
-    return _to_hu(stored, slope, intercept, _padding(dataset, slope, intercept))
+    return to_hu(stored, slope, intercept, _padding(dataset, slope, intercept))
 
 
 # ---- stored values -------------------------------------------------------------------------------------------
 
 
-def _stored(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer]:
-    """Stored values (H, W), without the bits that BitsStored leaves unused; raises what the decoders raise."""
+def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer]:
+    """Stored values (H, W) of one slice, without the bits that BitsStored leaves unused.
+
+    Raises whatever the decoders raise.
+    """
     layout = _layout(dataset)
     if layout is not None and (frame is not None or layout.frames == 1):
         values = _decoded(dataset, layout, frame or 0)
@@ -117,13 +124,10 @@ def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.in
 
 
 def _decode_rle(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
-    rows, columns = layout.shape
     if len(code) < 64 or struct.unpack_from("<I", code)[0] != 2:
         return None
     # The segments hold planes of bytes, the most significant first (PS3.5 annex G).
     plain = imagecodecs.dicomrle_decode(code, "<u2")
-    if len(plain) != rows * columns * 2:
-        return None
     return _used_bits(np.frombuffer(plain, "<u2").reshape(layout.shape), layout.bits, layout.signed)
 
 
@@ -133,27 +137,27 @@ def _decode_jpeg_2000(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] |
     right, bottom, left, top = struct.unpack_from(">4I", code, 8)
     components, depth = struct.unpack_from(">HB", code, 40)
     precision, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
-    if (bottom - top, right - left) != layout.shape or components != 1 or not 8 < precision <= 16:
-        return None
-    if signed != layout.signed:
+    _check((bottom - top, right - left), components, layout)
+    if not 8 < precision <= 16 or signed != layout.signed:
         return None  # header and codestream disagree: pydicom knows whom to believe
-    return _checked(imagecodecs.jpeg2k_decode(code, numthreads=1), layout)
+    return imagecodecs.jpeg2k_decode(code, numthreads=1)
 
 
 def _decode_jpeg_ls(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
     precision = _jpeg_precision(code, 0xF7, layout)
     if precision is None:
         return None
-    values = _checked(imagecodecs.jpegls_decode(code), layout)
+    if b"\xff\xd9" not in code[-END_BYTES:]:
+        # CharLS takes four seconds to see it, where a code that breaks off ends in zero bits.
+        raise ValueError("expected the end of image marker, found a code that breaks off")
     # JPEG-LS has no sign: the codestream's precision says where it is.
-    return None if values is None else _used_bits(values.view(np.uint16), precision, layout.signed)
+    return _used_bits(imagecodecs.jpegls_decode(code), precision, layout.signed)
 
 
 def _decode_jpeg_lossless(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
     if _jpeg_precision(code, 0xC3, layout) is None:
         return None
-    values = _checked(imagecodecs.ljpeg_decode(code), layout)
-    return None if values is None else _used_bits(values.view(np.uint16), layout.bits, layout.signed)
+    return _used_bits(imagecodecs.ljpeg_decode(code), layout.bits, layout.signed)
 
 
 _DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]] = {
@@ -165,20 +169,25 @@ _DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]]
 
 
 def _jpeg_precision(code: bytes, start_of_frame: int, layout: _Layout) -> int | None:
-    """Bits per sample of a JPEG frame of kind SOF `start_of_frame`; None unless it is grey and of that shape."""
+    """Bits per sample of a JPEG frame of kind SOF `start_of_frame`; None where it is another kind or not 16-bit."""
     at = 2
     while at + 10 <= len(code) and code[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", code, at)
         if marker == start_of_frame:
             precision, rows, columns, components = struct.unpack_from(">BHHB", code, at + 4)
-            fits = (rows, columns) == layout.shape and components == 1 and 8 < precision <= 16
-            return precision if fits else None
+            _check((rows, columns), components, layout)
+            return precision if 8 < precision <= 16 else None
         at += 2 + length
     return None
 
 
-def _checked(values: npt.NDArray[np.integer], layout: _Layout) -> npt.NDArray[np.integer] | None:
-    return values if values.shape == layout.shape and values.dtype.itemsize == 2 else None
+def _check(shape: tuple[int, int], components: int, layout: _Layout) -> None:
+    """Raise ValueError where a codestream is not of the header's matrix, before it takes memory.
+
+    Not left to pydicom: GDCM ends the process over such a JPEG-LS frame.
+    """
+    if shape != layout.shape or components != 1:
+        raise ValueError(f"expected a frame of {layout.shape} grey pixels, found {components} x {shape}")
 
 
 def _used_bits(values_HW: _Uint16Array, bits: int, signed: bool) -> npt.NDArray[np.integer]:
@@ -199,9 +208,10 @@ def _is_short(dataset: Dataset) -> bool:
 # ---- HU ------------------------------------------------------------------------------------------------------
 
 
-def _to_hu(
+def to_hu(
     stored: npt.NDArray[np.integer], slope: float, intercept: float, padding: tuple[int, int] | None
 ) -> PixelArray:
+    """HU from AIR_HU to MOST_HU, int16 where slope and intercept are whole; values within `padding` as AIR_HU."""
     whole = all(abs(value - round(value)) < WHOLE_TOLERANCE for value in (slope, intercept))
     is_padding = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
     if whole and slope == 1 and stored.dtype.itemsize == 2 and stored.dtype.isnative:

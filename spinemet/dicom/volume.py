@@ -1,8 +1,9 @@
 """The chosen series, or a NIfTI file, as a volume in HU with its LPS affine.
 
-Slices are decoded one after the other while the next ones are fetched: the decoders hold Python's lock (measured: two
-threads are no faster than one for JPEG 2000, JPEG-LS, JPEG Lossless and uncompressed), so more threads would only
-cost memory.
+Slices are fetched ahead, decoded in decoding_threads() threads and taken in order. What bounds a reading: bytes over
+bandwidth, or slices x time per slice over cores. Per slice of 512 x 512, in milliseconds of one core: 33 for JPEG 2000,
+6 for JPEG-LS, 4 for JPEG Lossless; besides, uncompressed too, 0.8 here and 0.7 in headers.py, mostly parsing, which
+holds the lock of Python.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ AXES_TOLERANCE = 1e-3
 T = TypeVar("T")
 
 
-def read_volume(objects: StudyObjects, series: SeriesHeader, *, threads: int | None = None) -> Volume:
+def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
     """The volume of one classic or Enhanced CT series.
 
     Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Below AIR_HU there
@@ -58,7 +59,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, *, threads: int | N
     flags = [flag for flag, is_so in facts.items() if is_so]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
-    hu_DHW = _stack(objects, series.instances, grid, threads)
+    hu_DHW = _stack(objects, series.instances, grid)
     for place in grid.missing:
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
@@ -140,16 +141,14 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
 # ---- slices --------------------------------------------------------------------------------------------------
 
 
-def _stack(
-    objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid, threads: int | None
-) -> PixelArray:
+def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
     """(D, H, W) HU of all slices at their places; missing places hold anything."""
     first = instances[0]
     shape = (first.Rows, first.Columns)
     hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
     filled = [False] * grid.count
     ordered = [instances[index] for index in grid.order]
-    for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered, threads), strict=True):
+    for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered), strict=True):
         if hu_HW.shape != shape:
             raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
         if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
@@ -164,21 +163,20 @@ def _stack(
     return hu_DHW
 
 
-def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader], threads: int | None) -> Iterator[PixelArray]:
+def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
     """HU of each slice, in order; an Enhanced object is fetched once for all its frames."""
     with quiet_dicom():
         if instances[0].SOPClassUID in ENHANCED_CT:
             datasets = {name: _dataset(objects.read(name)) for name in {item.name for item in instances}}
-            yield from _in_threads(
-                lambda item: slice_hu(datasets[item.name], item.frame or 0), instances, threads or _cores()
-            )
+            yield from _in_threads(lambda item: slice_hu(datasets[item.name], item.frame or 0), instances)
         else:
             contents = (content for _, content in objects.read_many(item.name for item in instances))
-            yield from _in_threads(lambda content: slice_hu(_dataset(content), None), contents, threads or _cores())
+            yield from _in_threads(lambda content: slice_hu(_dataset(content), None), contents)
 
 
-def _in_threads(work: Callable[[T], PixelArray], items: Iterable[T], threads: int) -> Iterator[PixelArray]:
+def _in_threads(work: Callable[[T], PixelArray], items: Iterable[T]) -> Iterator[PixelArray]:
     """`work` of each item, in order; no more than two results per thread are under way or waiting."""
+    threads = decoding_threads()
     with ThreadPoolExecutor(threads, thread_name_prefix="spinemet-decode") as pool:
         waiting: deque[Future[PixelArray]] = deque()
         for item in items:
@@ -189,7 +187,11 @@ def _in_threads(work: Callable[[T], PixelArray], items: Iterable[T], threads: in
             yield waiting.popleft().result()
 
 
-def _cores() -> int:
+def decoding_threads() -> int:
+    """As many as OMP_NUM_THREADS says, which Ray sets to its task's share of the CPUs; without it one per core."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdigit() and int(asked) > 0:
+        return int(asked)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

@@ -1,8 +1,9 @@
 """The objects of one study: their names, their first bytes, and their whole content.
 
 Reads of a prefix go out up to READ_THREADS at a time and come back in order, so that the round trips to an object
-store overlap; at most READ_AHEAD objects wait in memory. A zip is fetched once and unpacked member by member. A tar
-is decompressed once and its members stay in memory for the study, because going back means decompressing again.
+store overlap; READ_AHEAD objects at most wait in memory, and those of a small remote study until they are read. A zip
+is fetched once and unpacked member by member. A tar is decompressed once and its members stay in memory for the
+study, because going back means decompressing again.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ T = TypeVar("T")
 
 READ_THREADS = 16
 READ_AHEAD = 32
+KEPT_LIMIT = 256 << 20
+"""Bytes of a remote study, about that of one series, whose objects are fetched whole at once and kept until they are
+read: a second request for each costs more than the bytes of what is not chosen."""
 UNPACKED_LIMIT = 8 << 30
 """Bytes that one zip or tar may unpack to; the largest CT studies have about 4 GiB. More is taken for a zip bomb."""
 MEMBER_LIMIT = 2 << 30
@@ -110,6 +114,8 @@ class _PrefixObjects(StudyObjects):
     def __init__(self, ref: StudyRef) -> None:
         self._sizes = {item.key: item.size for item in ref.objects}
         self._read_range = _reader(ref.archive)
+        self._keeps = files.is_s3(ref.archive) and ref.size <= KEPT_LIMIT
+        self._kept: dict[str, bytes] = {}
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spinemet-read")
 
     def names(self) -> list[str]:
@@ -121,12 +127,16 @@ class _PrefixObjects(StudyObjects):
     def read(self, name: str) -> bytes:
         if self._sizes[name] > MEMBER_LIMIT:
             raise StudyFailed(Reason.MEMORY_LIMIT, f"expected objects of at most {MEMBER_LIMIT >> 30} GiB, found more.")
-        return self._read_range(name, None)
+        kept = self._kept.pop(name, None)
+        return self._read_range(name, None) if kept is None else kept
 
     def head(self, name: str, size: int) -> bytes:
         if size >= self._sizes[name]:
             return self.read(name)
-        return self._read_range(name, size)
+        if not self._keeps:
+            return self._read_range(name, size)
+        content = self._kept[name] = self.read(name)
+        return content[:size]
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         return _ahead(self._pool, self.read, names)
