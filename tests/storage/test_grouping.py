@@ -138,6 +138,31 @@ def test_memory_does_not_grow_with_the_listing(monkeypatch: pytest.MonkeyPatch) 
     assert peaks[1] < 1.5 * peaks[0]
 
 
+FOLDERS = st.lists(st.sampled_from("abc"), min_size=0, max_size=4).map("/".join)
+
+
+@given(st.dictionaries(FOLDERS, st.tuples(st.integers(0, 3), st.integers(1, 7)), min_size=1, max_size=8))
+def test_every_object_is_in_one_study_and_every_study_in_one_piece(folders: dict[str, tuple[int, int]]) -> None:
+    """Folders with one study each (0: objects that are not DICOM), anywhere: what headers say is what comes out."""
+    study_of = {f"{folder}/{n}".lstrip("/"): study for folder, (study, count) in folders.items() for n in range(count)}
+
+    def head(key: str, _size: int) -> bytes:
+        return fake_head(f"p{study_of[key]:07}", 0) if study_of[key] else b"not DICOM"
+
+    listing = [ObjectRef(key, 10) for key in sorted(study_of)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(archive_module, "_list_objects", lambda _: iter(listing))
+        patch.setattr(archive_module, "head_reader", lambda _: head)
+        refs = list(list_studies("/archive"))
+    assert sorted(item.key for ref in refs for item in ref.objects) == sorted(study_of)
+    assert len({ref.key for ref in refs}) == len(refs)
+    for ref in refs:
+        assert len({study_of[item.key] for item in ref.objects} - {0}) <= 1 or not ref.key.startswith("#")
+    asked = [ref for ref in refs if ref.key.startswith("#")]
+    studies = [({study_of[item.key] for item in ref.objects} - {0}).pop() for ref in asked]
+    assert len(studies) == len(set(studies))
+
+
 def test_parts_that_lie_too_far_apart_never_share_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouping, "HELD_OBJECTS", 10)
     refs = list(settle([*fake_listing(4, 8), *fake_listing(1, 8)], fake_head))
