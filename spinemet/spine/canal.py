@@ -12,7 +12,7 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from spinemet.spine.sampling import sample_points
-from spinemet.types import SpineCurve, StraightenedViews, Volume
+from spinemet.types import AIR_HU, SpineCurve, StraightenedViews, Volume
 
 Array = npt.NDArray[np.float64]
 
@@ -68,14 +68,21 @@ def frame_from(superior: npt.ArrayLike, left_hint: npt.ArrayLike = (1.0, 0.0, 0.
 
 
 def straightened(
-    volume: Volume, curve: SpineCurve, posterior_mm: npt.ArrayLike, left_mm: npt.ArrayLike
+    volume: Volume,
+    curve: SpineCurve,
+    posterior_mm: npt.ArrayLike,
+    left_mm: npt.ArrayLike,
+    outside: float = AIR_HU,
 ) -> npt.NDArray[np.float32]:
-    """HU (S, P, L) float32 on the planes across the curve: row s is s mm along it; offsets in the curve's frames."""
+    """HU (S, P, L) float32 on the planes across the curve: row s is s mm along it; offsets in the curve's frames.
+
+    outside: HU beyond the volume.
+    """
     p = np.asarray(posterior_mm, np.float64)[None, :, None, None]
     left = np.asarray(left_mm, np.float64)[None, None, :, None]
     axes = curve.frames[:, None, None]
     points = curve.points_mm[:, None, None] + p * axes[..., 1, :] + left * axes[..., 0, :]
-    return sample_points(volume, points)
+    return sample_points(volume, points, outside)
 
 
 def straighten(volume: Volume, curve: SpineCurve) -> StraightenedViews:

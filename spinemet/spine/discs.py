@@ -213,7 +213,7 @@ def _pedicles(bone_SPL: Array32, walls: Walls) -> Array:
     return _contrasted((beside * weight).sum(axis=1) / weight.sum(axis=1))
 
 
-def _contrasted(bone: npt.ArrayLike) -> Array:
-    bone = ndimage.gaussian_filter1d(bone, 2.5)
+def _contrasted(raw: Array | Array32) -> Array:
+    bone = ndimage.gaussian_filter1d(raw, 2.5)
     bone = bone - ndimage.gaussian_filter1d(bone, 16.0)
     return np.asarray(bone / (np.sqrt(ndimage.gaussian_filter1d(bone**2, 25.0)) + 0.02))

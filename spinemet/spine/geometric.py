@@ -78,7 +78,8 @@ def geometric_spine(volume: Volume) -> Spine:
 
 def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve) -> tuple[npt.NDArray[np.float32], Walls]:
     """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
-    bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM), -0.6, 1.5)
+    # The volume's border must not look like a wall: beyond it is what is neither bone nor air.
+    bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
     return bone_SPL, body_walls(bone_SPL)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from spinemet.config import Localizer
 from spinemet.errors import Reason, StudyExcluded, StudyProblem
+from spinemet.spine.agreement import checked
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.spine.totalsegmentator import segment
@@ -18,18 +19,18 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
     `auto` takes the labels where there are usable ones, else the geometric localizer; every vertebra is flagged
     `labels_unusable` where there were others. Raises StudyExcluded(NO_SPINE) where nothing is found, or where `masks`
     is asked for and the study has none; StudyFailed(BAD_SEGMENTATION) where `masks` is asked for and the labels
-    contradict themselves; BadInput where `totalsegmentator` is asked for and not installed.
+    contradict themselves or the CT; BadInput where `totalsegmentator` is asked for and not installed.
     """
     if method == "totalsegmentator":
         return replace(spine_from_labels(volume, segment(volume)), method="totalsegmentator")
     if method == "masks":
         if labels is None:
             raise StudyExcluded(Reason.NO_SPINE, "expected a vertebra segmentation in the study, found none")
-        return spine_from_labels(volume, labels)
+        return checked(volume, spine_from_labels(volume, labels))
     if labels is None or method == "geometric":
         return geometric_spine(volume)
     try:
-        return spine_from_labels(volume, labels)
+        return checked(volume, spine_from_labels(volume, labels))
     except StudyProblem:
         spine = geometric_spine(volume)
         flagged = tuple(replace(v, flags=(*v.flags, "labels_unusable")) for v in spine.vertebrae)

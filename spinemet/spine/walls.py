@@ -72,7 +72,11 @@ class Walls:
 
         Corrects a patient lying on one side and the turned vertebrae of a scoliosis.
         """
-        p, left = (ndimage.gaussian_filter1d(m, 25.0, mode="nearest")[:, None] for m in (self.middle_p, self.middle_l))
+        # The median first: a wall lost at the end of the view would turn the spine's end by 40 degrees.
+        p, left = (
+            ndimage.gaussian_filter1d(ndimage.median_filter(m, _MIDDLE_MM, mode="mirror"), 10.0, mode="mirror")[:, None]
+            for m in (self.middle_p, self.middle_l)
+        )
         posterior = -(p * curve.frames[:, 1] + left * curve.frames[:, 0])
         posterior /= np.linalg.norm(posterior, axis=1, keepdims=True)
         up = curve.frames[:, 2]
@@ -94,7 +98,7 @@ def body_walls(bone_SPL: Array32) -> Walls:
     column = np.clip(posterior[:, None] - depths - P_MM[0], 0, len(P_MM) - 1)
     anterior = posterior - depths[_ridge(edge[rows[:, None], column], _STEP_COST)]
     right, left = _sides(bone_SPL, (anterior + posterior) / 2)
-    middle = ndimage.median_filter((left + right) / 2, _MIDDLE_MM, mode="nearest")
+    middle = ndimage.median_filter((left + right) / 2, _MIDDLE_MM, mode="mirror")
     widest = _WIDEST * ndimage.gaussian_filter1d((posterior - anterior).astype(float), _SMOOTH_S_MM, mode="nearest")
     right, left = np.maximum(right, middle - widest), np.minimum(left, middle + widest)
     return Walls(anterior.astype(float), posterior.astype(float), right, left)
