@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -33,8 +34,13 @@ class AugmentConfig(_Section):
 
 
 class PacingConfig(_Section):
-    """Self-paced learning: which share of each class's samples, easiest first, is admitted at which epoch."""
+    """Self-paced learning: which share of each class's samples, easiest first, is admitted at which epoch.
 
+    regularizer: what an admitted sample weighs. hard: 1 (Kumar 2010); linear: less, the greater its loss; mixture: 1
+    for the easier half of those admitted, less beyond (Jiang 2014, "Easy Samples First").
+    """
+
+    regularizer: Literal["hard", "linear", "mixture"] = "hard"
     warm_epochs: int = Field(2, ge=1)
     """All samples are admitted first: losses of an untrained network say nothing of the samples."""
     first_share: float = Field(0.6, gt=0, le=1)

@@ -8,8 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
+
+# On a busy machine an example of a millisecond may take half a second; the time limit of the whole test stays.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 REALCT = Path(__file__).resolve().parents[2] / "shared" / "realct"
 

@@ -1,14 +1,16 @@
 """Who is learned from, when, and by which process: pure functions of (losses, seed, epoch).
 
-Self-paced learning (Kumar 2010) minimises sum_i v_i L_i - lambda sum_i v_i over weights and v. With the hard
-regulariser v_i is 1 where L_i < lambda, else 0. lambda is a quantile of the losses here, so that a chosen share is
-admitted, and one per class (Jiang 2014), else the rare classes starve. Every rank computes the same order from the
-same inputs and takes its part: no sample is lost or doubled, whatever the number of workers. N samples.
+Self-paced learning (Kumar 2010) minimises sum_i v_i L_i + f(v, lambda) over weights and v. With the hard regulariser
+v_i is 1 where L_i < lambda, else 0; linear and mixture ones give v_i between (Jiang 2014, "Easy Samples First"). lambda
+is a quantile of the losses here, so that a chosen share is admitted, and one per class, else the rare classes starve.
+Every rank computes the same order from the same inputs and takes its part: no sample is lost or doubled, whatever the
+number of workers. N samples.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,10 @@ import numpy.typing as npt
 from spinemet.recipes import PacingConfig
 
 IndexArray = npt.NDArray[np.int64]
+Regularizer = Literal["hard", "linear", "mixture"]
+
+LEAST = 0.05
+"""Weight of an admitted sample whose loss is at the limit."""
 
 
 def share_at(epoch: int, epochs: int, pacing: PacingConfig | None) -> float:
@@ -39,18 +45,44 @@ def may_be_best(epoch: int, epochs: int, pacing: PacingConfig | None) -> bool:
 
 
 def admitted(
-    losses_N: npt.NDArray[np.floating], classes_N: npt.NDArray[np.integer], share: float
+    losses_N: npt.NDArray[np.floating],
+    classes_N: npt.NDArray[np.integer],
+    share: float,
+    regularizer: Regularizer = "hard",
 ) -> npt.NDArray[np.float64]:
-    """(N,) weights, 1 for the `share` of each class with the smallest losses (rounded up), 0 for the rest.
+    """(N,) weights, 0 for all but the `share` of each class with the smallest losses (rounded up).
 
+    hard: those weigh 1. linear: 1 - L / lambda, where lambda is the smallest loss of the class that is not admitted.
+    mixture: 1 up to half the admitted, beyond zeta (1 / L - 1 / lambda), with zeta such that there is no step. Neither
+    is below LEAST, so that the share is what was asked for, even among equal losses. All weigh 1 at the full share.
     Equal losses are taken in the order of the samples; NaN (not seen yet) comes last.
     """
     weights_N = np.zeros(len(losses_N))
     for one_class in np.unique(classes_N):
         members = np.flatnonzero(classes_N == one_class)
+        ranked = members[np.argsort(losses_N[members], kind="stable")]
         count = math.ceil(share * len(members) - 1e-9)
-        weights_N[members[np.argsort(losses_N[members], kind="stable")[:count]]] = 1
+        weights_N[ranked[:count]] = 1
+        if regularizer != "hard" and 0 < count < len(members):
+            limit = float(losses_N[ranked[count]])
+            weights_N[ranked[:count]] = _soft(losses_N[ranked[:count]], limit, regularizer)
     return weights_N
+
+
+def _soft(losses_N: npt.NDArray[np.floating], limit: float, regularizer: Regularizer) -> npt.NDArray[np.float64]:
+    """Weights of the admitted, whose losses ascend up to `limit`; 1 where it is not known."""
+    if not (math.isfinite(limit) and limit > 0):
+        return np.ones(len(losses_N))
+    losses = np.asarray(losses_N, np.float64)
+    if regularizer == "linear":
+        weights = 1 - losses / limit
+    else:
+        easy = float(losses[(len(losses) - 1) // 2])
+        if easy <= 0 or easy >= limit:
+            return np.ones(len(losses))
+        zeta = easy * limit / (limit - easy)
+        weights = zeta * (1 / np.maximum(losses, easy) - 1 / limit)
+    return np.asarray(np.clip(weights, LEAST, 1))
 
 
 def order(weights_N: npt.NDArray[np.floating], seed: int, epoch: int, size: int | None = None) -> IndexArray:

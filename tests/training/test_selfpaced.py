@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinemet.recipes import PacingConfig
-from spinemet.training.selfpaced import admitted, batches, may_be_best, order, rank_part, share_at
+from spinemet.training.selfpaced import Regularizer, admitted, batches, may_be_best, order, rank_part, share_at
 
 SEEDS = st.integers(0, 10_000)
 
@@ -35,6 +35,40 @@ def test_samples_not_seen_yet_come_last_and_all_come_at_the_full_share() -> None
     losses, classes = np.array([np.nan, 2.0, 1.0, np.nan]), np.zeros(4, int)
     assert admitted(losses, classes, 0.5).tolist() == [0, 1, 1, 0]
     assert admitted(losses, classes, 1.0).tolist() == [1, 1, 1, 1]
+
+
+@given(SEEDS, st.integers(1, 200), st.floats(0.01, 1), st.sampled_from(["linear", "mixture"]))
+def test_soft_weights_admit_the_same_samples_and_fall_with_the_loss(
+    seed: int, count: int, share: float, regularizer: Regularizer
+) -> None:
+    losses, classes = some_losses(seed, count)
+    hard, soft = admitted(losses, classes, share), admitted(losses, classes, share, regularizer)
+    assert ((soft > 0) == (hard > 0)).all()
+    assert (soft <= 1).all()
+    assert admitted(losses, classes, 1.0, regularizer).tolist() == [1.0] * count
+    for one in np.unique(classes):
+        own = (classes == one) & (soft > 0)
+        assert (np.diff(soft[own][np.argsort(losses[own])]) <= 1e-12).all()
+        alone = admitted(losses[classes == one], classes[classes == one], share, regularizer)
+        assert alone.tolist() == soft[classes == one].tolist()  # no class feels another
+
+
+def test_soft_weights_are_those_of_the_formulas() -> None:
+    losses, classes = np.array([1.0, 2.0, 3.0, 4.0, 8.0, 9.0]), np.zeros(6, int)
+    assert admitted(losses, classes, 4 / 6, "linear") == pytest.approx([7 / 8, 6 / 8, 5 / 8, 4 / 8, 0, 0])
+    zeta = 2 * 8 / (8 - 2)
+    mixed = [1, 1, zeta * (1 / 3 - 1 / 8), zeta * (1 / 4 - 1 / 8), 0, 0]
+    assert admitted(losses, classes, 4 / 6, "mixture") == pytest.approx(mixed)
+
+
+@pytest.mark.parametrize("regularizer", ["linear", "mixture"])
+@pytest.mark.parametrize("losses", [[2.0] * 4, [0.0] * 4, [1.0, np.nan, np.nan, np.nan], [0.0, 0.0, 0.0, 5.0]])
+def test_soft_weights_keep_the_share_among_equal_and_unknown_losses(
+    losses: list[float], regularizer: Regularizer
+) -> None:
+    weights = admitted(np.array(losses), np.zeros(4, int), 0.5, regularizer)
+    assert np.isfinite(weights).all()
+    assert (weights > 0).tolist() == [True, True, False, False]
 
 
 @given(st.integers(3, 60), st.integers(1, 5), st.floats(0.1, 1), st.floats(0.1, 1))
