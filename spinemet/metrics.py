@@ -21,6 +21,9 @@ RESAMPLES = 2000
 DEFINED_SHARE = 0.5
 """Share of the resamples in which a measure must be defined for its interval to be given."""
 
+CALIBRATION_BINS = 10
+"""Of confidence, for the expected calibration error."""
+
 AUC_BLOCK = 4_000_000
 """Sample weights that are worked on at a time: 32 MB, where 2,000 resamples of 100,000 slices would be 1.6 GB."""
 
@@ -29,8 +32,8 @@ AUC_BLOCK = 4_000_000
 class Measure:
     """One figure: its value and 95 % interval (NaN where not defined), and what it was counted on.
 
-    name: sensitivity, specificity, auc or macro_sensitivity; label: the class, "" for a figure over all classes.
-    n: samples in the figure's denominator (for auc and macro_sensitivity: all); patients: whom they came from.
+    name: sensitivity, specificity, auc, macro_sensitivity or ece; label: the class, "" for a figure over all classes.
+    n: samples in the figure's denominator (for auc, macro_sensitivity and ece: all); patients: whom they came from.
     """
 
     name: str
@@ -92,6 +95,28 @@ def auc(score_N: npt.ArrayLike, positive_N: BoolArray, weight_BN: npt.NDArray[np
     return np.concatenate(areas)
 
 
+def reliability(
+    true_N: IntArray, prob_NC: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS
+) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
+    """Per bin of confidence (the called class's probability): mean confidence, share called right, samples.
+
+    Bins are of equal width from 0 to 1; a bin without samples has NaN for the first two.
+    """
+    prob = np.asarray(prob_NC, np.float64)
+    confidence_N, right_N = prob.max(axis=1), prob.argmax(axis=1) == np.asarray(true_N)
+    bin_N = np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
+    count = np.bincount(bin_N, minlength=bins)
+    said, was = np.bincount(bin_N, confidence_N, bins), np.bincount(bin_N, right_N, bins)
+    return _ratio(said, count), _ratio(was, count), count
+
+
+def calibration_error(true_N: IntArray, prob_NC: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS) -> float:
+    """Expected calibration error (Naeini 2015): how far confidence is from the share called right, over all samples."""
+    said, was, count = reliability(true_N, prob_NC, bins)
+    full = count > 0
+    return float((np.abs(said - was)[full] * count[full]).sum() / max(count.sum(), 1)) if full.any() else math.nan
+
+
 # ---- intervals ------------------------------------------------------------------------------------------------
 
 
@@ -129,7 +154,7 @@ def measures(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Measure]:
-    """Sensitivity, specificity and AUC of each class (one against the rest), and macro sensitivity.
+    """Sensitivity, specificity and AUC of each class (one against the rest), macro sensitivity and calibration error.
 
     Intervals: patients are resampled whole, since their vertebrae are not independent (percentile bootstrap). Where
     no resample can differ (all right, or all wrong) it would claim certainty: there the Wilson interval stands, with
@@ -164,6 +189,8 @@ def measures(
         area_B = auc(score, positive, draws_BP[:, patient])
         found.append(measure("auc", label, float(auc(score, positive)[0]), area_B, everyone))
     found.append(measure("macro_sensitivity", "", float(macro_sensitivity(point)), macro_sensitivity(drawn), everyone))
+    # No interval: resampling makes a calibration error greater, so that its interval would not hold the value.
+    found.append(Measure("ece", "", calibration_error(true, prob_NC), math.nan, math.nan, len(true), count))
     return found
 
 

@@ -15,10 +15,12 @@ from statsmodels.stats.proportion import proportion_confint
 from spinemet.metrics import (
     Measure,
     auc,
+    calibration_error,
     confusion_matrix,
     macro_sensitivity,
     measures,
     percentile_interval,
+    reliability,
     resample_patients,
     sensitivity,
     specificity,
@@ -153,3 +155,15 @@ def test_what_has_no_sample_is_not_defined() -> None:
     assert (missing.n, missing.patients) == (0, 0)
     assert math.isnan(find(found, "macro_sensitivity").value)
     assert find(found, "specificity", "lytic").value == 1.0
+
+
+def test_calibration_error_is_the_distance_of_confidence_from_the_share_called_right() -> None:
+    prob = np.array([[0.95, 0.05]] * 4 + [[0.3, 0.7]] * 2)
+    true = np.array([0, 0, 0, 1, 1, 0])
+    said, was, count = reliability(true, prob)
+    assert said[[7, 9]] == pytest.approx([0.7, 0.95])
+    assert was[[7, 9]] == pytest.approx([0.5, 0.75])
+    assert count.tolist() == [0] * 7 + [2, 0, 4]
+    assert np.isnan(said[:7]).all()
+    assert calibration_error(true, prob) == pytest.approx((4 * 0.2 + 2 * 0.2) / 6)
+    assert calibration_error(np.array([1]), np.array([[0.0, 1.0]])) == 0

@@ -29,6 +29,8 @@ class ModelCard(BaseModel):
     spec: ModelSpec
     rules: dict[str, Rule] = Field(default_factory=dict)
     """Task -> aggregation from slices to the vertebra; `mean` where none is given."""
+    temperatures: dict[str, float] = Field(default_factory=dict)
+    """Task -> what its logits are divided by, so that probabilities are shares (Guo et al. 2017); 1 if not given."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     crops_digest: str = ""

@@ -72,7 +72,8 @@ class Predictor:
                 batch = hu_NHW[start : start + BATCH]
                 logits = self._model(torch.from_numpy(_filled(batch)).to(self.device))
                 for name, logits_NC in logits.items():
-                    parts[name].append(torch.softmax(logits_NC, dim=1)[: len(batch)].float().cpu().numpy())
+                    tempered_NC = logits_NC / self.card.temperatures.get(name, 1.0)
+                    parts[name].append(torch.softmax(tempered_NC, dim=1)[: len(batch)].float().cpu().numpy())
         return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
     def _call(self, slices_NC: dict[str, npt.NDArray[np.float32]]) -> VertebraCall:

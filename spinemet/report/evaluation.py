@@ -81,6 +81,8 @@ def markdown(facts: Mapping[str, str | int], measures: pd.DataFrame, confusions:
         for task, rows in _by_task(measures, unit):
             lines += [f"| {task} | {' | '.join(row)} |" for row in _class_rows(rows)]
             lines += [f"| {task} | *macro* | | | **{_figure(_one(rows, 'macro_sensitivity', ''))}** | | |"]
+        errors = [f"{task} {_figure(_one(rows, 'ece', ''))}" for task, rows in _by_task(measures, unit)]
+        lines += ["", f"Expected calibration error: {', '.join(errors)}."]
     lines += ["", "## Confusion", "", "Rows are the truth, columns the call."]
     for key, rows in confusions.groupby(["unit", "task"], sort=False):
         unit, task = map(str, key)

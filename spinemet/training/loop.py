@@ -28,7 +28,7 @@ from spinemet.model.precision import autocast
 from spinemet.recipes import TrainRecipe
 from spinemet.training import augment, selfpaced
 from spinemet.training.dataset import Samples, TrainingData
-from spinemet.training.validation import choose_rules, validation_metrics
+from spinemet.training.validation import choose_rules, fit_temperatures, tempered, validation_metrics
 
 State = dict[str, Any]
 """Tensors, numbers and dicts of them: what `torch.load(..., weights_only=True)` reads back."""
@@ -160,8 +160,10 @@ class _Run:
     def one_epoch(self, epoch: int) -> dict[str, float]:
         recipe, workers, train = self.recipe, self.workers, self.data.train
         share = selfpaced.share_at(epoch, recipe.epochs, recipe.pacing)
-        weights_N = selfpaced.admitted(self.losses_N, train.targets_TN[self.selecting], share)
-        order = selfpaced.order(weights_N, self.seed, epoch, recipe.epoch_slices)
+        regularizer = recipe.pacing.regularizer if recipe.pacing else "hard"
+        pace_N = selfpaced.admitted(self.losses_N, train.targets_TN[self.selecting], share, regularizer)
+        weights_TN = train.weights_TN * pace_N.astype(np.float32)
+        order = selfpaced.order(np.ceil(pace_N), self.seed, epoch, recipe.epoch_slices)
         batches = selfpaced.batches(order, recipe.batch, workers.world)
         self.wrapped.train()
         found_N = torch.full((len(train),), 0.0, dtype=torch.float64)
@@ -170,7 +172,7 @@ class _Run:
             for step, batch in enumerate(batches):
                 rate = recipe.learning_rate * learning_rate_factor(epoch + (step + 1) / len(batches), recipe)
                 mine = selfpaced.rank_part(batch, workers.rank, workers.world)
-                found_N[mine] = self._step(batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
+                found_N[mine] = self._step(weights_TN, batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
         seen_N = workers.sum(found_N.to(workers.device)).cpu().numpy()
         self.losses_N[order] = seen_N[order]
         self._average_buffers()
@@ -185,7 +187,12 @@ class _Run:
         }
 
     def _step(
-        self, batch: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], rate: float, augment_seed: int
+        self,
+        weights_TN: npt.NDArray[np.float32],
+        batch: npt.NDArray[np.int64],
+        mine: npt.NDArray[np.int64],
+        rate: float,
+        augment_seed: int,
     ) -> Tensor:
         """Learn from `mine`, this process's part of `batch`; gives the samples' losses, (len(mine),) on the CPU."""
         train, device = self.data.train, self.workers.device
@@ -197,8 +204,8 @@ class _Run:
             logits = self.wrapped(hu_NHW)
         losses_TN = task_losses(logits, _to(train.targets_TN[:, mine], device), self.tasks, self.recipe.label_smoothing)
         # The mean is over the whole batch; wrapped averages gradients over the processes, hence the factor.
-        totals_T = _to(train.weights_TN[:, batch].sum(axis=1), device)
-        loss = weighted_loss(losses_TN, _to(train.weights_TN[:, mine], device), totals_T, self.tasks)
+        totals_T = _to(weights_TN[:, batch].sum(axis=1), device)
+        loss = weighted_loss(losses_TN, _to(weights_TN[:, mine], device), totals_T, self.tasks)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * self.workers.world).backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, error_if_nonfinite=True)
@@ -266,10 +273,13 @@ class _Run:
         model.load_state_dict(self.best["model"])
         prob = self._probabilities(model)
         rules = choose_rules(prob, self.data.validation, self.recipe)
+        temperatures = fit_temperatures(prob, self.data.validation, rules, self.recipe)
+        prob = {name: tempered(prob_NC, temperatures[name]) for name, prob_NC in prob.items()}
         metrics = validation_metrics(prob, self.data.validation, self.tasks, rules)
         card = ModelCard(
             spec=self.recipe.model,
             rules=rules,
+            temperatures=temperatures,
             recipe=self.recipe.model_dump(mode="json"),
             seed=self.seed,
             crops_digest=self.data.crops_digest,

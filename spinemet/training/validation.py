@@ -1,4 +1,4 @@
-"""How well the model does on the validation patients, per vertebra: picks the epoch and the aggregation rules.
+"""How well the model does on the validation patients, per vertebra: picks the epoch, aggregation and temperatures.
 
 N slices, C classes; a vertebra's label is that of its slices.
 """
@@ -9,12 +9,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize_scalar
 
-from spinemet.metrics import confusion_matrix, sensitivity
+from spinemet.metrics import calibration_error, confusion_matrix, sensitivity
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.tasks import MISSING, Task
 from spinemet.recipes import TrainRecipe
 from spinemet.training.dataset import Samples
+
+TEMPERATURES = (0.5, 4.0)
+"""What a fitted temperature may be; a small set that is called right throughout would ask for 0."""
+MIN_VERTEBRAE = 20
+"""With a label, for a temperature to be fitted; on fewer it follows chance."""
 
 Probabilities = Mapping[str, npt.NDArray[np.float64]]
 
@@ -55,10 +61,42 @@ def choose_rules(prob: Probabilities, samples: Samples, recipe: TrainRecipe) -> 
     return chosen
 
 
+def tempered(prob_NC: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
+    """(N, C) probabilities of the logits behind `prob_NC`, divided by `temperature`."""
+    power = np.maximum(prob_NC, 1e-12) ** (1 / temperature)
+    return np.asarray(power / power.sum(axis=1, keepdims=True))
+
+
+def fit_temperatures(
+    prob: Probabilities, samples: Samples, rules: Mapping[str, Rule], recipe: TrainRecipe
+) -> dict[str, float]:
+    """Task -> the temperature (Guo et al. 2017) with the least log loss of the vertebrae; 1 for too few of them."""
+    found = {}
+    for task, targets_N in zip(recipe.model.tasks, samples.targets_TN, strict=True):
+        found[task.name] = fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
+    return found
+
+
+def fit_temperature(
+    prob_NC: npt.NDArray[np.float64], targets_N: npt.NDArray[np.int64], vertebra_N: npt.NDArray[np.int64], rule: Rule
+) -> float:
+    """The temperature of the slices within TEMPERATURES that suits the vertebrae best, all counting the same."""
+
+    def log_loss(log_temperature: float) -> float:
+        scaled_NC = tempered(prob_NC, float(np.exp(log_temperature)))
+        true_V, prob_VC = vertebra_calls(scaled_NC, targets_N, vertebra_N, rule)
+        return float(-np.log(np.maximum(prob_VC[np.arange(len(true_V)), true_V], 1e-3)).mean())
+
+    if len(np.unique(vertebra_N[targets_N != MISSING])) < MIN_VERTEBRAE:
+        return 1.0
+    best = minimize_scalar(log_loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded", options={"xatol": 1e-3})
+    return float(np.exp(best.x))
+
+
 def validation_metrics(
     prob: Probabilities, samples: Samples, tasks: Sequence[Task], rules: Mapping[str, Rule]
 ) -> dict[str, float]:
-    """`validation_log_loss_<task>` (balanced) and `validation_macro_sensitivity_<task>` for each task with labels."""
+    """`validation_<measure>_<task>` for each task with labels: log_loss (balanced), macro_sensitivity, ece."""
     found = {}
     for task, targets_N in zip(tasks, samples.targets_TN, strict=True):
         true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
@@ -67,4 +105,5 @@ def validation_metrics(
             found[f"validation_macro_sensitivity_{task.name}"] = macro_sensitivity(
                 true_V, prob_VC.argmax(axis=1), len(task.classes)
             )
+            found[f"validation_ece_{task.name}"] = calibration_error(true_V, prob_VC)
     return found

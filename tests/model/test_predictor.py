@@ -72,3 +72,13 @@ def test_nothing_asked_is_nothing_answered(model: Pair) -> None:
 def test_stacks_cut_in_another_way_are_refused(model: Pair, wrong: SliceStack) -> None:
     with pytest.raises(BadInput, match="expected"):
         Predictor(model).predict([stack(0, 2), wrong])
+
+
+def test_a_temperature_softens_the_task_that_it_is_given_for(model: Pair) -> None:
+    net, card = model
+    plain = Predictor(model).predict([stack(0, 9)])[0]
+    warm = Predictor((net, card.model_copy(update={"temperatures": {"bone_quality": 2.0}}))).predict([stack(0, 9)])[0]
+    power = plain.slices_NC["bone_quality"] ** 0.5
+    expected = power / power.sum(axis=1, keepdims=True)
+    assert warm.slices_NC["bone_quality"] == pytest.approx(expected, abs=1e-6)
+    assert warm.probabilities["blastic"] == plain.probabilities["blastic"]

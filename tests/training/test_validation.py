@@ -13,7 +13,9 @@ from spinemet.training.dataset import Samples
 from spinemet.training.validation import (
     balanced_log_loss,
     choose_rules,
+    fit_temperature,
     macro_sensitivity,
+    tempered,
     validation_metrics,
     vertebra_calls,
 )
@@ -64,3 +66,21 @@ def test_the_rule_that_finds_a_lesion_on_few_slices_is_chosen_where_it_helps() -
     metrics = validation_metrics(prob, samples, recipe.model.tasks, rules)
     assert metrics["validation_macro_sensitivity_blastic"] == 1
     assert "validation_macro_sensitivity_posterolateral" not in metrics
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0, 2.5])
+def test_the_temperature_that_spoiled_the_probabilities_is_found_again(temperature: float) -> None:
+    rng = np.random.default_rng(0)
+    honest = rng.dirichlet([0.6, 0.6, 0.6], 3000)
+    true = np.array([rng.choice(3, p=one) for one in honest])
+    spoiled = tempered(honest, 1 / temperature)
+    found = fit_temperature(spoiled, true, np.arange(3000), Rule(kind="mean"))
+    assert found == pytest.approx(temperature, rel=0.1)
+    assert tempered(spoiled, temperature) == pytest.approx(honest, abs=1e-4)
+
+
+def test_few_vertebrae_fit_no_temperature() -> None:
+    prob, true = np.array([[0.6, 0.4]] * 19), np.zeros(19, int)
+    assert fit_temperature(prob, true, np.arange(19), Rule(kind="mean")) == 1
+    more = np.array([[0.6, 0.4]] * 20)
+    assert fit_temperature(more, np.zeros(20, int), np.arange(20), Rule(kind="mean")) == pytest.approx(0.5, abs=0.01)
