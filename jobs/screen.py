@@ -9,9 +9,11 @@ from typing import get_args
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
 from spinemet.errors import JobFailed, SpineMetError
-from spinemet.on_ray.screen import ScreenOptions, run_screen
+from spinemet.on_ray.screen import ScreenOptions, forecast, run_screen
 from spinemet.progress import progress_bar
-from spinemet.screening.run import in_words
+from spinemet.screening.plan import Rescreen, Wanted
+from spinemet.storage.files import write_bytes
+from spinemet.storage.tables import moment
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,6 +27,21 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument(
         "--quiet-minutes", type=float, default=0.0, help="leave studies with younger objects for the next run (0: none)"
     )
+    arguments.add_argument("--since", help="screen only studies with an object written on this date or later")
+    arguments.add_argument(
+        "--study", action="append", default=[], help="screen only this study: its key in the archive, or its source_key"
+    )
+    arguments.add_argument(
+        "--rescreen",
+        choices=get_args(Rescreen),
+        help="do again what failed, or everything; or do only what another model or configuration has done (stale)",
+    )
+    arguments.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    arguments.add_argument("--max-hours", type=float, help="stop after so many hours, with what is done committed")
+    arguments.add_argument(
+        "--max-failed-share", type=float, help="exit code 3 where more than this share of the run's studies failed"
+    )
+    arguments.add_argument("--summary", help="also write the run's counts as JSON to this file or s3:// object")
     arguments.add_argument("--workers", type=int, help="model workers (default: one per GPU, or one per 4 CPUs)")
     arguments.add_argument(
         "--dates", choices=get_args(DatePolicy), default="shifted", help="study dates in the tables (default: shifted)"
@@ -39,36 +56,46 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0 when every study is accounted for, 1 for a job that broke, 2 for bad input or another run's lease."""
-    wanted = parser().parse_args(argv)
+    """0 done, 1 the job broke, 2 bad input or another run's lease, 3 too many failed, 143 ended by SIGTERM."""
+    given = parser().parse_args(argv)
     try:
-        options = ScreenOptions(
-            archive=wanted.archive,
-            results=wanted.results,
-            model=wanted.model,
-            key=load_key(ephemeral=wanted.ephemeral_key),
-            config=load_config(wanted.config, StudyConfig),
-            dates=wanted.dates,
-            limit=wanted.limit,
-            quiet_minutes=wanted.quiet_minutes,
-            workers=wanted.workers,
-            pictures=not wanted.no_pictures,
-            slices=wanted.slices,
-            linkage=wanted.linkage,
-        )
+        options = _options(given)
+        if given.dry_run:
+            with progress_bar("Planning") as advance:
+                print(forecast(options, advance))
+            return 0
         with progress_bar("Screening") as advance:
             run = run_screen(options, advance)
+        print(run)
+        if given.summary:
+            write_bytes(given.summary, run.summary().encode())
     except SpineMetError as error:
         print(f"screen: {error}", file=sys.stderr)
         return 1 if isinstance(error, JobFailed) else 2
-    print(f"run {run.run_id}: {run.listed} studies in the archive, {run.planned} new: {in_words(run.states)}")
-    if run.waiting:
-        print(f"{run.waiting} studies are still being written or cannot be told apart yet: left for the next run")
-    for reason, count in sorted(run.reasons.items()):
-        print(f"  {reason}: {count}")
-    if run.studies:
-        print(f"{run.vertebrae} vertebrae in {run.seconds:.0f} s, {run.studies_per_hour:.0f} studies per hour")
-    return 0
+    return run.exit_code(given.max_failed_share)
+
+
+def _options(given: argparse.Namespace) -> ScreenOptions:
+    return ScreenOptions(
+        archive=given.archive,
+        results=given.results,
+        model=given.model,
+        key=load_key(ephemeral=given.ephemeral_key),
+        config=load_config(given.config, StudyConfig),
+        dates=given.dates,
+        wanted=Wanted(
+            limit=given.limit,
+            quiet_s=given.quiet_minutes * 60,
+            since=moment(given.since).timestamp() if given.since else 0.0,
+            studies=frozenset(given.study),
+            rescreen=given.rescreen,
+        ),
+        max_hours=given.max_hours,
+        workers=given.workers,
+        pictures=not given.no_pictures,
+        slices=given.slices,
+        linkage=given.linkage,
+    )
 
 
 if __name__ == "__main__":

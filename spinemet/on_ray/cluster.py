@@ -23,6 +23,9 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
     """
     # Ray's future default, set so that it does not warn of the change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray's native side writes to the terminal that every actor of Ray Data "has constructor arguments in the object
+    # store", as an error, in the middle of the progress. Errors that matter come as exceptions.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if not ray.is_initialized():

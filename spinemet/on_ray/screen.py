@@ -13,7 +13,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,13 +29,24 @@ from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
 from spinemet.screening.linkage import Linkage, check_linkage_apart
-from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
-from spinemet.screening.plan import Plan, check_apart, check_continues, first_checked, key_id, plan_studies
+from spinemet.screening.outcome import MadeWith, slimmed, without_pixels
+from spinemet.screening.plan import (
+    Plan,
+    Wanted,
+    check_apart,
+    check_continues,
+    find_studies,
+    first_checked,
+    key_id,
+    plan_studies,
+)
 from spinemet.screening.run import Run, account, in_words
+from spinemet.screening.stopping import Stop, arriving
+from spinemet.screening.wave import Answer, Wave
 from spinemet.storage.archive import list_studies
 from spinemet.storage.lease import hold_lease
-from spinemet.storage.tables import Results, Row, open_results
-from spinemet.types import SliceStack, State, StudyReading, StudyRef, VertebraCall
+from spinemet.storage.tables import Results, has_results, open_results
+from spinemet.types import SliceStack, State, StudyReading, StudyRef
 
 if TYPE_CHECKING:
     from spinemet.isolation import IsolatedReader
@@ -56,8 +67,8 @@ class ScreenOptions:
 
     config: how studies are read; its slices are replaced by those the model was trained on. key: the pseudonym key.
     workers: model actors; None for one per GPU, or on CPUs for one per four. pictures: also store the straightened
-    spine. slices: also store every slice's probabilities. limit: at most so many studies. quiet_minutes: a study whose
-    newest object is younger is still being written and waits for the next run; decides when, not what.
+    spine. slices: also store every slice's probabilities. wanted: which studies. max_hours: stop after that time, with
+    what is done committed.
     linkage: a place where to write what the pseudonyms stand for; None for nowhere.
     """
 
@@ -67,8 +78,8 @@ class ScreenOptions:
     key: bytes = field(repr=False)
     config: StudyConfig = field(default_factory=StudyConfig)
     dates: DatePolicy = "shifted"
-    limit: int | None = None
-    quiet_minutes: float = 0.0
+    wanted: Wanted = field(default_factory=Wanted)
+    max_hours: float | None = None
     workers: int | None = None
     pictures: bool = True
     slices: bool = False
@@ -76,13 +87,30 @@ class ScreenOptions:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One study after reading and model: the reading without pixels, and a call per vertebra."""
+class Forecast:
+    """What a run would do: studies seen, to be screened and left waiting; their bytes; hours, None where unknown."""
 
-    ref: StudyRef
-    reading: StudyReading
-    calls: tuple[VertebraCall | None, ...] = ()
-    seconds_model: float | None = None
+    listed: int
+    planned: int
+    waiting: int
+    planned_bytes: int
+    hours: float | None
+
+    def __str__(self) -> str:
+        """In one line, for a log."""
+        size, later = f"{self.planned_bytes / 1e9:.1f} GB", f"{self.waiting} left for later"
+        time = "no run tells yet how long" if self.hours is None else f"{self.hours:.1f} h at the last run's speed"
+        return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}"
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Checked options: the studies of the archive and what they are to be read with."""
+
+    studies: Iterator[StudyRef]
+    names: Pseudonymizer
+    config: StudyConfig
+    digests: dict[str, str]
 
 
 @quiet_dicom()
@@ -90,15 +118,54 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     """Screen the studies of the archive that the results do not have for this model and configuration.
 
     Gives the counted run, which is also the last row of `runs`. A second run over the same archive adds no row to any
-    table but `runs`. Raises BadInput, before anything is written, where the archive, the model or the results place
-    is not one, another run works on the results, or they were made under another pseudonym key or date policy. Raises
-    JobFailed where the lease on the results is lost.
+    table but `runs`. SIGTERM and `max_hours` end it with what is done committed. Raises BadInput, before anything is
+    written, where the archive, the model or the results place is not one, another run works on the results, or they
+    were made under another pseudonym key or date policy. Raises JobFailed where the lease on the results is lost.
     """
-    for name, number in (("limit", options.limit), ("workers", options.workers)):
+    hours = options.max_hours
+    with Stop(None if hours is None else hours * 3600) as stop:
+        asked = _checked(options)
+        run = Run(asked={**_facts(options, asked.config, asked.names), **asked.digests})
+        with hold_lease(options.results, run.run_id) as lease:
+            results = open_results(options.results, create=True, guard=lease.check)
+            check_continues(results.last_run(), asked.names, options.dates)
+            plan = plan_studies(asked.studies, results, asked.names, **asked.digests, wanted=options.wanted)
+            results.write_run(run.row("running"))
+            try:
+                results.drop_leftovers()
+                _screen(plan, results, run, options, asked.config, progress, stop)
+            except BaseException:
+                with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
+                    results.write_run(run.row("failed"))
+                raise
+            results.write_run(run.row("stopped" if run.stopped else "done"))
+    return run
+
+
+@quiet_dicom()
+def forecast(options: ScreenOptions, progress: Advance = ignore) -> Forecast:
+    """What `run_screen` would do, at the speed of the last run; writes nothing. Raises BadInput as that does."""
+    asked = _checked(options)
+    results = open_results(options.results) if has_results(options.results) else None
+    if results is not None:
+        check_continues(results.last_run(), asked.names, options.dates)
+    plan = plan_studies(asked.studies, results, asked.names, **asked.digests, wanted=options.wanted)
+    for _ in plan:
+        progress(plan.listed, 0, f"{plan.planned} to be screened")
+    rate = results.last_rate() if results is not None else None
+    return Forecast(
+        plan.listed, plan.planned, plan.waiting, plan.planned_bytes, None if rate is None else plan.planned / rate
+    )
+
+
+def _checked(options: ScreenOptions) -> _Asked:
+    for name, number in (("limit", options.wanted.limit), ("workers", options.workers)):
         if number is not None and number < 1:
             raise BadInput(f"expected a {name} of at least 1, found {number}.")
-    if not options.quiet_minutes >= 0:
-        raise BadInput(f"expected quiet minutes of at least 0, found {options.quiet_minutes}.")
+    if not options.wanted.quiet_s >= 0:
+        raise BadInput(f"expected quiet minutes of at least 0, found {options.wanted.quiet_s / 60:g}.")
+    if options.max_hours is not None and not options.max_hours > 0:
+        raise BadInput(f"expected a number of hours above 0, found {options.max_hours:g}.")
     card = load_card(options.model)
     read_weights(options.model, card)  # a damaged model is told now, and without torch: a quiet night needs none
     config = options.config.model_copy(update={"slices": card.spec.slices})
@@ -108,80 +175,49 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
         check_apart(options.archive, options.linkage)
         check_linkage_apart(options.linkage, options.results)
     studies = first_checked(iter(list_studies(options.archive)))
-    digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
-    run = Run(asked={**_asked(options, config, names), **digests})
-    with hold_lease(options.results, run.run_id) as lease:
-        results = open_results(options.results, create=True, guard=lease.check)
-        check_continues(results.last_run(), names, options.dates)
-        plan = plan_studies(studies, results, names, **digests, limit=options.limit, quiet_s=options.quiet_minutes * 60)
-        results.write_run(run.row("running"))
-        try:
-            results.drop_leftovers()
-            _screen(plan, results, run, options, config, progress)
-        except BaseException:
-            with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
-                results.write_run(run.row("failed"))
-            raise
-        results.write_run(run.row("done"))
-    return run
+    if options.wanted.studies:
+        studies = find_studies(studies, names, options.wanted.studies)
+    return _Asked(studies, names, config, {"model_digest": model_digest(card), "config_digest": config_digest(config)})
 
 
 def _screen(
-    plan: Plan, results: Results, run: Run, options: ScreenOptions, config: StudyConfig, progress: Advance
+    plan: Plan, results: Results, run: Run, options: ScreenOptions, config: StudyConfig, progress: Advance, stop: Stop
 ) -> None:
-    """Do the plan, round by round, and commit a wave whenever one is full."""
+    """Do the plan, round by round, committing a wave whenever one is full or old, until the end or `stop`."""
     made_with = MadeWith(run.asked["model_digest"], run.asked["config_digest"], __version__, run.run_id)
-    wave: list[dict[str, list[Row]]] = []
-    linkage = Linkage(options.linkage, plan.names)
+    wave = Wave(Linkage(options.linkage, plan.names), results, run, plan.retried, WAVE)
     seen: Counter[str] = Counter()
     todo = iter(plan)
     refs = list(islice(todo, ROUND))
-    while refs:
+    if refs:
+        connect()  # here and not before: a night without new studies needs no cluster
+    stop.defer()
+    while refs and not run.stopped:
         following = list(islice(todo, ROUND))
         total = 0 if following else plan.planned
         run.listed, run.planned, run.waiting = plan.listed, plan.planned, plan.waiting
         progress(seen.total(), total, in_words(seen))
-        for answer in _answers(refs, options, config):
-            wave.append(
-                study_rows(
-                    answer.ref,
-                    answer.reading,
-                    answer.calls,
-                    made_with,
-                    plan.names,
-                    seconds_model=answer.seconds_model,
-                    slices=options.slices,
-                )
-            )
-            linkage.add(answer.ref, answer.reading)
-            seen[str(answer.reading.state)] += 1
-            progress(seen.total(), total, in_words(seen))
-            if len(wave) == WAVE:
-                _commit(wave, linkage, results, run, plan.retried)
-                wave = []
+        for answer in arriving(_answers(refs, options, config), WAVE):
+            if answer is not None:
+                wave.add(answer, made_with, plan.names, slices=options.slices)
+                seen[str(answer.reading.state)] += 1
+                progress(seen.total(), total, in_words(seen))
+            results.guard()
+            if wave.is_due():
+                wave.commit()
+            run.stopped = stop.why()
+            if run.stopped:
+                break
         refs = following
     run.listed, run.planned, run.waiting = plan.listed, plan.planned, plan.waiting
-    if wave:
-        _commit(wave, linkage, results, run, plan.retried)
+    wave.commit()
     progress(seen.total(), seen.total(), in_words(seen))
 
 
-def _commit(
-    wave: Sequence[dict[str, list[Row]]], linkage: Linkage, results: Results, run: Run, retried: set[str]
-) -> None:
-    rows = {name: [row for study in wave for row in study[name]] for name in wave[0]}
-    name = run.next_wave()
-    linkage.write(name)  # first: a study that counts can be found again
-    results.commit_wave(name, rows, replace=any(row["source_key"] in retried for row in rows["studies"]))
-    for study in wave:
-        run.count(study)
-
-
-def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConfig) -> Iterator[Answer]:
+def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConfig) -> Generator[Answer, None, None]:
     """What became of each study, in the order in which they end."""
     import ray
 
-    connect()  # here and not before: a night without new studies needs no cluster
     cluster = ray.cluster_resources()
     actors, resources = model_pool(int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0)), options.workers)
     rows = (
@@ -301,13 +337,13 @@ def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str
     return count, resources
 
 
-def _asked(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) -> dict[str, Any]:
+def _facts(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) -> dict[str, Any]:
     return {
         "asked_by": account(),
         "archive_key": names.source_key(options.archive, ""),
         "pseudonym_key_id": key_id(names),
         "date_policy": options.dates,
-        "study_limit": options.limit,
+        "study_limit": options.wanted.limit,
         "config": config.model_dump_json(),
         "software_version": __version__,
     }

@@ -1,7 +1,8 @@
 """What a run has to do: the archive's studies minus the ledger's, for one model and one configuration.
 
 The listing is streamed; what is held is the ledger's keys (about 130 MB per million studies). A study in the ledger
-is never screened again, whatever its state, but for those that could not be reached: that says nothing of the study.
+is never screened again, whatever its state, unless asked for; but for those that could not be reached: that says
+nothing of the study.
 A study that is still being written waits for a later run, and so does one whose headers could not be asked what
 belongs to it: neither is in the ledger until it is whole.
 """
@@ -12,65 +13,113 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from spinemet.config import DatePolicy
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
 from spinemet.storage import files
 from spinemet.storage.tables import Results, Row
-from spinemet.types import StudyRef
+from spinemet.types import State, StudyRef
 
 RETRIED: tuple[Reason, ...] = (Reason.UNREACHABLE,)
 """Reasons that the next run tries again; the study's ledger row is then replaced."""
+
+Rescreen = Literal["stale", "failed", "all"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which studies of the archive a run is for; as it stands, all that the ledger does not have.
+
+    limit: at most so many. quiet_s: studies whose newest object is younger wait. since: only studies with an object
+    written then or later, in seconds since 1970. studies: only these, by their key in the archive or their source_key.
+    rescreen: `failed`, only what failed with this model and configuration, again; `stale`, only what another model or
+    configuration has screened and this one has not; `all`, the whole archive, again.
+    """
+
+    limit: int | None = None
+    quiet_s: float = 0.0
+    since: float = 0.0
+    studies: frozenset[str] = frozenset()
+    rescreen: Rescreen | None = None
 
 
 @dataclass
 class Plan:
     """The studies to do, one pass, and how many were seen so far.
 
-    retried: source keys of studies that are done again; their ledger rows have to be replaced. quiet_s: studies whose
-    newest object is younger wait; as the archive's clock may be another one, so do those as little ahead of ours.
+    done: source keys of studies that are left out. only: of those that alone are done, None for all. retried: of those
+    that are done again; their ledger rows have to be replaced. As the archive's clock may be another one, studies as
+    little ahead of ours as `quiet_s` wait as well.
     """
 
     studies: Iterable[StudyRef]
     names: Pseudonymizer
     done: set[str]
     retried: set[str] = field(default_factory=set)
-    limit: int | None = None
-    quiet_s: float = 0.0
+    only: set[str] | None = None
+    wanted: Wanted = field(default_factory=Wanted)
     listed: int = 0
     planned: int = 0
     waiting: int = 0
+    planned_bytes: int = 0
     started: float = field(default_factory=time.time)
 
     def __iter__(self) -> Iterator[StudyRef]:
         for ref in self.studies:
-            if self.limit is not None and self.planned >= self.limit:
+            if self.wanted.limit is not None and self.planned >= self.wanted.limit:
                 return
             self.listed += 1
-            if self.names.source_key(ref.archive, ref.key) in self.done:
+            if ref.last_modified < self.wanted.since:
                 continue
-            if not ref.settled or abs(self.started - ref.last_modified) < self.quiet_s:
+            key = self.names.source_key(ref.archive, ref.key)
+            if key in self.done or (self.only is not None and key not in self.only):
+                continue
+            if not ref.settled or abs(self.started - ref.last_modified) < self.wanted.quiet_s:
                 self.waiting += 1
                 continue
             self.planned += 1
+            self.planned_bytes += ref.size
             yield ref
 
 
 def plan_studies(
     studies: Iterable[StudyRef],
-    results: Results,
+    results: Results | None,
     names: Pseudonymizer,
     model_digest: str,
     config_digest: str,
-    *,
-    limit: int | None = None,
-    quiet_s: float = 0.0,
+    wanted: Wanted = Wanted(),
 ) -> Plan:
-    """The plan for `studies`, read against the ledger as it is now."""
-    retried = results.ledger_keys(model_digest, config_digest, only=RETRIED)
-    done = results.ledger_keys(model_digest, config_digest) - retried
-    return Plan(studies, names, done, retried, limit, quiet_s)
+    """The plan for `studies`, read against the ledger as it is now; results: None where there are none yet."""
+    if results is None:
+        return Plan(studies, names, set(), set(), set() if wanted.rescreen in {"failed", "stale"} else None, wanted)
+    known = results.ledger_keys(model_digest, config_digest)
+    again, only = results.ledger_keys(model_digest, config_digest, only=RETRIED), None
+    if wanted.rescreen == "all":
+        again = known
+    elif wanted.rescreen == "failed":
+        again = only = results.ledger_keys(model_digest, config_digest, state=State.FAILED)
+    elif wanted.rescreen == "stale":
+        only = results.ledger_keys() - known
+        again = set()
+    return Plan(studies, names, known - again, again, only, wanted)
+
+
+def find_studies(studies: Iterable[StudyRef], names: Pseudonymizer, wanted: frozenset[str]) -> Iterator[StudyRef]:
+    """The studies that `wanted` names, by their key in the archive or their source_key.
+
+    Raises BadInput where one of them is not in the archive; the listing ends with the last one.
+    """
+    left, found = set(wanted), []
+    for ref in studies:
+        if said := left & {ref.key, names.source_key(ref.archive, ref.key)}:
+            left -= said
+            found.append(ref)
+            if not left:
+                return iter(found)
+    raise BadInput(f"expected {len(wanted)} studies of the archive, found {len(found)} of them.")
 
 
 def first_checked(studies: Iterator[StudyRef]) -> Iterator[StudyRef]:

@@ -33,6 +33,8 @@ class Run:
     listed: int = 0
     planned: int = 0
     waiting: int = 0
+    stopped: str = ""
+    """Why it ended before its work did: `signal`, `deadline`, or empty."""
 
     @property
     def studies(self) -> int:
@@ -48,6 +50,11 @@ class Run:
     def studies_per_hour(self) -> float | None:
         """Studies by wall-clock time; None where there were none."""
         return self.studies / self.seconds * 3600 if self.studies else None
+
+    @property
+    def failed_share(self) -> float:
+        """Failed studies by all of this run; 0 where there were none."""
+        return self.states[str(State.FAILED)] / self.studies if self.studies else 0.0
 
     def next_wave(self) -> str:
         """The name of the next wave: unique among all runs, in order within this one."""
@@ -77,6 +84,36 @@ class Run:
             "reasons": json.dumps(dict(sorted(self.reasons.items()))),
             "studies_per_hour": self.studies_per_hour,
         }
+
+    def __str__(self) -> str:
+        """What the run did, in a few lines for a log."""
+        lines = [
+            f"run {self.run_id}: {self.listed} studies in the archive, {self.planned} new: {in_words(self.states)}"
+        ]
+        if self.stopped:
+            why = "was told to stop" if self.stopped == "signal" else "reached its hour"
+            lines.append(f"the run {why}: the next one does the rest")
+        if self.waiting:
+            lines.append(f"{self.waiting} studies are still being written or cannot be told apart yet: left for later")
+        lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
+        if self.studies:
+            speed = f"{self.studies_per_hour:.0f} studies per hour"
+            lines.append(f"{self.vertebrae} vertebrae in {self.seconds:.0f} s, {speed}")
+        return "\n".join(lines)
+
+    def summary(self) -> str:
+        """The run as JSON: its final row without the configuration, and why it was stopped."""
+        row = {
+            name: value for name, value in self.row("stopped" if self.stopped else "done").items() if name != "config"
+        }
+        facts = {**row, "reasons": dict(sorted(self.reasons.items())), "stopped": self.stopped or None}
+        return json.dumps(facts | {"seconds": round(self.seconds, 1)}, indent=2, default=str) + "\n"
+
+    def exit_code(self, max_failed_share: float | None) -> int:
+        """0; 3 where more than this share of the run's studies failed; 143 where a SIGTERM ended it."""
+        if self.stopped == "signal":
+            return 143
+        return 3 if max_failed_share is not None and self.failed_share > max_failed_share else 0
 
 
 def in_words(states: Mapping[str, int]) -> str:

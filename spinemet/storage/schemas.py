@@ -196,7 +196,12 @@ PICTURES = pa.schema(
 RUNS = pa.schema(
     [
         _column("run_id", pa.string(), "The run.", null=False),
-        _column("state", pa.string(), "running (or killed), done or failed.", null=False),
+        _column(
+            "state",
+            pa.string(),
+            "running (or killed), done, stopped (by a signal or at its hour) or failed.",
+            null=False,
+        ),
         _column("asked_by", pa.string(), "Account that started the run.", null=False),
         _column("started_at", pa.timestamp("us", tz="UTC"), "When it started.", null=False),
         _column("finished_at", pa.timestamp("us", tz="UTC"), "When it ended; null while running, and when killed."),

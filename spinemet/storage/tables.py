@@ -25,6 +25,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from spinemet.errors import BadInput, Reason
 from spinemet.storage import files
 from spinemet.storage.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS
+from spinemet.types import State
 
 LEDGER = "studies"
 RUNS = "runs"
@@ -32,6 +33,7 @@ SIDE_TABLES: tuple[str, ...] = ("vertebrae", "slices", "pictures")
 """Tables that count only as far as the ledger has their wave."""
 
 Row = dict[str, Any]
+_SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
 _STORE_ERRORS = (DeltaError, OSError, ValueError)
 
 
@@ -45,13 +47,23 @@ class Results:
     uri: str
     guard: Callable[[], None] = lambda: None
 
-    def ledger_keys(self, model_digest: str, config_digest: str, *, only: Collection[Reason] | None = None) -> set[str]:
-        """source_key of every study that the ledger has for this model and configuration.
+    def ledger_keys(
+        self,
+        model_digest: str | None = None,
+        config_digest: str | None = None,
+        *,
+        only: Collection[Reason] | None = None,
+        state: State | None = None,
+    ) -> set[str]:
+        """source_key of every study that the ledger has, for this model and configuration where they are given.
 
-        only: those alone that were left out for one of these reasons.
+        only: those alone that were left out for one of these reasons. state: those alone that are in this state.
         """
         dataset = self._table(LEDGER).to_pyarrow_dataset()
-        wanted = (pads.field("model_digest") == model_digest) & (pads.field("config_digest") == config_digest)
+        wanted = pads.scalar(True)
+        for column, value in (("model_digest", model_digest), ("config_digest", config_digest), ("state", state)):
+            if value is not None:
+                wanted &= pads.field(column) == str(value)
         if only is not None:
             wanted &= pads.field("reason").isin([str(reason) for reason in only])
         keys: set[str] = set()
@@ -82,6 +94,20 @@ class Results:
                 dropped += self._table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
         return dropped
 
+    def drop_superseded(self) -> dict[str, int]:
+        """Remove side rows of waves without a ledger row and of studies done again; how many, by table."""
+        connection, dropped = connect(self.uri), dict.fromkeys(SIDE_TABLES, 0)
+        for name in SIDE_TABLES:
+            lost = connection.execute(
+                f"SELECT wave, list(DISTINCT source_key) FROM all_{name} side "
+                f"ANTI JOIN all_{LEDGER} ledger ON {_SAME_WAVE} GROUP BY wave ORDER BY wave"
+            ).fetchall()
+            for wave, keys in lost:
+                self.guard()
+                gone = f"{_one_of('wave', [wave])} AND {_one_of('source_key', keys)}"
+                dropped[name] += self._table(name).delete(gone)["num_deleted_rows"]
+        return dropped
+
     def write_run(self, row: Row) -> None:
         """Write a `runs` row, in place of an earlier one of the same run."""
         self._write(RUNS, [row], _one_of("run_id", [row["run_id"]]))
@@ -90,6 +116,12 @@ class Results:
         """The `runs` row that started last, None where there is none."""
         table = self._table(RUNS).to_pyarrow_table().sort_by("started_at")
         return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
+
+    def last_rate(self) -> float | None:
+        """Studies per hour of the last run that did any, None where there is none."""
+        rates = self._table(RUNS).to_pyarrow_table(columns=["started_at", "studies_per_hour"]).sort_by("started_at")
+        known = rates["studies_per_hour"].drop_null()
+        return known[len(known) - 1].as_py() if len(known) else None
 
     def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
         place, table = files.join(self.uri, name), pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
@@ -111,6 +143,26 @@ class Results:
 
     def _table(self, name: str) -> DeltaTable:
         return DeltaTable(files.join(self.uri, name), storage_options=files.delta_options(self.uri))
+
+
+def has_results(uri: str) -> bool:
+    """Whether there are result tables at `uri`. Raises BadInput where the store cannot tell."""
+    try:
+        return _is_table(files.normalize(uri), LEDGER)
+    except _STORE_ERRORS as error:
+        raise BadInput(f"expected screening results at {uri}, found: {files.cause(error)}.") from error
+
+
+def moment(text: str) -> datetime:
+    """The moment that an ISO 8601 date or time names, in UTC where it has no zone; a date is its first moment.
+
+    Raises BadInput where it is not one.
+    """
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise BadInput(f"expected a date or a time like 2026-11-30 or 2026-11-30T22:00, found {text}.") from error
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
 def open_results(uri: str, *, create: bool = False, guard: Callable[[], None] = lambda: None) -> Results:
@@ -144,10 +196,9 @@ def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnectio
     # The ledger is opened first: side tables opened after it have at least every wave that it knows.
     for name in (LEDGER, *SIDE_TABLES, RUNS):
         connection.register(f"all_{name}", _dataset(results.uri, name, as_of))
-    same_wave = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
     for name in SIDE_TABLES:
         connection.execute(
-            f"CREATE VIEW {name} AS SELECT side.* FROM all_{name} side SEMI JOIN all_{LEDGER} ledger ON {same_wave}"
+            f"CREATE VIEW {name} AS SELECT side.* FROM all_{name} side SEMI JOIN all_{LEDGER} ledger ON {_SAME_WAVE}"
         )
     for name in (LEDGER, RUNS):
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM all_{name}")

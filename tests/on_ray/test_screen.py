@@ -150,6 +150,35 @@ def test_a_run_that_dies_between_two_commits_is_taken_up_without_loss_or_double(
     assert rows_in(options.results) == rows_in(first.results)
 
 
+def test_a_run_that_reaches_its_hour_stops_in_order(first: ScreenOptions, tmp_path: Path) -> None:
+    options = ScreenOptions(first.archive, str(tmp_path / "results"), first.model, KEY, max_hours=1e-9)
+    run = run_screen(options)
+    assert run.stopped == "deadline"
+    last = Results(options.results).last_run()
+    assert last is not None
+    assert (last["state"], sum(last[state] for state in map(str, State))) == ("stopped", run.studies)
+    assert len(rows_in(options.results)["studies"]) == run.studies < run.planned
+
+
+def test_a_dry_run_says_what_would_be_done_and_writes_nothing(
+    first: ScreenOptions, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, KEY.decode())
+    monkeypatch.setattr(screen, "connect", lambda: pytest.fail("a plan needs no cluster"))
+    everything = len(list(list_studies(first.archive)))
+    given = ["--archive", first.archive, "--model", first.model, "--dry-run", "--results"]
+    for results, more, planned in (
+        (first.results, [], 0),
+        (first.results, ["--rescreen", "all"], everything),
+        (str(tmp_path / "none"), [], everything),
+    ):
+        before = rows_in(first.results)
+        assert main([*given, results, *more]) == 0
+        assert f"{everything} studies listed, {planned} to be screened" in capsys.readouterr().out
+        assert rows_in(first.results) == before
+    assert list(tmp_path.iterdir()) == []
+
+
 BAD = {
     "--archive": ("s3://screening/nothing", "studies below"),
     "--model": ("s3://screening/archive", "expected a model"),

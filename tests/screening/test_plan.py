@@ -8,8 +8,11 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
 from spinemet.screening.plan import (
     Plan,
+    Rescreen,
+    Wanted,
     check_apart,
     check_continues,
+    find_studies,
     first_checked,
     key_id,
     plan_studies,
@@ -47,9 +50,43 @@ def test_a_limit_counts_new_studies_only_and_stops_the_listing() -> None:
             yield StudyRef("/archive", f"study-{n}", Layout.ZIP, ())
             n += 1
 
-    plan = Plan(endless(), NAMES, done={key(0), key(1)}, limit=2)
+    plan = Plan(endless(), NAMES, done={key(0), key(1)}, wanted=Wanted(limit=2))
     assert [ref.key for ref in plan] == ["study-2", "study-3"]
     assert plan.planned == 2
+
+
+def test_what_has_been_done_is_done_again_only_when_asked_for(tmp_path: Path) -> None:
+    results = open_results(str(tmp_path), create=True)
+    mine = [study_row(key(0)), study_row(key(1), Reason.CRASHED), study_row(key(2), Reason.UNREACHABLE)]
+    others = [{**study_row(key(n)), "model_digest": "c" * 12} for n in (0, 3)]
+    results.commit_wave("run-1-1", {"studies": mine})
+    results.commit_wave("run-1-2", {"studies": others})
+
+    def planned(rescreen: Rescreen | None) -> tuple[list[str], set[str]]:
+        plan = plan_studies(REFS, results, NAMES, "a" * 12, "b" * 12, Wanted(rescreen=rescreen))
+        return [ref.key[-1] for ref in plan], plan.retried
+
+    assert planned(None) == (["2", "3", "4"], {key(2)})
+    assert planned("failed") == (["1", "2"], {key(1), key(2)})
+    assert planned("stale") == (["3"], set())
+    assert planned("all") == (["0", "1", "2", "3", "4"], {key(0), key(1), key(2)})
+    first = plan_studies(REFS, None, NAMES, "a" * 12, "b" * 12)
+    assert len(list(first)) == 5
+
+
+def test_only_studies_written_since_a_day_are_planned() -> None:
+    refs = [StudyRef("/archive", str(n), Layout.ZIP, (ObjectRef(str(n), 5, n * 86400.0),)) for n in range(4)]
+    plan = Plan(refs, NAMES, done=set(), wanted=Wanted(since=2 * 86400.0))
+    assert [ref.key for ref in plan] == ["2", "3"]
+    assert (plan.listed, plan.planned, plan.planned_bytes) == (4, 2, 10)
+
+
+def test_single_studies_are_found_by_key_or_pseudonym_and_a_missing_one_is_told() -> None:
+    found = find_studies(REFS, NAMES, frozenset({"study-3", key(1)}))
+    assert [ref.key for ref in found] == ["study-1", "study-3"]
+    with pytest.raises(BadInput, match="expected 2 studies of the archive, found 1 of them") as error:
+        find_studies(REFS, NAMES, frozenset({"study-3", "PATIENT^NAME"}))
+    assert "PATIENT" not in str(error.value)
 
 
 def test_an_archive_that_cannot_be_listed_is_told_before_any_work() -> None:
@@ -90,7 +127,7 @@ def test_a_study_that_is_still_being_written_waits(tmp_path: Path) -> None:
     refs = [ref("old", 9000, 8000), ref("growing", 9000, 60), ref("ahead", -60), ref("misdated", -9000)]
     refs.append(ref("not told apart", 9000, settled=False))
     results = open_results(str(tmp_path), create=True)
-    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, quiet_s=1800)
+    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, Wanted(quiet_s=1800))
     assert [each.key for each in plan] == ["old", "misdated"]
     assert (plan.listed, plan.planned, plan.waiting) == (5, 2, 3)
     later = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12)

@@ -20,6 +20,22 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     assert "finished_at" not in run.row("running")
 
 
+def test_how_a_run_ended_is_its_exit_code_and_its_summary() -> None:
+    run = Run(asked={"asked_by": "me", "config": "{}"})
+    assert run.exit_code(0.0) == 0  # nothing done, nothing failed
+    for state, reason in (("screened", None), ("screened", None), ("screened", None), ("failed", "crashed")):
+        run.count({"studies": [{"state": state, "reason": reason}], "vertebrae": []})
+    assert [run.exit_code(share) for share in (None, 0.25, 0.2)] == [0, 0, 3]
+    told = json.loads(run.summary())
+    assert (told["state"], told["failed"], told["reasons"], told["stopped"]) == ("done", 1, {"crashed": 1}, None)
+    assert "config" not in told
+    run.stopped = "deadline"
+    assert (run.exit_code(None), json.loads(run.summary())["state"]) == (0, "stopped")
+    assert "reached its hour" in str(run)
+    run.stopped = "signal"
+    assert run.exit_code(0.2) == 143
+
+
 def test_waves_have_names_of_their_own_in_order() -> None:
     run, other = Run(asked={}), Run(asked={})
     names = [run.next_wave() for _ in range(12)]

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from deltalake import DeltaTable
 
-from spinemet.errors import BadInput, Reason
-from spinemet.storage.tables import Results, connect, open_results
+from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.storage.tables import Results, connect, moment, open_results
+from spinemet.types import State
 
 Row = dict[str, Any]
 MADE_WITH: Row = {
@@ -92,6 +93,31 @@ def test_ledger_keys_can_be_asked_by_reason(results: Results) -> None:
     assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.TRUNCATED]) == set()
 
 
+def test_ledger_keys_can_be_asked_by_state_and_for_all_models(results: Results) -> None:
+    other = {**study_row("k3"), "model_digest": "c" * 12}
+    results.commit_wave("run-1-1", {"studies": [study_row("k1"), study_row("k2", Reason.CRASHED)]})
+    results.commit_wave("run-1-2", {"studies": [other]})
+    assert results.ledger_keys("a" * 12, "b" * 12, state=State.FAILED) == {"k2"}
+    assert results.ledger_keys() == {"k1", "k2", "k3"}
+
+
+def test_a_run_that_may_not_write_any_more_does_not(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise JobFailed("the lease is lost")
+
+    results = open_results(str(tmp_path), create=True, guard=lost)
+    with pytest.raises(JobFailed):
+        results.commit_wave("run-1-1", wave_rows("k1"))
+    assert seen(results, "studies") == []
+
+
+def test_a_moment_is_a_date_or_a_time_with_or_without_a_zone() -> None:
+    assert moment("2026-11-30") == dt.datetime(2026, 11, 30, tzinfo=dt.UTC)
+    assert moment("2026-11-30T22:00+02:00") == dt.datetime(2026, 11, 30, 20, tzinfo=dt.UTC)
+    with pytest.raises(BadInput, match="found yesterday"):
+        moment("yesterday")
+
+
 def test_a_run_is_one_row_whatever_becomes_of_it(results: Results) -> None:
     assert results.last_run() is None
     now = dt.datetime.now(dt.UTC)
@@ -100,7 +126,9 @@ def test_a_run_is_one_row_whatever_becomes_of_it(results: Results) -> None:
            "software_version": "0"}  # fmt: skip
     results.write_run(row)
     results.write_run({**row, "run_id": "run-2", "started_at": now + dt.timedelta(seconds=1)})
-    results.write_run({**row, "state": "done", "screened": 3})
+    assert results.last_rate() is None
+    results.write_run({**row, "state": "done", "screened": 3, "studies_per_hour": 90.0})
+    assert results.last_rate() == 90
     runs = connect(results.uri).sql("SELECT run_id, state, screened FROM runs ORDER BY run_id").fetchall()
     assert runs == [("run-1", "done", 3), ("run-2", "running", None)]
     last = results.last_run()
