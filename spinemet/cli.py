@@ -19,6 +19,8 @@ from spinemet.config import Localizer, StudyConfig, load_config
 from spinemet.errors import BadInput, SpineMetError
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
 app = typer.Typer(
@@ -32,6 +34,10 @@ cohort_app = typer.Typer(help="Questions asked of the result tables.", no_args_i
 app.add_typer(cohort_app, name="cohort")
 import_app = typer.Typer(help="Public data sets as label tables.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+
+tables_app = typer.Typer(help="Upkeep of the result tables.", no_args_is_help=True)
+app.add_typer(tables_app, name="tables")
+AsOf = Annotated[str | None, typer.Option(help="As the tables were then: a date (its first moment) or time, UTC.")]
 
 LocalizerName = StrEnum("LocalizerName", {name: name for name in get_args(Localizer)})  # type: ignore[misc]
 """The localizers as typer wants choices: one list of names, in spinemet.config."""
@@ -153,6 +159,7 @@ def prevalence(
         str, typer.Option(help="Columns to group by, separated by commas: level, sex, age_group, …")
     ] = "level",
     unit: Annotated[str, typer.Option(help="What is counted: vertebra or patient.")] = "vertebra",
+    as_of: AsOf = None,
 ) -> None:
     """How often each class is found, with its denominator and a 95 % interval."""
     from spinemet.cohort.prevalence import prevalence as ask
@@ -160,7 +167,7 @@ def prevalence(
     from spinemet.report.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    table = ask(open_cohort(results), columns, unit=unit)
+    table = ask(open_cohort(results, _moment(as_of)), columns, unit=unit)
     _show(table, render_prevalence(table))
 
 
@@ -168,12 +175,13 @@ def prevalence(
 def sql(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
     query: Annotated[str, typer.Argument(help="One SELECT over studies, vertebrae, slices, pictures, runs.")],
+    as_of: AsOf = None,
 ) -> None:
     """Ask the result tables in SQL (DuckDB's dialect). Piped, the answer is CSV."""
     from spinemet.cohort.views import run_sql
     from spinemet.report.terminal import render_table
 
-    table = run_sql(results, query)
+    table = run_sql(results, query, _moment(as_of))
     _show(table, render_table(table))
 
 
@@ -182,12 +190,51 @@ def report(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
     out: Annotated[Path, typer.Argument(help="HTML file to write.")],
     evaluation: Annotated[str | None, typer.Option(help="Folder that jobs/evaluate.py wrote, to be included.")] = None,
+    as_of: AsOf = None,
 ) -> None:
     """Write one self-contained HTML report with pictures."""
     from spinemet.report.html import write_report
 
-    write_report(results, out, evaluation=evaluation)
+    write_report(results, out, evaluation=evaluation, as_of=_moment(as_of))
     typer.echo(f"wrote {out}", err=True)
+
+
+@tables_app.command()
+def compact(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+) -> None:
+    """Merge small files and remove rows that do not count any more; answers stay the same."""
+    from spinemet.report.terminal import render_table
+    from spinemet.storage.maintenance import compact as work
+
+    done = work(results)
+    _show(done, render_table(done))
+
+
+@tables_app.command()
+def vacuum(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    keep_days: Annotated[float, typer.Option(help="How far back --as-of can look afterwards.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the files.")] = False,
+) -> None:
+    """Delete files that no table needs any more."""
+    from spinemet.report.terminal import render_table
+    from spinemet.storage.maintenance import vacuum as work
+
+    done = work(results, keep_days, dry_run=dry_run)
+    _show(done, render_table(done))
+
+
+@tables_app.command()
+def history(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+) -> None:
+    """List every version of every table, newest first."""
+    from spinemet.report.terminal import render_table
+    from spinemet.storage.maintenance import history as ask
+
+    told = ask(results)
+    _show(told, render_table(told))
 
 
 @app.command()
@@ -199,6 +246,12 @@ def demo(
     from spinemet.demo import run_demo
 
     run_demo(out, patients=patients)
+
+
+def _moment(text: str | None) -> datetime | None:
+    from spinemet.storage.tables import moment
+
+    return None if text is None else moment(text)
 
 
 def _show(table: pd.DataFrame, rendered: object) -> None:

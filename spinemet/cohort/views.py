@@ -107,12 +107,12 @@ def records(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[
     return rows
 
 
-def run_sql(results: str, query: str) -> pd.DataFrame:
-    """The answer to one SELECT over the tables and the analysis views of `results`.
+def run_sql(results: str, query: str, as_of: datetime | None = None) -> pd.DataFrame:
+    """The answer to one SELECT over the tables and the analysis views of `results`, as they were `as_of` then.
 
     Raises BadInput where there are no result tables, the query is not exactly one SELECT, or DuckDB refuses it.
     """
-    connection = open_cohort(results)
+    connection = open_cohort(results, as_of)
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:

@@ -37,17 +37,23 @@ _RUNS = 20
 
 
 def write_report(
-    results: str, out: str | Path, *, evaluation: str | None = None, title: str = "Spinal metastases in archived CT"
+    results: str,
+    out: str | Path,
+    *,
+    evaluation: str | None = None,
+    as_of: datetime | None = None,
+    title: str = "Spinal metastases in archived CT",
 ) -> None:
     """Write the report on the result tables at `results` to the file `out` (local, or `s3://`).
 
-    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. Raises BadInput where
-    there are no results or no evaluation there, or `out` cannot be written.
+    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. as_of: the
+    tables as they were at that moment (with its time zone). Raises BadInput where there are no results or no
+    evaluation there, or `out` cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     measured = _evaluation(evaluation) if evaluation is not None else None
-    connection = open_cohort(results)
+    connection = open_cohort(results, as_of)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
