@@ -95,6 +95,22 @@ def auc(score_N: npt.ArrayLike, positive_N: BoolArray, weight_BN: npt.NDArray[np
     return np.concatenate(areas)
 
 
+def threshold_for(score_N: npt.ArrayLike, positive_N: BoolArray, wanted_specificity: float) -> float:
+    """The least score from which a sample is called positive, such that specificity is at least what is wanted.
+
+    Infinite where no finite one is enough; NaN without negative samples. To be chosen on other samples than those on
+    which the resulting sensitivity is measured.
+    """
+    score = np.asarray(score_N, np.float64)
+    negative = np.sort(score[~np.asarray(positive_N)])
+    if not len(negative):
+        return math.nan
+    may_be_called = math.floor((1 - wanted_specificity) * len(negative) + 1e-9)
+    highest_spared = negative[len(negative) - may_be_called - 1] if may_be_called < len(negative) else -math.inf
+    above = score[score > highest_spared]
+    return float(above.min()) if len(above) else math.inf
+
+
 def reliability(
     true_N: IntArray, prob_NC: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:

@@ -24,6 +24,7 @@ from spinemet.metrics import (
     resample_patients,
     sensitivity,
     specificity,
+    threshold_for,
     wilson_interval,
 )
 
@@ -155,6 +156,20 @@ def test_what_has_no_sample_is_not_defined() -> None:
     assert (missing.n, missing.patients) == (0, 0)
     assert math.isnan(find(found, "macro_sensitivity").value)
     assert find(found, "specificity", "lytic").value == 1.0
+
+
+@given(st.integers(0, 10_000), st.integers(1, 80), st.floats(0, 1))
+def test_a_threshold_gives_the_specificity_wanted_and_no_lower_one_does(seed: int, count: int, wanted: float) -> None:
+    rng = np.random.default_rng(seed)
+    score, positive = rng.integers(0, 20, count) / 20, rng.random(count) < 0.4
+    threshold = threshold_for(score, positive, wanted)
+    negative = score[~positive]
+    if not len(negative):
+        assert math.isnan(threshold)
+        return
+    assert (negative < threshold).mean() >= wanted - 1e-9
+    lower = [one for one in np.unique(score) if one < threshold]
+    assert all((negative < one).mean() < wanted for one in lower)
 
 
 def test_calibration_error_is_the_distance_of_confidence_from_the_share_called_right() -> None:
