@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spinemet.errors import BadInput
 from spinemet.model.loss import task_losses, weighted_loss
@@ -21,6 +20,7 @@ from spinemet.training.loop import OneProcess, learning_rate_factor, train
 from spinemet.training.validation import macro_sensitivity
 from spinemet.types import BONE_QUALITY, SliceStack
 from tests.training.lesions import made_up_crops, small_recipe
+from tests.training.together import two_threads
 
 PACED = {"pacing": {"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9}, "epochs": 4}
 
@@ -102,40 +102,32 @@ def test_pacing_admits_a_growing_share() -> None:
     assert torch.isfinite(state["losses"]).all()
 
 
-class Together:
-    """A process of several that are threads: sums through a barrier, gradients summed by hooks as DDP would."""
+def test_soft_weights_change_what_is_learned_once_pacing_begins() -> None:
+    histories = []
+    for regularizer in ("hard", "mixture"):
+        recipe = small_recipe(epochs=2, pacing={**PACED["pacing"], "regularizer": regularizer})  # type: ignore[dict-item]
+        workers = OneProcess()
+        train(training_data(made_up_crops(), recipe), recipe, 0, workers)
+        histories.append(workers.history)
+    hard, mixture = histories
+    assert hard[0]["loss"] == mixture[0]["loss"]
+    assert hard[1]["slices"] == mixture[1]["slices"]
+    assert hard[1]["loss"] != mixture[1]["loss"]
 
-    def __init__(self, rank: int, world: int, shared: dict[str, Any]) -> None:
-        self.rank, self.world, self.device, self._shared = rank, world, torch.device("cpu"), shared
-        self.history: list[dict[str, float]] = []
 
-    def sum(self, tensor: Tensor) -> Tensor:
-        self._shared[self.rank] = tensor
-        self._shared["barrier"].wait()
-        total = torch.stack([self._shared[rank] for rank in range(self.world)]).sum(dim=0)
-        self._shared["barrier"].wait()
-        return total
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        with torch.no_grad():
-            for tensor in model.state_dict().values():  # rank 0's weights count; threads share a random generator
-                tensor.copy_(self.sum(tensor if self.rank == 0 else torch.zeros_like(tensor)))
-        for parameter in model.parameters():
-            parameter.register_hook(lambda gradient: self.sum(gradient) / self.world)
-        return model
-
-    def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
-        self.history.append(dict(metrics))
-
-    def resume(self) -> None:
-        return None
+def test_coupled_trunks_are_trained_like_one() -> None:
+    recipe = small_recipe(epochs=2)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"sharing": "soft"})})
+    workers = OneProcess()
+    trained = train(training_data(made_up_crops(patients=8), recipe), recipe, 0, workers)
+    assert workers.history[1]["loss"] < workers.history[0]["loss"]
+    assert trained.card.spec.sharing == "soft"
 
 
 def test_two_workers_agree_and_do_as_well_as_one() -> None:
     recipe = small_recipe(**PACED)
     data = training_data(made_up_crops(), recipe)
-    shared: dict[str, Any] = {"barrier": threading.Barrier(2)}
-    workers = [Together(rank, 2, shared) for rank in range(2)]
+    workers = two_threads()
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda its: train(data, recipe, 0, its), workers)
     assert same_weights(one.model, other.model)
