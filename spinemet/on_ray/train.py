@@ -84,7 +84,7 @@ def run_train(
         return TrainRun(model_uri, load_card(model_uri), found_finished=True)
     connect()
     use_gpu, count = _resources(workers, device)
-    with _mailbox(progress, recipe.epochs) as mailbox:
+    with _mailbox(progress, recipe) as mailbox:
         job = {
             "crops": normalize(crops),
             "where": where,
@@ -146,6 +146,7 @@ def _resources(workers: int | None, device: Device) -> tuple[bool, int]:
 def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: int) -> None:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.config import FailureConfig  # what ray.train.FailureConfig is, which types show as V1's
 
     filesystem, path = arrow_filesystem(storage)
     trainer = TorchTrainer(
@@ -157,9 +158,7 @@ def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: i
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # typed as Train V1's
-                max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS
-            ),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
         ),
     )
@@ -286,12 +285,12 @@ class _Letters:
 class _Mailbox:
     """The driver's side: shows what the workers tell, and keeps a refusal."""
 
-    def __init__(self, progress: Advance, epochs: int) -> None:
+    def __init__(self, progress: Advance, recipe: TrainRecipe) -> None:
         import ray
 
         self.actor: Any = ray.remote(num_cpus=0)(_Letters).remote()
         self.refusal = ""
-        self._progress, self._epochs = progress, epochs
+        self._progress, self._recipe = progress, recipe
         self._reading = threading.Lock()
 
     def read(self) -> None:
@@ -300,7 +299,7 @@ class _Mailbox:
         with self._reading:
             letters, self.refusal = ray.get(self.actor.take.remote())
             for metrics in letters:
-                self._progress(int(metrics["epoch"]) + 1, self._epochs, _note(metrics))
+                self._progress(int(metrics["epoch"]) + 1, self._recipe.epochs, _note(metrics, self._recipe.selects))
 
     def keep_reading(self, stop: threading.Event) -> None:
         while not stop.wait(0.5):
@@ -308,12 +307,12 @@ class _Mailbox:
 
 
 @contextmanager
-def _mailbox(progress: Advance, epochs: int) -> Iterator[_Mailbox]:
+def _mailbox(progress: Advance, recipe: TrainRecipe) -> Iterator[_Mailbox]:
     """A mailbox that a thread reads while the driver waits for the run."""
     import ray
 
-    mailbox, stop = _Mailbox(progress, epochs), threading.Event()
-    progress(0, epochs, "starting")
+    mailbox, stop = _Mailbox(progress, recipe), threading.Event()
+    progress(0, recipe.epochs, "starting")
     reader = threading.Thread(target=mailbox.keep_reading, args=(stop,), daemon=True)
     reader.start()
     try:
@@ -325,6 +324,6 @@ def _mailbox(progress: Advance, epochs: int) -> Iterator[_Mailbox]:
         ray.kill(mailbox.actor)
 
 
-def _note(metrics: Mapping[str, float]) -> str:
-    scores = [value for name, value in metrics.items() if name.endswith("_bone_quality")]
-    return f"loss {metrics['loss']:.2f}" + "".join(f", macro sensitivity {score:.2f}" for score in scores)
+def _note(metrics: Mapping[str, float], selects: str) -> str:
+    log_loss, macro = (metrics[f"validation_{name}_{selects}"] for name in ("log_loss", "macro_sensitivity"))
+    return f"loss {metrics['loss']:.2f}, validation log loss {log_loss:.2f}, macro sensitivity {macro:.2f}"
