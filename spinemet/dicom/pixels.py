@@ -18,7 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
 
-from spinemet.dicom.values import functional_group, integer, number, text
+from spinemet.dicom.values import functional_group, integer, number, text, value_of
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import AIR_HU
 
@@ -58,8 +58,8 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     frame: of an Enhanced object, counted from 0; None for a classic one. Raises StudyExcluded(UNSUPPORTED_PIXELS) for
     colour and where there is no rescale to HU, StudyFailed: TRUNCATED, UNDECODABLE.
     """
-    if "PixelData" not in dataset:
-        # A CT image by its header: an object that ends before its pixels was cut off.
+    if not isinstance(value_of(dataset, "PixelData"), bytes):
+        # A CT image by its header: an object that ends before its pixels was cut off. Empty and unreadable ones alike.
         raise StudyFailed(Reason.TRUNCATED, "expected pixel data in every slice, found an object without.")
     if integer(dataset, "SamplesPerPixel") not in {None, 1}:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")

@@ -41,7 +41,7 @@ def quiet_dicom() -> Iterator[None]:
 
 def texts(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """All values of an attribute as stripped text."""
-    value = _value(dataset, keyword)
+    value = value_of(dataset, keyword)
     if value is None:
         return ()
     values = value if isinstance(value, (MultiValue, list, tuple)) else [value]
@@ -112,14 +112,15 @@ def age_years(dataset: Dataset) -> float | None:
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
     """The item of one functional group (PS3.3 C.7.6.16), of the frame or else shared by all; empty without either."""
     for place in (frame, shared):
-        items = _value(place, keyword)
+        items = value_of(place, keyword)
         if items:
             item: Dataset = items[0]
             return item
     return Dataset()
 
 
-def _value(dataset: Dataset, keyword: str) -> Any:
+def value_of(dataset: Dataset, keyword: str) -> Any:
+    """The value of an attribute as pydicom gives it, None where it is absent or unusable."""
     try:
         return dataset.get(keyword)
     except MemoryError:
