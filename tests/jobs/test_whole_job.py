@@ -77,8 +77,8 @@ def test_the_archive_screened_twice_has_identical_tables(
     for name, rows in before.items():
         pd.testing.assert_frame_equal(_rows(results, name), rows)
         pd.testing.assert_frame_equal(
-            _rows(again, name).drop(columns=PROVENANCE_COLUMNS, errors="ignore"),
-            rows.drop(columns=PROVENANCE_COLUMNS, errors="ignore"),
+            _rows(again, name).drop(columns=list(PROVENANCE_COLUMNS), errors="ignore"),
+            rows.drop(columns=list(PROVENANCE_COLUMNS), errors="ignore"),
         )
 
     asked = prevalence(open_cohort(results), ["sex"], unit="patient")
