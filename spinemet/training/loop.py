@@ -158,6 +158,7 @@ class _Run:
     # ---- learning -------------------------------------------------------------------------------------------
 
     def one_epoch(self, epoch: int) -> dict[str, float]:
+        """Learn from the slices that self-pacing admits in `epoch` and validate; gives the epoch's metrics."""
         recipe, workers, train = self.recipe, self.workers, self.data.train
         share = selfpaced.share_at(epoch, recipe.epochs, recipe.pacing)
         regularizer = recipe.pacing.regularizer if recipe.pacing else "hard"
@@ -269,6 +270,7 @@ class _Run:
         return metrics
 
     def finish(self) -> Trained:
+        """The model of the best epoch, with aggregation rules and temperatures fitted on the validation patients."""
         model = self.model
         model.load_state_dict(self.best["model"])
         prob = self._probabilities(model)
