@@ -28,6 +28,7 @@ from spinemet.errors import BadInput, Reason
 from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
+from spinemet.screening.drift import LAST_RUNS, drift
 from spinemet.screening.linkage import Linkage, check_linkage_apart
 from spinemet.screening.outcome import MadeWith, slimmed, without_pixels
 from spinemet.screening.plan import (
@@ -138,7 +139,10 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
                 with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
                     results.write_run(run.row("failed"))
                 raise
-            results.write_run(run.row("stopped" if run.stopped else "done"))
+            state = "stopped" if run.stopped else "done"
+            if not options.wanted.chosen:
+                run.signals = drift(run.row(state), results.usual_runs(**asked.digests, last=LAST_RUNS))
+            results.write_run(run.row(state))
     return run
 
 
@@ -344,6 +348,7 @@ def _facts(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) ->
         "pseudonym_key_id": key_id(names),
         "date_policy": options.dates,
         "study_limit": options.wanted.limit,
+        "chosen": options.wanted.chosen,
         "config": config.model_dump_json(),
         "software_version": __version__,
     }

@@ -44,6 +44,11 @@ class Wanted:
     studies: frozenset[str] = frozenset()
     rescreen: Rescreen | None = None
 
+    @property
+    def chosen(self) -> bool:
+        """Whether it is less, or more, than what is new: the rates of such a run are not the usual ones."""
+        return bool(self.since or self.studies or self.rescreen)
+
 
 @dataclass
 class Plan:

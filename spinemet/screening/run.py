@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from spinemet.screening.drift import POSITIVE, Signal, counted
 from spinemet.types import State
 
 Row = dict[str, Any]
@@ -33,6 +34,10 @@ class Run:
     listed: int = 0
     planned: int = 0
     waiting: int = 0
+    sums: Counter[str] = field(default_factory=Counter)
+    """Over the run's vertebrae, see drift.counted."""
+    signals: Sequence[Signal] = ()
+    """What of the run is out of control, see drift.drift."""
     stopped: str = ""
     """Why it ended before its work did: `signal`, `deadline`, or empty."""
 
@@ -68,6 +73,7 @@ class Run:
             if study["reason"] is not None:
                 self.reasons[study["reason"]] += 1
         self.vertebrae += len(rows["vertebrae"])
+        self.sums.update(counted(rows["vertebrae"]))
 
     def row(self, state: str) -> Row:
         """The `runs` row, `running` without an end and without counts."""
@@ -81,7 +87,10 @@ class Run:
             "waiting": self.waiting,
             **{str(each): self.states[str(each)] for each in State},
             "vertebrae": self.vertebrae,
+            **{name: self.sums[name] for name in ("evaluable", *POSITIVE, "hu_vertebrae")},
+            "mean_hu": self.sums["hu_sum"] / self.sums["hu_vertebrae"] if self.sums["hu_vertebrae"] else None,
             "reasons": json.dumps(dict(sorted(self.reasons.items()))),
+            "drift": "; ".join(map(str, self.signals)) or None,
             "studies_per_hour": self.studies_per_hour,
         }
 
@@ -99,6 +108,7 @@ class Run:
         if self.studies:
             speed = f"{self.studies_per_hour:.0f} studies per hour"
             lines.append(f"{self.vertebrae} vertebrae in {self.seconds:.0f} s, {speed}")
+        lines += [f"out of control: {signal}" for signal in self.signals]
         return "\n".join(lines)
 
     def summary(self) -> str:
@@ -107,6 +117,7 @@ class Run:
             name: value for name, value in self.row("stopped" if self.stopped else "done").items() if name != "config"
         }
         facts = {**row, "reasons": dict(sorted(self.reasons.items())), "stopped": self.stopped or None}
+        facts["drift"] = [vars(signal) for signal in self.signals]
         return json.dumps(facts | {"seconds": round(self.seconds, 1)}, indent=2, default=str) + "\n"
 
     def exit_code(self, max_failed_share: float | None) -> int:

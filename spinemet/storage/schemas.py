@@ -217,6 +217,15 @@ RUNS = pa.schema(
         _column("failed", pa.int64(), "Studies of this run that failed."),
         _column("vertebrae", pa.int64(), "Vertebrae that this run wrote."),
         _column("reasons", pa.string(), "JSON: studies of this run by reason."),
+        _column("chosen", pa.bool_(), "Whether studies were chosen (--study, --since, --rescreen): not what is usual."),
+        _column("evaluable", pa.int64(), "Vertebrae of this run that are whole and were classified."),
+        *(
+            _column(name, pa.int64(), f"Of those, vertebrae called {name}.")
+            for name in ("blastic", "mixed", "lytic", "unilateral", "bilateral")
+        ),
+        _column("hu_vertebrae", pa.int64(), "Of those, vertebrae whose trabecular HU were measured."),
+        _column("mean_hu", pa.float64(), "The mean of these HU."),
+        _column("drift", pa.string(), "What left the control limits that the last runs give; null for nothing."),
         _column("studies_per_hour", pa.float64(), "Studies of this run by its wall-clock time; null for none."),
         _column("model_digest", pa.string(), "Which model.", null=False),
         _column("config_digest", pa.string(), "Which reading configuration.", null=False),

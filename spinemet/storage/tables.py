@@ -117,6 +117,21 @@ class Results:
         table = self._table(RUNS).to_pyarrow_table().sort_by("started_at")
         return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
 
+    def usual_runs(self, model_digest: str, config_digest: str, last: int) -> list[Row]:
+        """The last finished runs with this model and configuration that did whatever was new, in order of time.
+
+        Columns that the table does not have yet are missing.
+        """
+        rows = self._table(RUNS).to_pyarrow_table().sort_by("started_at").to_pylist()
+        made_with = (model_digest, config_digest)
+        return [
+            row
+            for row in rows
+            if (row["model_digest"], row["config_digest"]) == made_with
+            and row["state"] in {"done", "stopped"}
+            and not row.get("chosen")
+        ][-last:]
+
     def last_rate(self) -> float | None:
         """Studies per hour of the last run that did any, None where there is none."""
         rates = self._table(RUNS).to_pyarrow_table(columns=["started_at", "studies_per_hour"]).sort_by("started_at")

@@ -14,32 +14,25 @@ import pytest
 
 from jobs.screen import main
 from spinemet import __version__
-from spinemet.config import SliceConfig, StudyConfig, config_digest
+from spinemet.config import StudyConfig, config_digest
 from spinemet.dicom.pseudonym import KEY_VARIABLE, Pseudonymizer
 from spinemet.errors import BadInput, Reason
-from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.predictor import Predictor
-from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.on_ray import screen
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.screen import Answer, ScreenOptions, classify, model_pool, run_screen
-from spinemet.phantom.archive import write_archive
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.storage import tables
 from spinemet.storage.archive import list_studies
 from spinemet.storage.files import exists, join, open_store
 from spinemet.storage.lease import LEASE, hold_lease
-from spinemet.storage.schemas import PROVENANCE_COLUMNS
 from spinemet.storage.tables import Results
 from spinemet.study import read_study
 from spinemet.types import SliceStack, State, VertebraCall
+from tests.on_ray.places import KEY, SLICES, Tables, rows_in, write_place
 from tests.screening.readings import CALLS, LEVELS, REF, reading, stack
 
 pytestmark = pytest.mark.job
-
-KEY = b"a key for the tests only"
-SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)
-Tables = dict[str, list[dict[str, Any]]]
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +42,8 @@ def place(s3_server: str) -> Iterator[str]:
 
     boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket="screening")
     uri = "s3://screening"
-    write_archive(uri, 1, 3, matrix=64)
+    write_place(uri, patients=1)
     obstore.put(open_store(uri), "archive/PH-9999/broken.zip", b"PK\3\4 and nothing that a zip needs")
-    network = DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8)
-    spec = ModelSpec(backbone=network, slices=SLICES)
-    save_model(join(uri, "model"), untrained(spec, 0), ModelCard(spec=spec))
     connect()  # workers have the environment that Ray was started in: the S3 server has to be there before
     yield uri
     ray.shutdown()
@@ -65,21 +55,6 @@ def first(place: str) -> ScreenOptions:
     options = ScreenOptions(join(place, "archive"), join(place, "results"), join(place, "model"), KEY, slices=True)
     run_screen(options)
     return options
-
-
-def rows_in(uri: str) -> Tables:
-    """Every row that counts, by table, without what may differ between two runs."""
-    connection = tables.connect(uri)
-    return {
-        name: sorted(
-            (
-                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
-                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
-            ),
-            key=repr,
-        )
-        for name in ("studies", "vertebrae", "slices", "pictures")
-    }
 
 
 def test_the_ledger_accounts_for_every_study_of_the_archive(first: ScreenOptions) -> None:

@@ -1,0 +1,162 @@
+"""Three Ray nodes and an S3 server on one machine, and how each of them is lost.
+
+The S3 server keeps its objects in memory, so it is not killed: it stands behind a gate, which is shut. A night's
+driver is a process of its own; killed with SIGKILL, it leaves its cluster, its lease and its half-written wave.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from ray.cluster_utils import Cluster
+
+from spinemet.dicom.pseudonym import KEY_VARIABLE
+from spinemet.storage.files import join
+from tests.chaos.gate import Gate
+from tests.chaos.kills import Victim
+from tests.on_ray.places import KEY
+
+ROOT = Path(__file__).parents[2]
+BUCKET = "s3://chaos"
+NODE_CPUS = 2
+STORE_BYTES = 100 << 20
+ACTOR, AGENT = "ModelActor", "Agent"
+"""In the titles of Ray's processes: a model actor; a part of Ray itself."""
+
+_MOTO = """
+import sys, time
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print(server.get_host_and_port()[1], flush=True)
+sys.stdin.read()
+"""
+
+
+@dataclass
+class Machines:
+    """A cluster of a head without CPUs and two nodes, its object store, and the nights that run on them."""
+
+    cluster: Any
+    gate: Gate
+    folder: Path
+    nodes: list[Any] = field(default_factory=list)
+    nights: int = 0
+
+    def add_node(self) -> None:
+        """One more node; on the main thread only."""
+        self.nodes.append(self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES))
+
+    def night(self, results: str, *more: str) -> subprocess.Popen[str]:
+        """A screening job that has just been started; its output goes to a file of `folder`."""
+        self.nights += 1
+        given = ["--archive", join(BUCKET, "archive"), "--model", join(BUCKET, "model"), "--results", results]
+        with (self.folder / f"night-{self.nights:03d}.log").open("w") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.night", *given, "--workers", "1", "--slices", *more],
+                cwd=ROOT, env={**os.environ, "RAY_ADDRESS": self.cluster.address}, text=True,
+                stdout=log, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+
+    def said(self) -> str:
+        """The output of the night that was started last."""
+        return (self.folder / f"night-{self.nights:03d}.log").read_text()
+
+    def kill(self, victim: Victim, rng: np.random.Generator, driver: subprocess.Popen[str], outage_s: float) -> bool:
+        """Take `victim` away, any one where there are several; False where there is none at this moment."""
+        if victim is Victim.DRIVER:
+            driver.kill()
+            driver.wait()
+        elif victim is Victim.NODE:
+            self._lose(self.nodes.pop(int(rng.integers(len(self.nodes)))))
+            self.add_node()
+        elif victim is Victim.STORE:
+            self.gate.shut()
+            time.sleep(outage_s)
+            self.gate.open()
+        else:
+            workers = [each for node in self.nodes for each in _workers(node, victim is Victim.MODEL_ACTOR)]
+            if not workers:
+                return False
+            with suppress(psutil.NoSuchProcess):
+                workers[int(rng.integers(len(workers)))].kill()
+        return True
+
+    def _lose(self, node: Any) -> None:
+        """End all processes of a node at once; what they read in goes last, so that nobody is left to see it die."""
+        tree = _raylet(node).children(recursive=True)
+        self.cluster.remove_node(node, allow_graceful=False)
+        for process in sorted(tree, key=lambda each: not _title(each).startswith("ray::")):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _raylet(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def _workers(node: Any, actors: bool) -> list[psutil.Process]:
+    return [
+        each
+        for each in _raylet(node).children()
+        if (title := _title(each)).startswith("ray::") and AGENT not in title and (ACTOR in title) == actors
+    ]
+
+
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
+
+
+@contextmanager
+def machines(folder: Path) -> Iterator[Machines]:
+    """The machines, with a bucket BUCKET and the environment that finds it; all end with the block."""
+    moto = subprocess.Popen(
+        [sys.executable, "-c", _MOTO],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert moto.stdout is not None
+    gate = Gate(int(moto.stdout.readline()))
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{gate.port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        KEY_VARIABLE: KEY.decode(),
+        "OMP_NUM_THREADS": "1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        patch.delenv("RAY_ADDRESS", raising=False)
+        import boto3
+
+        boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"]).create_bucket(Bucket=BUCKET.removeprefix("s3://"))
+        head = {"num_cpus": 0, "temp_dir": str(folder / "ray"), "include_dashboard": False}
+        cluster = Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES})
+        try:
+            all_of_them = Machines(cluster, gate, folder)
+            all_of_them.add_node()
+            all_of_them.add_node()
+            yield all_of_them
+        finally:
+            cluster.shutdown()
+            gate.shut()
+            moto.send_signal(signal.SIGTERM)
+            moto.wait()

@@ -1,0 +1,40 @@
+"""An S3 place with a small phantom archive and a tiny model, and what a run leaves there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spinemet.config import SliceConfig
+from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.phantom.archive import write_archive
+from spinemet.storage import tables
+from spinemet.storage.files import join
+from spinemet.storage.schemas import PROVENANCE_COLUMNS
+
+KEY = b"a key for the tests only"
+SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)
+Tables = dict[str, list[dict[str, Any]]]
+
+
+def write_place(uri: str, patients: int) -> None:
+    """Below `uri`: `archive/`, phantom patients and the phantom's three unusable studies, and `model/`."""
+    write_archive(uri, patients, 3, matrix=64)
+    network = DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8)
+    spec = ModelSpec(backbone=network, slices=SLICES)
+    save_model(join(uri, "model"), untrained(spec, 0), ModelCard(spec=spec))
+
+
+def rows_in(uri: str) -> Tables:
+    """Every row that counts, by table, without what may differ between two runs."""
+    connection = tables.connect(uri)
+    return {
+        name: sorted(
+            (
+                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
+                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
+            ),
+            key=repr,
+        )
+        for name in ("studies", "vertebrae", "slices", "pictures")
+    }
