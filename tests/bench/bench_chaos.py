@@ -48,7 +48,7 @@ def _figures(outcomes: list[Outcome], wrong: int, horizon_s: float, rows: dict[s
     codes = Counter(code for each in outcomes for code in each.codes)
     tables = ", ".join(f"{count} {name}" for name, count in rows.items())
     figures = Figures(
-        f"{len(outcomes)} nights of {rows['studies']} studies on 3 nodes, killed at random and started again until done",
+        f"{len(outcomes)} nights of {rows['studies']} studies on 3 nodes, killed at random, restarted until done",
         ("what", "times"),
         f"compared row for row with an undisturbed night of {horizon_s:.0f} s: {tables}; "
         f"{sum(each.seconds for each in outcomes):.0f} s in all",
