@@ -5,11 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import re
+from typing import Any
 
 from spinemet.errors import BadInput
 
 MIN_CPUS = 4
 """A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
+
+MODEL_MEMORY_BYTES = 1 << 30
+"""Of a model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
 
 START_ATTEMPTS = 3
 """Ray gives its processes 30 s to start; on a machine as busy as CI's (load 15 on 2 cores) that was too short."""
@@ -64,6 +68,29 @@ def parallel_tasks() -> int | None:
     On a cluster that grows with the tasks that wait, a limit of today's size would keep it from growing.
     """
     return None if os.environ.get("RAY_ADDRESS") else os.cpu_count()
+
+
+def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:
+    """How many model actors, and what each takes of a cluster with so many CPUs and GPUs.
+
+    On GPUs an actor takes one, or a share where there are more actors than GPUs, and no CPU; without, all actors
+    together take half of the CPUs and leave the others to reading. Raises BadInput where no CPU would be left to read
+    with: such a pipeline would wait for ever.
+    """
+    # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
+    # equal: studies would then be read only where a model is.
+    resources: dict[str, Any] = {"memory": MODEL_MEMORY_BYTES}
+    if gpus:
+        count, taken = workers or gpus, 0
+        resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
+    else:
+        count = workers or max(1, cpus // 4)
+        each = max(1, cpus // 2 // count)
+        taken = count * each
+        resources |= {"num_cpus": each}
+    if cpus - taken < 1:
+        raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
+    return count, resources
 
 
 def own_error(error: BaseException) -> BadInput | None:

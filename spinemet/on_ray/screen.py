@@ -26,7 +26,8 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason
 from spinemet.model.card import load_card, model_digest, read_weights
-from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
+from spinemet.on_ray.cluster import connect, model_pool, own_error, parallel_tasks
+from spinemet.on_ray.meters import Meters
 from spinemet.progress import Advance, ignore
 from spinemet.screening.drift import LAST_RUNS, drift
 from spinemet.screening.linkage import Linkage, check_linkage_apart
@@ -58,8 +59,6 @@ WAVE = 32
 """Studies per commit: a kill costs at most these, and 1,000 studies a night make 32 files per table."""
 BATCH = 4
 """Studies per call of the model: its last, filled-up forward pass is then shared by about 400 slices."""
-MODEL_MEMORY_BYTES = 1 << 30
-"""Of a model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +192,11 @@ def _screen(
     seen: Counter[str] = Counter()
     todo = iter(plan)
     refs = list(islice(todo, ROUND))
-    if refs:
-        connect()  # here and not before: a night without new studies needs no cluster
+    if not refs:
+        run.listed, run.waiting = plan.listed, plan.waiting
+        return progress(0, 0, in_words(seen))
+    connect()  # here and not before: a night without new studies needs no cluster
+    meters = Meters()
     stop.defer()
     while refs and not run.stopped:
         following = list(islice(todo, ROUND))
@@ -208,13 +210,13 @@ def _screen(
                 progress(seen.total(), total, in_words(seen))
             results.guard()
             if wave.is_due():
-                wave.commit()
+                meters.count(wave.commit())
             run.stopped = stop.why()
             if run.stopped:
                 break
         refs = following
     run.listed, run.planned, run.waiting = plan.listed, plan.planned, plan.waiting
-    wave.commit()
+    meters.count(wave.commit())
     progress(seen.total(), seen.total(), in_words(seen))
 
 
@@ -316,29 +318,6 @@ def _broken(answer: Answer, detail: str) -> Answer:
 
 def _stacks(answer: Answer) -> list[SliceStack]:
     return [stack for stack in answer.reading.stacks if len(stack.hu_NHW)]
-
-
-def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:
-    """How many model actors, and what each takes of a cluster with so many CPUs and GPUs.
-
-    On GPUs an actor takes one, or a share where there are more actors than GPUs, and no CPU; without, all actors
-    together take half of the CPUs and leave the others to reading. Raises BadInput where no CPU would be left to read
-    with: such a pipeline would wait for ever.
-    """
-    # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
-    # equal: studies would then be read only where a model is.
-    resources: dict[str, Any] = {"memory": MODEL_MEMORY_BYTES}
-    if gpus:
-        count, taken = workers or gpus, 0
-        resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
-    else:
-        count = workers or max(1, cpus // 4)
-        each = max(1, cpus // 2 // count)
-        taken = count * each
-        resources |= {"num_cpus": each}
-    if cpus - taken < 1:
-        raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
-    return count, resources
 
 
 def _facts(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) -> dict[str, Any]:

@@ -62,10 +62,10 @@ class Wave:
         """Whether it is time to commit."""
         return len(self.studies) >= self.size or (bool(self.studies) and time.monotonic() - self.begun > MAX_WAIT_S)
 
-    def commit(self) -> None:
-        """Make the studies count, and count them; nothing where there are none."""
+    def commit(self) -> dict[str, list[Row]]:
+        """Make the studies count, and count them; gives their rows by table, none where there are none."""
         if not self.studies:
-            return
+            return {}
         rows = {name: [row for study in self.studies for row in study[name]] for name in self.studies[0]}
         name = self.run.next_wave()
         self.linkage.write(name)  # first: a study that counts can be found again
@@ -74,3 +74,4 @@ class Wave:
         for study in self.studies:
             self.run.count(study)
         self.studies = []
+        return rows

@@ -11,11 +11,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import psutil
@@ -23,11 +23,13 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from spinemet.dicom.pseudonym import KEY_VARIABLE
+from spinemet.on_ray.cluster import START_ATTEMPTS
 from spinemet.storage.files import join
 from tests.chaos.gate import Gate
 from tests.chaos.kills import Victim
 from tests.on_ray.places import KEY
 
+T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 BUCKET = "s3://chaos"
 NODE_CPUS = 2
@@ -57,7 +59,9 @@ class Machines:
 
     def add_node(self) -> None:
         """One more node; on the main thread only."""
-        self.nodes.append(self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES))
+        self.nodes.append(
+            _patiently(lambda: self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES))
+        )
 
     def night(self, results: str, *more: str) -> subprocess.Popen[str]:
         """A screening job that has just been started; its output goes to a file of `folder`."""
@@ -121,6 +125,14 @@ def _title(process: psutil.Process) -> str:
     return ""
 
 
+def _patiently(start: Callable[[], T]) -> T:
+    """What `start` gives; where Ray's 30 s were too short on a busy machine, it is asked again."""
+    for _ in range(START_ATTEMPTS - 1):
+        with suppress(Exception):  # Ray has no type of its own for this
+            return start()
+    return start()
+
+
 @contextmanager
 def machines(folder: Path) -> Iterator[Machines]:
     """The machines, with a bucket BUCKET and the environment that finds it; all end with the block."""
@@ -149,7 +161,9 @@ def machines(folder: Path) -> Iterator[Machines]:
 
         boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"]).create_bucket(Bucket=BUCKET.removeprefix("s3://"))
         head = {"num_cpus": 0, "temp_dir": str(folder / "ray"), "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES})
+        cluster = _patiently(
+            lambda: Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES})
+        )
         try:
             all_of_them = Machines(cluster, gate, folder)
             all_of_them.add_node()

@@ -19,8 +19,8 @@ from spinemet.dicom.pseudonym import KEY_VARIABLE, Pseudonymizer
 from spinemet.errors import BadInput, Reason
 from spinemet.model.predictor import Predictor
 from spinemet.on_ray import screen
-from spinemet.on_ray.cluster import connect
-from spinemet.on_ray.screen import Answer, ScreenOptions, classify, model_pool, run_screen
+from spinemet.on_ray.cluster import connect, model_pool
+from spinemet.on_ray.screen import Answer, ScreenOptions, classify, run_screen
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.storage import tables
 from spinemet.storage.archive import list_studies
