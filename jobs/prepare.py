@@ -3,37 +3,58 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 from spinemet.config import StudyConfig, load_config
 from spinemet.errors import SpineMetError
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.progress import progress_bar
-from spinemet.recipes import recipe
+from spinemet.recipes import SCALES, recipe, scaled
+from spinemet.training.benchmark import write_benchmark
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments of this job."""
     arguments = argparse.ArgumentParser(prog="prepare.py", description=__doc__)
-    arguments.add_argument("--archive", required=True, help="folder or s3:// prefix with the studies")
-    arguments.add_argument("--labels", required=True, help="label table, CSV or Parquet, local or s3://")
+    source = arguments.add_mutually_exclusive_group(required=True)
+    source.add_argument("--archive", help="folder or s3:// prefix with the studies")
+    source.add_argument(
+        "--phantom",
+        type=int,
+        metavar="PATIENTS",
+        help="instead of an archive: the hard benchmark, OUT/crops + OUT/truth",
+    )
+    arguments.add_argument("--labels", help="label table of the archive, CSV or Parquet, local or s3://")
     arguments.add_argument("--out", required=True, help="folder or s3:// prefix for the crops")
     arguments.add_argument("--config", help="TOML file with reading settings (localizer, series selection, …)")
     arguments.add_argument(
         "--recipe", default="final", help="cut the slices as this recipe wants them (default: final)"
     )
+    arguments.add_argument("--scale", choices=list(SCALES), default="full", help="the size the recipe is run at")
+    arguments.add_argument("--seed", type=int, default=0, help="of the phantom benchmark")
     return arguments
 
 
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 when the crops are made, 2 for bad input."""
-    wanted = parser().parse_args(argv)
+    arguments = parser()
+    wanted = arguments.parse_args(argv)
+    if (wanted.archive is None) != (wanted.labels is None):
+        arguments.error("expected --labels with --archive, and with it only")
     try:
         config = load_config(wanted.config, StudyConfig)
         if wanted.recipe:
-            config = config.model_copy(update={"slices": recipe(wanted.recipe).model.slices})
+            config = config.model_copy(update={"slices": scaled(recipe(wanted.recipe), wanted.scale).model.slices})
         with progress_bar("Preparing crops") as advance:
-            info = run_prepare(wanted.archive, wanted.labels, wanted.out, config, advance)
+            if wanted.phantom is not None:
+                cores = os.cpu_count() or 1
+                made = write_benchmark(
+                    wanted.out, wanted.phantom, wanted.seed, config.slices, workers=cores, progress=advance
+                )
+                info = made["truth"]
+            else:
+                info = run_prepare(wanted.archive, wanted.labels, wanted.out, config, advance)
     except SpineMetError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 2

@@ -78,38 +78,49 @@ def run_evaluate(
 
 def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Advance = ignore) -> Evaluation:
     """Measure `predictor` on all of `crops`, whoever they are; `split` only says how they were chosen."""
-    prob = _predict(predictor, crops, progress)
-    slices = crops.table.drop(columns=list(LABEL_CLASSES))
-    first = ~crops.table["vertebra"].duplicated()
-    vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
-    starts = np.flatnonzero(first)
+    tables = predictions(predictor, crops, progress)
     found: list[dict[str, object]] = []
     confusions: list[dict[str, object]] = []
     for task in predictor.card.spec.tasks:
-        target_N = np.array(task.targets(crops.table))
-        rule = predictor.card.rule(task.name)
-        prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
-        for unit, table, truth, values in (
-            ("vertebra", vertebrae, target_N[starts], prob_VC),
-            ("slice", slices, target_N, prob[task.name]),
-        ):
-            _add_columns(table, task, truth, values)
-            known = truth != MISSING
-            if known.any():
-                patients = table["patient"].to_numpy()[known]
-                found += _measure(task, unit, truth[known], values[known], patients)
-                confusions += _confusions(task, unit, truth[known], values[known])
+        for unit, table in tables.items():
+            known = table[table[f"{task.name}_true"].notna()]
+            if len(known):
+                truth_N, prob_NC = truth_and_calls(known, task)
+                found += _measure(task, unit, truth_N, prob_NC, known["patient"].to_numpy())
+                confusions += _confusions(task, unit, truth_N, prob_NC)
     facts: dict[str, str | int] = {
         "model": predictor.digest,
         "crops": crops.digest,
         "split": split,
         "patients": int(crops.table["patient"].nunique()),
         "studies": int(crops.table["study"].nunique()),
-        "vertebrae": len(vertebrae),
-        "slices": len(slices),
+        "vertebrae": len(tables["vertebra"]),
+        "slices": len(tables["slice"]),
         "software_version": __version__,
     }
-    return Evaluation(facts, pd.DataFrame(found), pd.DataFrame(confusions), vertebrae, slices)
+    return Evaluation(facts, pd.DataFrame(found), pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
+
+
+def predictions(predictor: Predictor, crops: Crops, progress: Advance = ignore) -> dict[str, pd.DataFrame]:
+    """Unit (vertebra, slice) -> its rows of `crops` with `<task>_true`, `<task>_called` and `<task>_p_<class>`."""
+    prob = _predict(predictor, crops, progress)
+    slices = crops.table.drop(columns=list(LABEL_CLASSES)).reset_index(drop=True)
+    first = ~slices["vertebra"].duplicated()
+    vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
+    starts = np.flatnonzero(first)
+    for task in predictor.card.spec.tasks:
+        target_N = np.array(task.targets(crops.table))
+        rule = predictor.card.rule(task.name)
+        prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
+        _add_columns(vertebrae, task, target_N[starts], prob_VC)
+        _add_columns(slices, task, target_N, prob[task.name])
+    return {"vertebra": vertebrae, "slice": slices}
+
+
+def truth_and_calls(known: pd.DataFrame, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """(N,) true classes and (N, C) probabilities of the rows of a table of `predictions` whose label is known."""
+    truth_N = np.array([task.classes.index(word) for word in known[f"{task.name}_true"]], np.int64)
+    return truth_N, known[[f"{task.name}_p_{label}" for label in task.classes]].to_numpy(np.float64)
 
 
 def write_evaluation(evaluation: Evaluation, uri: str) -> None:

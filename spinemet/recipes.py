@@ -155,6 +155,55 @@ def final() -> TrainRecipe:
     return _changed(self_paced(), "final")
 
 
+class Scale(_Section):
+    """A size at which every recipe can be run, so that recipes stay comparable on a machine that full size is not for.
+
+    Warm-up and self-pacing keep their parts of all epochs.
+    """
+
+    backbone: DenseNetSpec
+    slices: SliceConfig
+    epochs: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    average_decay: float = Field(ge=0, lt=1)
+    learning_rate: float = Field(gt=0)
+
+
+SCALES: dict[str, Scale | None] = {
+    "full": None,
+    # The demo's network: 420 slices of 64 pixels per second and core, forward and back, where DenseNet-121 has 115.
+    "small": Scale(
+        backbone=DenseNetSpec(growth_rate=16, block_config=(3, 6, 8, 4), init_features=32),
+        slices=SliceConfig(size_px=64, pixel_mm=1.5, step_mm=4.0),
+        epochs=16,
+        batch=32,
+        average_decay=0.98,
+        learning_rate=1e-3,
+    ),
+}
+
+
+def scaled(recipe: TrainRecipe, scale: str) -> TrainRecipe:
+    """`recipe` at the size called `scale`. Raises BadInput where there is none."""
+    if scale not in SCALES:
+        raise BadInput(f"expected a scale ({', '.join(SCALES)}), found {scale}.")
+    size = SCALES[scale]
+    if size is None:
+        return recipe
+    part = size.epochs / recipe.epochs
+    pacing = recipe.pacing
+    if pacing is not None:
+        pacing = pacing.model_copy(update={"warm_epochs": max(1, round(pacing.warm_epochs * part))})
+    return _changed(
+        recipe,
+        recipe.name,
+        model=_model(recipe, slices=size.slices, backbone=size.backbone),
+        warmup_epochs=recipe.warmup_epochs * part,
+        pacing=pacing,
+        **size.model_dump(exclude={"slices", "backbone"}),
+    )
+
+
 def _changed(recipe: TrainRecipe, name: str, **changes: object) -> TrainRecipe:
     return recipe.model_copy(update={"name": name, **changes})
 
@@ -174,6 +223,10 @@ RECIPES: dict[str, Callable[[], TrainRecipe]] = {
     "+self-paced": self_paced,
     "final": final,
 }
+
+
+ABLATION = ("densenet121", "subtasks", "mtl-soft", "mtl-hard", "+warmup", "+label-smoothing", "final")
+"""The rungs of the paper's comparison, baseline first; `+self-paced` and `final` are one."""
 
 
 def recipe(name: str) -> TrainRecipe:

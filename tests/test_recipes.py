@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from spinemet.errors import BadInput
-from spinemet.recipes import RECIPES, TrainRecipe, recipe
+from spinemet.recipes import ABLATION, RECIPES, TrainRecipe, recipe, scaled
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -57,3 +57,16 @@ def test_an_unknown_recipe_or_key_is_refused() -> None:
 def test_recipes_come_without_torch() -> None:
     code = "import sys, spinemet.recipes; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_smaller_scale_keeps_the_steps_between_the_recipes() -> None:
+    small = {name: scaled(recipe(name), "small") for name in ABLATION}
+    assert len({(one.model.slices, one.model.backbone, one.epochs, one.batch) for one in small.values()}) == 1
+    whole, final = recipe("final"), small["final"]
+    assert final.warmup_epochs / final.epochs == pytest.approx(whole.warmup_epochs / whole.epochs)
+    assert final.pacing is not None
+    assert final.pacing.warm_epochs == 2
+    assert small["densenet121"].model.tasks == recipe("densenet121").model.tasks
+    assert scaled(whole, "full") == whole
+    with pytest.raises(BadInput, match=r"expected a scale \(full, small\), found huge"):
+        scaled(whole, "huge")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,29 +51,33 @@ class TrainingData:
     crops_digest: str
 
 
-def training_data(crops: Crops, recipe: TrainRecipe) -> TrainingData:
+def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | None = None) -> TrainingData:
     """The crops divided by patients as the recipe asks; a patient's stratum is the rarest class of the selecting task.
+
+    test: the patients to keep apart, where a fold says so and not the recipe.
 
     Raises BadInput where the crops were cut in another way than the recipe's model wants, hold no label that it
     learns from, or no patient for training or validation.
     """
     check_slices(crops.slices, recipe)
+    selecting = _selecting(recipe)
     targets_TN = np.array([task.targets(crops.table) for task in recipe.model.tasks], np.int64)
     patients = crops.table["patient"].to_numpy(str)
     parts = split_patients(
-        sorted(set(patients)),
+        sorted(set(patients) - set(test or ())),
         recipe.split_seed,
-        recipe.test_share,
-        recipe.validation_share,
-        strata=_strata(patients, targets_TN[_selecting(recipe)]),
+        recipe.test_share if test is None else 0.0,
+        recipe.validation_share if test is None else recipe.validation_share / (1 - recipe.test_share),
+        strata=patient_strata(crops, recipe),
     )
+    parts |= dict.fromkeys(test or (), "test")
     split = {
         part: tuple(sorted(patient for patient, its in parts.items() if its == part))
         for part in ("train", "validation", "test")
     }
     made = {part: _samples(crops, targets_TN, np.isin(patients, split[part]), recipe) for part in split}
     for part in ("train", "validation"):
-        if not (made[part].targets_TN[_selecting(recipe)] != MISSING).any():
+        if not (made[part].targets_TN[selecting] != MISSING).any():
             raise BadInput(
                 f"expected patients with a {recipe.selects} label for {part}, found none "
                 f"({len(parts)} patients in all); give more crops."
@@ -101,8 +105,10 @@ def check_slices(found: SliceConfig, recipe: TrainRecipe) -> None:
         )
 
 
-def _strata(patients: npt.NDArray[np.str_], targets_N: npt.NDArray[np.int64]) -> Mapping[str, int]:
+def patient_strata(crops: Crops, recipe: TrainRecipe) -> dict[str, int]:
     """Patient -> the class of theirs that is rarest in the whole set, so that every part gets its share of it."""
+    targets_N = np.array(recipe.model.task(recipe.selects).targets(crops.table), np.int64)
+    patients = crops.table["patient"].to_numpy(str)
     counts = np.bincount(targets_N[targets_N != MISSING], minlength=1)
     strata: dict[str, int] = {}
     for patient in sorted(set(patients)):

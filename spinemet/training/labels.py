@@ -111,6 +111,21 @@ def split_patients(
     return parts
 
 
+def fold_patients(patients: Iterable[str], folds: int, seed: int, strata: Mapping[str, Hashable]) -> dict[str, int]:
+    """Each patient's fold (0 to `folds` - 1), of equal size to within one, each with its share of every stratum.
+
+    The same for the same patients, whatever their order. Raises BadInput for fewer than two folds or patients than
+    folds.
+    """
+    names = set(patients)
+    if not 2 <= folds <= len(names):
+        raise BadInput(f"expected 2 folds or more and at most one per patient ({len(names)}), found {folds}.")
+    ranked = sorted(
+        names, key=lambda name: (repr(strata.get(name)), hashlib.sha256(f"{seed}\0{name}".encode()).digest())
+    )
+    return {name: n % folds for n, name in enumerate(ranked)}
+
+
 def _round_step(before: int, more: int, share: float) -> int:
     return round((before + more) * share) - round(before * share)
 

@@ -123,3 +123,21 @@ def test_split_changes_with_the_seed_and_hardly_with_one_more_patient() -> None:
 def test_split_refuses_shares_that_leave_no_one_to_train_on() -> None:
     with pytest.raises(BadInput, match="together below 1"):
         split_patients(["a"], 0, 0.6, 0.4)
+
+
+@given(st.sets(st.text(min_size=1, max_size=6), min_size=5, max_size=60), st.integers(2, 5), st.data())
+def test_folds_are_equal_and_each_has_its_share_of_every_stratum(
+    patients: set[str], folds: int, data: st.DataObject
+) -> None:
+    strata = {patient: data.draw(st.integers(0, 2)) for patient in sorted(patients)}
+    found = fold_patients(patients, folds, 0, strata)
+    assert found == fold_patients(sorted(patients, reverse=True), folds, 0, strata)
+    assert found.keys() == patients
+    for members in (patients, *({one for one in patients if strata[one] == stratum} for stratum in range(3))):
+        counts = [sum(found[patient] == fold for patient in members) for fold in range(folds)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    with pytest.raises(BadInput, match=r"at most one per patient \(2\), found 3"):
+        fold_patients(["a", "b"], 3, 0, {})
