@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spinemet.errors import BadInput
 from spinemet.storage.files import join, write_bytes
-from spinemet.training.labels import COLUMNS, consensus, read_labels, split_patients
+from spinemet.training.labels import COLUMNS, consensus, fold_patients, read_labels, split_patients
 
 HEADER = "patient,study,series,level,bone_quality,posterolateral"
 ROWS = ["p1,1.2,1.2.3,T12,normal,none", "p1,1.2,1.2.3, l1 ,Lytic,", "p2,,,L1,,bilateral"]
