@@ -175,7 +175,7 @@ SCALES: dict[str, Scale | None] = {
     "small": Scale(
         backbone=DenseNetSpec(growth_rate=16, block_config=(3, 6, 8, 4), init_features=32),
         slices=SliceConfig(size_px=64, pixel_mm=1.5, step_mm=4.0),
-        epochs=16,
+        epochs=12,
         batch=32,
         average_decay=0.98,
         learning_rate=1e-3,

@@ -40,6 +40,9 @@ METASTATIC_SHARE = 0.45
 NOISE = 0.08
 """Share of the vertebrae whose bone quality is wrong in the labels that are learned from; drawn apart, the same share
 for posterolateral involvement."""
+USUAL = {"bone_quality": (0.75, 0.115, 0.03, 0.105), "posterolateral": (0.85, 0.09, 0.06)}
+"""About how often each class occurs: a wrong word is another class, drawn by that. Drawn evenly, every second `mixed`
+would be a normal vertebra, which is no reader's error and leaves nothing to learn."""
 SHRINK = (0.6, 1.0)
 """A lesion's extent is multiplied by a draw from this range."""
 FAINT = {"lytic": (30.0, 95.0), "blastic": (300.0, 720.0)}
@@ -124,9 +127,11 @@ def _smaller(disease: Disease, pose: Pose, rng: np.random.Generator) -> Lesion |
 
 
 def _maybe_wrong(word: str, column: str, rng: np.random.Generator) -> str:
-    """`word`, or with probability NOISE one of the other classes, each as likely."""
-    others = [one for one in LABEL_CLASSES[column] if one != word]
-    wrong = str(rng.choice(others))
+    """`word`, or with probability NOISE one of the other classes."""
+    odds = np.array(
+        [0.0 if one == word else usual for one, usual in zip(LABEL_CLASSES[column], USUAL[column], strict=True)]
+    )
+    wrong = str(rng.choice(LABEL_CLASSES[column], p=odds / odds.sum()))
     return wrong if rng.random() < NOISE else word
 
 
