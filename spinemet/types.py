@@ -79,6 +79,24 @@ class StudyRef:
 
 
 @dataclass(frozen=True)
+class StoredPixels:
+    """What an object's header says of its stored values and how they become HU; None where it does not say.
+
+    Slices of one series mostly share one of these.
+    """
+
+    SamplesPerPixel: int | None = None
+    BitsAllocated: int | None = None
+    BitsStored: int | None = None
+    HighBit: int | None = None
+    PixelRepresentation: int | None = None
+    RescaleSlope: float | None = None
+    RescaleIntercept: float | None = None
+    PixelPaddingValue: int | None = None
+    PixelPaddingRangeLimit: int | None = None
+
+
+@dataclass(frozen=True)
 class InstanceHeader:
     """One object's header as far as SpineMet needs it; absent or unusable attributes are None or empty."""
 
@@ -100,6 +118,9 @@ class InstanceHeader:
     has_pixels: bool = True
     frame: int | None = None
     """The frame of an Enhanced multi-frame object that this slice is, counted from 0; None for a classic object."""
+    stored: StoredPixels | None = None
+    pixels_at: int | None = None
+    """Where the element PixelData begins; None where the object has to be parsed again (big-endian, deflated)."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +252,7 @@ class Spine:
     curve: SpineCurve
     method: str
     """`masks`, `geometric` or `totalsegmentator`."""
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

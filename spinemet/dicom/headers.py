@@ -3,22 +3,35 @@
 Only the first HEAD_BYTES of each object are fetched: series that are not chosen may hold gigabytes. Where the pixel
 data do not start within them, and for deflated objects, the whole object is read. The pixels of the chosen series
 are fetched later (volume.py); a second round trip per slice costs less than holding a whole study in memory.
+What volume.py needs to know of the pixels is noted here, and the slices of a series share all but a few attributes,
+which are converted once: reading values takes longer than finding them.
 """
 
 from __future__ import annotations
 
 import io
-import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
-from spinemet.dicom.values import age_years, day, functional_group, integer, number, numbers, quiet_dicom, text, texts
+from spinemet.dicom.grouping import Record, grouped
+from spinemet.dicom.pixels import PIXEL_DATA
+from spinemet.dicom.values import (
+    age_years,
+    day,
+    functional_group,
+    integer,
+    number,
+    numbers,
+    quiet_dicom,
+    stored_pixels,
+    text,
+    texts,
+)
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.storage.objects import MEMBER_LIMIT, StudyObjects
 from spinemet.types import InstanceHeader, SeriesHeader
@@ -27,10 +40,6 @@ HEAD_BYTES = 32 << 10
 """CT headers are 2 to 12 KB; with large private blocks up to 30. More than this costs a second read, not an error."""
 LONG_HEAD_BYTES = 4 << 20
 """Read where HEAD_BYTES do not hold the header: that of an Enhanced object with thousands of frames; then the whole."""
-ORIENTATION_TOLERANCE = 0.01
-"""Direction cosines of one series may differ by this much (0.6 degrees): some scanners write four digits only."""
-SPACING_TOLERANCE = 1e-3
-"""Pixel spacings of one series may differ by this share."""
 MAX_FRAMES = 20_000
 """Of an Enhanced object; more, or another number than it has functional groups, is no CT."""
 
@@ -49,9 +58,17 @@ _KEYWORDS = (
     "SeriesInstanceUID", "SeriesDescription", "FrameOfReferenceUID", "Manufacturer", "ManufacturerModelName",
     "ConvolutionKernel", "KVP", "ContrastBolusAgent", "BodyPartExamined", "LossyImageCompression",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit", "SpecificCharacterSet",
 )
 # fmt: on
 _TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _KEYWORDS]
+# fmt: off
+_OF_ONE_SLICE = frozenset(Tag(keyword) for keyword in (
+    "SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber",
+    "FrameOfReferenceUID",  # real series have one in every slice
+))
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -63,12 +80,12 @@ class SeriesScan:
 
 
 @dataclass(frozen=True)
-class _Record:
-    """One slice with what its object says of its series."""
+class _Head:
+    """The parsed elements before the pixel data; whether these follow, and where, if plainly."""
 
-    instance: InstanceHeader
-    series: SeriesHeader
-    acquisition: int | None
+    dataset: Dataset
+    has_pixels: bool
+    pixels_at: int | None
 
 
 def read_series(objects: StudyObjects) -> SeriesScan:
@@ -83,26 +100,26 @@ def read_series(objects: StudyObjects) -> SeriesScan:
     if not names:
         raise StudyExcluded(Reason.EMPTY, "expected objects in the study, found none.")
     skipped: Counter[Reason] = Counter()
-    records: list[_Record] = []
+    records: list[Record] = []
+    known: _Known = {}
     with quiet_dicom():
         for name, head in objects.heads(names, HEAD_BYTES):
-            header = _parse(objects, name, head)
-            if isinstance(header, Reason):
-                skipped[header] += 1
+            parsed = _parse(objects, name, head)
+            if isinstance(parsed, Reason):
+                skipped[parsed] += 1
             else:
-                records += _records(name, *header)
+                records += _records(name, parsed, known)
     if not records:
         reason = max(skipped, key=lambda reason: (skipped[reason], reason is Reason.NOT_DICOM))
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")
-    groups = sorted(_group(records), key=lambda group: group[0].instance.name)
-    return SeriesScan(tuple(_series(group) for group in groups), dict(skipped))
+    return SeriesScan(grouped(records), dict(skipped))
 
 
 # ---- one object ----------------------------------------------------------------------------------------------
 
 
-def _parse(objects: StudyObjects, name: str, head: bytes) -> tuple[Dataset, bool] | Reason:
-    """The header of one object and whether pixel data follow it, or why the object is passed over."""
+def _parse(objects: StudyObjects, name: str, head: bytes) -> _Head | Reason:
+    """The header of one object, or why the object is passed over."""
     whole = objects.size(name)
     if whole == 0:
         return Reason.TRUNCATED
@@ -112,18 +129,19 @@ def _parse(objects: StudyObjects, name: str, head: bytes) -> tuple[Dataset, bool
     if not marked and not _plausible(head):
         return Reason.NOT_DICOM
     try:
-        dataset, complete = _try_parse(head)
+        parsed = _try_parse(head)
         for size in (LONG_HEAD_BYTES, whole):
-            if not complete and len(head) < min(size, whole):
+            if not (parsed and parsed.has_pixels) and len(head) < min(size, whole):
                 head = objects.head(name, size)
-                dataset, complete = _try_parse(head)
+                parsed = _try_parse(head)
     except RecursionError:  # sequences within sequences, deeper than any real one
         return Reason.UNDECODABLE
-    if dataset is None:
+    if parsed is None:
         return Reason.TRUNCATED if marked else Reason.NOT_DICOM
+    dataset = parsed.dataset
     if not (text(dataset, "Modality") or text(dataset, "SOPClassUID") or "Rows" in dataset):
         return Reason.TRUNCATED if marked else Reason.NOT_DICOM
-    return dataset, complete
+    return parsed
 
 
 def _plausible(head: bytes) -> bool:
@@ -131,8 +149,8 @@ def _plausible(head: bytes) -> bool:
     return head[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"} and len(head) > 64
 
 
-def _try_parse(content: bytes) -> tuple[Dataset | None, bool]:
-    """The elements before the pixel data, and whether the pixel data were reached."""
+def _try_parse(content: bytes) -> _Head | None:
+    """The elements before the pixel data, as far as `content` goes; None where it cannot be parsed."""
     reached = False
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -140,40 +158,80 @@ def _try_parse(content: bytes) -> tuple[Dataset | None, bool]:
         reached = reached or tag in _PIXEL_TAGS
         return tag in _PIXEL_TAGS
 
+    stream = io.BytesIO(content)
     try:
-        return read_partial(io.BytesIO(content), at_pixels, force=True, specific_tags=_TAGS), reached
+        dataset = read_partial(stream, at_pixels, force=True, specific_tags=_TAGS)
     except MemoryError:
         raise
     except RecursionError:
         raise
     except Exception:  # pydicom raises whatever the bytes provoke; an object that does not parse is passed over
-        return None, False
+        return None
+    # Elsewhere in big-endian objects, and in deflated ones, of which pydicom has parsed a copy.
+    at = stream.tell()
+    return _Head(dataset, reached, at if reached and content[at : at + 4] == PIXEL_DATA else None)
 
 
-def _records(name: str, dataset: Dataset, has_pixels: bool) -> list[_Record]:
+_Known = dict[tuple[object, ...], tuple[InstanceHeader, SeriesHeader]]
+"""What the headers before had in common with others, by the raw bytes of it."""
+
+
+def _records(name: str, parsed: _Head, known: _Known) -> list[Record]:
     """One record per slice: one for a classic object, one per frame for Enhanced CT."""
+    dataset = parsed.dataset
     meta = getattr(dataset, "file_meta", Dataset())
-    instance = InstanceHeader(
+    transfer_syntax = text(meta, "TransferSyntaxUID")
+    key = _raw_values(dataset, transfer_syntax)
+    facts = known.get(key) if key else None
+    if facts is None:
+        facts = _common_facts(dataset, transfer_syntax), _series_facts(dataset, transfer_syntax)
+        if key:
+            known[key] = facts
+    common, series = facts
+    series = replace(series, FrameOfReferenceUID=text(dataset, "FrameOfReferenceUID"))
+    instance = replace(
+        common,
         name=name,
-        SOPClassUID=text(dataset, "SOPClassUID"),
         SOPInstanceUID=text(dataset, "SOPInstanceUID") or text(meta, "MediaStorageSOPInstanceUID"),
-        TransferSyntaxUID=text(meta, "TransferSyntaxUID"),
-        ImageType=tuple(value.strip().upper() for value in texts(dataset, "ImageType")),
         ImagePositionPatient=numbers(dataset, "ImagePositionPatient", 3),
+        InstanceNumber=integer(dataset, "InstanceNumber"),
+        has_pixels=parsed.has_pixels,
+        pixels_at=parsed.pixels_at,
+    )
+    acquisition = integer(dataset, "AcquisitionNumber")
+    if instance.SOPClassUID not in ENHANCED_CT:
+        return [Record(instance, series, acquisition)]
+    return [Record(frame, series, acquisition) for frame in _frames(dataset, instance)]
+
+
+def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | None:
+    """What a header says that is not of one slice, before any conversion; None where it holds sequences."""
+    values: list[object] = [transfer_syntax, dataset.original_encoding]
+    for tag in dataset.keys():  # noqa: SIM118 - a Dataset itself gives elements
+        if tag in _OF_ONE_SLICE:
+            continue
+        element = dataset.get_item(tag)
+        if element is None or not isinstance(element.value, bytes | str | None):  # text: one that _parse has asked for
+            return None
+        values.append((tag, element.VR, element.value))
+    return tuple(values)
+
+
+def _common_facts(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
+    """An object's header without what is its own alone."""
+    return InstanceHeader(
+        name="",
+        SOPClassUID=text(dataset, "SOPClassUID"),
+        TransferSyntaxUID=transfer_syntax,
+        ImageType=tuple(value.strip().upper() for value in texts(dataset, "ImageType")),
         ImageOrientationPatient=numbers(dataset, "ImageOrientationPatient", 6),
         PixelSpacing=numbers(dataset, "PixelSpacing", 2),
         SliceThickness=number(dataset, "SliceThickness"),
         Rows=integer(dataset, "Rows") or 0,
         Columns=integer(dataset, "Columns") or 0,
         NumberOfFrames=integer(dataset, "NumberOfFrames") or 1,
-        InstanceNumber=integer(dataset, "InstanceNumber"),
-        has_pixels=has_pixels,
+        stored=stored_pixels(dataset),
     )
-    series = _series_facts(dataset, instance.TransferSyntaxUID)
-    acquisition = integer(dataset, "AcquisitionNumber")
-    if instance.SOPClassUID not in ENHANCED_CT:
-        return [_Record(instance, series, acquisition)]
-    return [_Record(frame, series, acquisition) for frame in _frames(dataset, instance)]
 
 
 def _series_facts(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
@@ -188,7 +246,6 @@ def _series_facts(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
         StudyDate=study_day.strftime("%Y%m%d") if study_day else "",
         SeriesInstanceUID=text(dataset, "SeriesInstanceUID"),
         SeriesDescription=text(dataset, "SeriesDescription"),
-        FrameOfReferenceUID=text(dataset, "FrameOfReferenceUID"),
         Manufacturer=text(dataset, "Manufacturer"),
         ManufacturerModelName=text(dataset, "ManufacturerModelName"),
         ConvolutionKernel=" ".join(texts(dataset, "ConvolutionKernel")),
@@ -230,67 +287,3 @@ def _frame(shared: Dataset, group: Dataset, instance: InstanceHeader, index: int
         PixelSpacing=numbers(measures, "PixelSpacing", 2),
         SliceThickness=number(measures, "SliceThickness"),
     )
-
-
-# ---- grouping ------------------------------------------------------------------------------------------------
-
-
-def _group(records: list[_Record]) -> list[list[_Record]]:
-    """The records of each series; see read_series."""
-    groups: dict[tuple[Any, ...], list[list[_Record]]] = {}
-    for record in records:
-        instance, series = record.instance, record.series
-        key = (
-            series.SeriesInstanceUID or instance.name.rpartition("/")[0],
-            series.Modality,
-            instance.SOPClassUID,
-            instance.Rows,
-            instance.Columns,
-            "LOCALIZER" in instance.ImageType,
-        )
-        candidates = groups.setdefault(key, [])
-        for group in candidates:
-            if _same_geometry(group[0].instance, instance):
-                group.append(record)
-                break
-        else:
-            candidates.append([record])
-    return [part for same_key in groups.values() for group in same_key for part in _by_acquisition(group)]
-
-
-def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
-    if one.ImageOrientationPatient is None or other.ImageOrientationPatient is None:
-        return one.ImageOrientationPatient is other.ImageOrientationPatient
-    if one.PixelSpacing is None or other.PixelSpacing is None:
-        return one.PixelSpacing is other.PixelSpacing
-    return all(
-        abs(a - b) <= ORIENTATION_TOLERANCE
-        for a, b in zip(one.ImageOrientationPatient, other.ImageOrientationPatient, strict=True)
-    ) and all(
-        math.isclose(a, b, rel_tol=SPACING_TOLERANCE) for a, b in zip(one.PixelSpacing, other.PixelSpacing, strict=True)
-    )
-
-
-def _by_acquisition(group: list[_Record]) -> list[list[_Record]]:
-    """Several phases in one series lie on the same positions and differ in AcquisitionNumber: one part each."""
-    positions = [record.instance.ImagePositionPatient for record in group]
-    acquisitions = {record.acquisition for record in group}
-    if len(set(positions)) == len(positions) or len(acquisitions) == 1:
-        return [group]
-    parts: dict[int | None, list[_Record]] = {}
-    for record in group:
-        parts.setdefault(record.acquisition, []).append(record)
-    # One slice per acquisition is a bolus-tracking series, not several phases.
-    return list(parts.values()) if min(map(len, parts.values())) > 1 else [group]
-
-
-def _series(group: list[_Record]) -> SeriesHeader:
-    """The series' facts: of each attribute the first value that any of its objects has."""
-    first = group[0].series
-    names = [name for name in SeriesHeader.__dataclass_fields__ if name not in {"instances", "lossy"}]
-    facts = {
-        name: next((value for r in group if (value := getattr(r.series, name)) not in (None, "")), getattr(first, name))
-        for name in names
-    }
-    lossy = any(record.series.lossy for record in group)
-    return SeriesHeader(**facts, lossy=lossy, instances=tuple(record.instance for record in group))

@@ -1,8 +1,9 @@
-"""The HU of one slice, from a parsed CT object.
+"""The HU of one slice, from a CT object or from its bytes and its header.
 
 16-bit grey pixels in the usual transfer syntaxes are decoded here, by imagecodecs, whose JPEG 2000, JPEG-LS and JPEG
 Lossless decoders release Python's lock (those behind pydicom hold it, so that threads gain nothing), and whose RLE
-decoder is six times pydicom's. pydicom decodes everything else, and whatever does not look as expected.
+decoder is six times pydicom's. pydicom decodes everything else, and whatever does not look as expected. Where the
+header pass has found the pixels, the object is not parsed again: parsing costs more than decoding uncompressed pixels.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
 
-from spinemet.dicom.values import functional_group, integer, number, text, value_of
+from spinemet.dicom.values import functional_group, integer, number, stored_pixels, text, value_of
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.types import AIR_HU
+from spinemet.types import AIR_HU, InstanceHeader, StoredPixels
 
 MOST_HU = 32767
 PADDING_BELOW_HU = -900.0
@@ -39,6 +40,11 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG_2000 = frozenset({_JPEG + "90", _JPEG + "91"})
 _JPEG_LS = frozenset({_JPEG + "80", _JPEG + "81"})
 _JPEG_LOSSLESS = frozenset({_JPEG + "57", _JPEG + "70"})
+
+PIXEL_DATA = b"\xe0\x7f\x10\x00"
+"""The tag (7FE0,0010) in little-endian bytes."""
+_ITEM, _END_OF_ITEMS = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+_UNDEFINED = 0xFFFFFFFF
 
 
 @dataclass(frozen=True)
@@ -61,9 +67,12 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     if not isinstance(value_of(dataset, "PixelData"), bytes):
         # A CT image by its header: an object that ends before its pixels was cut off. Empty and unreadable ones alike.
         raise StudyFailed(Reason.TRUNCATED, "expected pixel data in every slice, found an object without.")
-    if integer(dataset, "SamplesPerPixel") not in {None, 1}:
+    facts = stored_pixels(dataset)
+    if facts.SamplesPerPixel not in {None, 1}:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
-    slope, intercept = _rescale(dataset, frame)
+    rescale = _rescale(facts) if frame is None else _frame_rescale(dataset, frame)
+    if rescale is None:
+        raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a rescale to HU in every slice, found none.")
     try:
         stored = stored_values(dataset, frame)
     except MemoryError:
@@ -71,7 +80,29 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     except Exception as error:  # decoders raise whatever the bytes provoke
         reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
         raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
-    return to_hu(stored, slope, intercept, _padding(dataset, slope, intercept))
+    return to_hu(stored, *rescale, _padding(facts, *rescale))
+
+
+def quick_hu(content: bytes, instance: InstanceHeader) -> PixelArray | None:
+    """What slice_hu gives for a whole classic object, without parsing it again.
+
+    None where that takes slice_hu, which also says what is wrong: pixels that the header pass has not found, that look
+    otherwise than it says, or that do not decode.
+    """
+    facts = instance.stored
+    if facts is None or instance.pixels_at is None or facts.SamplesPerPixel not in {None, 1}:
+        return None
+    layout = _layout(facts, instance.TransferSyntaxUID, (instance.Rows, instance.Columns), instance.NumberOfFrames)
+    rescale = _rescale(facts)
+    if layout is None or layout.frames != 1 or rescale is None:
+        return None
+    try:
+        stored = _values_at(content, instance.pixels_at, layout)
+    except MemoryError:
+        raise
+    except Exception:  # as in slice_hu
+        return None
+    return None if stored is None else to_hu(stored, *rescale, _padding(facts, *rescale))
 
 
 # ---- stored values -------------------------------------------------------------------------------------------
@@ -82,7 +113,9 @@ def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer
 
     Raises whatever the decoders raise.
     """
-    layout = _layout(dataset)
+    syntax = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
+    shape = (integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0)
+    layout = _layout(stored_pixels(dataset), syntax, shape, integer(dataset, "NumberOfFrames") or 1)
     if layout is not None and (frame is not None or layout.frames == 1):
         values = _decoded(dataset, layout, frame or 0)
         if values is not None:
@@ -91,28 +124,21 @@ def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer
     return pixel_array(dataset, index=frame, raw=True, view_only=True)
 
 
-def _layout(dataset: Dataset) -> _Layout | None:
+def _layout(facts: StoredPixels, syntax: str, shape: tuple[int, int], frames: int) -> _Layout | None:
     """The layout; None where there are not 16 bits of which the low ones are used, or the header says too little."""
-    rows, columns, allocated, bits, high_bit, representation = (
-        integer(dataset, name)
-        for name in ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation")
-    )
-    if not rows or not columns or allocated != 16 or bits is None or not 0 < bits <= 16 or high_bit != bits - 1:
+    bits = facts.BitsStored
+    if not all(shape) or facts.BitsAllocated != 16 or bits is None or not 0 < bits <= 16 or facts.HighBit != bits - 1:
         return None
-    syntax = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
-    frames = integer(dataset, "NumberOfFrames") or 1
-    return _Layout(syntax, (rows, columns), bits, representation == 1, frames) if representation in {0, 1} else None
+    if facts.PixelRepresentation not in {0, 1}:
+        return None
+    return _Layout(syntax, shape, bits, facts.PixelRepresentation == 1, frames)
 
 
 def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.integer] | None:
     """Stored values (H, W) of one frame; None for another syntax or a frame that does not look as the layout says."""
-    rows, columns = layout.shape
     if layout.syntax in _NATIVE:
-        size = rows * columns
-        if len(dataset.PixelData) < (frame + 1) * size * 2:
-            return None
-        values = np.frombuffer(dataset.PixelData, "<u2", size, frame * size * 2).reshape(layout.shape)
-        return _used_bits(values, layout.bits, layout.signed)
+        size = layout.shape[0] * layout.shape[1] * 2
+        return _native(dataset.PixelData, frame * size, layout)
     decode = _DECODERS.get(layout.syntax)
     if decode is None:
         return None
@@ -121,6 +147,41 @@ def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.in
         dataset.PixelData, frame, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None
     )
     return decode(code, layout)
+
+
+def _values_at(content: bytes, at: int, layout: _Layout) -> npt.NDArray[np.integer] | None:
+    """Stored values (H, W) of the only frame of the element PixelData at `at`; None as of _decoded."""
+    if content[at : at + 4] != PIXEL_DATA:
+        return None  # not the bytes that the header pass has seen
+    # Two letters where an implicit VR would have half of an odd length, which there is not.
+    start = at + (12 if content[at + 4 : at + 6] in {b"OB", b"OW"} else 8)
+    (length,) = struct.unpack_from("<I", content, start - 4)
+    if layout.syntax in _NATIVE:
+        size = layout.shape[0] * layout.shape[1] * 2
+        return _native(content, start, layout) if size <= length < _UNDEFINED else None
+    decode, code = _DECODERS.get(layout.syntax), _only_frame(content, start) if length == _UNDEFINED else None
+    return None if decode is None or code is None else decode(code, layout)
+
+
+def _only_frame(content: bytes, at: int) -> bytes | None:
+    """The codestream of an object's only frame: all fragments behind the offset table at `at` (PS3.5 A.4).
+
+    None where they are not closed as they should be.
+    """
+    fragments = []
+    while content[at : at + 4] == _ITEM:
+        (length,) = struct.unpack_from("<I", content, at + 4)
+        fragments.append(content[at + 8 : at + 8 + length])
+        at += 8 + length
+    return b"".join(fragments[1:]) if content[at : at + 4] == _END_OF_ITEMS else None
+
+
+def _native(pixel_data: bytes, start: int, layout: _Layout) -> npt.NDArray[np.integer] | None:
+    size = layout.shape[0] * layout.shape[1]
+    if len(pixel_data) < start + size * 2:
+        return None
+    values = np.frombuffer(pixel_data, "<u2", size, start).reshape(layout.shape)
+    return _used_bits(values, layout.bits, layout.signed)
 
 
 def _decode_rle(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
@@ -232,25 +293,27 @@ def to_hu(
     return hu.astype(np.int16) if whole else hu.astype(np.float32)
 
 
-def _rescale(dataset: Dataset, frame: int | None) -> tuple[float, float]:
-    """(slope, intercept), of this slice: real series change them from slice to slice."""
-    source = dataset
-    if frame is not None:
-        shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-        group = dataset.PerFrameFunctionalGroupsSequence[frame]
-        source = functional_group(shared[0], group, "PixelValueTransformationSequence")
+def _rescale(facts: StoredPixels) -> tuple[float, float] | None:
+    """(slope, intercept) of this slice, since real series change them from slice to slice; None without."""
+    slope, intercept = facts.RescaleSlope, facts.RescaleIntercept
+    return None if slope is None or intercept is None or slope <= 0 else (slope, intercept)
+
+
+def _frame_rescale(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    """(slope, intercept) of one frame of an Enhanced object; None without."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+    group = dataset.PerFrameFunctionalGroupsSequence[frame]
+    source = functional_group(shared[0], group, "PixelValueTransformationSequence")
     slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
-    if slope is None or intercept is None or slope <= 0:
-        raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a rescale to HU in every slice, found none.")
-    return slope, intercept
+    return _rescale(StoredPixels(RescaleSlope=slope, RescaleIntercept=intercept))
 
 
-def _padding(dataset: Dataset, slope: float, intercept: float) -> tuple[int, int] | None:
+def _padding(facts: StoredPixels, slope: float, intercept: float) -> tuple[int, int] | None:
     """The range of stored values that stand for no value (PS3.3 C.7.5.1.1.2), None without one that is believable.
 
     None also where it lies below AIR_HU, since whatever does becomes AIR_HU.
     """
-    value, limit = integer(dataset, "PixelPaddingValue"), integer(dataset, "PixelPaddingRangeLimit")
+    value, limit = facts.PixelPaddingValue, facts.PixelPaddingRangeLimit
     if value is None:
         return None
     low, high = sorted((value, value if limit is None else limit))

@@ -17,7 +17,7 @@ import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from spinemet.types import Vec3
+from spinemet.types import StoredPixels, Vec3
 
 _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 OLDEST_YEARS = 130
@@ -107,6 +107,21 @@ def age_years(dataset: Dataset) -> float | None:
         years = (seen - born).days / 365.25
     # Zero is what de-identification leaves behind: infants are given in days, weeks or months.
     return years if 0 < years <= OLDEST_YEARS else None
+
+
+def stored_pixels(dataset: Dataset) -> StoredPixels:
+    """What a classic object's header says of its stored values."""
+    return StoredPixels(
+        SamplesPerPixel=integer(dataset, "SamplesPerPixel"),
+        BitsAllocated=integer(dataset, "BitsAllocated"),
+        BitsStored=integer(dataset, "BitsStored"),
+        HighBit=integer(dataset, "HighBit"),
+        PixelRepresentation=integer(dataset, "PixelRepresentation"),
+        RescaleSlope=number(dataset, "RescaleSlope"),
+        RescaleIntercept=number(dataset, "RescaleIntercept"),
+        PixelPaddingValue=integer(dataset, "PixelPaddingValue"),
+        PixelPaddingRangeLimit=integer(dataset, "PixelPaddingRangeLimit"),
+    )
 
 
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:

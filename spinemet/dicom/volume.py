@@ -2,8 +2,8 @@
 
 Slices are fetched ahead, decoded in decoding_threads() threads and taken in order. What bounds a reading: bytes over
 bandwidth, or slices x time per slice over cores. Per slice of 512 x 512, in milliseconds of one core: 33 for JPEG 2000,
-6 for JPEG-LS, 4 for JPEG Lossless; besides, uncompressed too, 0.8 here and 0.7 in headers.py, mostly parsing, which
-holds the lock of Python.
+6 for JPEG-LS, 4 for JPEG Lossless; besides, uncompressed too, 0.3 here and 0.3 in headers.py, where parsing holds the
+lock of Python.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pydicom.dataset import Dataset
 
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.headers import ENHANCED_CT
-from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray, slice_hu
+from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray, quick_hu, slice_hu
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.storage.objects import StudyObjects
@@ -171,7 +171,12 @@ def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader]) -> Iter
             yield from _in_threads(lambda item: slice_hu(datasets[item.name], item.frame or 0), instances)
         else:
             contents = (content for _, content in objects.read_many(item.name for item in instances))
-            yield from _in_threads(lambda content: slice_hu(_dataset(content), None), contents)
+            yield from _in_threads(lambda pair: _classic_hu(*pair), zip(instances, contents, strict=True))
+
+
+def _classic_hu(instance: InstanceHeader, content: bytes) -> PixelArray:
+    quick = quick_hu(content, instance)
+    return slice_hu(_dataset(content), None) if quick is None else quick
 
 
 def _in_threads(work: Callable[[T], PixelArray], items: Iterable[T]) -> Iterator[PixelArray]:

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from spinemet.dicom import volume as volume_module
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
@@ -154,6 +156,45 @@ def test_unused_high_bits_and_inverted_display_do_not_matter(tmp_path: Path) -> 
 
     write_series(tmp_path, edit=overlay)
     assert_matches_formula(read(tmp_path))
+
+
+@pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless, RLELossless])
+def test_a_slice_is_parsed_once_and_gives_what_parsing_again_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str | None
+) -> None:
+    def as_scanners_vary(dataset: Dataset, place: int) -> None:
+        stored = np.frombuffer(dataset.PixelData, "<i2").reshape(40, 48) - 50 * (place % 3)
+        stored[:2] = -2000
+        set_pixels(dataset, stored.astype(np.int16))
+        dataset.RescaleIntercept = -1024 + 50 * (place % 3)
+        dataset.PixelPaddingValue = -2000
+        if syntax == ImplicitVRLittleEndian:
+            dataset.file_meta.TransferSyntaxUID = syntax
+        elif syntax:
+            dataset.compress(syntax, generate_instance_uid=False)
+
+    def parsed_again(_: bytes) -> Dataset:
+        raise AssertionError("a slice was parsed again")
+
+    write_series(tmp_path, count=5, shape=(40, 48), edit=as_scanners_vary)
+    with monkeypatch.context() as patch:
+        patch.setattr(volume_module, "quick_hu", lambda _content, _instance: None)
+        expected = read(tmp_path)
+    monkeypatch.setattr(volume_module, "_dataset", parsed_again)
+    found = read(tmp_path)
+    np.testing.assert_array_equal(found.hu_DHW, expected.hu_DHW)
+    assert found.hu_DHW.dtype == expected.hu_DHW.dtype
+
+
+def test_an_object_replaced_since_its_header_was_read_is_parsed_again(tmp_path: Path) -> None:
+    def longer(dataset: Dataset, place: int) -> None:
+        dataset.ImageComments = "sent again " * 20
+
+    write_series(tmp_path)
+    with open_study(study_at(tmp_path)) as objects:
+        series = read_series(objects).series[0]
+        write_series(tmp_path, edit=longer)
+        assert_matches_formula(read_volume(objects, series))
 
 
 def test_enhanced_ct_equals_the_classic_series(tmp_path: Path) -> None:

@@ -1,0 +1,90 @@
+"""Which slices make one series: what they share, and how far they may differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from spinemet.types import InstanceHeader, SeriesHeader
+
+ORIENTATION_TOLERANCE = 0.01
+"""Direction cosines of one series may differ by this much (0.6 degrees): some scanners write four digits only."""
+SPACING_TOLERANCE = 1e-3
+"""Pixel spacings of one series may differ by this share."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One slice with what its object says of its series."""
+
+    instance: InstanceHeader
+    series: SeriesHeader
+    acquisition: int | None
+
+
+def grouped(records: list[Record]) -> tuple[SeriesHeader, ...]:
+    """The series that `records` make, in the order of their first objects' names; see headers.read_series."""
+    groups = sorted(_group(records), key=lambda group: group[0].instance.name)
+    return tuple(_series(group) for group in groups)
+
+
+def _group(records: list[Record]) -> list[list[Record]]:
+    """The records of each series; see read_series."""
+    groups: dict[tuple[Any, ...], list[list[Record]]] = {}
+    for record in records:
+        instance, series = record.instance, record.series
+        key = (
+            series.SeriesInstanceUID or instance.name.rpartition("/")[0],
+            series.Modality,
+            instance.SOPClassUID,
+            instance.Rows,
+            instance.Columns,
+            "LOCALIZER" in instance.ImageType,
+        )
+        candidates = groups.setdefault(key, [])
+        for group in candidates:
+            if _same_geometry(group[0].instance, instance):
+                group.append(record)
+                break
+        else:
+            candidates.append([record])
+    return [part for same_key in groups.values() for group in same_key for part in _by_acquisition(group)]
+
+
+def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
+    if one.ImageOrientationPatient is None or other.ImageOrientationPatient is None:
+        return one.ImageOrientationPatient is other.ImageOrientationPatient
+    if one.PixelSpacing is None or other.PixelSpacing is None:
+        return one.PixelSpacing is other.PixelSpacing
+    return all(
+        abs(a - b) <= ORIENTATION_TOLERANCE
+        for a, b in zip(one.ImageOrientationPatient, other.ImageOrientationPatient, strict=True)
+    ) and all(
+        math.isclose(a, b, rel_tol=SPACING_TOLERANCE) for a, b in zip(one.PixelSpacing, other.PixelSpacing, strict=True)
+    )
+
+
+def _by_acquisition(group: list[Record]) -> list[list[Record]]:
+    """Several phases in one series lie on the same positions and differ in AcquisitionNumber: one part each."""
+    positions = [record.instance.ImagePositionPatient for record in group]
+    acquisitions = {record.acquisition for record in group}
+    if len(set(positions)) == len(positions) or len(acquisitions) == 1:
+        return [group]
+    parts: dict[int | None, list[Record]] = {}
+    for record in group:
+        parts.setdefault(record.acquisition, []).append(record)
+    # One slice per acquisition is a bolus-tracking series, not several phases.
+    return list(parts.values()) if min(map(len, parts.values())) > 1 else [group]
+
+
+def _series(group: list[Record]) -> SeriesHeader:
+    """The series' facts: of each attribute the first value that any of its objects has."""
+    first = group[0].series
+    names = [name for name in SeriesHeader.__dataclass_fields__ if name not in {"instances", "lossy"}]
+    facts = {
+        name: next((value for r in group if (value := getattr(r.series, name)) not in (None, "")), getattr(first, name))
+        for name in names
+    }
+    lossy = any(record.series.lossy for record in group)
+    return SeriesHeader(**facts, lossy=lossy, instances=tuple(record.instance for record in group))
