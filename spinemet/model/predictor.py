@@ -21,7 +21,7 @@ from spinemet.types import SliceStack, VertebraCall
 
 BATCH = 32
 CPU_BATCH = 8
-"""A divisor of BATCH. What 8 slices become stays in a CPU's cache: 15 % faster than 32, and fewer repeats fill it up."""
+"""A divisor of BATCH. What 8 slices become stays in a CPU's cache: 15 % faster than 32, and less filling up."""
 
 
 class Predictor:
