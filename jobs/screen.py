@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         "--max-failed-share", type=float, help="exit code 3 where more than this share of the run's studies failed"
     )
     arguments.add_argument("--summary", help="also write the run's counts as JSON to this file or s3:// object")
-    arguments.add_argument("--workers", type=int, help="model workers (default: one per GPU, or one per 4 CPUs)")
+    arguments.add_argument("--workers", type=int, help="model workers (default: one per GPU, or one per 2 CPUs)")
     arguments.add_argument(
         "--dates", choices=get_args(DatePolicy), default="shifted", help="study dates in the tables (default: shifted)"
     )

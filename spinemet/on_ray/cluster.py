@@ -84,7 +84,8 @@ def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str
         count, taken = workers or gpus, 0
         resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
     else:
-        count = workers or max(1, cpus // 4)
+        # One thread each: two threads of one pass wait for each other whenever a reader has taken the core of one.
+        count = workers or max(1, cpus // 2)
         each = max(1, cpus // 2 // count)
         taken = count * each
         resources |= {"num_cpus": each}

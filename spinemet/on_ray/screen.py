@@ -57,8 +57,9 @@ ROUND = 2000
 """Studies that Ray Data gets at a time; bounds what the driver holds of the listing (some 20 kB per study)."""
 WAVE = 32
 """Studies per commit: a kill costs at most these, and 1,000 studies a night make 32 files per table."""
-BATCH = 4
-"""Studies per call of the model: its last, filled-up forward pass is then shared by about 400 slices."""
+BATCH = 2
+"""Studies per call of the model: its last, filled-up forward pass is then shared by about 200 slices, and at a run's
+end no actor works alone for long."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class ScreenOptions:
     """What is to be screened, with what, and where the answers go.
 
     config: how studies are read; its slices are replaced by those the model was trained on. key: the pseudonym key.
-    workers: model actors; None for one per GPU, or on CPUs for one per four. pictures: also store the straightened
+    workers: model actors; None for one per GPU, or on CPUs for one per two. pictures: also store the straightened
     spine. slices: also store every slice's probabilities. wanted: which studies. max_hours: stop after that time, with
     what is done committed.
     linkage: a place where to write what the pseudonyms stand for; None for nowhere.

@@ -1,0 +1,159 @@
+"""The screening job on full-size studies from S3: its speed, its useful share, and what a plain script and MONAI do.
+
+All of it on this machine's cores: a moto server in a process of its own, Ray with its processes, the model. The job is
+run on eight studies and on all; what the further ones take is the steady state, what is left of the first run is its
+start-up (Ray, torch, the model, the last studies draining). The useful work is what the stages take alone on one core:
+fetch (ours and the server's CPU seconds), decode, localise, cut, forward.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+
+from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.spec import ModelSpec
+from spinemet.storage.tables import connect
+from tests.bench.bench_fetch import s3_server
+from tests.bench.figures import Figures
+from tests.bench.fullsize import CYCLE, SOURCES, folder_of, upload
+
+STUDIES = 32
+SHORT = len(CYCLE)
+NIGHT = 500
+ARCHIVE, MODEL = "s3://bench/archive", "s3://bench/model"
+STAGES = ("fetch", "decode", "localise", "cut", "pictures", "forward")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of the job: wall seconds, and CPU seconds of every process of it and of the server."""
+
+    seconds: float
+    cpu_s: float
+
+
+def run() -> Figures:
+    """Seconds per study and studies per hour of ours and of the rivals, and where ours go."""
+    figures = Figures(
+        f"Screening {STUDIES} full-size studies from S3 (moto), DenseNet-121 at 224 pixels",
+        ("what", "s / study", "studies / h", "ratio"),
+    )
+    for source in SOURCES:
+        folder_of(source)
+    with s3_server():
+        boto3.client("s3").create_bucket(Bucket="bench")
+        spec = ModelSpec()
+        save_model(MODEL, untrained(spec, 0), ModelCard(spec=spec))
+        upload(ARCHIVE, STUDIES)
+        server = next(p for p in psutil.Process().children() if "moto.server" in p.cmdline())
+        stages = {source: stages_of(source, server) for source in SOURCES}
+        short, whole = screened(SHORT, server), screened(STUDIES, server)
+        keys = [f"study-{number:04d}" for number in range(SHORT)]
+        slices = [stages[source]["slices"] for source in CYCLE]
+        plain = rival("plain", ARCHIVE, json.dumps(keys))
+        monai = rival("monai", ARCHIVE, json.dumps([keys[-1], *keys]), json.dumps([slices[-1], *slices]))
+        forward = rival("forward", MODEL)
+    mean_slices = sum(slices) / SHORT
+    useful = useful_seconds(stages, forward["spinemet"])
+    steady = (whole.seconds - short.seconds) / (STUDIES - SHORT)
+    start = short.seconds - SHORT * steady
+    plain_s, monai_s = sum(plain["seconds"]) / SHORT, sum(monai["seconds"][1:]) / SHORT
+    for what, seconds in (
+        ("spinemet, steady state", steady),
+        (f"spinemet, a night of {NIGHT} with its start", steady + start / NIGHT),
+        (f"spinemet, these {STUDIES} with their start", whole.seconds / STUDIES),
+        ("plain script (pydicom, same localizer, torchvision float32)", plain_s),
+        ("MONAI (LoadImage, DenseNet121 2-D, 2 loader workers, no localizer)", monai_s),
+    ):
+        figures.add(what, seconds, 3600 / seconds, seconds / (steady + start / NIGHT))
+    cores = os.cpu_count() or 1
+    share = sum(useful.values()) / (steady * cores)
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in useful.items())
+    cpu = (whole.cpu_s - short.cpu_s) / (STUDIES - SHORT)
+    figures.note = (
+        f"useful work per study, CPU s alone on one core: {parts} = {sum(useful.values()):.2f}; over wall x {cores} "
+        f"cores: {share:.2f} in the steady state, {sum(useful.values()) * STUDIES / (whole.seconds * cores):.2f} with "
+        f"the start; without the server's share of the fetch {share - server_share(stages) / (steady * cores):.2f}. "
+        f"All processes used {cpu:.2f} CPU s per study. Start and end {start:.1f} s. {mean_slices:.0f} slices per "
+        f"study classified; rivals' forward ms per slice on all cores: torchvision {forward['torchvision'] * 1e3:.0f}, "
+        f"MONAI {forward['monai'] * 1e3:.0f}; ours on one core {forward['spinemet'] * 1e3:.0f}"
+    )
+    return figures
+
+
+def useful_seconds(stages: dict[str, Any], forward_s: float) -> dict[str, float]:
+    """Stage -> CPU seconds per study, the mean over the mix of studies."""
+    useful = dict.fromkeys(STAGES, 0.0)
+    for source in CYCLE:
+        for name, seconds in stages[source]["seconds"].items():
+            useful[name] += seconds / SHORT
+        useful["fetch"] += stages[source]["server"] / SHORT
+        useful["forward"] += stages[source]["slices"] * forward_s / SHORT
+    return useful
+
+
+def server_share(stages: dict[str, Any]) -> float:
+    """CPU seconds of the S3 server per study."""
+    return sum(stages[source]["server"] for source in CYCLE) / SHORT
+
+
+def stages_of(source: str, server: psutil.Process) -> dict[str, Any]:
+    """What `rivals.stages` found, and the server's CPU seconds per fetch of the study."""
+    study = f"study-{CYCLE.index(source):04d}"
+    before = cpu_seconds(server)
+    found = rival("stages", ARCHIVE, study, str(folder_of(source)))
+    return {**found, "server": (cpu_seconds(server) - before) / found["fetches"]}
+
+
+def rival(*arguments: str) -> dict[str, Any]:
+    """What a process of tests.bench.rivals prints."""
+    command = [sys.executable, "-m", "tests.bench.rivals", *arguments]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return json.loads(printed.splitlines()[-1])
+
+
+def screened(studies: int, server: psutil.Process) -> Job:
+    """The real job, `python jobs/screen.py`, on the first `studies` of the archive, into results of its own."""
+    results = f"s3://bench/results-{studies}-{time.time_ns()}"
+    before, start = cpu_seconds(server), time.perf_counter()
+    options = {
+        "--archive": ARCHIVE,
+        "--results": results,
+        "--model": MODEL,
+        "--limit": str(studies),
+        "--dates": "exact",
+    }
+    job = subprocess.Popen(
+        [sys.executable, "jobs/screen.py", "--ephemeral-key", *(word for pair in options.items() for word in pair)],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+    )
+    used: dict[int, float] = {}
+    while job.poll() is None:
+        for process in psutil.Process(job.pid).children(recursive=True):
+            used[process.pid] = cpu_seconds(process)
+        time.sleep(0.5)
+    seconds = time.perf_counter() - start
+    assert job.returncode == 0, f"expected the job to end with 0, found {job.returncode}"
+    done = connect(results).sql("SELECT source_key FROM studies WHERE state = 'screened'").fetchall()
+    assert len(done) == studies, f"expected {studies} studies screened, found {len(done)}"
+    return Job(seconds, sum(used.values()) + cpu_seconds(server) - before)
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system seconds of a process so far, 0 where it is gone."""
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system)
