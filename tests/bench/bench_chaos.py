@@ -29,8 +29,9 @@ def run() -> Figures:
         write_place(BUCKET, PATIENTS)
         calm = join(BUCKET, "calm")
         start = time.monotonic()
-        if code := all_of_them.night(calm).wait():
-            raise AssertionError(f"an undisturbed night ended with {code}:\n{all_of_them.said()}")
+        night = all_of_them.night(calm)
+        if code := night.ended():
+            raise AssertionError(f"an undisturbed night ended with {code}:\n{night.said()}")
         horizon_s, expected = time.monotonic() - start, rows_in(calm)
         for seed in range(FIRST_SEED, FIRST_SEED + RUNS):
             results = join(BUCKET, f"seed-{seed}")
@@ -38,8 +39,8 @@ def run() -> Figures:
             found = differences(results, expected)
             wrong += found
             print(f"seed {seed}: {outcomes[-1].in_words()}, {found} differences", flush=True)
-            if found or outcomes[-1].hung:
-                print(all_of_them.said())
+            if found or outcomes[-1].hung or outcomes[-1].codes[-1]:
+                print(*outcomes[-1].logs, sep="\n")
     return _figures(outcomes, wrong, horizon_s, {name: len(rows) for name, rows in expected.items()})
 
 

@@ -32,7 +32,8 @@ from tests.on_ray.places import KEY
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 BUCKET = "s3://chaos"
-NODE_CPUS = 2
+LIMIT_S = 240.0
+"""A night that takes longer hangs."""
 STORE_BYTES = 100 << 20
 ACTOR, AGENT = "ModelActor", "Agent"
 """In the titles of Ray's processes: a model actor; a part of Ray itself."""
@@ -48,41 +49,55 @@ sys.stdin.read()
 
 
 @dataclass
+class Night:
+    """The driver of a screening job, and the file that its output goes to."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def said(self) -> str:
+        """Its output so far."""
+        return self.log.read_text()
+
+    def ended(self) -> int:
+        """Its exit code; waits for it."""
+        return self.process.wait(timeout=LIMIT_S)
+
+
+@dataclass
 class Machines:
     """A cluster of a head without CPUs and two nodes, its object store, and the nights that run on them."""
 
     cluster: Any
     gate: Gate
     folder: Path
+    node_cpus: int = 2
     nodes: list[Any] = field(default_factory=list)
     nights: int = 0
 
     def add_node(self) -> None:
         """One more node; on the main thread only."""
         self.nodes.append(
-            _patiently(lambda: self.cluster.add_node(num_cpus=NODE_CPUS, object_store_memory=STORE_BYTES))
+            _patiently(lambda: self.cluster.add_node(num_cpus=self.node_cpus, object_store_memory=STORE_BYTES))
         )
 
-    def night(self, results: str, *more: str) -> subprocess.Popen[str]:
-        """A screening job that has just been started; its output goes to a file of `folder`."""
+    def night(self, results: str) -> Night:
+        """A screening job that has just been started."""
         self.nights += 1
         given = ["--archive", join(BUCKET, "archive"), "--model", join(BUCKET, "model"), "--results", results]
-        with (self.folder / f"night-{self.nights:03d}.log").open("w") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "tests.chaos.night", *given, "--workers", "1", "--slices", *more],
-                cwd=ROOT, env={**os.environ, "RAY_ADDRESS": self.cluster.address}, text=True,
-                stdout=log, stderr=subprocess.STDOUT,
+        log = self.folder / f"night-{self.nights:03d}.log"
+        with log.open("w") as written:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.chaos.night", *given, "--workers", "1", "--slices"],
+                cwd=ROOT, env={**os.environ, "RAY_ADDRESS": self.cluster.address}, stdout=written, stderr=written,
             )  # fmt: skip
+        return Night(process, log)
 
-    def said(self) -> str:
-        """The output of the night that was started last."""
-        return (self.folder / f"night-{self.nights:03d}.log").read_text()
-
-    def kill(self, victim: Victim, rng: np.random.Generator, driver: subprocess.Popen[str], outage_s: float) -> bool:
+    def kill(self, victim: Victim, rng: np.random.Generator, night: Night, outage_s: float) -> bool:
         """Take `victim` away, any one where there are several; False where there is none at this moment."""
         if victim is Victim.DRIVER:
-            driver.kill()
-            driver.wait()
+            night.process.kill()
+            night.process.wait()
         elif victim is Victim.NODE:
             self._lose(self.nodes.pop(int(rng.integers(len(self.nodes)))))
             self.add_node()
@@ -134,7 +149,7 @@ def _patiently(start: Callable[[], T]) -> T:
 
 
 @contextmanager
-def machines(folder: Path) -> Iterator[Machines]:
+def machines(folder: Path, node_cpus: int = 2) -> Iterator[Machines]:
     """The machines, with a bucket BUCKET and the environment that finds it; all end with the block."""
     moto = subprocess.Popen(
         [sys.executable, "-c", _MOTO],
@@ -165,7 +180,7 @@ def machines(folder: Path) -> Iterator[Machines]:
             lambda: Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES})
         )
         try:
-            all_of_them = Machines(cluster, gate, folder)
+            all_of_them = Machines(cluster, gate, folder, node_cpus)
             all_of_them.add_node()
             all_of_them.add_node()
             yield all_of_them

@@ -13,23 +13,22 @@ from spinemet.screening.plan import RETRIED
 from spinemet.storage import tables
 from spinemet.storage.tables import SIDE_TABLES
 from tests.chaos.kills import Kill, Victim
-from tests.chaos.machines import Machines
+from tests.chaos.machines import LIMIT_S, Machines
 from tests.on_ray.places import Tables, rows_in
 
-LIMIT_S = 240.0
-"""A night that takes longer hangs."""
 STARTS = 12
 """Nights that are started for one plan of kills; more, and it does not come to its end."""
 
 
 @dataclass
 class Outcome:
-    """What a plan of kills came to: kills that hit, exit codes of the nights, seconds in all, nights that hung."""
+    """What a plan of kills came to: kills that hit; exit codes of the nights, and what each said; seconds in all."""
 
     kills: Counter[Victim] = field(default_factory=Counter)
     codes: list[int] = field(default_factory=list)
     seconds: float = 0.0
     hung: int = 0
+    logs: list[str] = field(default_factory=list)
 
     def in_words(self) -> str:
         """For a line of a log."""
@@ -42,20 +41,20 @@ def disturbed(machines: Machines, results: str, kills: list[Kill], seed: int) ->
     outcome, left, rng = Outcome(), list(kills), np.random.default_rng(seed)
     began = time.monotonic()
     while len(outcome.codes) < STARTS:
-        driver = machines.night(results)
+        night = machines.night(results)
         started = since = time.monotonic()
-        while driver.poll() is None:
+        while night.process.poll() is None:
             time.sleep(0.05)
             if left and time.monotonic() - since >= left[0].after_s:
-                if machines.kill(left[0].victim, rng, driver, left[0].outage_s):
+                if machines.kill(left[0].victim, rng, night, left[0].outage_s):
                     outcome.kills[left.pop(0).victim] += 1
                     since = time.monotonic()
             elif time.monotonic() - started > LIMIT_S:
                 outcome.hung += 1
-                driver.kill()
-                driver.wait()
-        outcome.codes.append(driver.returncode)
-        if driver.returncode == 0 and not left_for_later(results):
+                night.process.kill()
+        outcome.codes.append(night.ended())
+        outcome.logs.append(night.said())
+        if outcome.codes[-1] == 0 and not left_for_later(results):
             break
     outcome.seconds = time.monotonic() - began
     return outcome

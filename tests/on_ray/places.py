@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from spinemet.config import SliceConfig
+from spinemet import __version__
+from spinemet.config import SliceConfig, StudyConfig, config_digest
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.archive import write_archive
+from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.storage import tables
+from spinemet.storage.archive import list_studies
 from spinemet.storage.files import join
-from spinemet.storage.schemas import PROVENANCE_COLUMNS
+from spinemet.storage.schemas import PROVENANCE_COLUMNS, SCHEMAS
+from spinemet.study import read_study
 
 KEY = b"a key for the tests only"
 SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)
@@ -23,6 +29,22 @@ def write_place(uri: str, patients: int) -> None:
     network = DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8)
     spec = ModelSpec(backbone=network, slices=SLICES)
     save_model(join(uri, "model"), untrained(spec, 0), ModelCard(spec=spec))
+
+
+def rows_alone(archive: str, model: str) -> Tables:
+    """The rows that `rows_in` finds after a run with `slices` over `archive`, made without Ray and without tables."""
+    predictor, names, config = Predictor(model), Pseudonymizer(KEY, "shifted"), StudyConfig(slices=SLICES)
+    made_with = MadeWith(predictor.digest, config_digest(config), __version__, "another run")
+    alone: Tables = {"studies": [], "vertebrae": [], "slices": [], "pictures": []}
+    for ref in list_studies(archive):
+        study = read_study(ref, config, views=True)
+        calls = predictor.predict(study.stacks)
+        for name, rows in study_rows(ref, study, calls, made_with, names, slices=True).items():
+            alone[name] += [
+                {column: row.get(column) for column in SCHEMAS[name].names if column not in PROVENANCE_COLUMNS}
+                for row in rows
+            ]
+    return {name: sorted(rows, key=repr) for name, rows in alone.items()}
 
 
 def rows_in(uri: str) -> Tables:

@@ -13,23 +13,19 @@ import obstore
 import pytest
 
 from jobs.screen import main
-from spinemet import __version__
-from spinemet.config import StudyConfig, config_digest
 from spinemet.dicom.pseudonym import KEY_VARIABLE, Pseudonymizer
 from spinemet.errors import BadInput, Reason
-from spinemet.model.predictor import Predictor
 from spinemet.on_ray import screen
 from spinemet.on_ray.cluster import connect, model_pool
-from spinemet.on_ray.screen import Answer, ScreenOptions, classify, run_screen
-from spinemet.screening.outcome import MadeWith, study_rows
+from spinemet.on_ray.screen import ScreenOptions, classify, run_screen
+from spinemet.screening.wave import Answer
 from spinemet.storage import tables
 from spinemet.storage.archive import list_studies
 from spinemet.storage.files import exists, join, open_store
 from spinemet.storage.lease import LEASE, hold_lease
 from spinemet.storage.tables import Results
-from spinemet.study import read_study
 from spinemet.types import SliceStack, State, VertebraCall
-from tests.on_ray.places import KEY, SLICES, Tables, rows_in, write_place
+from tests.on_ray.places import KEY, rows_alone, rows_in, write_place
 from tests.screening.readings import CALLS, LEVELS, REF, reading, stack
 
 pytestmark = pytest.mark.job
@@ -73,21 +69,10 @@ def test_the_ledger_accounts_for_every_study_of_the_archive(first: ScreenOptions
 
 
 def test_rows_are_those_of_reading_the_study_without_ray(first: ScreenOptions) -> None:
-    predictor, names = Predictor(first.model), Pseudonymizer(KEY, first.dates)
-    config = StudyConfig(slices=SLICES)
-    made_with = MadeWith(predictor.digest, config_digest(config), __version__, "another run")
-    alone: Tables = {}
-    for ref in list_studies(first.archive):
-        study = read_study(ref, config, views=True)
-        for name, rows in study_rows(
-            ref, study, predictor.predict(study.stacks), made_with, names, slices=True
-        ).items():
-            alone.setdefault(name, []).extend(rows)
     by_ray = rows_in(first.results)
-    for name, rows in by_ray.items():
+    for name, rows in rows_alone(first.archive, first.model).items():
         assert rows, name
-        expected = [{column: row.get(column) for column in rows[0]} for row in alone[name]]
-        assert rows == sorted(expected, key=repr), name
+        assert by_ray[name] == rows, name
 
 
 def test_a_second_run_does_nothing(first: ScreenOptions, monkeypatch: pytest.MonkeyPatch) -> None:
