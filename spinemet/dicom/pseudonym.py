@@ -6,7 +6,6 @@ kinds do not show as equal.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import os
 import secrets
@@ -103,7 +102,7 @@ class Pseudonymizer:
     def _digest(self, domain: str, identifier: str) -> bytes:
         # File names need not be UTF-8: surrogates stand for their raw bytes.
         message = f"spinemet:{domain}\0{identifier}".encode("utf-8", "surrogateescape")
-        return hmac.new(self._key, message, hashlib.sha256).digest()
+        return hmac.digest(self._key, message, "sha256")
 
 
 def _read_key_file(path: Path) -> bytes:

@@ -109,7 +109,7 @@ def plan_studies(
     elif wanted.rescreen == "stale":
         only = results.ledger_keys() - known
         again = set()
-    return Plan(studies, names, known - again, again, only, wanted)
+    return Plan(studies, names, known - again if again else known, again, only, wanted)
 
 
 def find_studies(studies: Iterable[StudyRef], names: Pseudonymizer, wanted: frozenset[str]) -> Iterator[StudyRef]:
