@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from spinemet.config import StudyConfig
+from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels
 from spinemet.dicom.select import explain, select_series
@@ -105,6 +106,7 @@ def _read(ref: StudyRef, config: StudyConfig, found: _Found, clock: StageClock, 
     assert volume is not None
     with clock.stage("localize"):
         spine = localize(volume, found.labels, config.localizer)
+    found.flags = (*found.flags, *spine.flags)
     with clock.stage("slices"):
         stacks = cut_slices(volume, spine, config.slices)
     with clock.stage("views"):
@@ -123,14 +125,15 @@ def _read_volume(
         with clock.stage("volume"):
             found.volume = read_nifti(objects)
         return ()
-    with clock.stage("headers"):
-        scan = read_series(objects)
-    found.series_seen = explain(scan.series, config.select)
-    if not scan.series:
-        raise _nothing_readable(scan.skipped)
-    found.choice = select_series(scan.series, config.select)
-    with clock.stage("volume"):
-        found.volume = read_volume(objects, found.choice.chosen)
+    with SliceDecoder(objects) as decoder:
+        with clock.stage("headers"):
+            scan = read_series(objects, decoder.begin)
+        found.series_seen = explain(scan.series, config.select)
+        if not scan.series:
+            raise _nothing_readable(scan.skipped)
+        found.choice = select_series(scan.series, config.select)
+        with clock.stage("volume"):
+            found.volume = read_volume(objects, found.choice.chosen, decoder)
     return scan.series
 
 

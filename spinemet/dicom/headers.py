@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from pydicom.dataset import Dataset
@@ -71,6 +71,10 @@ _OF_ONE_SLICE = frozenset(Tag(keyword) for keyword in (
 # fmt: on
 
 
+OnSlice = Callable[[InstanceHeader, SeriesHeader], None]
+"""Takes a slice, and what its object says of its series."""
+
+
 @dataclass(frozen=True)
 class SeriesScan:
     """The series of a study, and how many of its objects were passed over, by reason."""
@@ -88,13 +92,15 @@ class _Head:
     pixels_at: int | None
 
 
-def read_series(objects: StudyObjects) -> SeriesScan:
+def read_series(objects: StudyObjects, on_slice: OnSlice | None = None) -> SeriesScan:
     """The series of a study, in the order of their first objects' names.
 
     Objects belong to one series when they share SeriesInstanceUID (their folder where it is empty), Modality, SOP
     class, matrix, pixel spacing, orientation, and whether they are localizers. A series with several slices at the
     same position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) where there is no object, StudyFailed
     with the most frequent reason (NOT_DICOM, TRUNCATED) where none can be used, and what StudyObjects raises.
+
+    on_slice: called with each slice as its header is read, in the order of the objects' names.
     """
     names = objects.names()
     if not names:
@@ -108,7 +114,11 @@ def read_series(objects: StudyObjects) -> SeriesScan:
             if isinstance(parsed, Reason):
                 skipped[parsed] += 1
             else:
-                records += _records(name, parsed, known)
+                found = _records(name, parsed, known)
+                records += found
+                if on_slice:
+                    for record in found:
+                        on_slice(record.instance, record.series)
     if not records:
         reason = max(skipped, key=lambda reason: (skipped[reason], reason is Reason.NOT_DICOM))
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")

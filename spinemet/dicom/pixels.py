@@ -105,6 +105,11 @@ def quick_hu(content: bytes, instance: InstanceHeader) -> PixelArray | None:
     return None if stored is None else to_hu(stored, *rescale, _padding(facts, *rescale))
 
 
+def is_compressed(instance: InstanceHeader) -> bool:
+    """Whether an object's pixels lie in a compressed syntax that is decoded here."""
+    return instance.TransferSyntaxUID in _DECODERS
+
+
 # ---- stored values -------------------------------------------------------------------------------------------
 
 

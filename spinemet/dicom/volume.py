@@ -1,32 +1,25 @@
 """The chosen series, or a NIfTI file, as a volume in HU with its LPS affine.
 
-Slices are fetched ahead, decoded in decoding_threads() threads and taken in order. What bounds a reading: bytes over
-bandwidth, or slices x time per slice over cores. Per slice of 512 x 512, in milliseconds of one core: 33 for JPEG 2000,
-6 for JPEG-LS, 4 for JPEG Lossless; besides, uncompressed too, 0.3 here and 0.3 in headers.py, where parsing holds the
-lock of Python.
+What bounds a reading: bytes over bandwidth, or slices x time per slice over cores. Per slice of 512 x 512, in
+milliseconds of one core: 20 for JPEG 2000 (30 while the core's other hyperthread is busy), 6 for JPEG-LS, 4 for JPEG
+Lossless; besides, uncompressed too, 0.3 here and 0.3 in headers.py, where parsing holds the lock of Python.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
-import os
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pydicom
-from pydicom.dataset import Dataset
 
+from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
-from spinemet.dicom.headers import ENHANCED_CT
-from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray, quick_hu, slice_hu
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.storage.objects import StudyObjects
 from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
@@ -37,11 +30,11 @@ GUNZIP_PIECE = 16 << 20
 AXES_TOLERANCE = 1e-3
 """Cosine between two axes of a NIfTI affine that still count as perpendicular."""
 
-T = TypeVar("T")
 
-
-def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
+def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecoder | None = None) -> Volume:
     """The volume of one classic or Enhanced CT series.
+
+    decoder: one of `objects` that may have begun already; without it, one for this volume alone.
 
     Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Below AIR_HU there
     is no HU: padding, and whatever lies lower, becomes AIR_HU. Slices on one position must be identical, one of them
@@ -59,7 +52,8 @@ def read_volume(objects: StudyObjects, series: SeriesHeader) -> Volume:
     flags = [flag for flag, is_so in facts.items() if is_so]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
-    hu_DHW = _stack(objects, series.instances, grid)
+    with SliceDecoder(objects) if decoder is None else nullcontext(decoder) as slices:
+        hu_DHW = _stack(slices, series.instances, grid)
     for place in grid.missing:
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
@@ -141,14 +135,14 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
 # ---- slices --------------------------------------------------------------------------------------------------
 
 
-def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
+def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
     """(D, H, W) HU of all slices at their places; missing places hold anything."""
     first = instances[0]
     shape = (first.Rows, first.Columns)
     hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
     filled = [False] * grid.count
     ordered = [instances[index] for index in grid.order]
-    for place, hu_HW in zip(grid.place.tolist(), _decoded(objects, ordered), strict=True):
+    for place, hu_HW in zip(grid.place.tolist(), decoder.slices(ordered), strict=True):
         if hu_HW.shape != shape:
             raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
         if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
@@ -161,52 +155,6 @@ def _stack(objects: StudyObjects, instances: Sequence[InstanceHeader], grid: Sli
                 Reason.DUPLICATE_POSITIONS, "expected one slice per position, found several that differ."
             )
     return hu_DHW
-
-
-def _decoded(objects: StudyObjects, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
-    """HU of each slice, in order; an Enhanced object is fetched once for all its frames."""
-    with quiet_dicom():
-        if instances[0].SOPClassUID in ENHANCED_CT:
-            datasets = {name: _dataset(objects.read(name)) for name in {item.name for item in instances}}
-            yield from _in_threads(lambda item: slice_hu(datasets[item.name], item.frame or 0), instances)
-        else:
-            contents = (content for _, content in objects.read_many(item.name for item in instances))
-            yield from _in_threads(lambda pair: _classic_hu(*pair), zip(instances, contents, strict=True))
-
-
-def _classic_hu(instance: InstanceHeader, content: bytes) -> PixelArray:
-    quick = quick_hu(content, instance)
-    return slice_hu(_dataset(content), None) if quick is None else quick
-
-
-def _in_threads(work: Callable[[T], PixelArray], items: Iterable[T]) -> Iterator[PixelArray]:
-    """`work` of each item, in order; no more than two results per thread are under way or waiting."""
-    threads = decoding_threads()
-    with ThreadPoolExecutor(threads, thread_name_prefix="spinemet-decode") as pool:
-        waiting: deque[Future[PixelArray]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > 2 * threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-
-
-def decoding_threads() -> int:
-    """As many as OMP_NUM_THREADS says, which Ray sets to its task's share of the CPUs; without it one per core."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _dataset(content: bytes) -> Dataset:
-    try:
-        return pydicom.dcmread(io.BytesIO(content), force=True)
-    except MemoryError:
-        raise
-    except Exception as error:  # pydicom raises whatever the bytes provoke
-        raise StudyFailed(Reason.TRUNCATED, "expected a readable DICOM object, found a broken one.") from error
 
 
 def _deskew(

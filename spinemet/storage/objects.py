@@ -77,6 +77,10 @@ class StudyObjects(AbstractContextManager["StudyObjects"]):
     def head(self, name: str, size: int) -> bytes:
         """The first `size` bytes of the object, or all of it where it is shorter."""
 
+    def take_fetched(self, name: str) -> bytes | None:
+        """The whole object where it was fetched with its head and waits to be read, which it then no longer does."""
+        return None
+
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         """(name, whole object) in the order of `names`."""
         return ((name, self.read(name)) for name in names)
@@ -127,8 +131,11 @@ class _PrefixObjects(StudyObjects):
     def read(self, name: str) -> bytes:
         if self._sizes[name] > MEMBER_LIMIT:
             raise StudyFailed(Reason.MEMORY_LIMIT, f"expected objects of at most {MEMBER_LIMIT >> 30} GiB, found more.")
-        kept = self._kept.pop(name, None)
+        kept = self.take_fetched(name)
         return self._read_range(name, None) if kept is None else kept
+
+    def take_fetched(self, name: str) -> bytes | None:
+        return self._kept.pop(name, None)
 
     def head(self, name: str, size: int) -> bytes:
         if size >= self._sizes[name]:

@@ -14,8 +14,8 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from spinemet.dicom import pixels
+from spinemet.dicom.decoding import decoding_threads
 from spinemet.dicom.pixels import MOST_HU, slice_hu, stored_values, to_hu
-from spinemet.dicom.volume import decoding_threads
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import AIR_HU
 

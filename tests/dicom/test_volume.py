@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from spinemet.dicom import volume as volume_module
+from spinemet.dicom import decoding
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
@@ -178,9 +178,9 @@ def test_a_slice_is_parsed_once_and_gives_what_parsing_again_gives(
 
     write_series(tmp_path, count=5, shape=(40, 48), edit=as_scanners_vary)
     with monkeypatch.context() as patch:
-        patch.setattr(volume_module, "quick_hu", lambda _content, _instance: None)
+        patch.setattr(decoding, "quick_hu", lambda _content, _instance: None)
         expected = read(tmp_path)
-    monkeypatch.setattr(volume_module, "_dataset", parsed_again)
+    monkeypatch.setattr(decoding, "_dataset", parsed_again)
     found = read(tmp_path)
     np.testing.assert_array_equal(found.hu_DHW, expected.hu_DHW)
     assert found.hu_DHW.dtype == expected.hu_DHW.dtype

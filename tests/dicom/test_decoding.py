@@ -1,0 +1,71 @@
+"""Slices decoded while their study is still being fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import boto3
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+from pydicom.uid import JPEGLSLossless
+
+from spinemet.dicom import decoding
+from spinemet.dicom.decoding import SliceDecoder
+from spinemet.dicom.headers import read_series
+from spinemet.dicom.volume import read_volume
+from spinemet.storage.archive import open_study, study_at
+from tests.dicom.writer import formula_error, write_series
+
+
+def compressed(dataset: Dataset, _place: int) -> None:
+    dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+
+
+def localizer(dataset: Dataset, _place: int) -> None:
+    dataset.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    compressed(dataset, _place)
+
+
+def upload(folder: Path, bucket: str, prefix: str) -> str:
+    for path in sorted(folder.rglob("*.dcm")):
+        key = f"{prefix}/{path.relative_to(folder)}"
+        boto3.client("s3").put_object(Bucket=bucket.removeprefix("s3://"), Key=key, Body=path.read_bytes())
+    return f"{bucket}/{prefix}"
+
+
+def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
+    tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path / "a", count=3, edit=localizer)
+    write_series(tmp_path / "b", count=8, edit=compressed)
+    write_series(tmp_path / "c", count=8, edit=compressed, origin=(-20.0, -30.0, 60.0))
+    started: list[str] = []
+
+    def noted(content: bytes, instance: decoding.InstanceHeader) -> object:
+        started.append(instance.name)
+        return quick_hu(content, instance)
+
+    quick_hu = decoding.quick_hu
+    monkeypatch.setattr(decoding, "quick_hu", noted)
+    with open_study(study_at(upload(tmp_path, s3_bucket, "study"))) as objects, SliceDecoder(objects) as decoder:
+        series = read_series(objects, decoder.begin).series
+        volumes = [read_volume(objects, each, decoder) for each in series[1:]]
+    for volume in volumes:
+        assert formula_error(volume.hu_DHW, volume.affine) < 2
+    assert volumes[0].affine[2, 3] == pytest.approx(-40)
+    # Each once: those of the first series ahead, in the order in which they come, the others when they are wanted.
+    assert [name[0] for name in started].count("b") == 8
+    assert len(started) == len(set(started)) == 16
+    assert not any(name.startswith("a") for name in started)
+
+
+def test_what_does_not_decode_ahead_is_parsed_when_it_is_wanted(
+    tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_series(tmp_path, count=5, edit=compressed)
+    monkeypatch.setattr(decoding, "quick_hu", lambda _content, _instance: None)
+    with open_study(study_at(upload(tmp_path, s3_bucket, "odd"))) as objects, SliceDecoder(objects) as decoder:
+        volume = read_volume(objects, read_series(objects, decoder.begin).series[0], decoder)
+    assert volume.hu_DHW.dtype == np.int16
+    assert formula_error(volume.hu_DHW, volume.affine) < 2
