@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from spinemet.errors import SpineMetError
 from spinemet.progress import progress_bar
 from spinemet.recipes import ABLATION, RECIPES, SCALES, recipe, scaled
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
         default="test",
         help="test: the patients whom training kept apart; all: every patient, for crops the model has never met",
     )
+    arguments.add_argument("--baseline", help="another model, to be compared with on the same patients")
     several = arguments.add_argument_group("ablation")
     several.add_argument("--truth", help="the same slices with the labels to measure against (default: the crops)")
     several.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(ABLATION), metavar="RECIPE")
@@ -40,39 +45,39 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit code 0 when it is measured, 2 for bad input."""
     wanted = parser().parse_args(argv)
+    # After the arguments are known to be right: torch takes seconds to import.
+    from rich.console import Console
+    from rich.markdown import Markdown
+
     try:
-        text = _ablation(wanted) if wanted.ablation else _model(wanted)
+        found = Markdown(_ablation(wanted)) if wanted.ablation else _model(wanted)
     except SpineMetError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    from rich.console import Console
-
     console = Console()
-    # In a log there is no width to fit: the tables need 100 columns.
-    console = console if console.is_terminal else Console(width=110)
-    console.print(text)
+    # In a log there is no width to fit: the tables need that many columns.
+    console = console if console.is_terminal else Console(width=130)
+    console.print(found)
     return 0
 
 
-def _model(wanted: argparse.Namespace) -> object:
-    # After the arguments are known to be right: torch takes seconds to import.
+def _model(wanted: argparse.Namespace) -> RenderableType:
     from spinemet.evaluate import run_evaluate
     from spinemet.report.evaluation import render
 
     with progress_bar("Evaluating") as advance:
-        evaluation = run_evaluate(wanted.model, wanted.crops, wanted.out, wanted.split, advance)
-    return render(evaluation.facts, evaluation.measures, evaluation.confusions)
+        found = run_evaluate(wanted.model, wanted.crops, wanted.out, wanted.split, advance, wanted.baseline)
+    return render(found.facts, found.measures, found.confusions, found.operating, found.differences)
 
 
-def _ablation(wanted: argparse.Namespace) -> object:
+def _ablation(wanted: argparse.Namespace) -> str:
     from spinemet.on_ray.ablation import run_ablation
 
     changes = {"pretrained": wanted.pretrained} if wanted.pretrained else {}
     recipes = [scaled(recipe(name), wanted.scale).model_copy(update=changes) for name in wanted.recipes]
+    truth = wanted.truth or wanted.crops
     with progress_bar("Fitting") as advance:
-        return run_ablation(
-            wanted.crops, wanted.truth or wanted.crops, wanted.out, recipes, wanted.folds, wanted.seeds, advance
-        )
+        return run_ablation(wanted.crops, truth, wanted.out, recipes, wanted.folds, wanted.seeds, advance)
 
 
 if __name__ == "__main__":

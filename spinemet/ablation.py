@@ -23,9 +23,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spinemet import __version__
-from spinemet.comparison import compare, patient_confusions
+from spinemet.comparison import compare
 from spinemet.errors import BadInput
-from spinemet.evaluate import UNITS, predictions
+from spinemet.evaluate import UNITS, predictions, task_confusions
 from spinemet.model.predictor import Predictor
 from spinemet.recipes import TrainRecipe
 from spinemet.report.ablation import figure, markdown
@@ -230,16 +230,6 @@ def _confusions(
     for task in recipe.model.tasks:
         if task.kind == "binary":
             continue
-        code = {word: n for n, word in enumerate(task.classes)}
         for unit in UNITS:
-            runs = []
-            for one in tables:
-                patients, patient_N = np.unique(one[unit]["patient"].to_numpy(str), return_inverse=True)
-                known = one[unit][f"{task.name}_true"].notna().to_numpy()
-                true_N, called_N = (
-                    one[unit].loc[known, f"{task.name}_{word}"].map(code).to_numpy(np.int64)
-                    for word in ("true", "called")
-                )
-                runs.append(patient_confusions(true_N, called_N, patient_N[known], len(patients), len(code)))
-            found[task.name, unit] = np.stack(runs)
+            found[task.name, unit] = np.stack([task_confusions(one[unit], task) for one in tables])
     return found

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from typing import Literal
 
@@ -16,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from spinemet import __version__
+from spinemet.comparison import compare, patient_confusions
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.metrics import confusion_matrix, measures
@@ -23,7 +25,9 @@ from spinemet.model.aggregate import aggregate
 from spinemet.model.checkpoint import ModelCard
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
+from spinemet.operating import operating_points
 from spinemet.progress import Advance, ignore
+from spinemet.report.comparison import differences_markdown, operating_markdown, reliability_figure
 from spinemet.report.evaluation import confusion_figure, markdown
 from spinemet.storage.files import join, normalize, write_bytes
 from spinemet.training.crops import Crops, read_crops
@@ -44,6 +48,9 @@ class Evaluation:
     not defined), n, patients. A no/yes task has the label yes only. See `metrics.measures`.
     confusions: one row per task, unit, truth and predicted: count.
     vertebrae, slices: per sample and task the truth (None where not labelled), the call and the probabilities.
+    operating: per task and class of the vertebrae `operating.OperatingPoint`'s fields, thresholds from the validation
+    patients; empty where the crops hold none. differences: per task, unit, measure and label `comparison.Compared`'s
+    fields against a baseline model; empty without one.
     """
 
     facts: dict[str, str | int]
@@ -51,6 +58,8 @@ class Evaluation:
     confusions: pd.DataFrame
     vertebrae: pd.DataFrame
     slices: pd.DataFrame
+    operating: pd.DataFrame = field(default_factory=pd.DataFrame)
+    differences: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def value(self, task: str, measure: str, label: str = "", unit: str = "vertebra") -> tuple[float, float, float]:
         """(value, low, high) of one measure."""
@@ -61,17 +70,33 @@ class Evaluation:
 
 
 def run_evaluate(
-    model_uri: str, crops_uri: str, out_uri: str, split: Split = "test", progress: Advance = ignore
+    model_uri: str,
+    crops_uri: str,
+    out_uri: str,
+    split: Split = "test",
+    progress: Advance = ignore,
+    baseline_uri: str | None = None,
 ) -> Evaluation:
-    """Measure the model at `model_uri` and write the tables, `evaluation.md`, `.json` and `confusion.png` to `out_uri`.
+    """Measure the model at `model_uri` and write tables, `evaluation.md`, `.json` and figures to `out_uri`.
 
     split: `test` takes the patients whom the model's card keeps for testing; `all` takes every patient of crops that
-    the model has nothing to do with. Raises BadInput where a patient would be measured whom the model learned from,
-    where no one is left, or the crops are not cut as the model wants them.
+    the model has nothing to do with. baseline_uri: a model to be compared with on the same patients. Raises BadInput
+    where a patient would be measured whom one of the models learned from, where no one is left, or the crops are not
+    cut as the models want them.
     """
     predictor = Predictor(normalize(model_uri))
-    crops = _choose(read_crops(crops_uri), predictor.card, split)
+    baseline = Predictor(normalize(baseline_uri)) if baseline_uri else None
+    every = read_crops(crops_uri)
+    crops = _choose(every, predictor.card, split)
+    if baseline is not None:
+        _check_baseline(crops, baseline.card)
     evaluation = evaluate(predictor, crops, split, progress)
+    evaluation = replace(evaluation, operating=_operating(predictor, every, evaluation.vertebrae))
+    if baseline is not None:
+        facts = {**evaluation.facts, "baseline": baseline.digest}
+        tables = {"vertebra": evaluation.vertebrae, "slice": evaluation.slices}
+        found = differences(tables, predictor.card, predictions(baseline, crops), baseline.card)
+        evaluation = replace(evaluation, facts=facts, differences=found)
     write_evaluation(evaluation, out_uri)
     return evaluation
 
@@ -125,18 +150,23 @@ def truth_and_calls(known: pd.DataFrame, task: Task) -> tuple[npt.NDArray[np.int
 
 def write_evaluation(evaluation: Evaluation, uri: str) -> None:
     """Write everything an Evaluation holds to the folder `uri`; evaluation.json, written last, says it is whole."""
-    tables = ("measures", "confusions", "vertebrae", "slices")
-    for name in tables:
-        buffer = BytesIO()
-        getattr(evaluation, name).to_parquet(buffer, index=False)
-        write_bytes(join(uri, f"{name}.parquet"), buffer.getvalue())
+    for name in ("measures", "confusions", "vertebrae", "slices", "operating", "differences"):
+        table: pd.DataFrame = getattr(evaluation, name)
+        if len(table.columns):
+            buffer = BytesIO()
+            table.to_parquet(buffer, index=False)
+            write_bytes(join(uri, f"{name}.parquet"), buffer.getvalue())
     text = markdown(evaluation.facts, evaluation.measures, evaluation.confusions)
+    text += operating_markdown(evaluation.operating) + differences_markdown(evaluation.differences)
     write_bytes(join(uri, "evaluation.md"), text.encode())
     write_bytes(join(uri, "confusion.png"), confusion_figure(evaluation.confusions))
+    write_bytes(join(uri, "reliability.png"), reliability_figure(evaluation.vertebrae))
     content = {
         "facts": evaluation.facts,
         "measures": _records(evaluation.measures),
         "confusions": _records(evaluation.confusions),
+        "operating": _records(evaluation.operating),
+        "differences": _records(evaluation.differences),
     }
     write_bytes(join(uri, "evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
 
@@ -167,6 +197,22 @@ def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
             f"{patients.nunique()} patients (for other patients use --split all)."
         )
     return crops if chosen.all() else crops.take(chosen)
+
+
+def _check_baseline(crops: Crops, card: ModelCard) -> None:
+    if crops.slices != card.spec.slices:
+        raise BadInput(
+            f"expected a baseline that wants slices as the model does ({_cut(crops.slices)}), found one that wants "
+            f"{_cut(card.spec.slices)}."
+        )
+    learned = {*card.split.get("train", ()), *card.split.get("validation", ())}
+    patients = crops.table["patient"]
+    known = patients[patients.isin(learned)].nunique()
+    if known:
+        raise BadInput(
+            f"expected a baseline that learned from none of the {patients.nunique()} patients measured, found {known} "
+            f"in its training or validation part; train both with the same split."
+        )
 
 
 def _cut(slices: SliceConfig) -> str:
@@ -223,6 +269,60 @@ def _confusions(
         for m, truth in enumerate(task.classes)
         for n, predicted in enumerate(task.classes)
     ]
+
+
+def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> pd.DataFrame:
+    """Operating points of each task's positive classes; thresholds from the validation patients among the crops."""
+    apart = every.table["patient"].isin(predictor.card.split.get("validation", ())).to_numpy()
+    if not apart.any():
+        return pd.DataFrame()
+    chosen_on = predictions(predictor, every.take(apart))["vertebra"]
+    rows = []
+    for task in predictor.card.spec.tasks:
+        chosen, judged = (table[table[f"{task.name}_true"].notna()] for table in (chosen_on, vertebrae))
+        if not len(chosen) or not len(judged):
+            continue
+        for label in task.classes[1:]:
+            pairs = [
+                (one[f"{task.name}_p_{label}"].to_numpy(np.float64), (one[f"{task.name}_true"] == label).to_numpy())
+                for one in (chosen, judged)
+            ]
+            points = operating_points(label, pairs[0], pairs[1], judged["patient"].tolist(), seed=SEED)
+            rows += [{"task": task.name, **asdict(point)} for point in points]
+    return pd.DataFrame(rows)
+
+
+def differences(
+    tables: Mapping[str, pd.DataFrame], card: ModelCard, baseline: Mapping[str, pd.DataFrame], baseline_card: ModelCard
+) -> pd.DataFrame:
+    """Of the tasks that both models have with the same classes: how far the model is from the baseline."""
+    rows = []
+    same = [task for task in card.spec.tasks if task.classes in [one.classes for one in _named(baseline_card, task)]]
+    for task in same:
+        for unit, table in tables.items():
+            if table[f"{task.name}_true"].notna().any():
+                own, other = (task_confusions(one, task)[None] for one in (table, baseline[unit]))
+                rows += [
+                    {"task": task.name, "unit": unit, **asdict(one)}
+                    for one in compare(own, other, task.classes, seed=SEED)
+                    if not (task.kind == "binary" and one.label == task.classes[0])
+                ]
+    return pd.DataFrame(rows).rename(columns={"name": "measure"})
+
+
+def _named(card: ModelCard, task: Task) -> list[Task]:
+    return [one for one in card.spec.tasks if one.name == task.name]
+
+
+def task_confusions(table: pd.DataFrame, task: Task) -> npt.NDArray[np.int64]:
+    """(P, C, C) counts of each patient of a table of `predictions`, patients in alphabetical order."""
+    code = {word: n for n, word in enumerate(task.classes)}
+    patients, patient_N = np.unique(table["patient"].to_numpy(str), return_inverse=True)
+    known = table[f"{task.name}_true"].notna().to_numpy()
+    true_N, called_N = (
+        table.loc[known, f"{task.name}_{word}"].map(code).to_numpy(np.int64) for word in ("true", "called")
+    )
+    return patient_confusions(true_N, called_N, patient_N[known], len(patients), len(code))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:

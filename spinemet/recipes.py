@@ -79,6 +79,8 @@ class TrainRecipe(_Section):
     """Loss weight of a class: its frequency to the power of minus this; 0 not balanced, 1 wholly."""
     pacing: PacingConfig | None = None
     augment: AugmentConfig = AugmentConfig()
+    compiled: bool = False
+    """By torch.compile: minutes at the start, and numbers that differ in the last digits. Wants a C++ compiler."""
 
 
 def demo() -> TrainRecipe:

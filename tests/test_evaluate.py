@@ -133,3 +133,50 @@ def test_the_table_fits_a_terminal_of_100_columns(found: Evaluation) -> None:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     console.print(render(found.facts, found.measures, found.confusions))
     assert "…" not in console.export_text()
+
+
+def saved(place: Path, name: str, seed: int, **parts: list[str]) -> str:
+    split = {part: tuple(map(research_key, patients)) for part, patients in parts.items()}
+    save_model(str(place / name), untrained(SPEC, seed), ModelCard(spec=SPEC, split=split))
+    return str(place / name)
+
+
+def test_thresholds_come_from_the_validation_patients_and_are_judged_on_the_test_patients(place: Path) -> None:
+    model = saved(place, "judged", 0, train=PATIENTS[:1], validation=PATIENTS[1:3], test=TEST)
+    found = run_evaluate(model, str(place / "crops"), str(place / "operating"))
+    points = found.operating.query("task == 'blastic' and wanted_specificity == 0.9").iloc[0]
+    assert points["chosen_on"] == 2 * len(LEVELS)
+    called = found.vertebrae["blastic_p_yes"] >= points["threshold"]
+    truth = found.vertebrae["blastic_true"] == "yes"
+    assert points["sensitivity"] == pytest.approx((called & truth).sum() / truth.sum())
+    assert points["specificity"] == pytest.approx((~called & ~truth).sum() / (~truth).sum())
+    text = (place / "operating" / "evaluation.md").read_text()
+    assert "| blastic | yes | 0.90 |" in text
+    assert "Against the baseline" not in text
+    assert (place / "operating" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_differs_from_its_baseline_by_what_both_are_measured_at(place: Path, found: Evaluation) -> None:
+    other = saved(place, "other", 5, train=TRAIN, test=TEST)
+    alone = run_evaluate(other, str(place / "crops"), str(place / "alone"))
+    both = run_evaluate(
+        str(place / "model"), str(place / "crops"), str(place / "both"), baseline_uri=str(place / "other")
+    )
+    rows = both.differences.set_index(["task", "unit", "measure", "label"])
+    for label in BONE_QUALITY:
+        row = rows.loc[("bone_quality", "vertebra", "sensitivity", label)]
+        ours, theirs = (one.value("bone_quality", "sensitivity", label)[0] for one in (found, alone))
+        assert row["value"] == pytest.approx(ours)
+        assert row["difference"] == pytest.approx(ours - theirs)
+    same = run_evaluate(
+        str(place / "model"), str(place / "crops"), str(place / "same"), baseline_uri=str(place / "model")
+    )
+    known = same.differences.dropna(subset="difference")
+    assert (known[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+    assert "## Against the baseline" in (place / "both" / "evaluation.md").read_text()
+
+
+def test_a_baseline_that_learned_from_the_patients_is_refused(place: Path) -> None:
+    baseline = saved(place, "spoilt", 0, train=TEST[:1])
+    with pytest.raises(BadInput, match=r"found 1 in its training or validation part"):
+        run_evaluate(str(place / "model"), str(place / "crops"), str(place / "no"), baseline_uri=baseline)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from spinemet.report.comparison import differences_markdown, operating_markdown
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from rich.console import RenderableType
@@ -37,10 +39,18 @@ def headline(facts: Mapping[str, str | int]) -> str:
     )
 
 
-def render(facts: Mapping[str, str | int], measures: pd.DataFrame, confusions: pd.DataFrame) -> RenderableType:
-    """The measures per vertebra and per slice, and the confusion matrix of bone quality, for a terminal."""
+def render(
+    facts: Mapping[str, str | int],
+    measures: pd.DataFrame,
+    confusions: pd.DataFrame,
+    operating: pd.DataFrame | None = None,
+    differences: pd.DataFrame | None = None,
+) -> RenderableType:
+    """The measures per vertebra and per slice, the confusion matrix of bone quality, and operating points and
+    differences where there are some, for a terminal."""
     from rich import box
     from rich.console import Group
+    from rich.markdown import Markdown
     from rich.table import Table
     from rich.text import Text
 
@@ -63,6 +73,9 @@ def render(facts: Mapping[str, str | int], measures: pd.DataFrame, confusions: p
     if len(quality):
         parts.append(_confusion_table(quality))
     parts.append(Text(NOTE, style="dim"))
+    for table, section in ((operating, operating_markdown), (differences, differences_markdown)):
+        if table is not None and not table.empty:
+            parts.append(Markdown(section(table)))
     return Group(*parts)
 
 

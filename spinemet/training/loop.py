@@ -91,6 +91,8 @@ class Trained:
 
     model: MultiTask
     card: ModelCard
+    entered_N: npt.NDArray[np.int64]
+    """Epoch from which self-pacing admitted each training sample, after the epochs in which all are; 0 without it."""
 
 
 def train(data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) -> Trained:
@@ -133,8 +135,11 @@ class _Run:
             self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
         )
         self.wrapped = workers.wrap(self.model)
+        if recipe.compiled:
+            self.wrapped.compile()
         self.optimizer = torch.optim.AdamW(_parameter_groups(self.model, recipe), lr=recipe.learning_rate, fused=True)
         self.losses_N = np.full(len(data.train), np.nan)
+        self.entered_N = np.zeros(len(data.train), np.int64)
         self.best: State = {"score": math.inf, "epoch": -1, "model": {}}
         self.next_epoch = 0
         if saved := workers.resume():
@@ -143,6 +148,7 @@ class _Run:
             self.averaged.load_state_dict(saved["averaged"])
             self.optimizer.load_state_dict(saved["optimizer"])
             self.losses_N = saved["losses"].numpy()
+            self.entered_N = saved["entered"].numpy()
             self.best = saved["best"]
 
     def state(self, next_epoch: int) -> State:
@@ -152,6 +158,7 @@ class _Run:
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "losses": torch.from_numpy(self.losses_N),
+            "entered": torch.from_numpy(self.entered_N),
             "best": self.best,
         }
 
@@ -163,10 +170,13 @@ class _Run:
         share = selfpaced.share_at(epoch, recipe.epochs, recipe.pacing)
         regularizer = recipe.pacing.regularizer if recipe.pacing else "hard"
         pace_N = selfpaced.admitted(self.losses_N, train.targets_TN[self.selecting], share, regularizer)
+        if recipe.pacing and epoch >= recipe.pacing.warm_epochs:
+            self.entered_N[(self.entered_N == 0) & (pace_N > 0)] = epoch
         weights_TN = train.weights_TN * pace_N.astype(np.float32)
         order = selfpaced.order(np.ceil(pace_N), self.seed, epoch, recipe.epoch_slices)
         batches = selfpaced.batches(order, recipe.batch, workers.world)
         self.wrapped.train()
+        started = time.monotonic()
         found_N = torch.full((len(train),), 0.0, dtype=torch.float64)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed, epoch, workers.rank))  # dropout
@@ -175,6 +185,7 @@ class _Run:
                 mine = selfpaced.rank_part(batch, workers.rank, workers.world)
                 found_N[mine] = self._step(weights_TN, batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
         seen_N = workers.sum(found_N.to(workers.device)).cpu().numpy()
+        seconds = time.monotonic() - started
         self.losses_N[order] = seen_N[order]
         self._average_buffers()
         if recipe.pacing and selfpaced.share_at(epoch + 1, recipe.epochs, recipe.pacing) < 1:
@@ -185,6 +196,7 @@ class _Run:
             "learning_rate": rate,
             "admitted_share": share,
             "slices": float(len(order)),
+            "slices_per_second": len(order) / seconds,
         }
 
     def _step(
@@ -288,7 +300,7 @@ class _Run:
             split=self.data.split,
             metrics={**metrics, "best_epoch": float(self.best["epoch"])},
         )
-        return Trained(model.cpu().eval(), card)
+        return Trained(model.cpu().eval(), card, self.entered_N)
 
 
 def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:

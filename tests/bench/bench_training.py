@@ -1,0 +1,156 @@
+"""How fast jobs/train.py's path learns on two workers, against plain PyTorch loops over the same model and slices.
+
+All three learn from the same crops with the same loss and optimiser, `BATCH` slices per step, on all cores: the job as
+two processes with a thread or more each, the loops as one process. Steps are timed alone: starting Ray, reading crops,
+validation and the first epoch are left out. The job also does what the loops do not: augmentation, averaged weights,
+clipped gradients, the losses of every sample, and the exchange of gradients.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from spinemet.config import config_digest
+from spinemet.model.checkpoint import untrained
+from spinemet.model.loss import task_losses, weighted_loss
+from spinemet.model.precision import autocast
+from spinemet.on_ray.cluster import connect
+from spinemet.on_ray.train import run_train
+from spinemet.recipes import TrainRecipe, recipe
+from spinemet.training.crops import SCHEMA, CropsInfo, read_crops, write_manifest, write_shard
+from spinemet.training.dataset import TrainingData, training_data
+from spinemet.types import BONE_QUALITY, POSTEROLATERAL
+from tests.bench.figures import Figures
+
+WORKERS = 2
+BATCH, EPOCHS = 32, 6
+PATIENTS, LEVELS, SLICES = 16, 4, 3
+"""128 of the slices are learned from: four steps an epoch."""
+
+
+def run() -> Figures:
+    """Slices per second of DenseNet-121 at 224 pixels, forward, backward and update; medians."""
+    import ray
+
+    wanted = recipe("final").model_copy(
+        update={"epochs": EPOCHS, "batch": BATCH, "pacing": None, "test_share": 0.0, "validation_share": 1 / 3}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        crops, runs = str(Path(folder) / "crops"), str(Path(folder) / "runs")
+        _write_crops(crops, wanted)
+        data = training_data(read_crops(crops), wanted)
+        threads = torch.get_num_threads()
+        connect()
+        try:
+            run_train(crops, runs, "bench", wanted, workers=WORKERS, device="cpu")
+        finally:
+            ray.shutdown()
+        job = statistics.median(_told(Path(runs) / "bench" / "tensorboard")[1:])
+        torch.set_num_threads(os.cpu_count() or 1)
+        plain = _loop(wanted, data, steps=6)
+        slow = _slow_loop(wanted, data, steps=4)
+        torch.set_num_threads(threads)
+    figures = Figures(
+        f"Training DenseNet-121 (recipe final) at {wanted.model.slices.size_px} pixels on {os.cpu_count()} cores",
+        ("what learns", "slices/s", "jobs/train.py is faster by"),
+        f"batch {BATCH}; steady state: start-up, validation and the first epoch left out",
+    )
+    figures.add(f"jobs/train.py, {WORKERS} workers", job, 1.0)
+    figures.add("bare PyTorch loop, bfloat16, channels last", plain, job / plain)
+    figures.add("bare PyTorch loop, float32, channels first, DataLoader", slow, job / slow)
+    return figures
+
+
+def _write_crops(uri: str, wanted: TrainRecipe) -> None:
+    """Noise with labels: speed does not depend on what is seen."""
+    rng, size, shards = np.random.default_rng(0), wanted.model.slices.size_px, []
+    for patient in range(PATIENTS):
+        rows = [(f"T{level + 1}", n) for level in range(LEVELS) for n in range(SLICES)]
+        columns: dict[str, list[object]] = {
+            "patient": [f"p{patient:02d}"] * len(rows),
+            "study": [f"s{patient:02d}"] * len(rows),
+            "level": [level for level, _ in rows],
+            "offset_mm": [3.0 * n for _, n in rows],
+            "hu": [rng.normal(100, 200, (size, size)).astype("<i2").tobytes() for _ in rows],
+            "bone_quality": [BONE_QUALITY[(patient + int(level[1:])) % 4] for level, _ in rows],
+            "posterolateral": [POSTEROLATERAL[(patient + int(level[1:])) % 3] for level, _ in rows],
+        }
+        shards.append(write_shard(uri, pa.table(columns, schema=SCHEMA)))
+    vertebrae = PATIENTS * LEVELS
+    info = CropsInfo(
+        slice_config=wanted.model.slices,
+        config_digest=config_digest(wanted.model.slices),
+        shards=tuple(shards),
+        patients=PATIENTS,
+        studies=PATIENTS,
+        vertebrae=vertebrae,
+        slices=vertebrae * SLICES,
+        classes={},
+    )
+    write_manifest(uri, info)
+
+
+def _told(curves: Path) -> list[float]:
+    """Slices per second of each epoch, as the run's TensorBoard curves tell them."""
+    from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
+
+    found = event_accumulator.EventAccumulator(str(curves)).Reload()
+    return [event.value for event in found.Scalars("slices_per_second")]
+
+
+def _loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
+    """Slices per second of the loop that a researcher with our model would write, the crops in one tensor."""
+    model = untrained(wanted.model, 0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    train = data.train
+    hu_NHW, targets_TN = train.pixels(np.arange(len(train))), torch.from_numpy(train.targets_TN)
+    weights_TN = torch.from_numpy(train.weights_TN)
+    times = []
+    for step in range(steps + 1):
+        picked = torch.randint(len(train), (BATCH,), generator=torch.Generator().manual_seed(step))
+        start = time.perf_counter()
+        with autocast(torch.device("cpu")):
+            logits = model(hu_NHW[picked])
+        losses_TN = task_losses(logits, targets_TN[:, picked], wanted.model.tasks, wanted.label_smoothing)
+        weights = weights_TN[:, picked]
+        optimizer.zero_grad(set_to_none=True)
+        weighted_loss(losses_TN, weights, weights.sum(dim=1), wanted.model.tasks).backward()
+        optimizer.step()
+        times.append(time.perf_counter() - start)
+    return BATCH / statistics.median(times[1:])
+
+
+def _slow_loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
+    """The same without what the hardware offers: float32, channels first, torch's own loader of samples."""
+    model = untrained(wanted.model, 0).train().to(memory_format=torch.contiguous_format)
+    windows = model.windows.forward
+    model.windows.forward = lambda hu_NHW: windows(hu_NHW).contiguous()  # type: ignore[method-assign]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    train = data.train
+    samples = TensorDataset(train.pixels(np.arange(len(train))), torch.from_numpy(train.targets_TN.T.copy()))
+    batches = _forever(DataLoader(samples, batch_size=BATCH, shuffle=True, drop_last=True))
+    times = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        hu_NHW, targets_NT = next(batches)
+        losses_TN = task_losses(model(hu_NHW), targets_NT.T, wanted.model.tasks, wanted.label_smoothing)
+        optimizer.zero_grad(set_to_none=True)
+        losses_TN.mean(dim=1).sum().backward()
+        optimizer.step()
+        times.append(time.perf_counter() - start)
+    return BATCH / statistics.median(times[1:])
+
+
+def _forever(loader: DataLoader[tuple[torch.Tensor, ...]]) -> Iterator[tuple[torch.Tensor, ...]]:
+    while True:
+        yield from loader
