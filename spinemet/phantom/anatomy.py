@@ -6,7 +6,8 @@ Patient coordinates are LPS millimetres with the centre of L3's body at the orig
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +15,22 @@ import numpy.typing as npt
 from spinemet.phantom.levels import SIZES, LevelSize
 
 Array = npt.NDArray[np.float64]
+Variant = Literal["usual", "L4", "L6", "T13", "no T12 ribs", "lumbar ribs", "cervical ribs"]
+"""How many vertebrae and ribs there are: four lumbar ones, six, a thirteenth thoracic one; or a pair of ribs less at
+T12, or more at L1 or C7. Everyone drawn by `draw_anatomy` is usual."""
+
+_OTHER_SIZES = {"T13": "T12", "L6": "L5"}
+"""Whose size an additional vertebra has."""
 
 
 @dataclass(frozen=True)
 class Degeneration:
-    """What age does to one disc and the endplates beside it: the share of its height left, gas in it or not."""
+    """What age does to one disc and the endplates beside it: the share of its height left, gas in it or not, bone in
+    its place or not."""
 
     height: float = 1.0
     vacuum: bool = False
+    fused: bool = False
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,8 @@ class PatientAnatomy:
 
     kyphosis, lordosis: factors on the usual curvature. scoliosis_deg: largest lateral tilt. trabecular_hu: mean of the
     healthy cancellous bone at L1. texture: seed of the trabecular pattern and of all other small structure.
+    collapsed: level -> share of the body's height that is left. ribs: level -> length of its right and left rib in mm,
+    for those that end free.
     """
 
     age: int
@@ -47,6 +58,9 @@ class PatientAnatomy:
     level_scale: Mapping[str, float] = field(default_factory=dict)
     level_tilt: Mapping[str, float] = field(default_factory=dict)
     discs: Mapping[str, Degeneration] = field(default_factory=dict)
+    collapsed: Mapping[str, float] = field(default_factory=dict)
+    ribs: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    variant: Variant = "usual"
     texture: int = 0
 
 
@@ -79,7 +93,7 @@ def draw_anatomy(rng: np.random.Generator) -> PatientAnatomy:
         worn = rng.random() < 0.3 * wear * (1.6 if level in {"L4", "L5", "C5", "C6"} else 0.8)
         height = float(rng.uniform(0.45, 0.75) if worn else rng.uniform(0.88, 1.12))
         discs[level] = Degeneration(height, bool(worn and rng.random() < 0.3))
-    return PatientAnatomy(
+    patient = PatientAnatomy(
         age=age,
         sex=sex,
         scale=scale,
@@ -97,13 +111,44 @@ def draw_anatomy(rng: np.random.Generator) -> PatientAnatomy:
         discs=discs,
         texture=int(rng.integers(2**31)),
     )
+    return replace(patient, ribs=_free_ribs(patient.texture))
 
 
-def _tilt(patient: PatientAnatomy, level: str) -> float:
+def _free_ribs(seed: int) -> dict[str, tuple[float, float]]:
+    """Lengths of the ribs that end free. The twelfth is 3 to 14 cm long in adults and missing or a stump in some."""
+    # Their own generator: nothing else of a patient depends on when these are drawn.
+    rng = np.random.default_rng([seed, 12])
+    lengths = {}
+    for level, (mean, deviation, least) in {
+        "C7": (45.0, 20.0, 15.0),
+        "T11": (150.0, 25.0, 70.0),
+        "T12": (90.0, 30.0, 12.0),
+        "T13": (60.0, 25.0, 15.0),
+        "L1": (45.0, 20.0, 15.0),
+    }.items():
+        length = rng.normal(mean, deviation)
+        right, left = (float(max(length + rng.normal(0, 8), least)) for _ in range(2))
+        lengths[level] = (right, left)
+    return lengths
+
+
+def _sequence(variant: Variant) -> list[tuple[str, str]]:
+    """The patient's levels, cranial to caudal, each with the level of SIZES whose size it has."""
+    levels = [(level, level) for level in SIZES]
+    if variant == "L4":
+        levels.remove(("L5", "L5"))
+        return [(level, "L5" if level == "L4" else size) for level, size in levels]
+    if variant in ("T13", "L6"):
+        before = list(SIZES).index("L1" if variant == "T13" else "S1")
+        levels.insert(before, (variant, _OTHER_SIZES[variant]))
+    return [(level, "L4" if variant == "L6" and level == "L5" else size) for level, size in levels]
+
+
+def _tilt(patient: PatientAnatomy, level: str, like: str) -> float:
     """Degrees by which `level` leans to anterior; the patient's curvature works around the straight T9 to L3."""
-    usual = SIZES[level].tilt
+    usual = SIZES[like].tilt
     factor = patient.kyphosis if level[0] in "CT" else patient.lordosis
-    return usual * factor + patient.level_tilt[level]
+    return usual * factor + patient.level_tilt.get(level, 0.0)
 
 
 def _axes(tilt_deg: float, lateral_deg: float) -> Array:
@@ -116,13 +161,14 @@ def _axes(tilt_deg: float, lateral_deg: float) -> Array:
 
 def place_spine(patient: PatientAnatomy) -> tuple[Pose, ...]:
     """All vertebrae of the patient in place, C3 to S4, cranial to caudal."""
-    levels = list(SIZES)
     poses: list[Pose] = []
     center = np.zeros(3)
-    for n, level in enumerate(levels):
-        size = SIZES[level].scaled(patient.scale * patient.level_scale[level], patient.discs[level].height)
+    for n, (level, like) in enumerate(_sequence(patient.variant)):
+        factor = patient.scale * patient.level_scale.get(level, 1.0)
+        size = SIZES[like].scaled(factor, patient.discs.get(level, Degeneration()).height)
+        size = replace(size, height=size.height * patient.collapsed.get(level, 1.0))
         sway = 0.0 if level[0] == "S" else np.sin(2 * np.pi * n / 16 + patient.scoliosis_phase)
-        axes = _axes(_tilt(patient, level), patient.scoliosis_deg * sway)
+        axes = _axes(_tilt(patient, level, like), patient.scoliosis_deg * sway)
         if poses:
             above = poses[-1]
             joint = above.center - above.axes[2] * above.size.height / 2
@@ -130,5 +176,5 @@ def place_spine(patient: PatientAnatomy) -> tuple[Pose, ...]:
             joint = joint - between / np.linalg.norm(between) * above.size.disc
             center = joint - axes[2] * size.height / 2
         poses.append(Pose(level, size, center, axes))
-    origin = poses[levels.index("L3")].center
+    origin = next(pose.center for pose in poses if pose.level == "L3")
     return tuple(Pose(pose.level, pose.size, pose.center - origin, pose.axes) for pose in poses)

@@ -137,7 +137,7 @@ def _draw(
         density = patient.trabecular_hu * float(np.interp(n, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
         draw_vertebra(canvas, pose, density, fine_noise, diseases.get(pose.level))
     chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
-    draw_skeleton(canvas, poses, chest, patient.trabecular_hu, fine_noise)
+    draw_skeleton(canvas, poses, patient, chest, fine_noise)
     return canvas
 
 

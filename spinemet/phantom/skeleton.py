@@ -9,24 +9,23 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 
-from spinemet.phantom.anatomy import Pose
+from spinemet.phantom.anatomy import PatientAnatomy, Pose
 from spinemet.phantom.shapes import Canvas, Float, Strut, blend, cover, is_empty, merge, tiled_at
 from spinemet.phantom.vertebra import JOINT_MM, canal_distance, canal_middle
 
 UP = np.array([0.0, 0.0, 1.0])
-RIB_SHAFT_MM = {11: 120.0, 12: 75.0}
-"""The last two ribs are short and end free; the others go round the chest."""
 
 
 def draw_skeleton(
-    canvas: Canvas, poses: Iterable[Pose], chest: tuple[float, float], cancellous: float, texture: Float
+    canvas: Canvas, poses: Iterable[Pose], patient: PatientAnatomy, chest: tuple[float, float], texture: Float
 ) -> None:
     """Draw ribs, sacral wings and pelvis around the vertebrae already drawn, with joints left between them.
 
-    chest: half width and half depth of the rib cage in mm. cancellous: HU inside these bones.
+    chest: half width and half depth of the rib cage in mm.
     """
     by_level = {pose.level: pose for pose in poses}
-    ribs = [strut for pose in by_level.values() if pose.level[0] == "T" for strut in rib(pose, chest)]
+    cancellous = patient.trabecular_hu
+    ribs = [strut for pose in by_level.values() if has_ribs(patient, pose.level) for strut in rib(pose, patient, chest)]
     _draw(canvas, ribs, cancellous * 0.8, 1.5, texture, JOINT_MM)
     _draw(canvas, list(wings(by_level)), cancellous * 0.8, 1.6, texture, -4.0, canals=[by_level["S1"], by_level["S2"]])
     _draw(canvas, list(ilium(by_level["S1"])), cancellous * 0.9, 2.2, texture, JOINT_MM + 0.8)
@@ -66,15 +65,21 @@ def _draw(
     canvas.bone[place] = np.minimum(canvas.bone[place], depth)
 
 
-def rib(pose: Pose, chest: tuple[float, float]) -> Iterator[Strut]:
-    """Both ribs of a thoracic vertebra: head beside the disc above, neck, tubercle at the transverse process, shaft."""
-    number = int(pose.level[1:])
-    for side in (-1.0, 1.0):
+def has_ribs(patient: PatientAnatomy, level: str) -> bool:
+    """Whether a pair of ribs hangs on the patient's vertebra `level`."""
+    more = {"lumbar ribs": "L1", "cervical ribs": "C7"}.get(patient.variant)
+    return level == more or (level[0] == "T" and not (level == "T12" and patient.variant == "no T12 ribs"))
+
+
+def rib(pose: Pose, patient: PatientAnatomy, chest: tuple[float, float]) -> Iterator[Strut]:
+    """Both ribs of a vertebra: head beside the disc above, neck, tubercle at the transverse process, shaft."""
+    number = {"C7": 1, "L1": 12}.get(pose.level) or int(pose.level[1:])
+    for side, longest in zip((-1.0, 1.0), patient.ribs.get(pose.level, (np.inf, np.inf)), strict=True):
         points = _rib_course(pose, side, chest, number)
         steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
         reach = np.concatenate([[0], np.cumsum(steps)])
         course = CubicSpline(reach, points, axis=0)
-        length = min(float(reach[-1]), RIB_SHAFT_MM.get(number, np.inf))
+        length = min(float(reach[-1]), longest)
         stops = course(np.linspace(0, length, max(int(length / 12), 3)))
         for n, (a, b) in enumerate(itertools.pairwise(stops)):
             size = (5.0, 5.0) if n == 0 else ((3.4, 4.4) if n < 3 else (3.4, 5.8))

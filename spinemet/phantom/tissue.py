@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.phantom.anatomy import PatientAnatomy, Pose
+from spinemet.phantom.anatomy import Degeneration, PatientAnatomy, Pose
 from spinemet.phantom.shapes import Canvas, Float, along, blend, cover, is_empty, tiled
 from spinemet.phantom.vertebra import canal_middle
 
@@ -59,6 +59,7 @@ class Course:
         self.tip_y = self._follow(list(tips.values()))
         self.flat_back = max(y for level, y in tips.items() if level[0] in "TL")
         self.height = {pose.level: float(pose.center[2]) for pose in ordered}
+        self.height.setdefault("L5", self.height["L4"])  # the trunk of one who has four lumbar vertebrae
 
     def _follow(self, values: Sequence[float]) -> Float:
         return np.interp(self.canvas.z, self._z, values).astype(np.float32)
@@ -133,7 +134,9 @@ def draw_discs(canvas: Canvas, poses: Sequence[Pose], patient: PatientAnatomy, n
         hu = 78 + 25 * np.clip(rho, 0, 1) + tiled(noise, box) * 6
         if above.level[0] == "S":
             hu += 90
-        elif patient.discs[above.level].vacuum:
+        elif patient.discs.get(above.level, Degeneration()).fused:
+            hu += patient.trabecular_hu + 60
+        elif patient.discs.get(above.level, Degeneration()).vacuum:
             gas = (x / np.float32(0.45 * a)) ** 2 + (y / np.float32(0.4 * b)) ** 2 + (z / 1.4) ** 2
             hu = np.where(gas < 1 + 0.4 * tiled(noise, box), np.float32(-250), hu)
         blend(canvas.hu[box], hu, cover(solid, canvas.edge))

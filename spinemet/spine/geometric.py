@@ -15,8 +15,10 @@ from spinemet.spine.bodies import Body, bodies_between, body_frames
 from spinemet.spine.canal import build_curve, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
 from spinemet.spine.measures import completeness, trabecular_hu
-from spinemet.spine.naming import find_sacrum, level_names
+from spinemet.spine.naming import TRANSITIONAL, level_names
+from spinemet.spine.ribs import outward_reach
 from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
+from spinemet.spine.sacrum import find_sacrum
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
 from spinemet.types import Spine, SpineCurve, Vertebra, Volume
@@ -71,9 +73,11 @@ def geometric_spine(volume: Volume) -> Spine:
     if not bodies or (not anchor and covered < _LEAST_COVERED * seen.sum()):
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
     centers, axes = body_frames(curve, walls, bodies)
-    names = level_names(bodies, anchor)
-    vertebrae = tuple(_vertebra(volume, walls, arc, *one) for one in zip(bodies, names, centers, axes, strict=True))
-    return Spine(vertebrae, curve, "geometric")
+    names = level_names(bodies, anchor, outward_reach(grid, tissue, curve, walls, bodies))
+    vertebrae = tuple(
+        _vertebra(volume, walls, arc, *one) for one in zip(bodies, names.levels, centers, axes, strict=True)
+    )
+    return Spine(vertebrae, curve, "geometric", (TRANSITIONAL,) if names.transitional else ())
 
 
 def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve) -> tuple[npt.NDArray[np.float32], Walls]:

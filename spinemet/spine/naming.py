@@ -1,98 +1,206 @@
-"""Names for vertebrae found in a row, from an anchor that is in view; without one they stay `?1`, `?2`, …
+"""Names for vertebrae found in a row, from anchors that are in view; without any they stay `?1`, `?2`, …
 
-The anchor here is the sacrum: the first body with bone on both sides of it (the alae) where the spine turns backward.
-The sacrum itself is not listed: its segments are fused, and nothing else in SpineMet speaks of them.
+Anchors are the sacrum (sacrum.py) and the borders of the ribs (ribs.py): which bodies carry some says where T1 and T12
+are. They are weighed together in a hidden Markov model: a state is a level of a spine with the usual number of
+vertebrae and ribs, or with one of the unusual ones; from body to body it moves one level down, rarely none or two (a
+disc found twice or not at all). Where the anchors contradict each other no level gets likely, and none is named.
 """
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
+from scipy.special import expit, ndtr
 
-from spinemet.anatomy import USUAL_LEVELS
+from spinemet.anatomy import LEVEL_INDEX, LEVELS, USUAL_LEVELS
 from spinemet.spine.bodies import Body
-from spinemet.spine.discs import DiscEvidence
-from spinemet.spine.walls import L_MM, P_MM, Walls
+from spinemet.spine.ribs import FARTHEST_MM, Reach
 
 Array = npt.NDArray[np.float64]
+TRANSITIONAL = "transitional"
 
-_BESIDE_MM = np.arange(4, 19, 2)
-"""Lateral of the body's side wall: psoas beside L5, ala beside S1, lung or kidney further up."""
-_ALA, _ALA_SPREAD = 0.30, 0.05
-"""Boneness on the poorer side as a share of the body's own."""
-_ALA_MM, _ALA_LENGTH_MM = 22, 9
-"""The ala is looked for in the first millimetres below the body's upper endplate, as the best stretch of the
-second length. 0.45 to 0.6 at the TotalSegmentator example's S1 (as it is, with noise, half contrast, 6 mm slices),
-above 1 at phantoms', at most 0.21 beside every other body of the real cases."""
-_LEAST_BODY = 0.15
-_SLOPE_DEG, _SLOPE_SPREAD_DEG = 14.0, 3.0
-"""Backward slope of the bodies: S1 29 to 67 degrees in the same cases, lumbar bodies -18 to 27. It keeps
-contrast-filled kidneys (L1, L2) from being taken for alae."""
-_SEGMENTS = 4
-"""The sacrum is looked for among the lowest bodies only."""
-_LEAST_DEPTH_MM = 23.0
-"""Of S1 at its upper endplate; lower cervical bodies between the shoulders have 14 to 20."""
-_USUAL_COUNT = 0.95
-"""Some 5 % of people have four or six lumbar vertebrae: above L1 the count from the sacrum is no surer than that."""
-_LEAST = 0.5
+_LEAST = 0.8
+"""Probability from which a level is named."""
+_BLUNDER = 0.02
+"""Probability that what an anchor shows has nothing to do with the level: a lesion, metal, a wrong path. One anchor
+alone is never surer than that; set above the share of such cases among 54 phantoms (1 % of ribs, no sacrum)."""
+_CONFLICT = 0.1
+"""Two anchors contradict each other when what both show is less likely than this share of what chance would give (the
+product of each one's probability): 0.02 where they are apart by levels, 0.7 where a count of four is the way out."""
+_MISCOUNT, _UNCLEAR, _GAP = 0.001, 0.3, 0.5
+"""Probability that a disc was missed or found twice: where the evidence for it is good, where there is none, and where
+the gap would hold another body."""
+_BOTH_SIDES = 0.7
+"""Weight of each side's rib: the two sides fail together (noise, thick slices), so they count for 1.4 instead of 2."""
+_SHORT_RIB = 0.12
+"""Share of twelfth and other free ribs that end within FARTHEST_MM of the midline: lengths as in phantom.anatomy."""
+_LONG_RIBS = frozenset(f"T{n}" for n in range(1, 12))
+_PROCESS_MM = {"C": 28.0, "T": 30.0, "L": 41.0}
+_TIPS_MM = {"C7": 33.0, "L1": 35.5}
+"""Half the distance between the tips of the transverse processes (Panjabi et al. 1991, 1992): one figure for a region,
+so that their lengths name nothing; but those beside the ribs must not be taken for vertebrae with short ribs."""
+_LONGER_MM, _SHORTER_MM = 5.0, 10.0
+"""Standard deviation of what is measured to either side: people differ by 4 mm; in thick slices the tips fade."""
+_ILIAC = 0.3
+"""Share of transverse processes of the lowest lumbar vertebra that touch the pelvis or the sacrum, so that bone leads
+outward from them as from a rib."""
 
 
-def find_sacrum(
-    bone_SPL: npt.NDArray[np.float32], walls: Walls, evidence: DiscEvidence, middle_mm: Array, bodies: list[Body]
-) -> tuple[int, float]:
-    """The place in `bodies` of the first sacral one and the probability that it is; (len(bodies), 0.0) without one.
+@dataclass(frozen=True)
+class _Build:
+    """A number of vertebrae and ribs: the levels cranial to caudal, which have ribs, and the share of people."""
 
-    bone_SPL: boneness on s x P_MM x L_MM. middle_mm: (S, 3) LPS of the bodies' middle.
+    share: float
+    levels: tuple[str, ...]
+    ribs: frozenset[str]
+
+
+def _builds() -> tuple[_Build, ...]:
+    """The usual build first. Shares: transitional counts 4 to 8 % (Thawait et al. 2013), other ribs about 1 % each."""
+    usual = tuple(level for level in USUAL_LEVELS if level != "S1")
+    thoracic = frozenset(level for level in usual if level[0] == "T")
+    lumbar = usual.index("L1")
+    return (
+        _Build(0.9, usual, thoracic),
+        _Build(0.02, usual[:-1], thoracic),
+        _Build(0.025, (*usual, "L6"), thoracic),
+        _Build(0.01, (*usual[:lumbar], "T13", *usual[lumbar:]), thoracic | {"T13"}),
+        _Build(0.02, usual, thoracic - {"T12"}),
+        _Build(0.015, usual, thoracic | {"L1"}),
+        _Build(0.01, usual, thoracic | {"C7"}),
+    )
+
+
+BUILDS = _builds()
+
+
+@dataclass(frozen=True)
+class Names:
+    """Level and its probability for each body, cranial to caudal; whether an unusual build is the likelier one."""
+
+    levels: tuple[tuple[str, float], ...]
+    transitional: bool = False
+
+
+def level_names(bodies: list[Body], sacrum: float, reach: Reach | None = None) -> Names:
+    """The names of `bodies`, cranial to caudal.
+
+    sacrum: probability that the last of them stands on the sacrum; 0 where none was found. reach: of bone to
+    their sides; None where no ribs were looked for. A level below a probability of _LEAST is unknown.
     """
-    beside = ndimage.uniform_filter1d(_beside(bone_SPL, walls), _ALA_LENGTH_MM)
-    course = np.gradient(middle_mm, axis=0)
-    backward = np.rad2deg(np.arctan2(course[:, 1], -course[:, 2]))
-    first, sure = len(bodies), 0.0
-    for n in range(len(bodies) - 1, max(len(bodies) - 1 - _SEGMENTS, -1), -1):
-        rows, top = bodies[n].rows, round(bodies[n].top)
-        share = beside[rows.start : top + _ALA_MM].max(initial=-1.0) / max(evidence.body[rows].mean(), _LEAST_BODY)
-        ala = _logistic((share - _ALA) / _ALA_SPREAD)
-        slope = _logistic((backward[rows].mean() - _SLOPE_DEG) / _SLOPE_SPREAD_DEG)
-        if ala * slope >= _LEAST and walls.depth[max(top, 0)] >= _LEAST_DEPTH_MM:
-            first, sure = n, ala * slope
-    return first, sure
+    if len(bodies) > len(BUILDS[0].levels):  # more than there are names: the count is wrong somewhere
+        return Names(_unnamed(len(bodies)))
+    miscounts = [_miscount(above, below) for above, below in itertools.pairwise(bodies)]
+    nothing = [np.zeros((len(bodies), len(build.levels))) for build in BUILDS]
+    by_sacrum = [_sacral_evidence(build, len(bodies), sacrum) for build in BUILDS]
+    by_ribs = [_rib_evidence(build, reach) for build in BUILDS] if reach else nothing
+    together = [a + b for a, b in zip(by_sacrum, by_ribs, strict=True)]
+    every, shares, unusual = _level_shares(together, miscounts)
+    agreement = every * _level_shares(nothing, miscounts)[0]
+    if agreement < _CONFLICT * _level_shares(by_sacrum, miscounts)[0] * _level_shares(by_ribs, miscounts)[0]:
+        return Names(_unnamed(len(bodies)))
+    return Names(_decided(shares), unusual > 0.5)
 
 
-def level_names(bodies: list[Body], anchor: float) -> list[tuple[str, float]]:
-    """Level and its probability for each of `bodies`, cranial to caudal, the last of which stands on the sacrum.
+def _level_shares(evidence: list[Array], miscounts: list[float]) -> tuple[float, Array, float]:
+    """From log `evidence` per build: its probability in all, that of each level for each body (n, LEVELS), and that of
+    an unusual build."""
+    shares = np.zeros((len(miscounts) + 1, len(LEVELS)))
+    weights = []
+    for build, emission in zip(BUILDS, evidence, strict=True):
+        joint = _forward_backward(emission, miscounts) * build.share / len(build.levels)
+        shares[:, [LEVEL_INDEX[level] for level in build.levels]] += joint
+        weights.append(joint[0].sum())
+    total = float(sum(weights))
+    return total, shares / total, 1 - float(weights[0]) / total
 
-    anchor: probability that it does; 0 for no anchor. Each unclear disc on the way up, and each gap that would hold
-    another body, makes the names above it less sure; from a probability of one half down they are unknown.
+
+def _unnamed(count: int) -> tuple[tuple[str, float], ...]:
+    return tuple((f"?{n + 1}", 0.0) for n in range(count))
+
+
+def _decided(shares: Array) -> tuple[tuple[str, float], ...]:
+    """The likeliest level of each body where it is likely enough and no other body's."""
+    best = shares.argmax(axis=1)
+    named = []
+    for n, index in enumerate(best):
+        sure = float(shares[n, index])
+        clear = sure >= _LEAST and (best == index).sum() == 1
+        named.append((LEVELS[index], round(sure, 3)) if clear else (f"?{n + 1}", 0.0))
+    return tuple(named)
+
+
+def _sacral_evidence(build: _Build, count: int, sacrum: float) -> Array:
+    """(count, K) log probability of a sacrum below the last body, for each level of `build`; zeros without one."""
+    evidence = np.zeros((count, len(build.levels)))
+    if sacrum:
+        sure = min(sacrum, 1 - _BLUNDER)
+        evidence[-1] = np.log((1 - sure) / (len(build.levels) - 1))
+        evidence[-1, -1] = np.log(sure)
+    return evidence
+
+
+def _miscount(above: Body, below: Body) -> float:
+    """Probability that `below` is not the next level after `above`."""
+    if below.middle - above.middle > 1.6 * (below.height + above.height) / 2 + 12:
+        return _GAP
+    return float(_MISCOUNT + _UNCLEAR * expit(-3 * below.disc_above))
+
+
+def _forward_backward(emission: Array, miscounts: list[float]) -> Array:
+    """(n, K) joint probability of the evidence and of body n being the k-th level, from log `emission` (n, K)."""
+    count, size = emission.shape
+    likely = np.exp(emission)
+    forward, backward = np.empty_like(likely), np.ones_like(likely)
+    forward[0] = likely[0]
+    for n, slip in enumerate(miscounts):
+        forward[n + 1] = likely[n + 1] * (forward[n] @ _moves(size, slip))
+    for n in range(count - 2, -1, -1):
+        backward[n] = _moves(size, miscounts[n]) @ (likely[n + 1] * backward[n + 1])
+    return np.asarray(forward * backward)
+
+
+def _moves(size: int, slip: float) -> Array:
+    """(K, K) probability to come from a level (row) to a level (column)."""
+    return (1 - slip) * np.eye(size, k=1) + slip / 2 * (np.eye(size) + np.eye(size, k=2))
+
+
+def _rib_evidence(build: _Build, reach: Reach) -> Array:
+    """(n, K) log probability, for each level of `build`, that bone leads so far outward as it does."""
+    columns = []
+    for level in build.levels:
+        ends = reach.ends_low if level == "T1" else reach.ends
+        if level in build.ribs:
+            short = _BLUNDER * 2 if level in _LONG_RIBS else _SHORT_RIB
+            share = _reach_share(reach.mm, ends, FARTHEST_MM, 1.0, 1.0, short)
+        else:
+            tip = _TIPS_MM.get(level) or _PROCESS_MM[level[0]]
+            share = _reach_share(reach.mm, ends, tip, _SHORTER_MM, _LONGER_MM, _BLUNDER)
+            if level == build.levels[-1]:
+                far = _reach_share(reach.mm, ends, FARTHEST_MM, 1.0, 1.0, _BLUNDER)
+                share = (1 - _ILIAC) * share + _ILIAC * far
+        columns.append(_BOTH_SIDES * np.log(share).sum(axis=1))
+    return np.stack(columns, axis=1)
+
+
+def _reach_share(
+    reach_mm: Array, ends: npt.NDArray[np.bool_], tip: float, shorter: float, longer: float, stray: float
+) -> Array:
+    """(n, 2) probability of a reach, within 1 mm, from bone that ends at `tip` give or take, or (`stray`) anywhere.
+
+    A reach that does not end within the field of view: the probability of it or more.
     """
-    names: list[tuple[str, float]] = []
-    lowest = USUAL_LEVELS.index("L5")
-    sure = anchor
-    for step, body in enumerate(reversed(bodies)):
-        if step:
-            below = bodies[len(bodies) - step]
-            sure *= 1 - 0.3 * _logistic(-3 * below.disc_above)
-            if below.middle - body.middle > 1.6 * (below.height + body.height) / 2 + 12:
-                sure *= _LEAST
-        level = USUAL_LEVELS[lowest - step] if step <= lowest else ""
-        probability = sure * (_USUAL_COUNT if step >= 5 else 1.0)
-        names.append((level, probability) if level and probability >= _LEAST else ("", 0.0))
-    if anchor and len(bodies) > lowest + 1:
-        names = [("", 0.0)] * len(bodies)  # more vertebrae than there are names: the count is wrong somewhere
-    return [(level or f"?{n}", round(p, 3)) for n, (level, p) in enumerate(reversed(names), start=1)]
+    low, high = (_below(np.minimum(reach_mm, FARTHEST_MM) + side, tip, shorter, longer) for side in (-1.0, 1.0))
+    high = np.where((reach_mm >= FARTHEST_MM) | ~ends, 1.0, high)
+    low = np.where(reach_mm <= 0, 0.0, low)
+    anywhere = np.where(ends, 2 / FARTHEST_MM, 1 - np.minimum(reach_mm, FARTHEST_MM - 2) / FARTHEST_MM)
+    return np.asarray((1 - stray) * (high - low) + stray * anywhere)
 
 
-def _beside(bone_SPL: npt.NDArray[np.float32], walls: Walls) -> Array:
-    """(S,) mean boneness next to the bodies at their mid depth, on the side that has less."""
-    every = np.arange(len(bone_SPL))
-    p = np.round(walls.middle_p[:, None] + np.arange(-8, 9, 2)).astype(int) - P_MM[0]
-    slab = bone_SPL[every[:, None], np.clip(p, 0, len(P_MM) - 1)].mean(axis=1)
-    sides = []
-    for wall, outward in ((walls.left, 1), (walls.right, -1)):
-        place = np.round((wall[:, None] + outward * _BESIDE_MM) / 2).astype(int) + len(L_MM) // 2
-        sides.append(slab[every[:, None], np.clip(place, 0, len(L_MM) - 1)].mean(axis=1))
-    return np.minimum(*sides).astype(float)
-
-
-def _logistic(x: float) -> float:
-    return float(1 / (1 + np.exp(-np.clip(x, -40, 40))))
+def _below(reach_mm: Array, tip: float, shorter: float, longer: float) -> Array:
+    off = reach_mm - tip
+    # Two halves of normal distributions, each with half of the probability.
+    return np.asarray(ndtr(off / np.where(off < 0, shorter, longer)))

@@ -5,39 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 
 import numpy as np
 
 from spinemet.anatomy import LEVEL_INDEX, LEVELS, is_named
+from spinemet.config import SelectConfig, StudyConfig
 from spinemet.dicom.segmentation import labels_from_nifti
 from spinemet.dicom.volume import nifti_grid
 from spinemet.errors import StudyExcluded
-from spinemet.phantom.anatomy import Pose, draw_anatomy, place_spine
-from spinemet.phantom.lesions import draw_diseases
-from spinemet.phantom.levels import MOBILE
-from spinemet.phantom.mimics import Changes, draw_mimics
-from spinemet.phantom.scan import ScanSettings, field_of_view, render
-from spinemet.phantom.tissue import Contrast
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
-from spinemet.spine.sampling import in_view
+from spinemet.spine.naming import TRANSITIONAL
+from spinemet.storage.archive import study_at
+from spinemet.study import read_volume_of
 from spinemet.types import LabelMap, Volume
 from tests.bench.figures import Figures, Missing
+from tests.bench.localizer_phantoms import CONDITIONS, SPACINGS_MM, Case, Truth, condition_of, phantom, variant_phantom
 from tests.conftest import REALCT
 from tests.spine.conftest import body_centers, read
 from tests.spine.test_geometric import CHEST_MM
-from tests.spine.volumes import turned
 
-PHANTOMS = 48
+PHANTOMS, UNUSUAL = 54, 24
 WORKERS = 2
 NEAR_MM = 10.0
 TO_BE_FOUND = 1 / 3
 """Of a body's height in view. One with less is neither missed when it is not listed nor spurious when it is."""
-CONDITIONS = ("usual", "noisy", "porotic", "scoliosis", "turned", "diffuse", "metal", "contrast")
-REGIONS = ("lumbosacral", "thoracic", "thoracolumbar", "whole", "lumbosacral")
-SPACINGS_MM = (2.0, 3.0, 1.0, 5.0, 2.5, 1.5, 4.0, 0.75)
 
 
 @dataclass
@@ -50,6 +44,8 @@ class Score:
     spurious: int = 0
     named: int = 0
     named_right: int = 0
+    two_anchors: int = 0
+    flagged: int = 0
     anchored: int = 0
     anchored_named: int = 0
     errors_mm: list[float] = field(default_factory=list)
@@ -60,57 +56,61 @@ class Score:
         return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
 
 
-@dataclass(frozen=True)
-class Truth:
-    """One vertebra that is there. level: empty where nobody knows it. visible: share of its body's height in view."""
-
-    level: str
-    center_mm: tuple[float, float, float]
-    visible: float = 1.0
-
-
 def run() -> Figures:
     """Seconds are those of one core."""
     figures = Figures(
         f"Geometric localizer: vertebrae found within {NEAR_MM:g} mm of the truth",
-        ("study", "there", "found", "precision", "median mm", "p95 mm", "named", "names right", "CPU s"),
-        f"Phantoms: {PHANTOMS} over {', '.join(CONDITIONS)}; slices of {min(SPACINGS_MM)} to {max(SPACINGS_MM)} mm."
-        " Named: of those in studies with the sacrum in view, the only anchor that names so far.",
+        ("study", "there", "found", "spurious", "precision", "median mm", "p95 mm", "named", "names right", "CPU s"),
+        f"Phantoms: {PHANTOMS} over {', '.join(CONDITIONS)}; slices of {min(SPACINGS_MM)} to {max(SPACINGS_MM)} mm;"
+        f" and {UNUSUAL} of patients with another number of vertebrae or ribs. Named: share of the vertebrae of studies"
+        " with an anchor in view (sacrum, last rib, first rib).",
     )
     if not REALCT.is_dir():
         raise Missing("real CT is not on this machine")
-    for name, volume, truth in real_cases():
-        _add(figures, name, score(volume, truth, name == "TotalSegmentator, abdomen"))
+    for name, case in real_cases():
+        _add(figures, name, score(case))
+    for name, volume in without_spine():
+        _add(figures, name, score(Case(volume, ())))
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         scores = list(pool.map(phantom_score, range(PHANTOMS)))
+        unusual = list(pool.map(variant_score, range(UNUSUAL)))
     for condition in CONDITIONS:
         part = [scores[n] for n in range(PHANTOMS) if condition_of(n) == condition]
         _add(figures, f"phantoms, {condition}", sum(part, Score()))
     _add(figures, "phantoms, all", sum(scores, Score()))
+    _add(figures, "phantoms, one anchor, unusual count", sum((s for s in unusual if not s.two_anchors), Score()))
+    both = sum((s for s in unusual if s.two_anchors), Score())
+    _add(figures, "phantoms, two anchors, unusual count", both)
+    usual = sum(scores, Score())
+    figures.note += (
+        f" Flagged transitional: {both.flagged} of {both.two_anchors} unusual ones with two anchors in view,"
+        f" {usual.flagged} of {PHANTOMS} usual ones."
+    )
     return figures
 
 
 def _add(figures: Figures, name: str, s: Score) -> None:
     named = s.anchored_named / s.anchored if s.anchored else "-"
     right = s.named_right / s.named if s.named else "-"
-    middle, far = np.percentile(s.errors_mm, (50, 95)) if s.errors_mm else (float("nan"),) * 2
-    precision = 1 - s.spurious / max(s.listed, 1)
-    seconds = float(np.median(s.seconds))
-    figures.add(
-        name, s.expected, s.found / max(s.expected, 1), precision, float(middle), float(far), named, right, seconds
-    )
+    middle, far = (float(e) for e in np.percentile(s.errors_mm, (50, 95))) if s.errors_mm else ("-", "-")
+    found = s.found / s.expected if s.expected else "-"
+    precision = 1 - s.spurious / s.listed if s.listed else "-"
+    figures.add(name, s.expected, found, s.spurious, precision, middle, far, named, right, float(np.median(s.seconds)))
 
 
-def score(volume: Volume, truth: Sequence[Truth], anchored: bool = True) -> Score:
+def score(case: Case) -> Score:
     """How `geometric_spine` did on one study."""
+    truth, anchored = case.truth, bool(case.anchors)
     start = time.process_time()
     try:
-        vertebrae = geometric_spine(volume).vertebrae
+        spine = geometric_spine(case.volume)
+        vertebrae, flagged = spine.vertebrae, TRANSITIONAL in spine.flags
     except StudyExcluded:
-        vertebrae = ()
+        vertebrae, flagged = (), False
     result = Score(listed=len(vertebrae), seconds=[time.process_time() - start])
+    result.two_anchors, result.flagged = int(len(case.anchors) > 1), int(flagged)
     places = np.array([v.center_mm for v in vertebrae]).reshape(-1, 3)
-    centers = np.array([t.center_mm for t in truth])
+    centers = np.array([t.center_mm for t in truth]).reshape(-1, 3)
     distance = np.linalg.norm(places[:, None] - centers[None], axis=2)
     taken = set()
     for n, one in enumerate(truth):
@@ -138,26 +138,39 @@ def score(volume: Volume, truth: Sequence[Truth], anchored: bool = True) -> Scor
 # ---- real CT -------------------------------------------------------------------------------------------------
 
 
-def real_cases() -> Iterator[tuple[str, Volume, list[Truth]]]:
-    """Each real study with the centres of the bodies that are in view."""
+def real_cases() -> Iterator[tuple[str, Case]]:
+    """Each real study with the centres of the bodies that are in view, and the anchors."""
     levels = ("C6", "C7", *(f"T{n}" for n in range(1, 13)))
     places = [(float(x), float(y), float(z)) for x, y, z in CHEST_MM]
     truth = [Truth(level, place, 0.0 if level == "C6" else 1.0) for level, place in zip(levels, places, strict=True)]
-    yield "LIDC, chest", read(REALCT / "lidc-0314" / "series.tar.xz"), truth
+    yield "LIDC, chest", Case(read(REALCT / "lidc-0314" / "series.tar.xz"), truth, ("first rib",))
     folder = REALCT / "totalsegmentator"
     abdomen = read(folder / "example_ct.nii.gz")
     labels = labels_from_nifti((folder / "totalseg_vertebrae_pp_refined.nii.gz").read_bytes(), abdomen)
-    yield "TotalSegmentator, abdomen", abdomen, _labelled(labels, body_centers(labels))
+    yield "TotalSegmentator, abdomen", Case(abdomen, _labelled(labels, body_centers(labels)), ("sacrum", "last rib"))
     few = read(folder / "example_ct_dicom")
     labels = labels_from_nifti((folder / "example_seg_dicom.nii.gz").read_bytes(), few)
     spine = spine_from_labels(few, labels)
     centers = {1 + LEVEL_INDEX[v.level]: np.array(v.center_mm) for v in spine.vertebrae}
-    yield "TotalSegmentator, 20 slices", few, _labelled(labels, centers, slight=("T11",))
+    yield "TotalSegmentator, 20 slices", Case(few, _labelled(labels, centers, slight=("T11",)))
     folder = REALCT / "tptbox"
     patch = read(folder / "sub-ct_label-22_ct.nii.gz")
     labels = labels_from_nifti((folder / "sub-ct_seg-vert_label-22_msk.nii.gz").read_bytes(), patch)
     parts, _ = nifti_grid((folder / "sub-ct_seg-subreg_label-22_msk.nii.gz").read_bytes())
-    yield "TPTBox, patch", patch, _labelled(labels, body_centers(labels, np.isin(parts, (49, 50))))
+    yield "TPTBox, patch", Case(patch, _labelled(labels, body_centers(labels, np.isin(parts, (49, 50)))))
+
+
+def without_spine() -> Iterator[tuple[str, Volume]]:
+    """Parts of real studies that show no vertebra at all, or C1 and C2 at most, which are not looked for."""
+    abdomen = read(REALCT / "totalsegmentator" / "example_ct.nii.gz")
+    for side in (1, -1):
+        yield f"hip, {'left' if side > 0 else 'right'}", _beside(abdomen, side)
+    short = SelectConfig(min_slices=3, min_coverage_mm=1.0, max_spacing_mm=20.0, skip_body_parts=())
+    for folder in ("GE", "Philips/S21610"):
+        place = REALCT / "conformance" / "gantry-tilt" / "In" / folder
+        yield f"head, {folder.split('/')[0]}", read_volume_of(study_at(place), StudyConfig(select=short))
+    chest = read(REALCT / "lidc-0314" / "series.tar.xz")
+    yield "lung, left", _beside(chest, 1)
 
 
 def _labelled(labels: LabelMap, centers: dict[int, np.ndarray], slight: Sequence[str] = ()) -> list[Truth]:
@@ -166,83 +179,24 @@ def _labelled(labels: LabelMap, centers: dict[int, np.ndarray], slight: Sequence
     return [Truth(level, places[n], 0.0 if level in slight else 1.0) for n, level in levels.items()]
 
 
-# ---- phantoms ------------------------------------------------------------------------------------------------
-
-
-def condition_of(number: int) -> str:
-    """What is the matter with phantom `number`."""
-    return CONDITIONS[number % len(CONDITIONS)]
+def _beside(volume: Volume, side: int) -> Volume:
+    """What lies more than 60 mm to the patient's left (1) or right (-1) of the volume's middle."""
+    axis = int(np.argmax(np.abs(volume.affine[0, :3])))
+    size, step = volume.hu_DHW.shape[axis], float(volume.affine[0, axis])
+    edge = round(60 / abs(step))
+    part = slice(size // 2 + edge, size) if side * step > 0 else slice(0, size // 2 - edge)
+    index = [slice(None)] * 3
+    index[axis] = part
+    affine = volume.affine.copy()
+    affine[:3, 3] += part.start * affine[:3, axis]
+    return Volume(np.ascontiguousarray(volume.hu_DHW[tuple(index)]), affine)
 
 
 def phantom_score(number: int) -> Score:
     """Render phantom `number` and score it; in a process of its own."""
-    return score(*phantom(number))
+    return score(phantom(number))
 
 
-def phantom(number: int) -> tuple[Volume, list[Truth], bool]:
-    """The volume, the truth, and whether the sacrum is in view."""
-    rng = np.random.default_rng([404, number])
-    condition, region = condition_of(number), REGIONS[number % len(REGIONS)]
-    spacing = SPACINGS_MM[(number // len(CONDITIONS) + number) % len(SPACINGS_MM)]
-    if region == "whole":  # a long one in thin slices takes a minute to draw
-        spacing = max(spacing, 2.0)
-    patient = draw_anatomy(rng)
-    if condition == "scoliosis":
-        patient = replace(patient, scoliosis_deg=float(rng.uniform(10, 18)))
-    if condition == "porotic":
-        patient = replace(patient, trabecular_hu=float(rng.uniform(30, 60)))
-    usual = str(rng.choice(["lytic", "blastic", "mixed"]))
-    diseases = draw_diseases(rng, MOBILE, 1, condition == "diffuse" or number % 3 == 0, usual)
-    mimics = draw_mimics(rng, patient, MOBILE)
-    changes = {}
-    poses = place_spine(patient)
-    for pose in poses:
-        disease = diseases.get(pose.level)
-        lesion = disease.lesion(0, pose) if disease else None
-        parts = [*mimics.get(pose.level, ()), *([lesion] if lesion else [])]
-        if parts:
-            changes[pose.level] = Changes(parts)
-    low, high = field_of_view(poses, region, (float(rng.uniform(-0.6, 0.9)), float(rng.uniform(-0.4, 0.7))))
-    middle = np.mean([pose.center for pose in poses if low <= pose.center[2] <= high], axis=0)
-    contrast = Contrast(aorta=180.0, vein=170.0, kidney=200.0, liver=115.0) if condition == "contrast" else Contrast()
-    noise = float(rng.uniform(45, 70) if condition == "noisy" else rng.uniform(9, 30))
-    scan = ScanSettings(
-        center_mm=(float(middle[0]), float(middle[1]) + float(rng.uniform(-20, 15)), (low + high) / 2),
-        shape=(round((high - low) / spacing), 192, 192),
-        spacing=(spacing, 1.1, 1.1),
-        thickness=spacing,
-        noise_hu=noise,
-        noise_seed=int(rng.integers(2**31)),
-        contrast=contrast,
-    )
-    drawn = render(patient, scan, changes)
-    volume = drawn.volume
-    truth = [Truth(v.level, v.center_mm, v.visible) for v in drawn.vertebrae]
-    whole = {v.level for v in drawn.vertebrae if v.visible > 0.9}
-    anchored = bool(in_view(volume, drawn.sacrum_mm))
-    if condition == "metal":
-        _add_screws(volume, [v for v in poses if v.level in whole][1:4], rng)
-    if condition == "turned":
-        degrees = [float(rng.uniform(-limit, limit)) for limit in (8.0, 10.0, 20.0)]
-        volume, rotation, center = turned(volume, (degrees[0], degrees[1], degrees[2]))
-        truth = [replace(t, center_mm=tuple((np.array(t.center_mm) - center) @ rotation.T + center)) for t in truth]
-    return volume, truth, anchored
-
-
-def _add_screws(volume: Volume, poses: Sequence[Pose], rng: np.random.Generator) -> None:
-    """Pedicle screws on both sides, 5 mm thick, with streaks from side to side in the rows that they cross."""
-    hu = volume.hu_DHW
-    across = np.array(np.meshgrid(*[(-2.0, -0.7, 0.7, 2.0)] * 2)).reshape(2, -1).T
-    index = []
-    for pose in poses:
-        size = pose.size
-        for side in (-1.0, 1.0):
-            start = pose.to_lps(side * (size.canal_width + size.pedicle_width) / 2, size.depth * 0.5 + 22, 2)
-            end = pose.to_lps(side * size.width * 0.2, -size.depth * 0.15, 1)
-            line = start + np.linspace(0, 1, 120)[:, None] * (end - start)
-            index.append(volume.to_index(line[:, None] + across @ pose.axes[[0, 2]]).reshape(-1, 3))
-    screws = np.round(np.concatenate(index)).astype(int)
-    screws = screws[((screws >= 0) & (screws < hu.shape)).all(axis=1)]
-    for d, h in np.unique(screws[:, :2], axis=0):
-        hu[d, h] = np.clip(hu[d, h] + rng.normal(-40, 80), -1024, 3071).astype(np.int16)
-    hu[tuple(screws.T)] = 3071
+def variant_score(number: int) -> Score:
+    """The same for one with another number of vertebrae or ribs."""
+    return score(variant_phantom(number))

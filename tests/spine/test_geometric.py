@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from spinemet.anatomy import LEVEL_INDEX, is_named
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.phantom import phantom_volume
+from spinemet.phantom.anatomy import Variant, draw_anatomy, place_spine
+from spinemet.phantom.scan import ScanSettings, field_of_view, render
 from spinemet.spine.geometric import geometric_spine
 from spinemet.types import Completeness, LabelMap, Spine, Volume
 from tests.spine.conftest import body_centers, read
@@ -35,6 +38,7 @@ CHEST_MM = np.array(
         [-8, 213, -667],
     ]
 )
+CHEST_LEVELS = ["C6", "C7", *(f"T{n}" for n in range(1, 13))]
 
 
 def _nearest(spine: Spine, centers: np.ndarray) -> np.ndarray:
@@ -54,17 +58,21 @@ def test_chest_all_thoracic_bodies_in_order_none_spurious(chest: Volume) -> None
     assert distance.min(axis=0)[2:].max() < 8
     assert distance.min(axis=1).max() < 8
     assert np.all(np.diff(distance.argmin(axis=1)) == 1)
-    assert [v.level for v in spine.vertebrae] == [f"?{n}" for n in range(1, len(spine.vertebrae) + 1)]
-    assert all(v.level_confidence == 0 for v in spine.vertebrae)  # no anchor in view
+    assert [v.level for v in spine.vertebrae] == CHEST_LEVELS  # from the first rib
+    assert all(v.level_confidence > 0.9 for v in spine.vertebrae)
+    assert spine.flags == ()
     assert spine.vertebrae[0].completeness is Completeness.CUT
     assert all(190 < (v.trabecular_hu or 0) < 320 for v in spine.vertebrae)
 
 
 @pytest.mark.parametrize("slices", [3, 5])
 def test_chest_in_thick_slices(chest: Volume, slices: int) -> None:
-    distance = _nearest(geometric_spine(thickened(chest, slices)), CHEST_MM)
+    spine = geometric_spine(thickened(chest, slices))
+    distance = _nearest(spine, CHEST_MM)
     assert distance.min(axis=0)[2:].max() < 8
     assert distance.min(axis=1).max() < 8
+    named = [(v.level, CHEST_LEVELS[n]) for v, n in zip(spine.vertebrae, distance.argmin(axis=1), strict=True)]
+    assert all(level in (true, f"?{n}") for n, (level, true) in enumerate(named, start=1))
 
 
 def test_chest_at_half_bone_contrast(chest: Volume) -> None:
@@ -135,7 +143,18 @@ def test_phantoms(seed: int, region: str) -> None:
     for vertebra, row in zip(spine.vertebrae, distance, strict=True):
         if is_named(vertebra.level) and row.min() < 10:
             assert vertebra.level == shown[int(row.argmin())].level
-    assert is_named(spine.vertebrae[0].level) == (region == "lumbosacral")
+    if region != "thoracic":  # the sacrum or the last rib is in view
+        assert is_named(spine.vertebrae[0].level)
+
+
+@pytest.mark.parametrize("variant", ["L4", "L6"])
+def test_another_number_of_lumbar_vertebrae_is_flagged(variant: Variant) -> None:
+    patient = replace(draw_anatomy(np.random.default_rng(31)), variant=variant)
+    low, high = field_of_view(place_spine(patient), "lumbosacral", (-0.6, 0.3))
+    scan = ScanSettings((0.0, 10.0, (low + high) / 2), (round((high - low) / 3), 160, 160), (3.0, 1.3, 1.3), 3.0)
+    spine = geometric_spine(render(patient, scan).volume)
+    assert spine.flags == ("transitional",)
+    assert not is_named(spine.vertebrae[0].level)
 
 
 @pytest.mark.parametrize("hu", [-1024, 0, 40])

@@ -1,0 +1,73 @@
+"""Ribs on a spine of bars: how far bone leads outward, whose it is, and what the field of view hides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from spinemet.spine.bodies import Body
+from spinemet.spine.ribs import FARTHEST_MM, outward_reach
+from spinemet.spine.ring import Tissue
+from spinemet.spine.walls import Walls
+from spinemet.types import SpineCurve, Volume
+
+TISSUE = Tissue(50.0, 400.0)
+HEIGHT_MM = 120
+
+
+def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70) -> Volume:
+    """Bone 8 mm thick to both sides at 5 mm behind the canal: from x to x, and s at its begin and end; 2 mm grid."""
+    hu = np.full((HEIGHT_MM // 2, 60, half_mm + 1), 50.0, np.float32)
+    affine = np.eye(4)
+    affine[:3, :3] = np.array([[0, 0, 2], [0, 2, 0], [2, 0, 0]], float)
+    affine[:3, 3] = (-half_mm, -60, -HEIGHT_MM)
+    z = affine[2, 3] + 2 * np.arange(hu.shape[0])
+    x = np.abs(affine[0, 3] + 2 * np.arange(hu.shape[2]))
+    y = affine[1, 3] + 2 * np.arange(hu.shape[1])
+    for begin, end, s_begin, s_end in bars:
+        s = np.interp(x, (begin, end), (s_begin, s_end))
+        near = (np.abs(z[:, None, None] + s[None, None]) < 4) & (np.abs(y - 5) < 4)[None, :, None]
+        hu[near & ((x >= begin) & (x <= end))[None, None]] = 400.0
+    return Volume(hu, affine)
+
+
+def _reach(volume: Volume, *tops: float) -> tuple[list[float], list[bool]]:
+    points = np.zeros((HEIGHT_MM, 3))
+    points[:, 2] = -np.arange(HEIGHT_MM)
+    curve = SpineCurve(points, np.tile(np.eye(3), (HEIGHT_MM, 1, 1)))
+    every = np.ones(HEIGHT_MM)
+    walls = Walls(-30 * every, -8 * every, -16 * every, 16 * every)
+    bodies = [Body(top, top + 22, 2.0, 2.0, 0.0) for top in tops]
+    reach = outward_reach(volume, TISSUE, curve, walls, bodies)
+    assert np.allclose(reach.mm[:, 0], reach.mm[:, 1], atol=2)
+    return [float(r) for r in reach.mm.mean(axis=1)], [bool(e) for e in reach.ends.all(axis=1)]
+
+
+def test_a_rib_leads_far_and_a_transverse_process_does_not() -> None:
+    reach, ends = _reach(_bars((16, 70, 15, 45), (16, 36, 60, 60)), 10, 50)
+    assert reach[0] == FARTHEST_MM
+    assert reach[1] == pytest.approx(36, abs=4)
+    assert ends == [True, True]
+
+
+def test_a_rib_belongs_to_the_lower_body_where_the_upper_ones_process_touches_it() -> None:
+    reach, _ = _reach(_bars((16, 34, 22, 34), (16, 70, 40, 50)), 10, 38)
+    assert reach[0] < 45
+    assert reach[1] == FARTHEST_MM
+
+
+def test_nothing_beside_the_body() -> None:
+    assert _reach(_bars(), 10)[0] == [0.0]
+
+
+def test_a_narrow_field_of_view_hides_what_follows() -> None:
+    reach, ends = _reach(_bars((16, 70, 15, 30), (16, 30, 60, 60), half_mm=44), 10, 50)
+    assert reach[0] == pytest.approx(44, abs=4)
+    assert ends == [False, True]
+
+
+def test_an_organ_full_of_contrast_is_no_rib() -> None:
+    volume = _bars((16, 40, 15, 15))
+    x = np.abs(-70 + 2 * np.arange(volume.hu_DHW.shape[2]))
+    volume.hu_DHW[:30, 25:45, (x > 38)] = 300.0
+    assert _reach(volume, 10)[0][0] < 50
