@@ -6,6 +6,7 @@ A run is a folder RUNS/NAME: `run.json` (what was asked for), Ray Train's checkp
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import tempfile
@@ -24,11 +25,14 @@ from spinemet.model.checkpoint import ModelCard, load_card, save_model
 from spinemet.on_ray.cluster import connect
 from spinemet.progress import Advance, ignore
 from spinemet.recipes import TrainRecipe
+from spinemet.report.pacing import pacing_figure
 from spinemet.storage.files import arrow_filesystem, exists, join, normalize, read_bytes, write_bytes
 from spinemet.training.crops import read_crops, read_info
-from spinemet.training.dataset import check_slices, training_data
+from spinemet.training.dataset import TrainingData, admissions, check_slices, training_data
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import torch
     from torch import Tensor, nn
 
@@ -186,7 +190,19 @@ def _work(job: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers.local_world))
     trained = train(data, recipe, job["seed"], workers)
     if workers.rank == 0:
+        if recipe.pacing:
+            _write_pacing(job["where"], data, trained.entered_N, recipe)
         save_model(join(job["where"], "model"), trained.model, trained.card)
+
+
+def _write_pacing(where: str, data: TrainingData, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> None:
+    """pacing.parquet (one row per training slice: its row in the crops, its class, the epoch in which self-pacing
+    first admitted it) and pacing.png."""
+    table = admissions(data.train, entered_N, recipe)
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(join(where, "pacing.parquet"), buffer.getvalue())
+    write_bytes(join(where, "pacing.png"), pacing_figure(table, recipe.model.task(recipe.selects).classes))
 
 
 class _RayWorkers:

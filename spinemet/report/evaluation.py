@@ -73,9 +73,9 @@ def render(
     if len(quality):
         parts.append(_confusion_table(quality))
     parts.append(Text(NOTE, style="dim"))
-    for table, section in ((operating, operating_markdown), (differences, differences_markdown)):
-        if table is not None and not table.empty:
-            parts.append(Markdown(section(table)))
+    for found, section in ((operating, operating_markdown), (differences, differences_markdown)):
+        if found is not None and not found.empty:
+            parts.append(Markdown(section(found)))
     return Group(*parts)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -83,6 +84,14 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
                 f"({len(parts)} patients in all); give more crops."
             )
     return TrainingData(made["train"], made["validation"], split, crops.digest)
+
+
+def admissions(train: Samples, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> pd.DataFrame:
+    """One row per training slice: `row` in the crops, `label` of the selecting task (None without one), and the `epoch`
+    in which self-pacing first admitted it, 0 for never."""
+    classes = np.array([*recipe.model.task(recipe.selects).classes, None], object)  # MISSING is the last
+    targets_N = train.targets_TN[_selecting(recipe)]
+    return pd.DataFrame({"row": train.rows_N, "label": classes[targets_N], "epoch": entered_N})
 
 
 def _selecting(recipe: TrainRecipe) -> int:

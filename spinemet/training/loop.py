@@ -92,7 +92,7 @@ class Trained:
     model: MultiTask
     card: ModelCard
     entered_N: npt.NDArray[np.int64]
-    """Epoch from which self-pacing admitted each training sample, after the epochs in which all are; 0 without it."""
+    """Epoch in which self-pacing first admitted each training sample, after the epochs that take all; 0 for never."""
 
 
 def train(data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) -> Trained:

@@ -14,7 +14,8 @@ from torch import nn
 from spinemet.errors import BadInput
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.predictor import Predictor
-from spinemet.model.tasks import MISSING, TASKS
+from spinemet.model.tasks import MISSING, TASKS, Task
+from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
 from spinemet.training.loop import OneProcess, learning_rate_factor, train
 from spinemet.training.validation import macro_sensitivity
@@ -22,6 +23,7 @@ from spinemet.types import BONE_QUALITY, SliceStack
 from tests.training.lesions import made_up_crops, small_recipe
 from tests.training.together import two_threads
 
+_COMPILE = nn.Module.compile
 PACED = {"pacing": {"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9}, "epochs": 4}
 
 
@@ -100,6 +102,35 @@ def test_pacing_admits_a_growing_share() -> None:
     state = workers.resume()
     assert state is not None
     assert torch.isfinite(state["losses"]).all()
+    entered = state["entered"].numpy()
+    assert set(entered) <= {0, 1, 2, 3}
+    assert 126 - (entered == 0).sum() >= slices[3]
+    assert (entered == 1).sum() == slices[1]
+
+
+def test_a_new_task_is_learned_by_configuration_alone() -> None:
+    crops = made_up_crops(patients=16)
+    fallen = (crops.table["level"].isin(["T1", "T2"])).map({True: "yes", False: "no"})
+    crops.hu_NHW[(fallen == "yes").to_numpy(), :6] = 1500
+    table = crops.table.assign(collapse=fallen.where(crops.table["patient"] != "p00", None))
+    recipe = small_recipe(epochs=6)
+    tasks = (*recipe.model.tasks, Task(name="collapse", column="collapse", positive=("yes",)))
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"tasks": tasks})})
+    workers = OneProcess()
+    trained = train(training_data(Crops(crops.hu_NHW, table, crops.info), recipe), recipe, 0, workers)
+    assert trained.card.spec.tasks[-1].name == "collapse"
+    assert workers.history[-1]["validation_macro_sensitivity_collapse"] > 0.9
+
+
+def test_a_compiled_model_learns_what_the_plain_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nn.Module, "compile", lambda self: self._compiled(backend="eager"), raising=False)
+    monkeypatch.setattr(nn.Module, "_compiled", _COMPILE, raising=False)
+    histories = []
+    for compiled in (False, True):
+        recipe, workers = small_recipe(epochs=1, compiled=compiled), OneProcess()
+        train(training_data(made_up_crops(patients=8), recipe), recipe, 0, workers)
+        histories.append(workers.history[0]["loss"])
+    assert histories[1] == pytest.approx(histories[0], rel=1e-3)
 
 
 def test_soft_weights_change_what_is_learned_once_pacing_begins() -> None:
