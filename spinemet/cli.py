@@ -37,7 +37,7 @@ app.add_typer(import_app, name="import")
 
 tables_app = typer.Typer(help="Upkeep of the result tables.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
-AsOf = Annotated[str | None, typer.Option(help="As the tables were then: a date (its first moment) or time, UTC.")]
+AsOf = Annotated[str | None, typer.Option(help="As the tables were then: a date or time (UTC), or a version of the ledger.")]
 
 LocalizerName = StrEnum("LocalizerName", {name: name for name in get_args(Localizer)})  # type: ignore[misc]
 """The localizers as typer wants choices: one list of names, in spinemet.config."""
@@ -167,7 +167,7 @@ def prevalence(
     from spinemet.report.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    table = ask(open_cohort(results, _moment(as_of)), columns, unit=unit)
+    table = ask(open_cohort(results, _moment(results, as_of)), columns, unit=unit)
     _show(table, render_prevalence(table))
 
 
@@ -181,7 +181,7 @@ def sql(
     from spinemet.cohort.views import run_sql
     from spinemet.report.terminal import render_table
 
-    table = run_sql(results, query, _moment(as_of))
+    table = run_sql(results, query, _moment(results, as_of))
     _show(table, render_table(table))
 
 
@@ -195,7 +195,7 @@ def report(
     """Write one self-contained HTML report with pictures."""
     from spinemet.report.html import write_report
 
-    write_report(results, out, evaluation=evaluation, as_of=_moment(as_of))
+    write_report(results, out, evaluation=evaluation, as_of=_moment(results, as_of))
     typer.echo(f"wrote {out}", err=True)
 
 
@@ -248,10 +248,10 @@ def demo(
     run_demo(out, patients=patients)
 
 
-def _moment(text: str | None) -> datetime | None:
-    from spinemet.storage.tables import moment
+def _moment(results: str, text: str | None) -> datetime | None:
+    from spinemet.storage.tables import moment_of
 
-    return None if text is None else moment(text)
+    return None if text is None else moment_of(results, text)
 
 
 def _show(table: pd.DataFrame, rendered: object) -> None:

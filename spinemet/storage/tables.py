@@ -180,6 +180,23 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
+def moment_of(uri: str, text: str) -> datetime:
+    """The moment of version `text` of the ledger at `uri` (as `history` numbers them), or the moment that it names.
+
+    Raises BadInput where there is no such version, where it is no moment, and where there are no results.
+    """
+    if not text.isdecimal() or len(text) >= len("20261130"):
+        return moment(text)
+    versions = open_results(uri)._table(LEDGER).history()
+    for commit in versions:
+        if commit["version"] == int(text):
+            return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
+    raise BadInput(
+        f"expected a version of the table {LEDGER} from {versions[-1]['version']} to {versions[0]['version']}, "
+        f"found {text}."
+    )
+
+
 def open_results(uri: str, *, create: bool = False, guard: Callable[[], None] = lambda: None) -> Results:
     """The results place at `uri`, with `guard` before each later write; with `create`, missing tables are made.
 

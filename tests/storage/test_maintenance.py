@@ -69,7 +69,12 @@ def test_the_commands_answer_as_csv_and_as_of_a_moment(results: Results) -> None
     query = ["sql", results.uri, "select count(*) as n from studies"]
     assert command(app, query).stdout.split() == ["n", "2"]
     assert command(app, [*query, "--as-of", made]).stdout.split() == ["n", "0"]
-    assert isinstance(command(app, [*query, "--as-of", "yesterday"]).exception, BadInput)
+    query = ["sql", results.uri, "select max(wave) as wave from studies"]
+    for version, wave in (("1", "run-1-1"), ("2", "run-2-1")):
+        assert command(app, [*query, "--as-of", version]).stdout.split() == ["wave", wave]
+    refused = {word: command(app, [*query, "--as-of", word]).exception for word in ("yesterday", "99")}
+    assert all(isinstance(error, BadInput) for error in refused.values())
+    assert "of the table studies from 0 to " in str(refused["99"])
 
 
 def test_upkeep_waits_for_no_run_and_finds_no_results_where_there_are_none(results: Results, tmp_path: Path) -> None:
