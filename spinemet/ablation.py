@@ -96,11 +96,18 @@ def unfinished(out: str, fits: Iterable[Fit]) -> list[Fit]:
         if not exists(place):
             left.append(fit)
             continue
-        if _Result.model_validate_json(read_bytes(place)).recipe != fit.recipe.model_dump(mode="json"):
+        if not _made_by(fit.recipe, _Result.model_validate_json(read_bytes(place)).recipe):
             raise BadInput(
                 f"expected {fit.key} to be of today's recipe {fit.recipe.name}, found another; give another folder."
             )
     return left
+
+
+def _made_by(recipe: TrainRecipe, found: Mapping[str, Any]) -> bool:
+    try:
+        return TrainRecipe.model_validate(found) == recipe
+    except ValidationError:
+        return False
 
 
 class _Result(BaseModel):

@@ -206,6 +206,11 @@ def scaled(recipe: TrainRecipe, scale: str) -> TrainRecipe:
     )
 
 
+def composed() -> TrainRecipe:
+    """Beyond the paper: the MLP corrects what blastic and lytic give by themselves, instead of learning it anew."""
+    return _changed(final(), "+composed", model=_model(final(), composed=True))
+
+
 def _changed(recipe: TrainRecipe, name: str, **changes: object) -> TrainRecipe:
     return recipe.model_copy(update={"name": name, **changes})
 
@@ -224,6 +229,7 @@ RECIPES: dict[str, Callable[[], TrainRecipe]] = {
     "+label-smoothing": label_smoothing,
     "+self-paced": self_paced,
     "final": final,
+    "+composed": composed,
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spinemet.model.backbone import CrossStitched, Trunk, Windows
 from spinemet.model.spec import ModelSpec
+from spinemet.model.tasks import Task
 
 
 class MultiTask(nn.Module):
@@ -48,7 +49,19 @@ class MultiTask(nn.Module):
                 else:
                     source = features.pop(0) if len(features) > 1 else features[0]
                 logits[task.name] = head(source.to(next(head.parameters()).dtype))
+                if task.fuses and self.spec.composed:
+                    logits[task.name] = logits[task.name] + self._composed(task, logits)
         return logits
+
+    def _composed(self, task: Task, logits: dict[str, Tensor]) -> Tensor:
+        """(N, C) log probabilities of the classes of `task`, were its sub-tasks independent."""
+        total: Tensor | None = None
+        for name in task.fuses:
+            says_yes = [int(word in self.spec.task(name).positive) for word in task.classes]
+            part = torch.log_softmax(logits[name], dim=1)[:, says_yes]
+            total = part if total is None else total + part
+        assert total is not None
+        return total
 
     def trunks(self) -> list[Trunk]:
         """The one trunk, or each of the coupled ones."""

@@ -47,6 +47,9 @@ class ModelSpec(_Part):
     """One trunk for all tasks, or one for each task with a head of its own, coupled by cross-stitch units."""
     fusion_width: int = Field(16, gt=0)
     """Hidden units of the MLP that fuses sub-tasks."""
+    composed: bool = False
+    """Whether that MLP corrects what the sub-tasks' probabilities give by themselves (mixed is blastic and lytic at
+    once), or has to learn it from the labels alone, as in the paper; rare classes are few to learn it from."""
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -57,6 +60,8 @@ class ModelSpec(_Part):
                 raise ValueError(f"expected different task names, found {task.name} twice")
             if missing := set(task.fuses) - seen:
                 raise ValueError(f"task {task.name} fuses {', '.join(sorted(missing))}: expected earlier tasks")
+            if self.composed and any(not self.task(name).positive for name in task.fuses):
+                raise ValueError(f"task {task.name}: expected no/yes tasks to compose, found others in its `fuses`")
             seen.add(task.name)
         if not self.tasks:
             raise ValueError("expected at least one task, found none")

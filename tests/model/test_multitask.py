@@ -131,3 +131,26 @@ def test_missing_or_wrong_imagenet_weights_are_one_clear_sentence(tmp_path: Path
     for name in ("text.pth", "text.safetensors", "other.pth"):
         with pytest.raises(BadInput, match="expected DenseNet weights of this recipe's shape"):
             load_pretrained(trunk, str(tmp_path / name))
+
+
+def test_composed_bone_quality_begins_with_what_the_sub_tasks_give(spec: ModelSpec) -> None:
+    model = untrained(spec.model_copy(update={"composed": True}), seed=0).eval()
+    fusion = model.heads["bone_quality"]
+    assert isinstance(fusion, torch.nn.Sequential)
+    with torch.no_grad():
+        for parameter in fusion[-1].parameters():
+            parameter.zero_()
+    found = {name: torch.softmax(logits, dim=1) for name, logits in model(hu(3)).items()}
+    blastic, lytic = found["blastic"][:, 1], found["lytic"][:, 1]
+    expected = torch.stack(
+        [(1 - blastic) * (1 - lytic), blastic * (1 - lytic), blastic * lytic, (1 - blastic) * lytic], dim=1
+    )
+    torch.testing.assert_close(found["bone_quality"], expected)
+
+
+def test_only_no_yes_tasks_are_composed() -> None:
+    side = Task(name="side", column="side", classes=("none", "left", "right"))
+    whole = Task(name="whole", column="whole", classes=("a", "b"), fuses=("side",))
+    assert ModelSpec(tasks=(side, whole)).composed is False
+    with pytest.raises(ValueError, match="task whole: expected no/yes tasks to compose"):
+        ModelSpec(tasks=(side, whole), composed=True)
