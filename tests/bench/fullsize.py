@@ -5,6 +5,7 @@ The phantoms are drawn once (a minute on one core) and kept in bench/cache.
 
 from __future__ import annotations
 
+import io
 import shutil
 import tarfile
 from collections.abc import Iterator
@@ -55,23 +56,25 @@ def upload(archive: str, count: int) -> list[str]:
         for number, source in enumerate(sources):
             folder = folder_of(source)
             paths = sorted(folder.iterdir())
-            uids = _own_uids(paths[0])
+            uids = study_uids(paths[0].read_bytes())
             for put in [
-                pool.submit(obstore.put, store, f"study-{number:04d}/{path.name}", _renamed(path, uids, number))
+                pool.submit(
+                    obstore.put, store, f"study-{number:04d}/{path.name}", renamed(path.read_bytes(), uids, number)
+                )
                 for path in paths
             ]:
                 put.result()
     return sources
 
 
-def _own_uids(path: Path) -> list[bytes]:
-    header = pydicom.dcmread(path, stop_before_pixels=True)
+def study_uids(content: bytes) -> list[bytes]:
+    """The study's and the series' UID of an object."""
+    header = pydicom.dcmread(io.BytesIO(content), stop_before_pixels=True)
     return [str(header[name].value).encode() for name in ("StudyInstanceUID", "SeriesInstanceUID")]
 
 
-def _renamed(path: Path, uids: list[bytes], number: int) -> bytes:
+def renamed(content: bytes, uids: list[bytes], number: int) -> bytes:
     """The object with other study and series UIDs of the same length, so that nothing else has to be rewritten."""
-    content = path.read_bytes()
     head, pixels = content[:8192], content[8192:]
     for uid in uids:
         head = head.replace(uid, uid[:-4] + f"{1000 + number:04d}".encode())
