@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,8 @@ from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
 MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm has a third of that."""
 GUNZIP_PIECE = 16 << 20
+NIFTI_HEADER_BYTES = 4 << 20
+"""The header and its extensions; those of real files have some kilobytes."""
 AXES_TOLERANCE = 1e-3
 """Cosine between two axes of a NIfTI affine that still count as perpendicular."""
 
@@ -85,25 +88,28 @@ def read_nifti(objects: StudyObjects) -> Volume:
 def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float64]]:
     """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS) of a NIfTI file; see read_nifti for what it raises."""
     import nibabel as nib
-    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+    from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
     try:
         plain = _gunzip(content) if content[:2] == b"\x1f\x8b" else content
-        image = nib.Nifti1Image.from_bytes(plain)
+        image = nib.Nifti1Image.from_bytes(bytes(memoryview(plain)[:NIFTI_HEADER_BYTES]))
         if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
             raise StudyExcluded(Reason.NO_GEOMETRY, "expected a NIfTI file with an orientation, found none.")
         kind = image.get_data_dtype().kind
         shape = image.shape[:3] if all(n == 1 for n in image.shape[3:]) else image.shape
         if len(shape) != 3 or min(shape) < 2 or kind not in "iuf":
             raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a 3-D NIfTI volume of numbers, found another.")
+        # Where the bytes lie: nibabel would copy them.
+        raw: Any = image.dataobj
+        stored: npt.NDArray[Any] = np.ndarray(shape, raw.dtype, plain, raw.offset, order="F")
+        values = stored if (raw.slope, raw.inter) == (1, 0) else stored * raw.slope + raw.inter
         to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
-        turned = nib.squeeze_image(image).as_reoriented(to_lps)
-        array_WHD = np.asanyarray(turned.dataobj)
+        array_WHD = apply_orientation(values, to_lps)
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine @ inv_ornt_aff(to_lps, shape)  # RAS+ to LPS
     except (StudyProblem, MemoryError):
         raise
     except Exception as error:  # nibabel raises whatever the bytes provoke
         raise StudyFailed(Reason.UNDECODABLE, "expected a readable NIfTI file, found a broken one.") from error
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ turned.affine  # RAS+ to LPS
     affine = affine[:, [2, 1, 0, 3]]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.all(np.isfinite(affine)) or lengths.min() < 1e-3:
@@ -197,14 +203,21 @@ def _shift(image: npt.NDArray[np.float32], shift: float, length: int, axis: int)
 
 def _compact(array_DHW: npt.NDArray[np.generic]) -> PixelArray:
     """HU clipped to AIR_HU and above, NaN as AIR_HU; int16 where every value is whole."""
-    if array_DHW.dtype.kind in "iu":
-        return np.clip(array_DHW, AIR_HU, MOST_HU).astype(np.int16)
-    hu = np.clip(np.nan_to_num(array_DHW.astype(np.float32), nan=AIR_HU), AIR_HU, MOST_HU)
-    rounded = np.rint(hu)
-    return rounded.astype(np.int16) if np.array_equal(rounded, hu) else hu
+    whole = array_DHW.dtype.kind in "iu" or all(np.array_equal(np.rint(hu), hu) for hu in map(_in_range, array_DHW))
+    hu_DHW: PixelArray = np.empty(array_DHW.shape, np.int16 if whole else np.float32)
+    for place, values_HW in enumerate(array_DHW):
+        hu_DHW[place] = _in_range(values_HW)
+    return hu_DHW
 
 
-def _gunzip(content: bytes) -> bytes:
+def _in_range(values_HW: npt.NDArray[np.generic]) -> npt.NDArray[np.float32] | npt.NDArray[np.int64]:
+    if values_HW.dtype.kind in "iu":
+        # 64 bits: NumPy refuses limits that the type does not hold. The largest unsigned ones are no HU.
+        return np.clip(values_HW.astype(np.int64), AIR_HU, MOST_HU)
+    return np.clip(np.nan_to_num(values_HW.astype(np.float32), nan=AIR_HU), AIR_HU, MOST_HU)
+
+
+def _gunzip(content: bytes) -> bytearray:
     limit = MAX_VOXELS * 4
     plain = bytearray()
     try:
@@ -216,4 +229,4 @@ def _gunzip(content: bytes) -> bytes:
         raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable gzip file, found a broken one.") from error
     if len(plain) > limit:
         raise StudyExcluded(Reason.MEMORY_LIMIT, "expected a NIfTI file of usual size, found a far larger one.")
-    return bytes(plain)
+    return plain

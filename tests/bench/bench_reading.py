@@ -1,7 +1,8 @@
 """A real series from a folder: the reader against SimpleITK and a plain pydicom loop over the same files.
 
 Each reader is given the folder and returns HU; ours also groups and selects series and checks the geometry. SimpleITK
-is ITK with GDCM's decoders, what most of this field reads CT with.
+is ITK with GDCM's decoders, what most of this field reads CT with. What no reader with these decoders can pass is
+measured beside it: the same pixels, already in memory, decoded and nothing else, in one thread and in all.
 """
 
 from __future__ import annotations
@@ -11,39 +12,77 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pydicom
 import SimpleITK
 
 from spinemet.config import StudyConfig
-from spinemet.storage.archive import study_at
+from spinemet.dicom.decoding import decoding_threads
+from spinemet.dicom.headers import read_series
+from spinemet.dicom.pixels import quick_hu
+from spinemet.storage.archive import open_study, study_at
 from spinemet.study import read_volume_of
+from spinemet.types import InstanceHeader
 from tests.bench.figures import Figures
-from tests.bench.series import SLICES, SYNTAXES, folder_of
+from tests.bench.series import NIFTI, SLICES, SYNTAXES, folder_of, nifti_of
 
 REPEATS = 5
+FORMS = (*SYNTAXES, *NIFTI)
 
 
 def run() -> Figures:
     """Seconds per series, medians of REPEATS rounds in which the readers take turns, and peak memory per volume."""
+    threads = decoding_threads()
     figures = Figures(
         f"Chest CT from a folder, {SLICES} slices of 512 x 512",
-        ("syntax", *(f"{name} s" for name in READERS), "times the faster other", "peak memory / volume"),
-        f"medians of {REPEATS} interleaved rounds; memory: peak over what a fresh process holds after its imports",
+        (
+            *("form", *(f"{name} s" for name in READERS), "times the faster other", "peak memory / volume"),
+            *("decoding alone, 1 thread s", f"{threads} threads s", "bound: times the faster other"),
+        ),
+        f"medians of {REPEATS} interleaved rounds; the plain loop is pydicom's, nibabel's for NIfTI; memory: peak over "
+        "what a fresh process holds after its imports; bound: the faster other / decoding alone in all threads",
     )
-    for syntax in SYNTAXES:
-        folder = folder_of(syntax)
-        volumes = {name: read(folder) for name, read in READERS.items()}  # warms caches
+    for form in FORMS:
+        place = place_of(form)
+        readers: dict[str, Callable[[], object]] = {name: partial(read, place) for name, read in READERS.items()}
+        volumes = {name: read() for name, read in readers.items()}  # warms caches
         for hu_DHW in volumes.values():
             np.testing.assert_array_equal(hu_DHW, volumes["spinemet"])
-        seconds = interleaved({name: partial(read, folder) for name, read in READERS.items()}, REPEATS)
-        faster = min(seconds["pydicom loop"], seconds["SimpleITK"])
-        figures.add(syntax, *seconds.values(), faster / seconds["spinemet"], peak_memory("spinemet", folder))
+        alone = {} if form in NIFTI else {n: partial(decode, slices_of(place), n) for n in {1, threads}}
+        seconds = interleaved(readers | {str(n): work for n, work in alone.items()}, REPEATS)
+        faster = min(seconds["plain loop"], seconds["SimpleITK"])
+        figures.add(
+            form,
+            *(seconds[name] for name in READERS),
+            faster / seconds["spinemet"],
+            peak_memory("spinemet", place),
+            *((seconds["1"], seconds[str(threads)], faster / seconds[str(threads)]) if alone else ("", "", "")),
+        )
     return figures
+
+
+def place_of(form: str) -> Path:
+    return nifti_of(form) if form in NIFTI else folder_of(form)
+
+
+def slices_of(folder: Path) -> list[tuple[bytes, InstanceHeader]]:
+    """The objects of a series with their headers."""
+    with open_study(study_at(folder)) as objects:
+        instances = read_series(objects).series[0].instances
+        return [(objects.read(item.name), item) for item in instances]
+
+
+def decode(slices: list[tuple[bytes, InstanceHeader]], threads: int) -> None:
+    """Decode the slices as the reader does, and drop them."""
+    with ThreadPoolExecutor(threads) as pool:
+        for hu_HW in pool.map(lambda pair: quick_hu(*pair), slices):
+            assert hu_HW is not None
 
 
 def interleaved(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
@@ -62,12 +101,16 @@ def with_spinemet(folder: Path) -> npt.NDArray[np.int16]:
 
 
 def with_simpleitk(folder: Path) -> npt.NDArray[np.int16]:
+    if folder.is_file():
+        return SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(folder))
     reader = SimpleITK.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
     return SimpleITK.GetArrayFromImage(reader.Execute())
 
 
-def with_pydicom(folder: Path) -> npt.NDArray[np.int16]:
+def plainly(folder: Path) -> npt.NDArray[np.int16]:
+    if folder.is_file():
+        return np.asanyarray(nib.load(folder).dataobj).T
     slices = [pydicom.dcmread(path) for path in folder.iterdir()]
     slices.sort(key=lambda each: float(each.ImagePositionPatient[2]))
     return np.stack(
@@ -75,7 +118,7 @@ def with_pydicom(folder: Path) -> npt.NDArray[np.int16]:
     )
 
 
-READERS = {"pydicom loop": with_pydicom, "SimpleITK": with_simpleitk, "spinemet": with_spinemet}
+READERS = {"plain loop": plainly, "SimpleITK": with_simpleitk, "spinemet": with_spinemet}
 
 
 def peak_memory(reader: str, folder: Path) -> float:

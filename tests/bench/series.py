@@ -1,4 +1,6 @@
-"""A real chest CT as a folder of slices in several transfer syntaxes, made once and kept in the temporary folder."""
+"""A real chest CT as a folder of slices in several transfer syntaxes and as NIfTI, made once and kept in the temporary
+folder.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +12,16 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
+from spinemet.config import StudyConfig
+from spinemet.dicom.volume import write_nifti
+from spinemet.storage.archive import study_at
+from spinemet.study import read_volume_of
 from tests.bench.figures import Missing
 from tests.conftest import REALCT
 
 SLICES = 100
 SYNTAXES = {"uncompressed": None, "JPEG-LS": JPEGLSLossless, "JPEG 2000": JPEG2000Lossless}
+NIFTI = {"NIfTI": ".nii", "NIfTI, gzip": ".nii.gz"}
 
 
 def folder_of(syntax: str) -> Path:
@@ -37,3 +44,14 @@ def folder_of(syntax: str) -> Path:
             dataset.save_as(making / f"{number:03d}.dcm")
         making.rename(folder)
     return folder
+
+
+def nifti_of(form: str) -> Path:
+    """The uncompressed series of folder_of as one file in `form` of NIFTI."""
+    folder = folder_of("uncompressed")
+    path = folder.with_name(f"series{NIFTI[form]}")
+    if not path.exists():
+        making = path.with_name(f"part-{path.name}")
+        write_nifti(read_volume_of(study_at(folder), StudyConfig()), making)
+        making.rename(path)
+    return path

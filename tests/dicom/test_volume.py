@@ -252,6 +252,23 @@ def test_nifti_axes_are_turned_to_the_patients(tmp_path: Path) -> None:
     np.testing.assert_allclose(volume.affine, [[0, 0, 3, 0], [0, 2, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32, ">i2"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_nifti_of_every_type_is_clipped_to_hu(tmp_path: Path, kind: np.dtype, scaled: bool) -> None:
+    import nibabel as nib
+
+    values = np.random.default_rng(0).integers(0, 30_000, (4, 5, 6, 1)).astype(kind)
+    image = nib.Nifti1Image(values, np.diag([-1, -1, 1, 1]))
+    if scaled:
+        image.header.set_slope_inter(0.5, -1100)
+    nib.save(image, tmp_path / "a.nii.gz")
+    expected = np.clip(np.asanyarray(nib.load(tmp_path / "a.nii.gz").dataobj)[..., 0].T, AIR_HU, 32767)
+    with open_study(study_at(tmp_path / "a.nii.gz")) as objects:
+        volume = read_nifti(objects)
+    np.testing.assert_array_equal(volume.hu_DHW, expected.astype(np.float32))
+    assert volume.hu_DHW.dtype == (np.int16 if np.array_equal(np.rint(expected), expected) else np.float32)
+
+
 def test_nifti_label_map_or_garbage_is_no_ct(tmp_path: Path) -> None:
     import nibabel as nib
 
