@@ -1,26 +1,35 @@
-"""A real series from S3: the reader against obstore alone fetching the same bytes, with a moto server of its own."""
+"""A real series from S3: the reader against obstore alone fetching the same bytes, with a moto server of its own.
+
+The reader decodes while it fetches. Where decoding takes longer than fetching it cannot keep obstore's rate: then its
+share of the rate of decoding alone says how close it comes, and how busy the cores are says what is left.
+"""
 
 from __future__ import annotations
 
 import os
 import socket
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import boto3
 import obstore
+import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
 from spinemet.config import StudyConfig
+from spinemet.dicom.decoding import decoding_threads
 from spinemet.storage import files
 from spinemet.storage.archive import study_at
 from spinemet.storage.objects import READ_THREADS
 from spinemet.study import read_volume_of
-from tests.bench.bench_reading import interleaved
+from tests.bench.bench_reading import decode, interleaved, slices_of
 from tests.bench.figures import Figures
 from tests.bench.series import SLICES, SYNTAXES, folder_of
 
@@ -29,33 +38,57 @@ START_LIMIT_S = 60.0
 
 
 def run() -> Figures:
-    """Seconds per series and the reader's share of obstore's rate; decoding is part of the reader's time."""
+    """Seconds per series, the reader's share of obstore's rate, and what the cores did meanwhile."""
+    threads, cores = decoding_threads(), os.cpu_count() or 1
     figures = Figures(
         f"Chest CT from S3 (moto), {SLICES} slices of 512 x 512",
-        ("syntax", "MB", "obstore alone s", "spinemet s", "share of obstore's rate", "from a folder s"),
-        f"medians of {REPEATS} interleaved rounds; the server runs on the same cores",
+        (
+            *("syntax", "MB", "obstore alone s", "decoding alone s", "spinemet s", "share of obstore's rate"),
+            *("share of decoding's rate", f"cores busy of {cores}", "from a folder s"),
+        ),
+        f"medians of {REPEATS} interleaved rounds; decoding alone: the same slices in memory, {threads} threads; cores "
+        "busy: CPU time of reader and server, which run on the same cores, over the reader's wall time",
     )
-    with s3_server() as endpoint:
+    with s3_server() as (endpoint, server):
         client = boto3.client("s3", endpoint_url=endpoint)
         client.create_bucket(Bucket="bench")
         for syntax in SYNTAXES:
             folder = folder_of(syntax)
-            keys = [f"{syntax}/study/series/{path.name}" for path in sorted(folder.iterdir())]
-            for path, key in zip(sorted(folder.iterdir()), keys, strict=True):
+            paths = sorted(folder.iterdir())
+            keys = [f"{syntax}/study/series/{path.name}" for path in paths]
+            for path, key in zip(paths, keys, strict=True):
                 client.put_object(Bucket="bench", Key=key, Body=path.read_bytes())
-            study = f"s3://bench/{syntax}/study"
+            from_s3 = partial(read, f"s3://bench/{syntax}/study")
             seconds = interleaved(
                 {
-                    "obstore": lambda keys=keys: fetch("s3://bench", keys),
-                    "spinemet": lambda study=study: read_volume_of(study_at(study), StudyConfig()),
-                    "folder": lambda folder=folder: read_volume_of(study_at(folder), StudyConfig()),
+                    "obstore": partial(fetch, "s3://bench", keys),
+                    "decoding": partial(decode, slices_of(folder), threads),
+                    "spinemet": from_s3,
+                    "folder": partial(read, folder),
                 },
                 REPEATS,
             )
-            megabytes = sum(path.stat().st_size for path in folder.iterdir()) / 1e6
-            share = seconds["obstore"] / seconds["spinemet"]
-            figures.add(syntax, megabytes, seconds["obstore"], seconds["spinemet"], share, seconds["folder"])
+            figures.add(
+                *(syntax, sum(path.stat().st_size for path in paths) / 1e6),
+                *(seconds[name] for name in ("obstore", "decoding", "spinemet")),
+                *(seconds[name] / seconds["spinemet"] for name in ("obstore", "decoding")),
+                statistics.median(cores_busy(from_s3, server) for _ in range(REPEATS)),
+                seconds["folder"],
+            )
     return figures
+
+
+def read(place: str | Path) -> None:
+    read_volume_of(study_at(place), StudyConfig())
+
+
+def cores_busy(work: Callable[[], object], server: psutil.Process) -> float:
+    """CPU seconds of this process and of `server` per second of `work`."""
+    mine, start = psutil.Process(), time.perf_counter()
+    before = [sum(process.cpu_times()[:2]) for process in (mine, server)]
+    work()
+    after = [sum(process.cpu_times()[:2]) for process in (mine, server)]
+    return (sum(after) - sum(before)) / (time.perf_counter() - start)
 
 
 def fetch(archive: str, keys: list[str]) -> int:
@@ -66,8 +99,8 @@ def fetch(archive: str, keys: list[str]) -> int:
 
 
 @contextmanager
-def s3_server() -> Iterator[str]:
-    """The endpoint of a moto server in a process of its own, with the environment set so that every library finds it.
+def s3_server() -> Iterator[tuple[str, psutil.Process]]:
+    """A moto server's endpoint and process, with the environment set so that every library finds it.
 
     Not the tests' server in a thread: it would share Python's lock with what is measured.
     """
@@ -89,7 +122,7 @@ def s3_server() -> Iterator[str]:
     try:
         os.environ.update(settings)
         _wait(endpoint)
-        yield endpoint
+        yield endpoint, psutil.Process(server.pid)
     finally:
         server.terminate()
         server.wait()
