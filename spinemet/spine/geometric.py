@@ -37,6 +37,9 @@ _LEAST_CANAL_MM = 25.0
 _LEAST_COVERED = 0.3
 """Of the canal's visible length that has bodies in front of it, unless they end on a sacrum: a skull base and a few
 edges are no spine."""
+_INSIDE_MM, _MOST_INSIDE = 4, 0.2
+"""Mean boneness within the first distance of the canal's middle: below 0.05 in the four real cases and in phantoms,
+with screws or not; 0.3 to 0.7 between the bones of a hip."""
 _LEAST_RING, _LEAST_LONG_RING, _LONG_MM = 0.8, 0.65, 150.0
 """Mean ring score of a spine, and of a canal longer than the third: real cases have 0.95 to 1.2, phantoms with bodies
 as dark as muscle or with screws 0.7 to 0.8."""
@@ -70,7 +73,7 @@ def geometric_spine(volume: Volume) -> Spine:
     sacrum, anchor = find_sacrum(bone_SPL, walls, evidence, middle, bodies)
     covered = bodies[-1].bottom - bodies[0].top if bodies else 0.0
     bodies = bodies[:sacrum]
-    if not bodies or (not anchor and covered < _LEAST_COVERED * seen.sum()):
+    if not bodies or (not anchor and covered < _LEAST_COVERED * seen.sum()) or _inside(bone_SPL, bodies) > _MOST_INSIDE:
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
     centers, axes = body_frames(curve, walls, bodies)
     names = level_names(bodies, anchor, outward_reach(grid, tissue, curve, walls, bodies))
@@ -85,6 +88,11 @@ def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve) -> tuple[npt.ND
     # The volume's border must not look like a wall: beyond it is what is neither bone nor air.
     bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
     return bone_SPL, body_walls(bone_SPL)
+
+
+def _inside(bone_SPL: npt.NDArray[np.float32], bodies: list[Body]) -> float:
+    core = bone_SPL[:, np.abs(P_MM) <= _INSIDE_MM][:, :, np.abs(L_MM) <= _INSIDE_MM].mean(axis=(1, 2))
+    return float(np.concatenate([core[body.rows] for body in bodies]).mean())
 
 
 def _canal_curve(canal: Array) -> SpineCurve:

@@ -34,6 +34,9 @@ _ABOVE_MM, _BELOW_MM = 8, 90
 above it, and the twelfth descends steeply."""
 _ROOT_P_MM = (-10, 26)
 """Where a rib or transverse process begins, behind the body's posterior wall."""
+_NECK_MM = 10
+"""Behind the posterior wall: the first rib's neck, a quarter of the height below the body's upper end; an upper border
+of the view that slants with the vertebra may hide it."""
 _DOWN, _ASIDE, _CLIMB_EVERY = 2, 2, 4
 """Cells that the path may go caudal, and forward or backward, for each cell outward; cranial only one in so many: the
 flattest ribs of the LIDC case climb 6 mm on their way."""
@@ -81,7 +84,9 @@ def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls,
         views = (np.zeros_like(out), out, out)
         sides.append([_reach(here, view, roots, low=n == 2) for n, view in enumerate(views)])
     seen, may, low = (np.stack(two, axis=1) for two in zip(*sides, strict=True))
-    return Reach(seen, may <= seen + 2 * _STEP_MM, low <= seen + 2 * _STEP_MM)
+    # The upper border of the view cuts both sides alike: where one side is uncertain, so is the other.
+    ends_low = (low <= seen + 2 * _STEP_MM).all(axis=1, keepdims=True).repeat(2, axis=1)
+    return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low)
 
 
 def _reach(bone_SPX: Array32, out_SPX: Flags, roots: list[_Root], *, low: bool) -> Array:
@@ -132,6 +137,7 @@ def _root(body: Body, posterior: Array, wall: Array, out_SPX: Flags) -> _Root:
     rows = slice(first, max(round(body.middle) // _STEP_MM, first) + 1)
     behind = float(posterior[body.rows].mean())
     low, high = (round((behind + p - _P_MM[0]) / _STEP_MM) for p in _ROOT_P_MM)
-    top = min(round(body.top) // _STEP_MM + 1, len(out_SPX) - 1)
-    in_view = not out_SPX[top, min(max(low, 0), len(_P_MM) - 1), column]
+    upper = min(round((body.top + body.middle) / 2) // _STEP_MM, len(out_SPX) - 1)
+    neck = min(max(round((behind + _NECK_MM - _P_MM[0]) / _STEP_MM), 0), len(_P_MM) - 1)
+    in_view = not out_SPX[upper, : neck + 1, column].any()
     return _Root(column, rows, slice(max(low, 0), high + 1), slice(first, first + _WINDOW), in_view)

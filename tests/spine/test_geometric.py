@@ -177,3 +177,11 @@ def test_lung_without_a_spine(chest: Volume) -> None:
     affine[:3, 3] += 300 * affine[:3, 2]
     with pytest.raises(StudyExcluded):
         geometric_spine(Volume(np.ascontiguousarray(chest.hu_DHW[:, 100:400, 300:]), affine))
+
+
+@pytest.mark.parametrize("columns", [slice(0, 41), slice(81, 122)])
+def test_a_hip_is_no_spine(abdomen: Volume, columns: slice) -> None:
+    affine = abdomen.affine.copy()
+    affine[:3, 3] += columns.start * affine[:3, 2]
+    with pytest.raises(StudyExcluded):
+        geometric_spine(Volume(np.ascontiguousarray(abdomen.hu_DHW[:, :, columns]), affine))
