@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )
     arguments.add_argument("--summary", help="also write the run's counts as JSON to this file or s3:// object")
     arguments.add_argument("--workers", type=int, help="model workers (default: one per GPU, or one per 2 CPUs)")
+    arguments.add_argument("--gpus", type=int, help="GPUs to classify on, grown to if need be (default: those there)")
     arguments.add_argument(
         "--dates", choices=get_args(DatePolicy), default="shifted", help="study dates in the tables (default: shifted)"
     )
@@ -92,6 +93,7 @@ def _options(given: argparse.Namespace) -> ScreenOptions:
         ),
         max_hours=given.max_hours,
         workers=given.workers,
+        gpus=given.gpus,
         pictures=not given.no_pictures,
         slices=given.slices,
         linkage=given.linkage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import time
 from typing import Any
 
 from spinemet.errors import BadInput
@@ -14,6 +15,9 @@ MIN_CPUS = 4
 
 MODEL_MEMORY_BYTES = 1 << 30
 """Of a model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
+
+GROWTH_S = 900.0
+"""A node that has to be bought, and its image pulled, is there by then."""
 
 START_ATTEMPTS = 3
 """Ray gives its processes 30 s to start; on a machine as busy as CI's (load 15 on 2 cores) that was too short."""
@@ -92,6 +96,27 @@ def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str
     if cpus - taken < 1:
         raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
     return count, resources
+
+
+def enough_cpus(wanted: int) -> int:
+    """The CPUs of the cluster; where a joined one has fewer than `wanted`, it is asked to grow, and waited for.
+
+    A group of nodes that starts empty, or has just lost one, takes minutes. After GROWTH_S the cluster is as it is.
+    """
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    def cpus() -> int:
+        return int(ray.cluster_resources().get("CPU", 0))
+
+    if cpus() < wanted and os.environ.get("RAY_ADDRESS"):
+        # What the autoscaler sees waiting. Its own request_resources outlives the job: the nodes would stay for ever.
+        waiting = placement_group([{"CPU": 1}] * wanted)
+        ends = time.monotonic() + GROWTH_S
+        while cpus() < wanted and time.monotonic() < ends:
+            time.sleep(1)
+        remove_placement_group(waiting)
+    return cpus()
 
 
 def own_error(error: BaseException) -> BadInput | None:

@@ -26,7 +26,7 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason
 from spinemet.model.card import load_card, model_digest, read_weights
-from spinemet.on_ray.cluster import connect, model_pool, own_error, parallel_tasks
+from spinemet.on_ray.cluster import connect, enough_cpus, model_pool, own_error, parallel_tasks
 from spinemet.on_ray.meters import Meters
 from spinemet.progress import Advance, ignore
 from spinemet.screening.drift import LAST_RUNS, drift
@@ -67,7 +67,8 @@ class ScreenOptions:
     """What is to be screened, with what, and where the answers go.
 
     config: how studies are read; its slices are replaced by those the model was trained on. key: the pseudonym key.
-    workers: model actors; None for one per GPU, or on CPUs for one per two. pictures: also store the straightened
+    workers: model actors; None for one per GPU, or on CPUs for one per two. gpus: GPUs for
+    these, which the cluster may still have to grow to; None for those it has. pictures: also store the straightened
     spine. slices: also store every slice's probabilities. wanted: which studies. max_hours: stop after that time, with
     what is done committed.
     linkage: a place where to write what the pseudonyms stand for; None for nowhere.
@@ -82,6 +83,7 @@ class ScreenOptions:
     wanted: Wanted = field(default_factory=Wanted)
     max_hours: float | None = None
     workers: int | None = None
+    gpus: int | None = None
     pictures: bool = True
     slices: bool = False
     linkage: str | None = None
@@ -163,9 +165,13 @@ def forecast(options: ScreenOptions, progress: Advance = ignore) -> Forecast:
 
 
 def _checked(options: ScreenOptions) -> _Asked:
-    for name, number in (("limit", options.wanted.limit), ("workers", options.workers)):
-        if number is not None and number < 1:
-            raise BadInput(f"expected a {name} of at least 1, found {number}.")
+    for name, number, least in (
+        ("limit", options.wanted.limit, 1),
+        ("number of workers", options.workers, 1),
+        ("number of GPUs", options.gpus, 0),
+    ):
+        if number is not None and number < least:
+            raise BadInput(f"expected a {name} of at least {least}, found {number}.")
     if not options.wanted.quiet_s >= 0:
         raise BadInput(f"expected quiet minutes of at least 0, found {options.wanted.quiet_s / 60:g}.")
     if options.max_hours is not None and not options.max_hours > 0:
@@ -225,8 +231,9 @@ def _answers(refs: Sequence[StudyRef], options: ScreenOptions, config: StudyConf
     """What became of each study, in the order in which they end."""
     import ray
 
-    cluster = ray.cluster_resources()
-    actors, resources = model_pool(int(cluster.get("CPU", 0)), int(cluster.get("GPU", 0)), options.workers)
+    gpus = int(ray.cluster_resources().get("GPU", 0)) if options.gpus is None else options.gpus
+    cpus = enough_cpus(1 if gpus else 1 + (options.workers or 1))
+    actors, resources = model_pool(cpus, gpus, options.workers)
     rows = (
         ray.data.from_items([{"study": pickle.dumps(ref)} for ref in refs], override_num_blocks=len(refs))
         .map(

@@ -21,7 +21,7 @@ from tests.chaos.machines import BUCKET, Machines, Night, machines
 from tests.chaos.nights import Outcome, differences, disturbed
 from tests.on_ray.places import Tables, rows_alone, rows_in, write_place
 
-pytestmark = [pytest.mark.job, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.job, pytest.mark.timeout(1200)]
 RESULTS = join(BUCKET, "results")
 
 

@@ -6,7 +6,8 @@ import pytest
 import ray
 
 from spinemet.errors import BadInput
-from spinemet.on_ray.cluster import START_ATTEMPTS, connect, own_error, parallel_tasks
+from spinemet.on_ray import cluster
+from spinemet.on_ray.cluster import START_ATTEMPTS, connect, enough_cpus, own_error, parallel_tasks
 
 
 def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,6 +46,22 @@ def test_a_running_cluster_is_joined_and_not_limited(monkeypatch: pytest.MonkeyP
     assert parallel_tasks() is None
     monkeypatch.delenv("RAY_ADDRESS")
     assert (parallel_tasks() or 0) >= 1
+
+
+def test_a_joined_cluster_is_asked_to_grow_and_a_local_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0} if asked else {})
+    monkeypatch.setattr(ray.util, "placement_group", asked.extend)
+    monkeypatch.setattr(ray.util, "remove_placement_group", asked.append)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert enough_cpus(2) == 0
+    assert asked == []
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    assert enough_cpus(2) == 8
+    assert asked == [{"CPU": 1}, {"CPU": 1}, None]  # and lets go of the group
+    monkeypatch.setattr(ray, "cluster_resources", dict)
+    monkeypatch.setattr(cluster, "GROWTH_S", 0.01)
+    assert enough_cpus(2) == 0
 
 
 def test_bad_input_is_found_in_the_text_of_a_workers_error() -> None:
