@@ -42,6 +42,19 @@ class Samples:
         return torch.from_numpy(self.hu_NHW[self.rows_N[indices]])
 
 
+RESIDENT_SHARE = 0.3
+"""Of a GPU's free memory, for crops; the rest is for the model and its activations."""
+
+
+def resident(samples: Samples, device: torch.device) -> Tensor | None:
+    """All pixels of `samples` on the GPU, so that no step waits for a copy; None where they do not fit, or on a CPU."""
+    if device.type != "cuda":
+        return None
+    size = len(samples) * samples.hu_NHW[:1].nbytes
+    free, _ = torch.cuda.mem_get_info(device)
+    return samples.pixels(np.arange(len(samples))).to(device) if size <= RESIDENT_SHARE * free else None
+
+
 @dataclass(frozen=True, eq=False)
 class TrainingData:
     """What is learned from, what the epoch and the aggregation are chosen on, and who is in which part."""

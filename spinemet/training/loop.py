@@ -27,7 +27,7 @@ from spinemet.model.multitask import MultiTask
 from spinemet.model.precision import autocast
 from spinemet.recipes import TrainRecipe
 from spinemet.training import augment, selfpaced
-from spinemet.training.dataset import Samples, TrainingData
+from spinemet.training.dataset import Samples, TrainingData, resident
 from spinemet.training.validation import choose_rules, fit_temperatures, tempered, validation_metrics
 
 State = dict[str, Any]
@@ -134,6 +134,7 @@ class _Run:
         self.averaged = AveragedModel(
             self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
         )
+        self.resident = {id(samples): resident(samples, workers.device) for samples in (data.train, data.validation)}
         self.wrapped = workers.wrap(self.model)
         if recipe.compiled:
             self.wrapped.compile()
@@ -212,7 +213,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         drawn = augment.draw(len(mine), self.recipe.augment, augment_seed)
-        hu_NHW = augment.apply(train.pixels(mine).to(device), drawn)
+        hu_NHW = augment.apply(self._pixels(train, mine), drawn)
         with autocast(device):
             logits = self.wrapped(hu_NHW)
         losses_TN = task_losses(logits, _to(train.targets_TN[:, mine], device), self.tasks, self.recipe.label_smoothing)
@@ -225,6 +226,13 @@ class _Run:
         self.optimizer.step()
         self.averaged.update_parameters(self.model)
         return self._sample_losses(losses_TN)
+
+    def _pixels(self, samples: Samples, indices: npt.NDArray[np.int64]) -> Tensor:
+        """(len(indices), H, W) int16 HU on the device."""
+        held_NHW = self.resident[id(samples)]
+        if held_NHW is None:
+            return samples.pixels(indices).to(self.workers.device)
+        return held_NHW[torch.from_numpy(indices).to(held_NHW.device)]
 
     def _sample_losses(self, losses_TN: Tensor) -> Tensor:
         weights_T = losses_TN.new_tensor([task.weight for task in self.tasks])
@@ -256,7 +264,7 @@ class _Run:
         with torch.no_grad(), autocast(self.workers.device):
             for start in range(0, len(mine), EVALUATION_BATCH):
                 places = mine[start : start + EVALUATION_BATCH]
-                yield places, model(samples.pixels(indices[places]).to(self.workers.device))
+                yield places, model(self._pixels(samples, indices[places]))
 
     def _probabilities(self, model: nn.Module) -> dict[str, npt.NDArray[np.float64]]:
         """Task -> (N, C) probabilities of all validation samples."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from spinemet.errors import BadInput
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.predictor import Predictor
 from spinemet.model.tasks import MISSING, TASKS, Task
+from spinemet.training import loop
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
 from spinemet.training.loop import OneProcess, learning_rate_factor, train
@@ -64,6 +66,37 @@ def test_the_same_seed_gives_the_same_loss_to_the_last_bit() -> None:
     assert [epoch["loss"] for epoch in first.history] == [epoch["loss"] for epoch in second.history]
     assert same_weights(one.model, again.model)
     assert first.history[0]["loss"] != other.history[0]["loss"]
+
+
+def test_crops_that_lie_on_the_device_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = small_recipe(epochs=1)
+    data, copied, held = training_data(made_up_crops(patients=8), recipe), OneProcess(), OneProcess()
+    one = train(data, recipe, 0, copied)
+    monkeypatch.setattr(loop, "resident", lambda samples, device: samples.pixels(np.arange(len(samples))).to(device))
+    assert same_weights(train(data, recipe, 0, held).model, one.model)
+    assert held.history[0]["loss"] == copied.history[0]["loss"]
+
+
+class InOneGroup(OneProcess):
+    """One process whose model DistributedDataParallel wraps, as it does those of several."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        return nn.parallel.DistributedDataParallel(model)
+
+
+@pytest.mark.parametrize("sharing", ["hard", "soft"])
+def test_every_weight_gets_its_gradient_from_distributed_data_parallel(sharing: str, tmp_path: Path) -> None:
+    """It refuses the second step where a weight took no part in the first."""
+    recipe = small_recipe(epochs=2)
+    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"sharing": sharing})})
+    data, plain, wrapped = training_data(made_up_crops(patients=8), recipe), OneProcess(), InOneGroup()
+    train(data, recipe, 0, plain)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        train(data, recipe, 0, wrapped)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert wrapped.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=1e-3)
 
 
 class Killed(Exception):
