@@ -3,10 +3,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.storage.schemas import SCHEMAS
 from spinemet.storage.tables import Results, connect, moment, open_results
 from spinemet.types import State
 
@@ -180,3 +182,28 @@ def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path, s3_bucket: 
     with pytest.raises(BadInput, match="found: NoSuchBucket"):
         open_results(s3_bucket + "-missing/results", create=True)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+def run_row(run_id: str, **changes: Any) -> Row:
+    made_with = {name: MADE_WITH[name] for name in ("model_digest", "config_digest", "software_version")}
+    about = {"archive_key": "a", "pseudonym_key_id": "p", "date_policy": "shifted", "asked_by": "me", "config": "{}"}
+    start = dt.datetime(2026, 11, int(run_id[-2:]), 20, tzinfo=dt.UTC)
+    return {"run_id": run_id, "state": "done", "started_at": start, **about, **made_with, **changes}
+
+
+def test_the_usual_runs_are_the_last_finished_ones_over_whatever_was_new(tmp_path: Path) -> None:
+    schema = SCHEMAS["runs"]
+    early = [field for field in schema if field.name not in {"chosen", "drift", "evaluable", "mean_hu"}]
+    DeltaTable.create(tmp_path / "runs", pa.schema(early))  # of a version that did not have all columns yet
+    old = pa.Table.from_pylist([run_row("run-01", failed=1)], schema=pa.schema(early))
+    write_deltalake(tmp_path / "runs", old, mode="append")
+    results = open_results(str(tmp_path), create=True)
+    made_with = ("a" * 12, "b" * 12)
+    assert [run["run_id"] for run in results.usual_runs(*made_with, last=9)] == ["run-01"]
+    others: list[Row] = [{"chosen": True}, {"state": "failed"}, {"state": "running"}, {"model_digest": "c" * 12}]
+    for day, changes in enumerate([*others, {"state": "stopped", "mean_hu": 150.0}, {"chosen": False}], start=2):
+        results.write_run(run_row(f"run-{day:02d}", **changes))
+    usual = results.usual_runs(*made_with, last=9)
+    assert [run["run_id"] for run in usual] == ["run-01", "run-06", "run-07"]
+    assert [run["mean_hu"] for run in usual] == [None, 150.0, None]
+    assert [run["run_id"] for run in results.usual_runs(*made_with, last=2)] == ["run-06", "run-07"]
