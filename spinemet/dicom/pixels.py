@@ -40,6 +40,7 @@ _RLE = "1.2.840.10008.1.2.5"
 _JPEG_2000 = frozenset({_JPEG + "90", _JPEG + "91"})
 _JPEG_LS = frozenset({_JPEG + "80", _JPEG + "81"})
 _JPEG_LOSSLESS = frozenset({_JPEG + "57", _JPEG + "70"})
+_JPEG_LOSSY = frozenset({_JPEG + "51", _JPEG + "53", _JPEG + "55"})
 
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 """The tag (7FE0,0010) in little-endian bytes."""
@@ -226,11 +227,22 @@ def _decode_jpeg_lossless(code: bytes, layout: _Layout) -> npt.NDArray[np.intege
     return _used_bits(imagecodecs.ljpeg_decode(code), layout.bits, layout.signed)
 
 
+def _decode_jpeg_lossy(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
+    # Twelve bits; pydicom's decoders free of the GPL read eight only.
+    precision = next(filter(None, (_jpeg_precision(code, start, layout) for start in (0xC0, 0xC1, 0xC2))), None)
+    if precision is None:
+        return None
+    if b"\xff\xd9" not in code[-END_BYTES:]:
+        raise ValueError("expected the end of image marker, found a code whose rest would be made up")
+    return _used_bits(imagecodecs.jpeg8_decode(code), layout.bits, layout.signed)
+
+
 _DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]] = {
     _RLE: _decode_rle,
     **dict.fromkeys(_JPEG_2000, _decode_jpeg_2000),
     **dict.fromkeys(_JPEG_LS, _decode_jpeg_ls),
     **dict.fromkeys(_JPEG_LOSSLESS, _decode_jpeg_lossless),
+    **dict.fromkeys(_JPEG_LOSSY, _decode_jpeg_lossy),
 }
 
 

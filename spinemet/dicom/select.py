@@ -32,8 +32,8 @@ MAX_SIDE = 4096
 CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.2{part}" for part in ("", ".1", ".2"))
 """CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage."""
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 53, 54, 55, 56, 100, 101, 102, 103))
-"""Retired progressive JPEG and video: no decoder free of GPL reads them."""
+_UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 54, 56, 100, 101, 102, 103))
+"""Retired arithmetic and hierarchical JPEG, and video: no decoder free of GPL reads them."""
 _LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "REF_SURVIEW"})
 _SCREEN_TYPES = frozenset({"DOSE_INFO", "PATIENT_INFO", "RESULTS", "SCREEN SAVE", "SCREENSHOT", "DOSE REPORT"})
 # fmt: off

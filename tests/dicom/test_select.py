@@ -67,7 +67,7 @@ COS, SIN = float(np.cos(np.deg2rad(40))), float(np.sin(np.deg2rad(40)))
         ({"ImageOrientationPatient": (1, 0, 0, 0, 0, -1)}, Reason.NOT_AXIAL),
         ({"NumberOfFrames": 8}, Reason.UNSUPPORTED_PIXELS),
         ({"Rows": 100_000}, Reason.UNSUPPORTED_PIXELS),
-        ({"TransferSyntaxUID": "1.2.840.10008.1.2.4.55"}, Reason.UNSUPPORTED_PIXELS),
+        ({"TransferSyntaxUID": "1.2.840.10008.1.2.4.56"}, Reason.UNSUPPORTED_PIXELS),
         ({"count": 10}, Reason.TOO_FEW_SLICES),
         ({"ImagePositionPatient": (0.0, 0.0, 0.0)}, Reason.TOO_FEW_SLICES),
         ({"spacing": 7.0}, Reason.TOO_THICK),

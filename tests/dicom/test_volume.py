@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from spinemet.dicom import decoding
@@ -312,11 +313,20 @@ def test_high_throughput_jpeg_2000_is_decoded(tmp_path: Path, realct: Path) -> N
     assert (volume.hu_DHW.min(), volume.hu_DHW.max()) == (-1000, 1493)
 
 
-def test_an_object_that_no_decoder_reads_is_undecodable(tmp_path: Path, realct: Path) -> None:
+@pytest.mark.parametrize("process", ["Process2_4", "Process6_8", "Process10_12"])
+def test_lossy_jpeg_of_twelve_bits_is_decoded_unless_it_breaks_off(tmp_path: Path, realct: Path, process: str) -> None:
     folder = realct / "conformance" / "transfer-syntaxes"
-    (path,) = (path for path in folder.iterdir() if "Process6_8" in path.name)
+    (path,) = (path for path in folder.iterdir() if process in path.name)
+    (exact,) = (path for path in folder.iterdir() if "LittleEndianExplicit" in path.name)
+    volume, expected = one_slice_volume(tmp_path / "lossy", path), one_slice_volume(tmp_path / "exact", exact)
+    assert volume.flags == ("lossy",)
+    assert np.abs(volume.hu_DHW.astype(int) - expected.hu_DHW).max() < 40
+    dataset = pydicom.dcmread(path)
+    code = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = encapsulate([code[: len(code) // 4 * 2]])
+    dataset.save_as(tmp_path / "half.dcm")
     with pytest.raises(StudyFailed) as caught:
-        one_slice_volume(tmp_path, path)
+        one_slice_volume(tmp_path / "half", tmp_path / "half.dcm")
     assert caught.value.reason is Reason.UNDECODABLE
 
 
