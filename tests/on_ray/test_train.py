@@ -9,15 +9,18 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
 from jobs.train import main
 from spinemet.errors import BadInput
 from spinemet.model.checkpoint import load_model
+from spinemet.on_ray.ablation import run_ablation
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import _mailbox, _work, run_train
 from spinemet.progress import ignore
+from spinemet.recipes import recipe
 from tests.training.lesions import made_up_crops, small_recipe, write_crops
 
 RECIPE = small_recipe(epochs=4, pacing={"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9})
@@ -62,6 +65,8 @@ def test_a_run_that_loses_a_worker_ends_with_the_weights_of_one_that_does_not(
     assert re.fullmatch(r"loss \d\.\d\d, validation log loss \d\.\d\d, macro sensitivity [01]\.\d\d", seen[-1][2])
     assert len(whole.card.split["test"]) == 3
     assert len(list((tmp_path / "whole" / "tensorboard").iterdir())) == 4
+    assert (tmp_path / "whole" / "pacing.png").read_bytes().startswith(b"\x89PNG")
+    assert set(pd.read_parquet(tmp_path / "whole" / "pacing.parquet")["epoch"]) <= {0, 1, 2, 3}
 
     # The second run has its crops and checkpoints on S3, so that the same weights also say that nothing is lost there.
     write_crops(f"{s3_bucket}/crops", made_up_crops())
@@ -81,6 +86,21 @@ def test_a_run_that_loses_a_worker_ends_with_the_weights_of_one_that_does_not(
     again = run_train(crops, runs, "whole", RECIPE)
     assert again.found_finished
     assert again.card == whole.card
+
+
+@pytest.mark.job
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("_cluster")
+def test_an_ablation_runs_its_fits_once_and_goes_on_with_what_is_missing(crops: str, tmp_path: Path) -> None:
+    base, other = small_recipe(name="base", epochs=1), small_recipe(name="other", epochs=1, label_smoothing=0.1)
+    seen: list[tuple[int, int, str]] = []
+    run_ablation(crops, crops, str(tmp_path), [base], 2, [0], lambda *told: seen.append(told))
+    assert [told[:2] for told in seen] == [(0, 2), (1, 2), (2, 2)]
+    first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("fits/base/*/fit.json")}
+    assert len(first) == 2
+    text = run_ablation(crops, crops, str(tmp_path), [base, other], 2, [0])
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    assert "| other | 1 | per vertebra |" in text
 
 
 @pytest.mark.job
@@ -108,6 +128,8 @@ def test_a_request_that_does_not_fit_is_refused_before_anything_starts(crops: st
     with pytest.raises(BadInput, match="expected pretrained weights"):
         run_train(crops, str(tmp_path), "x", small_recipe(pretrained=str(tmp_path / "absent.pth")))
     assert not (tmp_path / "x").exists()
+    with pytest.raises(BadInput, match="prepare them for this recipe"):
+        run_ablation(crops, crops, str(tmp_path), [recipe("demo")], 2, [0])
 
 
 @pytest.mark.parametrize(
