@@ -25,12 +25,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--ablation", action="store_true", help="train and compare recipes; goes on where it stopped")
     arguments.add_argument("--crops", required=True, help="what jobs/prepare.py made, local or s3://")
     arguments.add_argument("--out", required=True, help="folder or s3:// prefix for the tables")
-    arguments.add_argument(
-        "--split",
-        choices=("test", "all"),
-        default="test",
-        help="test: the patients whom training kept apart; all: every patient, for crops the model has never met",
-    )
+    split = "test: the patients whom training kept apart; all: every patient, for crops the model has never met"
+    arguments.add_argument("--split", choices=("test", "all"), default="test", help=split)
     arguments.add_argument("--baseline", help="another model, to be compared with on the same patients")
     several = arguments.add_argument_group("ablation")
     several.add_argument("--truth", help="the same slices with the labels to measure against (default: the crops)")
@@ -54,10 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     except SpineMetError as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
-    console = Console()
     # In a log there is no width to fit: the tables need that many columns.
-    console = console if console.is_terminal else Console(width=130)
-    console.print(found)
+    (Console() if sys.stdout.isatty() else Console(width=130)).print(found)
     return 0
 
 
