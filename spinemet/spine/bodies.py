@@ -22,6 +22,9 @@ _LEAST_SHARE = 0.3
 endplate, no body."""
 _DISC_SHARE = 0.18
 """Of a spacing that is disc, where only one of two discs is seen: 0.12 thoracic to 0.25 lumbar."""
+_WIDEST_GAP = 0.36
+"""Of the spacing, between the two endplates' lines: discs take 0.12 (thoracic) to 0.25 (lumbar) of it, a worn lumbar
+endplate's line lies a little deeper. Lines farther apart belong to a pedicle or an arch (C7-T1 of the LIDC case)."""
 _ENDPLATE_MM = 0.75
 """From the middle of an endplate's bright line to its surface: it belongs to the body."""
 _TURN_MM = 20.0
@@ -69,7 +72,7 @@ def bodies_between(
     stands there and at least three tenths of its expected height are in view; its far end is where its height, judged
     from its neighbours, or the volume ends.
     """
-    half_gap = np.maximum(evidence.gap_mm[discs] / 2 - _ENDPLATE_MM, 0.5)
+    half_gap = np.maximum(_gaps(discs, evidence) / 2 - _ENDPLATE_MM, 0.5)
     upper, lower = [float(s) for s in discs - half_gap], [float(s) for s in discs + half_gap]
     score, tilt = evidence.score[discs], evidence.tilt[discs]
     inner = [
@@ -89,6 +92,16 @@ def bodies_between(
     if below is not None:
         bodies.append(Body(*below, float(score[-1]), float("nan"), float(tilt[-1])))
     return bodies
+
+
+def _gaps(discs: npt.NDArray[np.intp], evidence: DiscEvidence) -> Array:
+    """(n,) mm between the endplates' lines of each disc."""
+    gap = evidence.gap_mm[discs]
+    if len(discs) < 2:
+        return gap
+    spacing = np.diff(discs).astype(float)
+    around = (np.append(spacing, spacing[-1]) + np.insert(spacing, 0, spacing[0])) / 2
+    return np.minimum(gap, _WIDEST_GAP * around)
 
 
 def _end_body(

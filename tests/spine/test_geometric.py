@@ -23,7 +23,7 @@ CHEST_MM = np.array(
     # and counted by the twelve pairs of ribs that hang on the last twelve.
     [
         [-11, 151, -411],
-        [-11, 160, -421],
+        [-11, 163, -423],
         [-10, 174, -439],
         [-8, 187, -454],
         [-10, 200, -469],
@@ -61,6 +61,8 @@ def test_chest_all_thoracic_bodies_in_order_none_spurious(chest: Volume) -> None
     assert [v.level for v in spine.vertebrae] == CHEST_LEVELS  # from the first rib
     assert all(v.level_confidence > 0.9 for v in spine.vertebrae)
     assert spine.flags == ()
+    heights = [v.height_mm for v in spine.vertebrae[1:]]
+    assert 13 < min(heights) < max(heights) < 26
     assert spine.vertebrae[0].completeness is Completeness.CUT
     assert all(190 < (v.trabecular_hu or 0) < 320 for v in spine.vertebrae)
 
