@@ -61,7 +61,7 @@ def run() -> Figures:
                 f"1,000 slices: {kind}", peak, {"object store": "1,000", "Ray": "", "driver": ""}.get(kind, "2,000")
             )
         _, by_done = watched("small", "little")
-    early, late = (min(mb for done, mb in by_done if done >= least) for least in (EARLY, SMALL))
+    early, late = (next(mb for done, mb in by_done if done >= least) for least in (EARLY, SMALL))
     figures.add(f"driver after {EARLY} small studies", early, "")
     figures.add(f"driver after {SMALL} small studies", late, round(early * 1.1))
     return figures
