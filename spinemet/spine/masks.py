@@ -15,6 +15,7 @@ from spinemet.anatomy import LEVELS
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.spine.canal import build_curve, frame_from, position_on
 from spinemet.spine.measures import completeness, trabecular_hu
+from spinemet.spine.naming import TRANSITIONAL
 from spinemet.types import Completeness, LabelMap, Spine, SpineCurve, Vertebra, Volume
 
 Array = npt.NDArray[np.float64]
@@ -74,7 +75,9 @@ def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
         tangents = _tangents(np.array([part.center for part in parts]))
         parts = [_measured(part, up) for part, up in zip(parts, tangents, strict=True)]
     curve = _curve(parts)
-    return Spine(_vertebrae(volume, labels, parts, curve), curve, "masks")
+    vertebrae = _vertebrae(volume, labels, parts, curve)
+    more = any(vertebra.level in ("T13", "L6") for vertebra in vertebrae)
+    return Spine(vertebrae, curve, "masks", (TRANSITIONAL,) if more else ())
 
 
 def _vertebrae(volume: Volume, labels: LabelMap, parts: list[_Body], curve: SpineCurve) -> tuple[Vertebra, ...]:

@@ -119,3 +119,12 @@ def test_a_single_vertebra_has_a_spine_too(patch: Volume, patch_labels: LabelMap
     (vertebra,) = spine_from_labels(patch, replace(patch_labels, labels_DHW=only)).vertebrae
     assert vertebra.level == "L3"
     assert vertebra.axes[2, 2] > 0.95
+
+
+def test_labels_of_a_transitional_vertebra_flag_the_spine(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+    assert spine_from_labels(abdomen, abdomen_bodies).flags == ()
+    labels = abdomen_bodies.labels_DHW.copy()
+    labels[labels == 1 + LEVEL_INDEX["L5"]] = 1 + LEVEL_INDEX["L6"]
+    spine = spine_from_labels(abdomen, replace(abdomen_bodies, labels_DHW=labels))
+    assert spine.vertebrae[-1].level == "L6"
+    assert spine.flags == ("transitional",)
