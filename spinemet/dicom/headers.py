@@ -220,7 +220,12 @@ def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | 
     for tag in dataset.keys():  # noqa: SIM118 - a Dataset itself gives elements
         if tag in _OF_ONE_SLICE:
             continue
-        element = dataset.get_item(tag)
+        try:
+            element = dataset.get_item(tag)
+        except MemoryError:
+            raise
+        except Exception:  # as in value_of: pydicom converts here too what it takes for deferred
+            return None
         if element is None or not isinstance(element.value, bytes | str | None):  # text: one that _parse has asked for
             return None
         values.append((tag, element.VR, element.value))

@@ -167,6 +167,17 @@ def test_a_long_header_is_read_without_the_pixels(tmp_path: Path, monkeypatch: p
     assert all(item.has_pixels for item in series.instances)
 
 
+def test_an_element_of_no_known_type_is_an_absent_one(tmp_path: Path) -> None:
+    for path in write_series(tmp_path, count=3)[:2]:
+        content, element = path.read_bytes(), b"\x28\x00\x52\x10DS\x08\0-1024.0 "
+        assert element in content
+        path.write_bytes(content.replace(element, b"\x28\x00\x52\x10D\0\0\0"))
+    with open_study(study_at(tmp_path)) as objects:
+        (series,) = headers.read_series(objects).series
+    intercepts = [instance.stored.RescaleIntercept for instance in series.instances]
+    assert sorted(intercepts, key=str) == [-1024, None, None]
+
+
 def test_facts_of_a_series(tmp_path: Path) -> None:
     def facts(dataset: Dataset, place: int) -> None:
         dataset.KVP = "120"
