@@ -1,12 +1,25 @@
-"""jobs/screen.py with small waves and batches, so that a short night has many commits: `-m tests.chaos.night …`."""
+"""jobs/screen.py with small waves and slow studies, so that a short night has its length: `-m tests.chaos.night …`."""
 
 from __future__ import annotations
 
 import sys
+import time
+from typing import Any
 
 from jobs.screen import main
+from spinemet.config import StudyConfig
 from spinemet.on_ray import screen
 
+PAUSE_S = 1.0
+_read_row = screen.read_row
+
+
+def slow_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str, Any]:
+    """As `read_row`, a second later: small phantoms are read faster than a test can look."""
+    time.sleep(PAUSE_S)
+    return _read_row(row, config, views)
+
+
 if __name__ == "__main__":
-    screen.WAVE, screen.BATCH = 2, 2
+    screen.WAVE, screen.BATCH, screen.read_row = 2, 2, slow_row
     sys.exit(main())

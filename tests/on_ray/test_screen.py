@@ -18,6 +18,7 @@ from spinemet.errors import BadInput, Reason
 from spinemet.on_ray import screen
 from spinemet.on_ray.cluster import connect, model_pool
 from spinemet.on_ray.screen import ScreenOptions, classify, run_screen
+from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.wave import Answer
 from spinemet.storage import tables
 from spinemet.storage.archive import list_studies
@@ -106,7 +107,15 @@ def test_a_run_that_dies_between_two_commits_is_taken_up_without_loss_or_double(
     last = Results(options.results).last_run()
     assert last is not None
     assert (last["state"], sum(last[state] for state in map(str, State))) == ("failed", 2)
-    run_screen(options)
+    monkeypatch.setattr(Results, "_write", write)
+    for night in range(MIN_RUNS):  # in which nothing failed; tonight something does
+        usual = {"state": "done", "screened": 9999, "excluded": 1, "failed": 0, "run_id": f"usual-{night}"}
+        Results(options.results).write_run(last | usual)
+    run = run_screen(options)
+    assert "failed" in [signal.name for signal in run.signals]
+    last = Results(options.results).last_run()
+    assert last is not None
+    assert str(run.signals[0]) in last["drift"]
     assert rows_in(options.results) == rows_in(first.results)
 
 
@@ -146,6 +155,7 @@ BAD = {
     "--limit": ("0", "limit of at least 1"),
     "--config": ("nowhere.toml", "configuration file"),
     "--dates": ("exact", "date policy"),
+    "--linkage": ("s3://screening/results/linkage", "apart from the results"),
 }
 
 
