@@ -110,7 +110,7 @@ def with_simpleitk(folder: Path) -> npt.NDArray[np.int16]:
 
 def plainly(folder: Path) -> npt.NDArray[np.int16]:
     if folder.is_file():
-        return np.asanyarray(nib.load(folder).dataobj).T
+        return np.array(nib.load(folder).dataobj).T  # into memory, as the others do, not a map of the file
     slices = [pydicom.dcmread(path) for path in folder.iterdir()]
     slices.sort(key=lambda each: float(each.ImagePositionPatient[2]))
     return np.stack(
