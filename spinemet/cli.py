@@ -37,7 +37,9 @@ app.add_typer(import_app, name="import")
 
 tables_app = typer.Typer(help="Upkeep of the result tables.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
-AsOf = Annotated[str | None, typer.Option(help="As the tables were then: a date or time (UTC), or a version of the ledger.")]
+AsOf = Annotated[
+    str | None, typer.Option(help="As the tables were then: a date or time (UTC), or a version of the ledger.")
+]
 
 LocalizerName = StrEnum("LocalizerName", {name: name for name in get_args(Localizer)})  # type: ignore[misc]
 """The localizers as typer wants choices: one list of names, in spinemet.config."""
