@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -68,6 +69,11 @@ class IsolatedReader:
             # The child died before it took the study (at its start, or killed while idle): not the study's doing.
             self.close()
             self._pool = self._new_pool()
+            return self._run(work, args, kwargs)
+        except StudyFailed as problem:
+            # SIGKILL comes from outside, as a rule from a kernel short of memory: once is not the study's doing.
+            if not (isinstance(problem.__cause__, ProcessExpired) and problem.__cause__.exitcode == -signal.SIGKILL):
+                raise
             return self._run(work, args, kwargs)
 
     def _run(self, work: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> T:

@@ -50,11 +50,14 @@ def test_a_study_that_hangs_costs_its_time_and_nothing_else(
     assert (after.state, after.reason) == (State.FAILED, Reason.NOT_DICOM)
 
 
-def test_a_study_that_kills_its_process_becomes_a_reason(reader: IsolatedReader, endless: StudyRef) -> None:
+@pytest.mark.parametrize(("kills", "reason"), [(1, Reason.NOT_DICOM), (2, Reason.CRASHED)])
+def test_a_study_whose_process_is_killed_is_read_once_more(
+    reader: IsolatedReader, endless: StudyRef, kills: int, reason: Reason
+) -> None:
     pipe = Path(endless.archive) / endless.objects[0].key
-    threading.Thread(target=_kill_the_reader_of, args=(pipe,), daemon=True).start()
-    dead = reader.read(endless, StudyConfig())
-    assert (dead.state, dead.reason) == (State.FAILED, Reason.CRASHED)
+    threading.Thread(target=_kill_readers_of, args=(pipe, kills), daemon=True).start()
+    read = reader.read(endless, StudyConfig())
+    assert (read.state, read.reason) == (State.FAILED, reason)
 
 
 def test_a_process_that_dies_idle_is_replaced(reader: IsolatedReader, empty: StudyRef) -> None:
@@ -114,6 +117,10 @@ def _child() -> multiprocessing.process.BaseProcess:
     return multiprocessing.active_children()[0]
 
 
-def _kill_the_reader_of(pipe: Path) -> None:
-    with pipe.open("wb"):  # waits until the child has the study's object open
-        _child().kill()
+def _kill_readers_of(pipe: Path, kills: int) -> None:
+    for _ in range(kills):
+        with pipe.open("wb"):  # waits until a child has the study's object open
+            child = _child()
+            child.kill()
+            child.join()
+    pipe.write_bytes(b"not DICOM")
