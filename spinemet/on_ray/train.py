@@ -225,7 +225,14 @@ class _RayWorkers:
 
         if self.world == 1:
             return model
-        return DistributedDataParallel(model, device_ids=[self.device] if self.device.type == "cuda" else None)
+        # Without broadcast_buffers, which before every step would put the first worker's running statistics in place of
+        # the others' own; the loop averages them after each epoch.
+        return DistributedDataParallel(
+            model,
+            device_ids=[self.device] if self.device.type == "cuda" else None,
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )
 
     def sum(self, tensor: Tensor) -> Tensor:
         import torch.distributed
