@@ -36,7 +36,7 @@ _ROOT_P_MM = (-10, 26)
 """Where a rib or transverse process begins, behind the body's posterior wall."""
 _NECK_MM = 10
 """Behind the posterior wall: the first rib's neck, a quarter of the height below the body's upper end; an upper border
-of the view that slants with the vertebra may hide it."""
+of the view that slants with the vertebra may hide it. Set on one phantom of an unusual count and on the LIDC case."""
 _DOWN, _ASIDE, _CLIMB_EVERY = 2, 2, 4
 """Cells that the path may go caudal, and forward or backward, for each cell outward; cranial only one in so many: the
 flattest ribs of the LIDC case climb 6 mm on their way."""
