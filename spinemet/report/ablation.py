@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from spinemet.report.comparison import gain
+from spinemet.report.palette import bare
 from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
@@ -102,10 +104,7 @@ def _draw_gains(
     axes.set_yticks(range(len(measures)), names, fontsize=8.5)
     axes.set_ylim(len(measures) - 0.5, -0.5)
     axes.set_xlabel("points over the baseline", fontsize=8.5)
-    axes.tick_params(labelsize=8.5, length=0)
-    axes.grid(axis="x", color="#e3e8ee", lw=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    bare(axes, 8.5, grid="x")
 
 
 def _recipes(table: pd.DataFrame, unit: str) -> list[tuple[str, pd.DataFrame]]:
@@ -114,8 +113,8 @@ def _recipes(table: pd.DataFrame, unit: str) -> list[tuple[str, pd.DataFrame]]:
 
 
 def _gain_row(rows: pd.DataFrame, recipe: str, unit: str, title: str) -> str:
-    cells = [_gain(_one(rows, "sensitivity", label)) for label in LESIONS]
-    cells += [_gain(_one(rows, f"macro_{name}", "")) for name in ("sensitivity", "specificity")]
+    cells = [gain(_one(rows, "sensitivity", label)) for label in LESIONS]
+    cells += [gain(_one(rows, f"macro_{name}", "")) for name in ("sensitivity", "specificity")]
     return f"| {recipe} | {rows['seeds'].iloc[0]} | {title.lower()} | {' | '.join(cells)} |"
 
 
@@ -125,15 +124,6 @@ def _one(rows: pd.DataFrame, measure: str, label: str) -> pd.Series:
 
 def _share(row: pd.Series) -> str:
     return "–" if math.isnan(row["value"]) else f"{100 * row['value']:.1f} {_range(row['low'], row['high'])}"
-
-
-def _gain(row: pd.Series) -> str:
-    """`+4.2 [+0.3, +8.1]`, in bold where the interval excludes zero."""
-    if math.isnan(row["difference"]):
-        return "–"
-    low, high = row["difference_low"], row["difference_high"]
-    text = f"{100 * row['difference']:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]"
-    return f"**{text}**" if low > 0 or high < 0 else text
 
 
 def _range(low: float, high: float) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spinemet.metrics import calibration_error, reliability
+from spinemet.report.palette import bare
 
 UNITS = {"vertebra": "per vertebra", "slice": "per slice"}
 
@@ -55,7 +56,7 @@ def differences_markdown(table: pd.DataFrame) -> str:
         found = rows.set_index(["measure", "label"])
         for label in dict.fromkeys(rows["label"]):
             names = ("sensitivity", "specificity") if label else ("macro_sensitivity", "macro_specificity")
-            cells = [_points(found.loc[(name, label)]) for name in names]
+            cells = [gain(found.loc[(name, label)]) for name in names]
             lines.append(f"| {task} | {UNITS[unit]} | {label or '*macro*'} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -97,10 +98,7 @@ def reliability_figure(vertebrae: pd.DataFrame) -> bytes:
         axes.set_xlabel("confidence", fontsize=8)
         if n == 0:
             axes.set_ylabel("share called right", fontsize=8)
-        axes.tick_params(labelsize=7.5, length=0)
-        axes.grid(color="#e3e8ee", lw=0.7)
-        axes.set_axisbelow(True)
-        axes.spines[:].set_visible(False)
+        bare(axes, 7.5)
     buffer = BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
@@ -112,7 +110,8 @@ def _share(value: float, low: float, high: float) -> str:
     return f"{value:.2f}" if math.isnan(low) else f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def _points(row: pd.Series) -> str:
+def gain(row: pd.Series) -> str:
+    """A difference in points, `+4.2 [+0.3, +8.1]`, in bold where the interval excludes zero."""
     if math.isnan(row["difference"]):
         return "–"
     low, high = row["difference_low"], row["difference_high"]

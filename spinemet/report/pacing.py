@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 
-from spinemet.report.palette import LIGHT, UNCALLED
+from spinemet.report.palette import LIGHT, UNCALLED, bare
 
 
 def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
@@ -34,10 +34,7 @@ def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
     axes.set_ylabel("share of the class's slices\nadmitted so far", fontsize=9)
     axes.set_title("What self-paced learning admitted when", fontsize=10, loc="left", color="#1d2733")
     axes.legend(fontsize=8, frameon=False, loc="lower right", title="slices labelled", title_fontsize=8)
-    axes.tick_params(labelsize=8, length=0)
-    axes.grid(color="#e3e8ee", lw=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[:].set_visible(False)
+    bare(axes, 8)
     buffer = BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 from spinemet.types import BONE_QUALITY, VertebraCall
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 LIGHT: dict[str, str] = {"normal": "#8d9aa5", "blastic": "#0072b2", "mixed": "#a0478c", "lytic": "#d55e00"}
 """On white."""
@@ -50,3 +54,11 @@ def posterolateral(call: VertebraCall | None) -> str | None:
     if call is None or "posterolateral" not in call.probabilities:
         return None
     return call.label("posterolateral")
+
+
+def bare(axes: Axes, label_size: float, grid: Literal["both", "x"] = "both") -> None:
+    """Leave of the frame of a diagram its labels and a faint grid."""
+    axes.tick_params(labelsize=label_size, length=0)
+    axes.grid(axis=grid, color="#e3e8ee", lw=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)

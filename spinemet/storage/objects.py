@@ -187,7 +187,7 @@ class _ZipObjects(StudyObjects):
                 return member.read(size)
         except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, ValueError) as error:
             raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable zip member, found a broken one.") from error
-        except (RuntimeError, NotImplementedError) as error:
+        except RuntimeError as error:  # NotImplementedError is one
             raise StudyFailed(
                 Reason.BROKEN_ARCHIVE, "expected a plain zip member, found an encrypted or unknown one."
             ) from error
