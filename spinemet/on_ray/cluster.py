@@ -77,9 +77,9 @@ def parallel_tasks() -> int | None:
 def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:
     """How many model actors, and what each takes of a cluster with so many CPUs and GPUs.
 
-    On GPUs an actor takes one, or a share where there are more actors than GPUs, and no CPU; without, all actors
-    together take half of the CPUs and leave the others to reading. Raises BadInput where no CPU would be left to read
-    with: such a pipeline would wait for ever.
+    On GPUs an actor takes one, or a share where there are more actors than GPUs, and no CPU; without, it takes one
+    CPU, which any node has, and by default half of the CPUs are left to reading. Raises BadInput where no CPU would be
+    left to read with: such a pipeline would wait for ever.
     """
     # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
     # equal: studies would then be read only where a model is.
@@ -89,10 +89,8 @@ def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str
         resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
     else:
         # One thread each: two threads of one pass wait for each other whenever a reader has taken the core of one.
-        count = workers or max(1, cpus // 2)
-        each = max(1, cpus // 2 // count)
-        taken = count * each
-        resources |= {"num_cpus": each}
+        count = taken = workers or max(1, cpus // 2)
+        resources |= {"num_cpus": 1}
     if cpus - taken < 1:
         raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
     return count, resources

@@ -202,8 +202,7 @@ def test_another_pseudonym_key_and_too_many_workers_are_refused(first: ScreenOpt
     [
         (4, 0, None, (2, {"num_cpus": 1})),
         (32, 0, None, (16, {"num_cpus": 1})),
-        (8, 0, 2, (2, {"num_cpus": 2})),
-        (4, 0, 2, (2, {"num_cpus": 1})),
+        (8, 0, 2, (2, {"num_cpus": 1})),
         (2, 0, None, (1, {"num_cpus": 1})),
         (8, 2, None, (2, {"num_cpus": 0, "num_gpus": 1})),
         (8, 2, 4, (4, {"num_cpus": 0, "num_gpus": 0.5})),
