@@ -31,6 +31,9 @@ class AugmentConfig(_Section):
     gain: float = Field(0.05, ge=0, lt=1)
     noise_hu: float = Field(25.0, ge=0)
     """Largest standard deviation of the added noise; drawn from zero up."""
+    blur_px: float = Field(0.7, ge=0, le=0.7)
+    """Largest standard deviation of the Gaussian that softens the image, as smoother kernels do; drawn from zero up.
+    Three taps make at most the 0.7 pixels."""
 
 
 class PacingConfig(_Section):

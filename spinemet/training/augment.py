@@ -19,12 +19,14 @@ class AugmentDraw:
     """What happens to each slice of a batch.
 
     affine_N23: from output to input in grid_sample's coordinates (-1 to 1). gain_N, offset_N: HU' = HU * gain +
-    offset. noise_N: standard deviation in HU. noise_seed: of the noise itself.
+    offset. blur_N: standard deviation of the softening in pixels. noise_N: standard deviation in HU. noise_seed: of the
+    noise itself.
     """
 
     affine_N23: Tensor
     gain_N: Tensor
     offset_N: Tensor
+    blur_N: Tensor
     noise_N: Tensor
     noise_seed: int
 
@@ -47,6 +49,7 @@ def draw(count: int, config: AugmentConfig, seed: int) -> AugmentDraw:
         affine_N23=torch.stack(rows, dim=1),
         gain_N=1 + uniform(config.gain),
         offset_N=uniform(config.offset_hu),
+        blur_N=torch.rand(count, generator=generator) * config.blur_px,
         noise_N=torch.rand(count, generator=generator) * config.noise_hu,
         noise_seed=int(torch.randint(2**31, (1,), generator=generator)),
     )
@@ -58,6 +61,7 @@ def apply(hu_NHW: Tensor, drawn: AugmentDraw) -> Tensor:
     count, height, width = hu_NHW.shape
     grid = functional.affine_grid(drawn.affine_N23.to(device), [count, 1, height, width], align_corners=False)
     moved = functional.grid_sample(hu_NHW.float().unsqueeze(1), grid, padding_mode="border", align_corners=False)[:, 0]
+    moved = _softened(moved, drawn.blur_N.to(device))
     generator = torch.Generator(device).manual_seed(drawn.noise_seed)
     noise_NHW = torch.randn(moved.shape, generator=generator, device=device)
 
@@ -65,3 +69,15 @@ def apply(hu_NHW: Tensor, drawn: AugmentDraw) -> Tensor:
         return values_N.to(device)[:, None, None]
 
     return moved * per_slice(drawn.gain_N) + per_slice(drawn.offset_N) + noise_NHW * per_slice(drawn.noise_N)
+
+
+def _softened(hu_NHW: Tensor, sigma_N: Tensor) -> Tensor:
+    """`hu_NHW` through the taps (a, 1 - 2a, a) along rows and columns, whose variance 2a is the square of sigma."""
+    side_N = (sigma_N**2 / 2)[:, None, None]
+    for axis in (1, 2):
+        size = hu_NHW.shape[axis]
+        first, last = hu_NHW.narrow(axis, 0, 1), hu_NHW.narrow(axis, size - 1, 1)
+        wide = torch.cat([first, hu_NHW, last], dim=axis)
+        beside = wide.narrow(axis, 0, size) + wide.narrow(axis, 2, size)
+        hu_NHW = torch.lerp(hu_NHW, beside / 2, 2 * side_N)
+    return hu_NHW

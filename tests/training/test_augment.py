@@ -8,7 +8,7 @@ import torch
 from spinemet.recipes import AugmentConfig
 from spinemet.training.augment import apply, draw
 
-STILL = AugmentConfig(rotation_deg=0, scale=0, shift=0, flip=False, offset_hu=0, gain=0, noise_hu=0)
+STILL = AugmentConfig(rotation_deg=0, scale=0, shift=0, flip=False, offset_hu=0, gain=0, noise_hu=0, blur_px=0)
 
 
 def image(count: int = 2) -> torch.Tensor:
@@ -67,3 +67,15 @@ def test_hu_changes_stay_within_their_limits() -> None:
     noisy = apply(flat, draw(500, only(noise_hu=30.0), 0))
     assert 25 < float(noisy.std(dim=(1, 2)).max()) < 45
     assert float(noisy.mean()) == pytest.approx(400, abs=1)
+
+
+def test_a_softened_point_has_the_width_that_was_drawn_and_keeps_its_sum() -> None:
+    dot = torch.zeros(200, 9, 9)
+    dot[:, 4, 4] = 1000
+    drawn = draw(200, only(blur_px=0.7), 0)
+    soft = apply(dot, drawn)
+    assert torch.allclose(soft.sum(dim=(1, 2)), torch.tensor(1000.0), rtol=1e-3)
+    places = torch.arange(9.0) - 4
+    variance = (soft.sum(dim=1) * places**2).sum(dim=1) / 1000
+    assert torch.allclose(variance.sqrt(), drawn.blur_N, atol=0.02)
+    assert 0.6 < float(drawn.blur_N.max()) <= 0.7
