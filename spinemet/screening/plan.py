@@ -1,8 +1,8 @@
 """What a run has to do: the archive's studies minus the ledger's, for one model and one configuration.
 
-The listing is streamed; what is held is the ledger's keys (about 130 MB per million studies). A study in the ledger
-is never screened again, whatever its state, unless asked for; but for those that could not be reached: that says
-nothing of the study.
+The listing is streamed; what is held is the ledger's keys (about 190 MB per million studies). A study in the ledger
+is not screened again, whatever its state, unless asked for; but for those that could not be reached, which says
+nothing of the study, and those that have grown: a series or the second half of a transfer has come since.
 A study that is still being written waits for a later run, and so does one whose headers could not be asked what
 belongs to it: neither is in the ledger until it is whole.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,14 +54,15 @@ class Wanted:
 class Plan:
     """The studies to do, one pass, and how many were seen so far.
 
-    done: source keys of studies that are left out. only: of those that alone are done, None for all. retried: of those
-    that are done again; their ledger rows have to be replaced. As the archive's clock may be another one, studies as
-    little ahead of ours as `quiet_s` wait as well.
+    done: studies that are left out unless they have more bytes now, by source key. only: source keys of those that
+    alone are done, None for all. retried: of those that are done again, those that have grown once they are found;
+    their ledger rows have to be replaced. As the archive's clock may be another one, studies as little ahead of ours
+    as `quiet_s` wait as well.
     """
 
     studies: Iterable[StudyRef]
     names: Pseudonymizer
-    done: set[str]
+    done: Mapping[str, int]
     retried: set[str] = field(default_factory=set)
     only: set[str] | None = None
     wanted: Wanted = field(default_factory=Wanted)
@@ -79,11 +80,14 @@ class Plan:
             if ref.last_modified < self.wanted.since:
                 continue
             key = self.names.source_key(ref.archive, ref.key)
-            if key in self.done or (self.only is not None and key not in self.only):
+            had = self.done.get(key)
+            if (had is not None and ref.size <= had) or (self.only is not None and key not in self.only):
                 continue
             if not ref.settled or abs(self.started - ref.last_modified) < self.wanted.quiet_s:
                 self.waiting += 1
                 continue
+            if had is not None:
+                self.retried.add(key)
             self.planned += 1
             self.planned_bytes += ref.size
             yield ref
@@ -99,17 +103,19 @@ def plan_studies(
 ) -> Plan:
     """The plan for `studies`, read against the ledger as it is now; results: None where there are none yet."""
     if results is None:
-        return Plan(studies, names, set(), set(), set() if wanted.rescreen in {"failed", "stale"} else None, wanted)
-    known = results.ledger_keys(model_digest, config_digest)
+        return Plan(studies, names, {}, set(), set() if wanted.rescreen in {"failed", "stale"} else None, wanted)
+    done = results.ledger_sizes(model_digest, config_digest)
     again, only = results.ledger_keys(model_digest, config_digest, only=RETRIED), None
     if wanted.rescreen == "all":
-        again = known
+        again = set(done)
     elif wanted.rescreen == "failed":
         again = only = results.ledger_keys(model_digest, config_digest, state=State.FAILED)
     elif wanted.rescreen == "stale":
-        only = results.ledger_keys() - known
+        only = results.ledger_keys() - done.keys()
         again = set()
-    return Plan(studies, names, known - again if again else known, again, only, wanted)
+    for key in again:
+        done.pop(key, None)
+    return Plan(studies, names, done, again, only, wanted)
 
 
 def find_studies(studies: Iterable[StudyRef], names: Pseudonymizer, wanted: frozenset[str]) -> Iterator[StudyRef]:

@@ -59,17 +59,23 @@ class Results:
 
         only: those alone that were left out for one of these reasons. state: those alone that are in this state.
         """
-        dataset = self._table(LEDGER).to_pyarrow_dataset()
-        wanted = pads.scalar(True)
-        for column, value in (("model_digest", model_digest), ("config_digest", config_digest), ("state", state)):
-            if value is not None:
-                wanted &= pads.field(column) == str(value)
+        wanted = _made_with(model_digest, config_digest)
+        if state is not None:
+            wanted &= pads.field("state") == str(state)
         if only is not None:
             wanted &= pads.field("reason").isin([str(reason) for reason in only])
         keys: set[str] = set()
-        for batch in dataset.to_batches(columns=["source_key"], filter=wanted):
+        for batch in self._table(LEDGER).to_pyarrow_dataset().to_batches(columns=["source_key"], filter=wanted):
             keys.update(batch["source_key"].to_pylist())
         return keys
+
+    def ledger_sizes(self, model_digest: str, config_digest: str) -> dict[str, int]:
+        """The bytes that every study of the ledger had in the archive, for this model and configuration."""
+        dataset, wanted = self._table(LEDGER).to_pyarrow_dataset(), _made_with(model_digest, config_digest)
+        sizes: dict[str, int] = {}
+        for batch in dataset.to_batches(columns=["source_key", "size_bytes"], filter=wanted):
+            sizes.update(zip(batch["source_key"].to_pylist(), batch["size_bytes"].to_pylist(), strict=True))
+        return sizes
 
     def commit_wave(self, wave: str, rows: Mapping[str, Sequence[Row]], *, replace: bool = False) -> None:
         """Make one wave's rows count: side tables first, the ledger last.
@@ -268,6 +274,15 @@ def _create(uri: str, name: str) -> None:
         description=schema.metadata[b"description"].decode(),
         storage_options=files.delta_options(uri),
     )
+
+
+def _made_with(model_digest: str | None, config_digest: str | None) -> pads.Expression:
+    """Ledger rows of this model and configuration, of any where one is None."""
+    wanted = pads.scalar(True)
+    for column, value in (("model_digest", model_digest), ("config_digest", config_digest)):
+        if value is not None:
+            wanted &= pads.field(column) == value
+    return wanted
 
 
 def _same_studies(rows: Sequence[Row]) -> str:

@@ -17,7 +17,7 @@ from spinemet.screening.plan import (
     key_id,
     plan_studies,
 )
-from spinemet.storage.tables import open_results
+from spinemet.storage.tables import connect, open_results
 from spinemet.types import Layout, ObjectRef, StudyRef
 from tests.storage.test_tables import study_row
 
@@ -50,7 +50,7 @@ def test_a_limit_counts_new_studies_only_and_stops_the_listing() -> None:
             yield StudyRef("/archive", f"study-{n}", Layout.ZIP, ())
             n += 1
 
-    plan = Plan(endless(), NAMES, done={key(0), key(1)}, wanted=Wanted(limit=2))
+    plan = Plan(endless(), NAMES, done={key(0): 9, key(1): 9}, wanted=Wanted(limit=2))
     assert [ref.key for ref in plan] == ["study-2", "study-3"]
     assert plan.planned == 2
 
@@ -74,9 +74,42 @@ def test_what_has_been_done_is_done_again_only_when_asked_for(tmp_path: Path) ->
     assert len(list(first)) == 5
 
 
+def sized(n: int, *sizes: int, written: float = 0.0) -> StudyRef:
+    objects = tuple(ObjectRef(f"study-{n}/{m}", size, written) for m, size in enumerate(sizes))
+    return StudyRef("/archive", f"study-{n}", Layout.PREFIX, objects)
+
+
+def test_a_study_to_which_objects_were_added_is_done_again_and_replaced(tmp_path: Path) -> None:
+    results = open_results(str(tmp_path), create=True)
+    broken = study_row(key(2), Reason.TRUNCATED)
+    results.commit_wave("run-1-1", {"studies": [study_row(key(0)), study_row(key(1)), broken]})  # of 9 bytes each
+    grown = [sized(0, 9), sized(1, 9, 1), sized(2, 4, 4, 4), sized(3, 9)]
+    plan = plan_studies(grown, results, NAMES, "a" * 12, "b" * 12)
+    assert [ref.key for ref in plan] == ["study-1", "study-2", "study-3"]
+    assert plan.retried == {key(1), key(2)}
+    again = [{**study_row(key(n)), "size_bytes": grown[n].size} for n in (1, 2, 3)]
+    results.commit_wave("run-2-1", {"studies": again}, replace=True)
+    assert list(plan_studies(grown, results, NAMES, "a" * 12, "b" * 12)) == []
+    assert list(plan_studies([sized(1, 9)], results, NAMES, "a" * 12, "b" * 12)) == []  # less than it was
+
+
+def test_studies_written_since_a_day_can_be_done_again_where_objects_were_put_in_the_place_of_others(
+    tmp_path: Path,
+) -> None:
+    results = open_results(str(tmp_path), create=True)
+    results.commit_wave("run-1-1", {"studies": [study_row(key(n)) for n in (0, 1)]})
+    refs = [sized(0, 9, written=86400.0), sized(1, 9, written=2 * 86400.0), sized(2, 9, written=3 * 86400.0)]
+    wanted = Wanted(since=2 * 86400.0, rescreen="all")
+    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, wanted)
+    assert [ref.key for ref in plan] == ["study-1", "study-2"]
+    results.commit_wave("run-2-1", {"studies": [study_row(key(n)) for n in (1, 2)]}, replace=bool(plan.retried))
+    rows = connect(str(tmp_path)).sql("SELECT source_key, wave FROM studies").fetchall()
+    assert sorted(rows) == sorted([(key(0), "run-1-1"), (key(1), "run-2-1"), (key(2), "run-2-1")])
+
+
 def test_only_studies_written_since_a_day_are_planned() -> None:
     refs = [StudyRef("/archive", str(n), Layout.ZIP, (ObjectRef(str(n), 5, n * 86400.0),)) for n in range(4)]
-    plan = Plan(refs, NAMES, done=set(), wanted=Wanted(since=2 * 86400.0))
+    plan = Plan(refs, NAMES, done={}, wanted=Wanted(since=2 * 86400.0))
     assert [ref.key for ref in plan] == ["2", "3"]
     assert (plan.listed, plan.planned, plan.planned_bytes) == (4, 2, 10)
 

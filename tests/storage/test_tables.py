@@ -101,6 +101,7 @@ def test_ledger_keys_can_be_asked_by_state_and_for_all_models(results: Results) 
     results.commit_wave("run-1-2", {"studies": [other]})
     assert results.ledger_keys("a" * 12, "b" * 12, state=State.FAILED) == {"k2"}
     assert results.ledger_keys() == {"k1", "k2", "k3"}
+    assert results.ledger_sizes("a" * 12, "b" * 12) == {"k1": 9, "k2": 9}
 
 
 def test_a_run_that_may_not_write_any_more_does_not(tmp_path: Path) -> None:
