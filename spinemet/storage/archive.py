@@ -3,7 +3,7 @@
 A study is
 - a `.zip`, `.tar`, `.tar.gz`, `.tgz`, `.tar.xz` or `.tar.zst` file, wherever it lies;
 - a NIfTI volume (`.nii`, `.nii.gz`) with the vertebra masks that belong to it; label maps alone are no study;
-- `patient/study`, where objects lie in `patient/study/series/`;
+- `patient/study`, where objects lie in `patient/study/series/` and headers bear that out;
 - wherever else objects lie, those that share PatientID and StudyInstanceUID (grouping.py).
 
 The listing is streamed in the order of the keys; what is held of it does not grow with the archive.
@@ -23,14 +23,12 @@ from obstore.exceptions import BaseError
 
 from spinemet.errors import BadInput
 from spinemet.storage import files
-from spinemet.storage.grouping import settle
+from spinemet.storage.grouping import PART_OBJECTS, settle
 from spinemet.storage.objects import StudyObjects, head_reader, is_ignored, open_objects
 from spinemet.types import Layout, ObjectRef, StudyRef
 
 STUDY_DEPTH = 2
 """Folders below the archive's root that name a study: patient and study, as TCIA and most exports lay them."""
-PART_OBJECTS = 5_000
-"""Objects of one prefix that are held at a time; a prefix of more is handed on in parts."""
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.zst")
 _NIFTI = (".nii", ".nii.gz")

@@ -1,8 +1,9 @@
 """Which study objects belong to where their keys do not say it: asked of their headers, by ranged reads.
 
-Keys are believed where every object of a prefix lies exactly KEY_DEPTH folders deep (`patient/study/series/object`):
-such an archive is planned without a read. Elsewhere a folder may be a study, one series of a study, or a patient, so
-some objects of each folder are asked for PatientID and StudyInstanceUID:
+Keys are believed where every object of a prefix lies exactly KEY_DEPTH folders deep (`patient/study/series/object`),
+once TRIED prefixes have borne that out: the others are planned without a read. Where one does not (in
+`site/patient/study/object`) and elsewhere a folder may be a study, one series of a study, or a patient, so some objects
+of each folder are asked for PatientID and StudyInstanceUID:
 - in the root, all of them; one or two folders deep, SAMPLES of each folder, and all where those disagree;
 - in deeper folders, which hold one series each, the first one.
 Objects without an identity (not DICOM, de-identified to emptiness) go with those of their folder, else of their prefix.
@@ -30,6 +31,12 @@ from spinemet.errors import StudyFailed
 from spinemet.types import Layout, ObjectRef, StudyRef
 
 KEY_DEPTH = 3
+TRIED = 50
+"""Prefixes with several folders, each KEY_DEPTH deep, that are asked before the others are believed."""
+PART_OBJECTS = 5_000
+"""Objects of one prefix that are held at a time; a prefix of more comes in parts."""
+HELD_PARTS = 10
+"""Parts of one prefix that are told apart together: more objects than any patient has."""
 SAMPLES = 5
 """Objects asked of a folder that may hold several studies: the first, the last and some between."""
 HELD_OBJECTS = 50_000
@@ -59,8 +66,9 @@ def settle(candidates: Iterable[StudyRef], read_head: ReadHead) -> Iterator[Stud
     pending: OrderedDict[str, StudyRef] = OrderedDict()
     given: set[str] = set()
     held = 0
+    trust = _Trust()
     with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="spinemet-probe") as pool:
-        for candidate, identities in _asked(pool, candidates, read_head):
+        for candidate, identities in _believed(_asked(pool, candidates, read_head, trust), trust):
             if candidate.layout is not Layout.PREFIX:
                 yield candidate
                 continue
@@ -126,39 +134,76 @@ def _values(content: bytes) -> dict[BaseTag, bytes | None] | None:
 
 
 @dataclass
+class _Trust:
+    """Whether the folders of a prefix are believed to be the series of one study because they are KEY_DEPTH deep."""
+
+    borne_out: int = 0
+    refuted: bool = False
+    last: tuple[str, bool] = ("", False)
+
+    def doubts(self, candidate: StudyRef, folders: int) -> bool:
+        """Whether this prefix has to be asked; all its parts are, or none. One folder alone is one study either way."""
+        if candidate.key != self.last[0]:
+            is_open = self.refuted or self.borne_out < TRIED
+            self.last = candidate.key, is_open and (folders > 1 or len(candidate.objects) >= PART_OBJECTS)
+        return self.last[1]
+
+
+@dataclass
 class _Question:
-    """A candidate and the identities of its objects that are on their way."""
+    """A candidate and the identities of its objects that are on their way; doubted: its keys say otherwise."""
 
     candidate: StudyRef
+    doubted: bool = False
     folders: dict[str, list[ObjectRef]] = field(default_factory=dict)
     asked: dict[str, Future[Identity]] = field(default_factory=dict)
 
 
-def _asked(
-    pool: ThreadPoolExecutor, candidates: Iterable[StudyRef], read_head: ReadHead
+def _believed(
+    asked: Iterable[tuple[_Question, Mapping[str, Identity] | None]], trust: _Trust
 ) -> Iterator[tuple[StudyRef, Mapping[str, Identity] | None]]:
-    """(candidate, identity of each of its objects), with PREFIXES_AHEAD prefixes under way.
+    """(candidate, identities), these empty also where all parts of a doubted prefix are of one study after all."""
+    for (_, doubted), group in groupby(asked, key=lambda pair: (pair[0].candidate.key, pair[0].doubted)):
+        while parts := list(islice(group, HELD_PARTS if doubted else 1)):
+            studies = {study for _, identities in parts for study in (identities or {}).values()} - {NO_IDENTITY}
+            keeps = doubted and len(studies) < 2
+            trust.borne_out += doubted and len(studies) == 1
+            trust.refuted |= doubted and not keeps
+            for question, identities in parts:
+                yield question.candidate, {} if keeps and identities is not None else identities
+
+
+def _asked(
+    pool: ThreadPoolExecutor, candidates: Iterable[StudyRef], read_head: ReadHead, trust: _Trust
+) -> Iterator[tuple[_Question, Mapping[str, Identity] | None]]:
+    """(question, identity of each of its candidate's objects), with PREFIXES_AHEAD prefixes under way.
 
     The identities are empty where the keys are believed, None where the store did not answer.
     """
-    rest = (_ask(pool, candidate, read_head) for candidate in candidates)
+    rest = (_ask(pool, candidate, read_head, trust) for candidate in candidates)
     waiting = deque(islice(rest, 1))
     while waiting:
         waiting.extend(islice(rest, PREFIXES_AHEAD - len(waiting)))
         question = waiting.popleft()
         try:
-            yield question.candidate, _answered(pool, question, read_head)
+            yield question, _answered(pool, question, read_head)
         except StudyFailed:
-            yield question.candidate, None
+            yield question, None
 
 
-def _ask(pool: ThreadPoolExecutor, candidate: StudyRef, read_head: ReadHead) -> _Question:
+def _ask(pool: ThreadPoolExecutor, candidate: StudyRef, read_head: ReadHead, trust: _Trust) -> _Question:
     question = _Question(candidate)
-    if candidate.layout is not Layout.PREFIX or all(_depth(item.key) == KEY_DEPTH for item in candidate.objects):
+    if candidate.layout is not Layout.PREFIX:
         return question
+    folders: dict[str, list[ObjectRef]] = {}
     for folder, objects in groupby(candidate.objects, key=lambda item: item.key.rpartition("/")[0]):
-        question.folders.setdefault(folder, []).extend(objects)
-    for objects_in_folder in question.folders.values():
+        folders.setdefault(folder, []).extend(objects)
+    if all(_depth(f"{folder}/") == KEY_DEPTH for folder in folders):
+        question.doubted = trust.doubts(candidate, len(folders))
+        if not question.doubted:
+            return question
+    question.folders = folders
+    for objects_in_folder in folders.values():
         for item in _samples(objects_in_folder):
             question.asked[item.key] = pool.submit(_identity, read_head, item)
     return question

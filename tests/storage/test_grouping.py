@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Callable, Iterator
+from itertools import groupby
 from pathlib import Path
 
 import boto3
@@ -80,6 +81,44 @@ def test_several_studies_under_one_deep_prefix_are_told_apart(tmp_path: Path) ->
             write(tmp_path / "site" / "p" / study / series, "P", study, f"{study}.{ord(series)}", count=2)
     below = "site/p"
     assert found(tmp_path) == {f"#P/{study}": [f"{below}/{study}/a", f"{below}/{study}/b"] for study in ("1.2", "1.3")}
+
+
+def test_the_studies_of_a_patient_below_a_site_are_told_apart(tmp_path: Path) -> None:
+    for study in ("1.2", "1.3"):
+        write(tmp_path / "site" / "p" / study, "P", study, f"{study}.7", count=2)
+    write(tmp_path / "site" / "q" / "1.4", "Q", "1.4", "1.9")
+    for series in ("a", "b"):
+        write(tmp_path / "site" / "r" / series, "R", "1.5", f"1.5.{ord(series)}", count=2)
+    split = {f"#P/{study}": [f"site/p/{study}"] for study in ("1.2", "1.3")}
+    assert found(tmp_path) == split | {"site/q": ["site/q/1.4"], "site/r": ["site/r/a", "site/r/b"]}
+
+
+@pytest.mark.parametrize("below_a_site", [False, True])
+def test_keys_are_believed_once_enough_headers_have_borne_them_out(below_a_site: bool) -> None:
+    asked: set[str] = set()
+
+    def head(key: str, _size: int) -> bytes:
+        asked.add(key[:-2])
+        patient, folder = int(key[2:6]), int(key[7])
+        return fake_head(f"p{patient * 10 + folder * below_a_site:07}", 0)
+
+    keys = [f"s/{patient:04}/{folder}/{n}" for patient in range(200) for folder in range(3) for n in range(4)]
+    by_patient = groupby((ObjectRef(key, 10) for key in keys), key=lambda item: item.key[:6])
+    refs = list(settle((StudyRef("/a", key, Layout.PREFIX, tuple(items)) for key, items in by_patient), head))
+    if below_a_site:
+        assert [(ref.key[:3], len(ref.objects)) for ref in refs] == [("#/1", 4)] * 600
+    else:
+        assert [ref.key for ref in refs] == [f"s/{patient:04}" for patient in range(200)]
+        assert grouping.TRIED * 3 <= len(asked) <= (grouping.TRIED + grouping.PREFIXES_AHEAD) * 3
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_prefix_that_comes_in_parts_is_told_apart_as_a_whole(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grouping, "PART_OBJECTS", 4)
+    objects = [ObjectRef(f"s/p/{folder}/{n}", 10) for folder in range(3) for n in range(5)]
+    parts = [StudyRef("/a", "s/p", Layout.PREFIX, tuple(objects[n : n + 4])) for n in range(0, len(objects), 4)]
+    refs = list(settle(parts, lambda key, _: fake_head(f"p{int(key[4]) * several:07}", 0)))
+    assert [len(ref.objects) for ref in refs] == ([5, 5, 5] if several else [15])
 
 
 def test_a_study_keeps_its_key_when_others_arrive_beside_it(tmp_path: Path) -> None:
