@@ -151,7 +151,8 @@ def _tilt(patient: PatientAnatomy, level: str, like: str) -> float:
     return usual * factor + patient.level_tilt.get(level, 0.0)
 
 
-def _axes(tilt_deg: float, lateral_deg: float) -> Array:
+def leaning(tilt_deg: float, lateral_deg: float) -> Array:
+    """Axes (3, 3: left, posterior, superior) that lean to anterior and to the left by so many degrees."""
     tilt, lateral = np.radians([tilt_deg, lateral_deg])
     superior = np.array([np.sin(lateral), -np.sin(tilt) * np.cos(lateral), np.cos(tilt) * np.cos(lateral)])
     left = np.array([1.0, 0.0, 0.0]) - superior[0] * superior
@@ -168,7 +169,7 @@ def place_spine(patient: PatientAnatomy) -> tuple[Pose, ...]:
         size = SIZES[like].scaled(factor, patient.discs.get(level, Degeneration()).height)
         size = replace(size, height=size.height * patient.collapsed.get(level, 1.0))
         sway = 0.0 if level[0] == "S" else np.sin(2 * np.pi * n / 16 + patient.scoliosis_phase)
-        axes = _axes(_tilt(patient, level, like), patient.scoliosis_deg * sway)
+        axes = leaning(_tilt(patient, level, like), patient.scoliosis_deg * sway)
         if poses:
             above = poses[-1]
             joint = above.center - above.axes[2] * above.size.height / 2

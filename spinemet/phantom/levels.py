@@ -83,7 +83,14 @@ SIZES: dict[str, LevelSize] = {
 }
 # fmt: on
 
+AXIS = LevelSize(17.5, 15.5, 21.0, 4.8, 24.5, 18.0, 7.5, 8.5, 55.0, 34.0, 18, 0)
+"""C2 without its dens. It is drawn by head.py, not with the others: what is drawn of those hangs on their number."""
+
+DENS = 0.76
+"""Length of the dens as a share of the height of C2's body: 37 mm in all (16 of them dens)."""
+
 MOBILE: tuple[str, ...] = tuple(level for level in SIZES if level[0] != "S")
-"""The levels that count as vertebrae in the truth: C3 to L5. The sacrum is drawn, but is one fused bone."""
+"""The levels from C3 to L5, where disease is drawn. With C2 they count as vertebrae in the truth. The sacrum and the
+atlas are drawn, but the one is a fused bone and the other has no body."""
 
 SACRAL: tuple[str, ...] = tuple(level for level in SIZES if level[0] == "S")

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter1d
 
 from spinemet.phantom.anatomy import PatientAnatomy, Pose, place_spine
+from spinemet.phantom.head import Head, draw_flesh, draw_head_bones, draw_upper_canal, place_head, reaches
 from spinemet.phantom.shapes import Canvas, Float, Grid, noise_tile
 from spinemet.phantom.skeleton import draw_skeleton
 from spinemet.phantom.tissue import Contrast, Course, draw_canal, draw_discs, draw_table
@@ -67,9 +68,9 @@ class PhantomVertebra:
 
 @dataclass(frozen=True, eq=False)
 class PhantomScan:
-    """A rendered study: the volume, the vertebra labels on its grid (C3 to L5, whole vertebrae), and the truth.
+    """A rendered study: the volume, the vertebra labels on its grid (C2 to L5, whole vertebrae), and the truth.
 
-    sacrum_mm: body centre of S1, which is drawn but neither labelled nor part of the truth.
+    sacrum_mm: body centre of S1, which is drawn but neither labelled nor part of the truth, as C1 and the skull are.
     """
 
     volume: Volume
@@ -94,8 +95,9 @@ def render_series(
     first = scans[0]
     fine = max(1, int(np.ceil(first.spacing[0] / FINEST_SLAB_MM)))
     poses = place_spine(patient)
-    canvas = _draw(patient, poses, first, fine, diseases or {})
-    return [_reconstruct(canvas, poses, scan) for scan in scans]
+    head = place_head(patient, poses)
+    canvas = _draw(patient, poses, head, first, fine, diseases or {})
+    return [_reconstruct(canvas, (head.axis, *poses), scan) for scan in scans]
 
 
 def _reconstruct(canvas: Canvas, poses: Sequence[Pose], scan: ScanSettings) -> PhantomScan:
@@ -120,7 +122,12 @@ def _reconstruct(canvas: Canvas, poses: Sequence[Pose], scan: ScanSettings) -> P
 
 
 def _draw(
-    patient: PatientAnatomy, poses: Sequence[Pose], scan: ScanSettings, fine: int, diseases: Mapping[str, Disease]
+    patient: PatientAnatomy,
+    poses: Sequence[Pose],
+    head: Head,
+    scan: ScanSettings,
+    fine: int,
+    diseases: Mapping[str, Disease],
 ) -> Canvas:
     """The patient in the scan's field of view, with `fine` slabs to a slice."""
     fine_noise = noise_tile(patient.texture, 0.7)
@@ -128,16 +135,23 @@ def _draw(
     # The trunk changes little from slice to slice: it is drawn once per slice and repeated.
     trunk = Canvas(_grid(scan, 1), np.full(scan.shape, -1000, np.float32))
     draw_trunk(trunk, patient, Course(trunk, poses), scan.contrast, coarse_noise)
+    with_head = reaches(trunk, head)
+    if with_head:
+        draw_flesh(trunk, head, coarse_noise)
     draw_table(trunk, Course(trunk, poses).flat_back + 12 + 0.5 * patient.fat_mm)
     canvas = trunk if fine == 1 else Canvas(_grid(scan, fine), np.repeat(trunk.hu, fine, axis=0))
-    draw_discs(canvas, poses, patient, coarse_noise)
+    draw_discs(canvas, (head.axis, *poses), patient, coarse_noise)
     draw_canal(canvas, Course(canvas, poses))
-    for n, pose in enumerate(poses):
+    if with_head:
+        draw_upper_canal(canvas, head, poses[0])
+    for n, pose in enumerate((head.axis, *poses), start=-1):
         # Cancellous bone is densest in the neck and thins towards the lumbar spine (Boutroy et al., Bone 2016).
         density = patient.trabecular_hu * float(np.interp(n, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
         draw_vertebra(canvas, pose, density, fine_noise, diseases.get(pose.level))
     chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
     draw_skeleton(canvas, poses, patient, chest, fine_noise)
+    if with_head:
+        draw_head_bones(canvas, head, patient.trabecular_hu, fine_noise, coarse_noise)
     return canvas
 
 

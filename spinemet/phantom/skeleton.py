@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 
 from spinemet.phantom.anatomy import PatientAnatomy, Pose
-from spinemet.phantom.shapes import Canvas, Float, Strut, blend, cover, is_empty, merge, tiled_at
+from spinemet.phantom.shapes import Box, Canvas, Float, Strut, blend, cover, is_empty, merge, tiled_at
 from spinemet.phantom.vertebra import JOINT_MM, canal_distance, canal_middle
 
 UP = np.array([0.0, 0.0, 1.0])
@@ -26,12 +26,14 @@ def draw_skeleton(
     by_level = {pose.level: pose for pose in poses}
     cancellous = patient.trabecular_hu
     ribs = [strut for pose in by_level.values() if has_ribs(patient, pose.level) for strut in rib(pose, patient, chest)]
-    _draw(canvas, ribs, cancellous * 0.8, 1.5, texture, JOINT_MM)
-    _draw(canvas, list(wings(by_level)), cancellous * 0.8, 1.6, texture, -4.0, canals=[by_level["S1"], by_level["S2"]])
-    _draw(canvas, list(ilium(by_level["S1"])), cancellous * 0.9, 2.2, texture, JOINT_MM + 0.8)
+    draw_struts(canvas, ribs, cancellous * 0.8, 1.5, texture, JOINT_MM)
+    draw_struts(
+        canvas, list(wings(by_level)), cancellous * 0.8, 1.6, texture, -4.0, canals=[by_level["S1"], by_level["S2"]]
+    )
+    draw_struts(canvas, list(ilium(by_level["S1"])), cancellous * 0.9, 2.2, texture, JOINT_MM + 0.8)
 
 
-def _draw(
+def draw_struts(
     canvas: Canvas,
     struts: list[Strut],
     cancellous: float,
@@ -54,8 +56,18 @@ def _draw(
         merge(solid[inner], strut.distance(canvas, box), 3.0)
     for pose in canals or []:
         np.maximum(solid, -canal_distance(canvas, pose, whole), out=solid)
+    paint_bone(canvas, whole, solid, cancellous, cortex_mm, texture, gap)
+
+
+def paint_bone(
+    canvas: Canvas, box: Box, solid: Float, cancellous: float, cortex_mm: float, texture: Float, gap: float
+) -> None:
+    """Paint the bone of signed distance `solid` in `box`: cortex of `cortex_mm` round cancellous bone.
+
+    gap: mm that it keeps from the bone drawn before (negative: grow into it).
+    """
     near = np.nonzero(solid < 3.0)
-    place = tuple(axis + part.start for axis, part in zip(near, whole, strict=True))
+    place = tuple(axis + part.start for axis, part in zip(near, box, strict=True))
     depth = np.maximum(solid[near], gap - canvas.bone[place])
     cortex = np.clip((cortex_mm + depth) / 0.9 + 0.5, 0, 1)
     core = cancellous + tiled_at(texture, place) * 35

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.phantom.anatomy import Pose
+from spinemet.phantom.levels import DENS
 from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled_at
 
 JOINT_MM = 1.6
@@ -212,6 +213,10 @@ def arch(pose: Pose) -> Iterator[Strut]:
     )
     for side in (-1.0, 1.0):
         yield from _half_arch(pose, side, lamina_z, thin, lamina_tall, mid, back)
+    if pose.level == "C2":
+        radius = 0.25 * size.height
+        top = (0.5 + DENS) * size.height - radius
+        yield _bar(pose, (0, -1, 0.3 * size.height), (0, -1, top), ((radius, radius), (radius, radius)))
 
 
 def _half_arch(
