@@ -14,17 +14,20 @@ import pickle
 import time
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from deltalake.exceptions import DeltaError
+from obstore.exceptions import BaseError
+
 from spinemet import __version__
 from spinemet.config import DatePolicy, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import quiet_dicom
-from spinemet.errors import BadInput, Reason
+from spinemet.errors import BadInput, JobFailed, Reason
 from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, enough_cpus, model_pool, own_error, parallel_tasks
 from spinemet.on_ray.meters import Meters
@@ -46,6 +49,7 @@ from spinemet.screening.run import Run, account, in_words
 from spinemet.screening.stopping import Stop, arriving
 from spinemet.screening.wave import Answer, Wave
 from spinemet.storage.archive import list_studies
+from spinemet.storage.files import cause
 from spinemet.storage.lease import hold_lease
 from spinemet.storage.tables import Results, has_results, open_results
 from spinemet.types import SliceStack, State, StudyReading, StudyRef
@@ -123,13 +127,14 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
     Gives the counted run, which is also the last row of `runs`. A second run over the same archive adds no row to any
     table but `runs`. SIGTERM and `max_hours` end it with what is done committed. Raises BadInput, before anything is
     written, where the archive, the model or the results place is not one, another run works on the results, or they
-    were made under another pseudonym key or date policy. Raises JobFailed where the lease on the results is lost.
+    were made under another pseudonym key or date policy. Raises JobFailed where the lease on the results is lost, or a
+    store breaks under way.
     """
     hours = options.max_hours
     with Stop(None if hours is None else hours * 3600) as stop:
         asked = _checked(options)
         run = Run(asked={**_facts(options, asked.config, asked.names), **asked.digests})
-        with hold_lease(options.results, run.run_id) as lease:
+        with _stores_needed(), hold_lease(options.results, run.run_id) as lease:
             results = open_results(options.results, create=True, guard=lease.check)
             check_continues(results.last_run(), asked.names, options.dates)
             plan = plan_studies(asked.studies, results, asked.names, **asked.digests, wanted=options.wanted)
@@ -146,6 +151,18 @@ def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
                 run.signals = drift(run.row(state), results.usual_runs(**asked.digests, last=LAST_RUNS))
             results.write_run(run.row(state))
     return run
+
+
+@contextmanager
+def _stores_needed() -> Iterator[None]:
+    """A store that breaks under way ends the run with one sentence: at night nobody is there to read a trace."""
+    try:
+        yield
+    except (DeltaError, BaseError, OSError) as error:
+        raise JobFailed(
+            f"expected to read and write the stores until the end, found: {cause(error)}. What was committed stands; "
+            f"the next run does the rest."
+        ) from error
 
 
 @quiet_dicom()

@@ -146,9 +146,10 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def cause(error: Exception) -> str:
     """The innermost cause of an error of the store: S3's own code where it gave one, else the last line."""
-    if code := re.search(r"<Code>(\w+)</Code>", str(error)):
+    said = str(error).strip() or type(error).__name__
+    if code := re.search(r"<Code>(\w+)</Code>", said):
         return code.group(1)
-    return str(error).strip().splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
+    return said.splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
 
 
 def _endpoint() -> str | None:

@@ -14,7 +14,7 @@ import pytest
 
 from jobs.screen import main
 from spinemet.dicom.pseudonym import KEY_VARIABLE, Pseudonymizer
-from spinemet.errors import BadInput, Reason
+from spinemet.errors import BadInput, JobFailed, Reason
 from spinemet.on_ray import screen
 from spinemet.on_ray.cluster import connect, model_pool
 from spinemet.on_ray.screen import ScreenOptions, classify, run_screen
@@ -101,7 +101,9 @@ def test_a_run_that_dies_between_two_commits_is_taken_up_without_loss_or_double(
         write(self, name, rows, replaced)
 
     monkeypatch.setattr(Results, "_write", dying)
-    with pytest.raises(OSError, match="went away"):
+    with pytest.raises(
+        JobFailed, match="expected to read and write the stores until the end, found: the store went away"
+    ):
         run_screen(options)
     assert len(rows_in(options.results)["studies"]) == 2
     last = Results(options.results).last_run()
