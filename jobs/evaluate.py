@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spinemet.errors import SpineMetError
 from spinemet.progress import progress_bar
-from spinemet.recipes import ABLATION, RECIPES, SCALES, recipe, scaled
+from spinemet.recipes import ABLATION, SCALES, recipe, scaled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--baseline", help="another model, to be compared with on the same patients")
     several = arguments.add_argument_group("ablation")
     several.add_argument("--truth", help="the same slices with the labels to measure against (default: the crops)")
-    several.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(ABLATION), metavar="RECIPE")
+    several.add_argument("--recipes", nargs="+", default=list(ABLATION), metavar="RECIPE", help="names or TOML files")
     several.add_argument("--folds", type=int, default=5)
     several.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     several.add_argument("--scale", choices=list(SCALES), default="full", help="the size the recipes are run at")

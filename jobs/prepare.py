@@ -12,6 +12,7 @@ from spinemet.on_ray.prepare import run_prepare
 from spinemet.progress import progress_bar
 from spinemet.recipes import SCALES, recipe, scaled
 from spinemet.training.benchmark import write_benchmark
+from spinemet.training.labels import LABEL_CLASSES, label_words
 
 
 def parser() -> argparse.ArgumentParser:
@@ -29,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--out", required=True, help="folder or s3:// prefix for the crops")
     arguments.add_argument("--config", help="TOML file with reading settings (localizer, series selection, …)")
     arguments.add_argument(
-        "--recipe", default="final", help="cut the slices as this recipe wants them (default: final)"
+        "--recipe", default="final", help="name or TOML file: cut slices and take labels as it wants (default: final)"
     )
     arguments.add_argument("--scale", choices=list(SCALES), default="full", help="the size the recipe is run at")
     arguments.add_argument("--seed", type=int, default=0, help="of the phantom benchmark")
@@ -43,9 +44,10 @@ def main(argv: list[str] | None = None) -> int:
     if (wanted.archive is None) != (wanted.labels is None):
         arguments.error("expected --labels with --archive, and with it only")
     try:
-        config = load_config(wanted.config, StudyConfig)
+        config, words = load_config(wanted.config, StudyConfig), dict(LABEL_CLASSES)
         if wanted.recipe:
-            config = config.model_copy(update={"slices": scaled(recipe(wanted.recipe), wanted.scale).model.slices})
+            model = scaled(recipe(wanted.recipe), wanted.scale).model
+            config, words = config.model_copy(update={"slices": model.slices}), label_words(model.tasks)
         with progress_bar("Preparing crops") as advance:
             if wanted.phantom is not None:
                 cores = os.cpu_count() or 1
@@ -54,14 +56,20 @@ def main(argv: list[str] | None = None) -> int:
                 )
                 info = made["truth"]
             else:
-                info = run_prepare(wanted.archive, wanted.labels, wanted.out, config, advance)
+                info = run_prepare(wanted.archive, wanted.labels, wanted.out, config, advance, words)
     except SpineMetError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 2
     print(f"{info.slices} slices of {info.vertebrae} vertebrae, {info.studies} studies, {info.patients} patients")
-    for column, counts in info.classes.items():
-        print(f"{column}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
-    print(f"labels without a whole vertebra: {info.labels_unmatched}")
+    for what, classes in (("", info.classes), (" of single slices", info.slice_classes)):
+        for column, counts in classes.items():
+            print(f"{column}{what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+    print(f"labels without a whole vertebra or a slice of it: {info.labels_unmatched}")
+    if info.strays:
+        rows = ", ".join(map(str, info.strays[:20])) + (", …" if len(info.strays) > 20 else "")
+        print(
+            f"rows {rows}, column slice: expected the SOPInstanceUID of one slice of the study, found none or several"
+        )
     for reason, count in info.problems.items():
         print(f"studies not used, {reason}: {count}")
     return 0

@@ -17,7 +17,7 @@ def parser() -> argparse.ArgumentParser:
     arguments.add_argument("--crops", required=True, help="folder or s3:// prefix made by jobs/prepare.py")
     arguments.add_argument("--out", required=True, help="folder or s3:// prefix for runs; the model: OUT/NAME/model")
     arguments.add_argument("--name", required=True, help="name of the run; the same name goes on where it stopped")
-    arguments.add_argument("--recipe", default="final", help=f"one of {', '.join(RECIPES)} (default: final)")
+    arguments.add_argument("--recipe", default="final", help=f"{', '.join(RECIPES)} or a TOML file (default: final)")
     arguments.add_argument("--pretrained", help="torchvision's ImageNet weights, a local path or s3:// URI")
     arguments.add_argument("--workers", type=int, help="processes (default: one per GPU, or up to 4 on CPUs)")
     arguments.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")

@@ -1,6 +1,6 @@
 """Predictions for labelled crops, joined with their labels: the measures of a model on patients it did not learn from.
 
-At slice level the truth of a slice is the label of its vertebra, since labels are given per vertebra.
+At slice level the truth of a slice is what was said of it, and where only its vertebra is labelled, that.
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from spinemet.progress import Advance, ignore
 from spinemet.report.comparison import differences_markdown, operating_markdown, reliability_figure
 from spinemet.report.evaluation import confusion_figure, markdown
 from spinemet.storage.files import join, normalize, write_bytes
-from spinemet.training.crops import Crops, read_crops
-from spinemet.training.labels import LABEL_CLASSES
+from spinemet.training.crops import WHERE, Crops, read_crops
 
 Split = Literal["test", "all"]
 UNITS = ("vertebra", "slice")
@@ -129,15 +128,15 @@ def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Advance
 def predictions(predictor: Predictor, crops: Crops, progress: Advance = ignore) -> dict[str, pd.DataFrame]:
     """Unit (vertebra, slice) -> its rows of `crops` with `<task>_true`, `<task>_called` and `<task>_p_<class>`."""
     prob = _predict(predictor, crops, progress)
-    slices = crops.table.drop(columns=list(LABEL_CLASSES)).reset_index(drop=True)
+    slices = crops.table[list(WHERE)].reset_index(drop=True)
     first = ~slices["vertebra"].duplicated()
     vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
     starts = np.flatnonzero(first)
     for task in predictor.card.spec.tasks:
-        target_N = np.array(task.targets(crops.table))
+        vertebra_target_N, target_N = np.array(task.targets(crops.table)), np.array(task.slice_targets(crops.table))
         rule = predictor.card.rule(task.name)
         prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
-        _add_columns(vertebrae, task, target_N[starts], prob_VC)
+        _add_columns(vertebrae, task, vertebra_target_N[starts], prob_VC)
         _add_columns(slices, task, target_N, prob[task.name])
     return {"vertebra": vertebrae, "slice": slices}
 

@@ -1,13 +1,14 @@
-"""Named experiments: a recipe is a function that returns a whole training configuration."""
+"""Named experiments: a recipe is a function that returns a whole training configuration, or a file that changes one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from spinemet.config import SliceConfig
+from spinemet.config import SliceConfig, load_config
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import DenseNetSpec, ModelSpec
@@ -210,8 +211,10 @@ def scaled(recipe: TrainRecipe, scale: str) -> TrainRecipe:
 
 
 def composed() -> TrainRecipe:
-    """Beyond the paper: the MLP corrects what blastic and lytic give by themselves, instead of learning it anew."""
-    return _changed(final(), "+composed", model=_model(final(), composed=True))
+    """Beyond the paper: the MLP corrects what blastic and lytic give by themselves, instead of learning it anew; all
+    samples from the first epoch on, for self-pacing keeps the few that are mixed away for too long.
+    """
+    return _changed(label_smoothing(), "+composed", model=_model(label_smoothing(), composed=True))
 
 
 def _changed(recipe: TrainRecipe, name: str, **changes: object) -> TrainRecipe:
@@ -240,8 +243,33 @@ ABLATION = ("densenet121", "subtasks", "mtl-soft", "mtl-hard", "+warmup", "+labe
 """The rungs of the paper's comparison, baseline first; `+self-paced` and `final` are one."""
 
 
+class _RecipeFile(TrainRecipe):
+    """TOML: `base`, the recipe that is changed (default: final); `[[tasks]]`, which are added to the base's; anything
+    else as in TrainRecipe, instead of what the base says."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _merge(cls, given: dict[str, Any]) -> dict[str, Any]:
+        given = dict(given)
+        base = recipe(str(given.pop("base", "final"))).model_dump()
+        further = given.pop("tasks", [])
+        if not isinstance(further, list):
+            raise ValueError("expected [[tasks]], a list of them")
+        base["model"]["tasks"] = (*base["model"]["tasks"], *further)
+        for key, value in given.items():
+            nested = isinstance(value, dict) and isinstance(base.get(key), dict)
+            base[key] = {**base[key], **value} if nested else value
+        return base
+
+
 def recipe(name: str) -> TrainRecipe:
-    """The recipe called `name`. Raises BadInput where there is none."""
+    """The recipe called `name`; for the path of a TOML file the one in it, called as the file is.
+
+    Raises BadInput where there is none, or the file says what no recipe can.
+    """
+    if name.endswith(".toml"):
+        fields = load_config(name, _RecipeFile).model_dump()
+        return TrainRecipe.model_validate({**fields, "name": Path(name).stem})
     if name not in RECIPES:
-        raise BadInput(f"expected a recipe ({', '.join(RECIPES)}), found {name}.")
+        raise BadInput(f"expected a recipe ({', '.join(RECIPES)}) or a TOML file, found {name}.")
     return RECIPES[name]()

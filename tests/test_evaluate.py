@@ -113,6 +113,16 @@ def test_crops_of_others_are_measured_whole_when_asked_for(place: Path, tmp_path
     assert found.facts["vertebrae"] == len(LEVELS)
 
 
+def test_a_slice_is_measured_by_its_own_label_and_its_vertebra_by_the_vertebras(place: Path, tmp_path: Path) -> None:
+    row = {"patient": "q", "study": "9.q", "level": "L1"}
+    labels = label_table({**row, "bone_quality": "lytic"}, {**row, "slice": "0", "bone_quality": "normal"})
+    write_crops(str(tmp_path / "crops"), [reading("q", ["L1"])], labels)
+    found = run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"), split="all")
+    assert found.slices["bone_quality_true"].tolist() == ["lytic", "normal", "lytic"]
+    assert found.vertebrae["bone_quality_true"].tolist() == ["lytic"]
+    assert found.slices["lytic_true"].tolist() == ["yes", "no", "yes"]
+
+
 def test_crops_cut_another_way_are_refused(place: Path, tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"slices": SLICES.model_copy(update={"pixel_mm": 1.0})})
     save_model(str(tmp_path / "model"), untrained(spec, 0), ModelCard(spec=spec))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -49,10 +50,51 @@ def test_each_recipe_of_the_paper_is_the_one_before_with_one_change() -> None:
 
 
 def test_an_unknown_recipe_or_key_is_refused() -> None:
-    with pytest.raises(BadInput, match=r"expected a recipe \(demo, .*final, \+composed\), found best"):
+    with pytest.raises(BadInput, match=r"expected a recipe \(demo, .*final, \+composed\) or a TOML file, found best"):
         recipe("best")
     with pytest.raises(ValidationError):
         TrainRecipe.model_validate({**recipe("demo").model_dump(), "epoch": 3})
+
+
+COLLAPSE = """
+base = "mtl-hard"
+epochs = 5
+[[tasks]]
+name = "collapse"
+column = "collapse"
+positive = ["wedge", "crush"]
+[model]
+dropout = 0.2
+"""
+
+
+def test_a_file_changes_what_it_names_and_adds_its_tasks(tmp_path: Path) -> None:
+    (tmp_path / "with-collapse.toml").write_text(COLLAPSE)
+    made, base = recipe(str(tmp_path / "with-collapse.toml")), recipe("mtl-hard")
+    assert type(made) is TrainRecipe
+    assert (made.name, made.epochs, made.model.dropout) == ("with-collapse", 5, 0.2)
+    assert made.model.tasks[:-1] == base.model.tasks
+    assert made.model.tasks[-1].positive == ("wedge", "crush")
+    assert made.learning_rate == base.learning_rate
+    (tmp_path / "plain.toml").write_text("")
+    assert recipe(str(tmp_path / "plain.toml")) == recipe("final").model_copy(update={"name": "plain"})
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epoch = 3", "epoch: Extra inputs"),
+        ("epochs = 0", "epochs: .*greater than or equal to 1, found 0"),
+        ('base = "best"', "expected a recipe .*found best"),
+        ("tasks = 3", r"expected \[\[tasks\]\]"),
+        ('[[tasks]]\nname = "a"\ncolumn = "a"\npositive = ["Yes"]', "model.tasks.4: .*lower case, found 'Yes'"),
+        ('[[tasks]]\nname = "lytic"\ncolumn = "a"\npositive = ["yes"]', "found lytic twice"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(BadInput, match=said):
+        recipe(str(tmp_path / "mine.toml"))
 
 
 def test_recipes_come_without_torch() -> None:

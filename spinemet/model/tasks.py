@@ -18,18 +18,24 @@ MISSING = -1
 NO_YES = ("no", "yes")
 
 
+def slice_column(column: str) -> str:
+    """The column of the crops that holds what was said of single slices, beside `column` for their vertebra."""
+    return f"slice_{column}"
+
+
 class Task(BaseModel):
     """One question, its answers, and how the true answer is read from a column of the label table.
 
     classes: the first one is the negative (`normal`, `none`, `no`). positive: words of the column that mean `yes`;
-    given for a binary task only, every other word means `no`. Without it the column's words are the classes.
+    given for a binary task only, every other word means `no`. Without it the column's words are the classes. Words are
+    in lower case, as those of label tables are read.
     fuses: tasks whose logits an MLP combines into this one's; empty for a task with a head of its own.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    column: str
+    column: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     classes: tuple[str, ...] = NO_YES
     positive: tuple[str, ...] = ()
     fuses: tuple[str, ...] = ()
@@ -41,6 +47,8 @@ class Task(BaseModel):
             raise ValueError(f"task {self.name}: expected two or more different classes, found {self.classes}")
         if bool(self.positive) != (self.classes == NO_YES):
             raise ValueError(f"task {self.name}: expected `positive` words for a no/yes task and for no other")
+        if odd := [word for word in (*self.classes, *self.positive) if word != word.strip().lower() or not word]:
+            raise ValueError(f"task {self.name}: expected words in lower case, found {odd[0]!r}")
         return self
 
     @property
@@ -48,14 +56,25 @@ class Task(BaseModel):
         """`binary` for a no/yes task."""
         return "binary" if self.classes == NO_YES else "multiclass"
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What may stand in a column that no other task is read from."""
+        return (NO_YES[0], *self.positive) if self.positive else self.classes
+
     def targets(self, labels: pd.DataFrame) -> list[int]:
         """The class number of each row of `labels`, MISSING where the cell is empty or the column is not there.
 
         Raises BadInput for a word that is none of the classes.
         """
-        if self.column not in labels.columns:
-            return [MISSING] * len(labels)
-        return [self._target(word) for word in labels[self.column]]
+        return self._targets(labels, self.column)
+
+    def slice_targets(self, labels: pd.DataFrame) -> list[int]:
+        """The same for single slices: what was said of the slice itself, and where nothing was, of its vertebra."""
+        own = self._targets(labels, slice_column(self.column))
+        return [one if said == MISSING else said for said, one in zip(own, self.targets(labels), strict=True)]
+
+    def _targets(self, labels: pd.DataFrame, column: str) -> list[int]:
+        return [self._target(word) for word in labels[column]] if column in labels else [MISSING] * len(labels)
 
     def _target(self, word: object) -> int:
         if word is None or word == "" or word != word:  # noqa: PLR0124 (NaN, as pandas marks an empty cell)

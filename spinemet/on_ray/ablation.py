@@ -12,7 +12,7 @@ from spinemet.progress import Advance, ignore
 from spinemet.recipes import TrainRecipe
 from spinemet.storage.files import normalize
 from spinemet.training.crops import Crops, read_crops
-from spinemet.training.dataset import check_slices
+from spinemet.training.dataset import check_crops
 
 MAX_RETRIES = 3
 """Of a fit whose machine or process is lost; it goes on from its stored state."""
@@ -37,7 +37,7 @@ def run_ablation(
     learned, measured = read_crops(crops), read_crops(truth)
     check_truth(learned, measured)
     for one in recipes:
-        check_slices(learned.slices, one)
+        check_crops(learned.info, one)
     plan = Plan(crops_digest=learned.digest, truth_digest=measured.digest, folds=folds)
     claim(out, plan)
     # Seeds outermost: stopped early, there is a comparison of all recipes for the seeds that are through.

@@ -19,7 +19,7 @@ from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.progress import Advance, ignore
 from spinemet.storage.archive import list_studies
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
-from spinemet.training.labels import consensus, read_labels
+from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, read_labels
 from spinemet.training.preparing import PreparedStudy, prepare_study, summarize
 
 if TYPE_CHECKING:
@@ -30,14 +30,22 @@ WAVE = 2000
 
 
 @quiet_dicom()
-def run_prepare(archive: str, labels_uri: str, out: str, config: StudyConfig, progress: Advance = ignore) -> CropsInfo:
+def run_prepare(
+    archive: str,
+    labels_uri: str,
+    out: str,
+    config: StudyConfig,
+    progress: Advance = ignore,
+    words: LabelWords = LABEL_CLASSES,
+) -> CropsInfo:
     """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.
 
+    words: the label columns to take, and what may stand in them (see `training.labels.label_words`).
     A rerun on the same archive and labels gives the same crops; one that is stopped leaves the earlier crops as they
     were. Studies that cannot be used are counted by reason. Raises BadInput where archive or label table are missing
     or wrong, nothing in the archive is labelled, or `out` cannot be written.
     """
-    labels = consensus(read_labels(labels_uri))
+    labels = consensus(read_labels(labels_uri, words))
     studies = list_studies(archive)
     wave = list(islice(studies, WAVE))
     check_writable(out)

@@ -28,7 +28,7 @@ from spinemet.recipes import TrainRecipe
 from spinemet.report.pacing import pacing_figure
 from spinemet.storage.files import arrow_filesystem, exists, join, normalize, read_bytes, write_bytes
 from spinemet.training.crops import read_crops, read_info
-from spinemet.training.dataset import TrainingData, admissions, check_slices, training_data
+from spinemet.training.dataset import TrainingData, admissions, check_crops, training_data
 
 if TYPE_CHECKING:
     import numpy as np
@@ -107,7 +107,7 @@ def _claim(crops: str, out: str, name: str, recipe: TrainRecipe, seed: int) -> s
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
         raise BadInput(f"expected a run name of letters, digits, dots, dashes and underscores, found {name!r}.")
     info = read_info(crops)
-    check_slices(info.slice_config, recipe)
+    check_crops(info, recipe)
     if recipe.pretrained:
         load_pretrained(Trunk(recipe.model.backbone), recipe.pretrained)
     where = join(out, name)

@@ -30,9 +30,9 @@ from spinemet.progress import Advance, ignore
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
 from spinemet.storage.files import join
-from spinemet.training.crops import CropsInfo, check_writable, crop_rows, match_labels, write_manifest, write_shard
+from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
-from spinemet.training.preparing import PreparedStudy, summarize
+from spinemet.training.preparing import PreparedStudy, store_crops, summarize
 from spinemet.types import SeriesChoice, SeriesHeader, State, StudyReading
 
 METASTATIC_SHARE = 0.45
@@ -167,19 +167,7 @@ def _run(work: partial[Prepared], cases: Sequence[Case], workers: int) -> Iterat
 
 def _write_case(case: Case, uri: str, labels: Mapping[str, pd.DataFrame], slices: SliceConfig) -> Prepared:
     reading = read_case(case, slices)
-    prepared = {}
-    for name, table in labels.items():
-        rows = crop_rows(reading, table)
-        if rows.num_rows:
-            prepared[name] = PreparedStudy(
-                patient=rows["patient"][0].as_py(),
-                study=rows["study"][0].as_py(),
-                shard=write_shard(join(uri, name), rows),
-                labels=tuple(match_labels(reading, table).values()),
-            )
-        else:
-            prepared[name] = PreparedStudy()
-    return prepared
+    return {name: store_crops(reading, table, join(uri, name)) for name, table in labels.items()}
 
 
 def read_case(case: Case, slices: SliceConfig) -> StudyReading:

@@ -27,12 +27,13 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spinemet import __version__
-from spinemet.anatomy import is_named
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
+from spinemet.model.tasks import slice_column
 from spinemet.storage.files import join, normalize, open_store, read_bytes, write_bytes
-from spinemet.training.labels import LABEL_CLASSES
-from spinemet.types import Completeness, StudyReading
+from spinemet.training.labels import LABEL_CLASSES, label_columns
+from spinemet.training.matching import match_labels
+from spinemet.types import StudyReading
 
 MANIFEST = "crops.json"
 SHARDS = "slices"
@@ -50,6 +51,11 @@ SCHEMA = pa.schema(
         pa.field("posterolateral", pa.string()),
     ]
 )
+"""Of every shard. Further label columns follow where the label table has them, and `slice_<column>` for each where it
+labels single slices."""
+
+WHERE = ("patient", "study", "level", "vertebra", "offset_mm")
+"""The columns of Crops.table before those with labels."""
 
 
 class Shard(BaseModel):
@@ -65,8 +71,10 @@ class Shard(BaseModel):
 class CropsInfo(BaseModel):
     """The manifest: how the slices were cut, which shards count, and what became of labels and studies.
 
-    classes: label column -> class -> vertebrae. labels_unmatched: labels for which no whole vertebra was found.
-    problems: reason -> studies that could not be used.
+    classes: label column -> class -> vertebrae. slice_classes: label column -> class -> labels of single slices; empty
+    where there are none. labels_unmatched: labels for which no whole vertebra, or no slice of it, was found. strays:
+    rows of the label table (as people count) whose `slice` is the SOPInstanceUID of no slice of the study, or of
+    several. problems: reason -> studies that could not be used.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,7 +87,9 @@ class CropsInfo(BaseModel):
     vertebrae: int
     slices: int
     classes: dict[str, dict[str, int]]
+    slice_classes: dict[str, dict[str, int]] = {}
     labels_unmatched: int = 0
+    strays: tuple[int, ...] = ()
     problems: dict[str, int] = {}
     software_version: str = __version__
 
@@ -89,14 +99,18 @@ class CropsInfo(BaseModel):
         names = "".join(shard.name for shard in self.shards)
         return hashlib.sha256(f"{names}{self.slice_config.model_dump_json()}".encode()).hexdigest()[:12]
 
+    @property
+    def label_columns(self) -> list[str]:
+        """The columns with labels of vertebrae, then those with labels of single slices, where there are some."""
+        return [*dict.fromkeys([*LABEL_CLASSES, *self.classes]), *map(slice_column, self.slice_classes)]
+
 
 @dataclass(frozen=True, eq=False)
 class Crops:
     """A data set in memory (or memory-mapped), in an order that depends on its content only.
 
-    hu_NHW: int16 HU. table: one row per slice, same order: patient, study, level, vertebra (0, 1, … over the whole
-    set), offset_mm, bone_quality, posterolateral (None where there is no label). The slices of a vertebra are
-    neighbours, cranial first.
+    hu_NHW: int16 HU. table: one row per slice, same order: WHERE (vertebra: 0, 1, … over the whole set), then
+    `info.label_columns`, None where there is no label. The slices of a vertebra are neighbours, cranial first.
     """
 
     hu_NHW: npt.NDArray[np.int16]
@@ -121,73 +135,47 @@ class Crops:
 # ---- from a reading to rows -----------------------------------------------------------------------------------
 
 
-def match_labels(reading: StudyReading, labels: pd.DataFrame) -> dict[int, int]:
-    """Stack of the reading -> row number of the label that speaks of it; whole, named, labelled vertebrae only.
-
-    labels: as `training.labels.consensus` gives them. A row of the series goes before one of the study, and that
-    before one of the patient. A row of another series of the study counts where there is no row of these two and no
-    other series disagrees: a label belongs to the vertebra, and the series read may be another reconstruction.
-    """
-    if reading.choice is None or reading.spine is None:
-        return {}
-    rows = _rows_of_study(reading, labels)
-    found = {}
-    for n, vertebra in enumerate(reading.spine.vertebrae):
-        usable = vertebra.completeness is Completeness.WHOLE and is_named(vertebra.level)
-        if usable and vertebra.level in rows and len(reading.stacks[n].hu_NHW):
-            found[n] = rows[vertebra.level]
-    return found
-
-
 def crop_rows(reading: StudyReading, labels: pd.DataFrame) -> pa.Table:
-    """The reading's labelled slices as rows of SCHEMA, vertebrae and slices cranial first; may have no rows.
+    """The reading's labelled vertebrae, a row per slice, as SCHEMA says; cranial first; may have no rows.
 
     labels: as `training.labels.consensus` gives them. Patients and studies become `research_key`s; a patient is the
     one whom the label table names, since archives are often de-identified another way than their labels.
     """
-    columns: dict[str, list[object]] = {name: [] for name in SCHEMA.names}
-    for n, row in match_labels(reading, labels).items():
+    schema, names = _schema(labels), label_columns(labels)
+    columns: dict[str, list[object]] = {name: [] for name in schema.names}
+    for n, match in match_labels(reading, labels).vertebrae.items():
         assert reading.choice is not None
-        stack, label = reading.stacks[n], labels.iloc[row]
-        study = reading.choice.chosen.StudyInstanceUID or reading.choice.chosen.SeriesInstanceUID
-        for hu_HW, offset_mm in zip(stack.hu_NHW, stack.offsets_mm, strict=True):
-            columns["patient"].append(research_key(label["patient"]))
-            columns["study"].append(research_key(study))
-            columns["level"].append(stack.level)
-            columns["offset_mm"].append(float(offset_mm))
-            columns["hu"].append(hu_HW.astype("<i2").tobytes())
-            for name in LABEL_CLASSES:
-                columns[name].append(label[name] if isinstance(label[name], str) else None)
-    return pa.table(columns, schema=SCHEMA)
+        stack, study = reading.stacks[n], reading.choice.chosen.StudyInstanceUID
+        known = [row for row in (match.row, *sorted(match.slice_rows)) if row is not None]
+        count = len(stack.hu_NHW)
+        columns["patient"] += [research_key(labels["patient"].iloc[known[0]])] * count
+        columns["study"] += [research_key(study or reading.choice.chosen.SeriesInstanceUID)] * count
+        columns["level"] += [stack.level] * count
+        columns["offset_mm"] += [float(offset_mm) for offset_mm in stack.offsets_mm]
+        columns["hu"] += [hu_HW.astype("<i2").tobytes() for hu_HW in stack.hu_NHW]
+        for name in names:
+            columns[name] += [_word(labels, name, match.row)] * count
+            if slice_column(name) in columns:
+                own = match.slices.get(name, (None,) * count)
+                columns[slice_column(name)] += [_word(labels, name, row) for row in own]
+    return pa.table(columns, schema=schema)
+
+
+def _schema(labels: pd.DataFrame) -> pa.Schema:
+    names = label_columns(labels)
+    further = [name for name in names if name not in LABEL_CLASSES]
+    if (labels["slice"] != "").any():
+        further += map(slice_column, names)
+    return pa.schema([*SCHEMA, *(pa.field(name, pa.string()) for name in further)])
+
+
+def _word(labels: pd.DataFrame, name: str, row: int | None) -> str | None:
+    return None if row is None else labels[name].iloc[row]
 
 
 def research_key(identifier: str) -> str:
     """Sixteen hexadecimal digits for an identifier: the same everywhere, not secret (see this file's header)."""
     return hashlib.sha256(f"spinemet crops\0{identifier}".encode()).hexdigest()[:16]
-
-
-def _rows_of_study(reading: StudyReading, labels: pd.DataFrame) -> dict[str, int]:
-    """Level -> row number of the most specific label of this study that says anything."""
-    assert reading.choice is not None
-    chosen = reading.choice.chosen
-    said = labels[list(LABEL_CLASSES)].notna().any(axis=1)
-    of_study = said & (labels["study"] != "") & (labels["study"] == chosen.StudyInstanceUID)
-    of_patient = said & (labels["study"] == "") & (labels["patient"] == chosen.PatientID)
-    no_series = labels["series"] == ""
-    this_series = ~no_series & (labels["series"] == chosen.SeriesInstanceUID)
-    other_series = of_study & ~no_series & ~this_series
-    words = labels[["level", *LABEL_CLASSES]].fillna("")
-    disagree = words[other_series].drop_duplicates()["level"].duplicated(keep=False)
-    disputed = set(words.loc[disagree[disagree].index, "level"])
-    rows: dict[str, int] = {}
-    for group in (
-        of_patient & no_series,
-        other_series & ~labels["level"].isin(disputed),
-        of_study & no_series,
-        (of_study | of_patient) & this_series,
-    ):
-        rows |= {str(labels["level"].iloc[row]): int(row) for row in np.flatnonzero(group)}
-    return rows
 
 
 # ---- writing --------------------------------------------------------------------------------------------------
@@ -267,20 +255,21 @@ def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crop
 
 def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd.DataFrame:
     """The table of the shards that count, in the manifest's order; their pixels go into `hu_NHW` where given."""
-    columns = [name for name in SCHEMA.names if name != "hu" or hu_NHW is not None]
+    place = [name for name in WHERE if name != "vertebra"]
+    columns = [*place, *info.label_columns, *(["hu"] if hu_NHW is not None else [])]
     tables, start, vertebrae = [], 0, 0
     for shard, rows in zip(info.shards, _read_shards(uri, info.shards, columns), strict=True):
         if hu_NHW is not None:
             pixels = np.frombuffer(b"".join(rows["hu"].to_pylist()), "<i2")
             hu_NHW[start : start + shard.slices] = pixels.reshape(-1, *hu_NHW.shape[1:])
-        table = rows.select([name for name in columns if name != "hu"]).to_pandas()
+        table = rows.select([*place, *info.label_columns]).to_pandas()
         table["vertebra"] = vertebrae + pd.factorize(table["level"])[0]
         tables.append(table)
         start, vertebrae = start + shard.slices, vertebrae + shard.vertebrae
     table = pd.concat(tables, ignore_index=True)
-    for name in LABEL_CLASSES:
+    for name in info.label_columns:
         table[name] = table[name].astype(object).where(table[name].notna(), None)
-    return table[["patient", "study", "level", "vertebra", "offset_mm", *LABEL_CLASSES]]
+    return table[[*WHERE, *info.label_columns]]
 
 
 def _read_shards(uri: str, shards: tuple[Shard, ...], columns: list[str]) -> Iterator[pa.Table]:

@@ -11,12 +11,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.loss import sample_weights
 from spinemet.model.tasks import MISSING
 from spinemet.recipes import TrainRecipe
-from spinemet.training.crops import Crops
+from spinemet.training.crops import Crops, CropsInfo
 from spinemet.training.labels import split_patients
 
 
@@ -24,8 +23,9 @@ from spinemet.training.labels import split_patients
 class Samples:
     """The slices of some patients.
 
-    hu_NHW: all crops' pixels, maybe memory-mapped, of which `rows_N` are these samples'. targets_TN: class numbers,
-    MISSING where not labelled. weights_TN: for the loss. vertebra_N: which slices belong together.
+    hu_NHW: all crops' pixels, maybe memory-mapped, of which `rows_N` are these samples'. targets_TN: class numbers of
+    the slices, MISSING where not labelled; what is learned from. weights_TN: for the loss. vertebra_N: which slices
+    belong together. vertebra_targets_TN: class numbers of the vertebrae as a whole, the same for all slices of one.
     """
 
     hu_NHW: npt.NDArray[np.int16]
@@ -33,6 +33,7 @@ class Samples:
     targets_TN: npt.NDArray[np.int64]
     weights_TN: npt.NDArray[np.float32]
     vertebra_N: npt.NDArray[np.int64]
+    vertebra_targets_TN: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.rows_N)
@@ -70,12 +71,11 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
 
     test: the patients to keep apart, where a fold says so and not the recipe.
 
-    Raises BadInput where the crops were cut in another way than the recipe's model wants, hold no label that it
-    learns from, or no patient for training or validation.
+    Raises BadInput where the crops do not fit the recipe (see check_crops), hold no label that it learns from, or no
+    patient for training or validation.
     """
-    check_slices(crops.slices, recipe)
+    check_crops(crops.info, recipe)
     selecting = _selecting(recipe)
-    targets_TN = np.array([task.targets(crops.table) for task in recipe.model.tasks], np.int64)
     patients = crops.table["patient"].to_numpy(str)
     parts = split_patients(
         sorted(set(patients) - set(test or ())),
@@ -89,14 +89,15 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
         part: tuple(sorted(patient for patient, its in parts.items() if its == part))
         for part in ("train", "validation", "test")
     }
-    made = {part: _samples(crops, targets_TN, np.isin(patients, split[part]), recipe) for part in split}
-    for part in ("train", "validation"):
-        if not (made[part].targets_TN[selecting] != MISSING).any():
+    train, validation = (_samples(crops, np.isin(patients, split[part]), recipe) for part in ("train", "validation"))
+    for part, targets_TN in (("train", train.targets_TN), ("validation", validation.vertebra_targets_TN)):
+        if not (targets_TN[selecting] != MISSING).any():
+            of_what = f"a {recipe.selects} label" + (" of a whole vertebra" if part == "validation" else "")
             raise BadInput(
-                f"expected patients with a {recipe.selects} label for {part}, found none "
-                f"({len(parts)} patients in all); give more crops."
+                f"expected patients with {of_what} for {part}, found none ({len(parts)} patients in all); "
+                f"give more crops."
             )
-    return TrainingData(made["train"], made["validation"], split, crops.digest)
+    return TrainingData(train, validation, split, crops.digest)
 
 
 def admissions(train: Samples, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> pd.DataFrame:
@@ -116,20 +117,26 @@ def _selecting(recipe: TrainRecipe) -> int:
     return names.index(recipe.selects)
 
 
-def check_slices(found: SliceConfig, recipe: TrainRecipe) -> None:
-    """Raise BadInput where slices were cut in another way than the recipe's model wants."""
-    wanted = recipe.model.slices
+def check_crops(info: CropsInfo, recipe: TrainRecipe) -> None:
+    """Raise BadInput where crops were cut in another way than the recipe's model wants, or lack a task's column."""
+    found, wanted = info.slice_config, recipe.model.slices
     if found != wanted:
         raise BadInput(
             f"expected crops of {wanted.size_px} px of {wanted.pixel_mm} mm every {wanted.step_mm} mm for the recipe "
             f"{recipe.name}, found {found.size_px} px of {found.pixel_mm} mm every {found.step_mm} mm; "
             f"prepare them for this recipe."
         )
+    for task in recipe.model.tasks:
+        if task.column not in info.label_columns:
+            raise BadInput(
+                f"expected crops with labels of {task.column}, as the task {task.name} of the recipe {recipe.name} "
+                f"wants, found those of {', '.join(info.label_columns)}; prepare them for this recipe."
+            )
 
 
 def patient_strata(crops: Crops, recipe: TrainRecipe) -> dict[str, int]:
     """Patient -> the class of theirs that is rarest in the whole set, so that every part gets its share of it."""
-    targets_N = np.array(recipe.model.task(recipe.selects).targets(crops.table), np.int64)
+    targets_N = np.array(recipe.model.task(recipe.selects).slice_targets(crops.table), np.int64)
     patients = crops.table["patient"].to_numpy(str)
     counts = np.bincount(targets_N[targets_N != MISSING], minlength=1)
     strata: dict[str, int] = {}
@@ -139,15 +146,17 @@ def patient_strata(crops: Crops, recipe: TrainRecipe) -> dict[str, int]:
     return strata
 
 
-def _samples(
-    crops: Crops, targets_TN: npt.NDArray[np.int64], chosen: npt.NDArray[np.bool_], recipe: TrainRecipe
-) -> Samples:
-    rows_N = np.flatnonzero(chosen & (targets_TN != MISSING).any(axis=0))
-    own_TN = targets_TN[:, rows_N]
+def _samples(crops: Crops, chosen: npt.NDArray[np.bool_], recipe: TrainRecipe) -> Samples:
+    tasks = recipe.model.tasks
+    table = crops.table[chosen]
+    targets_TN = np.array([task.slice_targets(table) for task in tasks], np.int64)
+    known_N = (targets_TN != MISSING).any(axis=0)
+    table, targets_TN = table[known_N], targets_TN[:, known_N]
     return Samples(
         hu_NHW=crops.hu_NHW,
-        rows_N=rows_N,
-        targets_TN=own_TN,
-        weights_TN=sample_weights(own_TN, recipe.model.tasks, recipe.balance),
-        vertebra_N=crops.table["vertebra"].to_numpy(np.int64)[rows_N],
+        rows_N=np.flatnonzero(chosen)[known_N],
+        targets_TN=targets_TN,
+        weights_TN=sample_weights(targets_TN, tasks, recipe.balance),
+        vertebra_N=table["vertebra"].to_numpy(np.int64),
+        vertebra_targets_TN=np.array([task.targets(table) for task in tasks], np.int64),
     )

@@ -2,14 +2,16 @@
 
 One row per labelled vertebra: `patient`, `level`, and `bone_quality` and/or `posterolateral`. `study` narrows a row to
 one study (without it, it holds for every study of the patient), `series` says on which of the study's series it was
-made, and `rater` tells the rows of several readers of one vertebra apart. Other columns are left alone. An empty cell
-is a missing label.
+made, and `rater` tells the rows of several readers of one vertebra apart. A row with a `slice` speaks of that slice
+alone: its SOPInstanceUID, or its height in mm along z (LPS). Tasks of a recipe may be read from further columns; the
+rest is left alone. An empty cell is a missing label.
 """
 
 from __future__ import annotations
 
 import difflib
 import hashlib
+import re
 from collections.abc import Hashable, Iterable, Mapping
 from io import BytesIO
 from typing import Literal
@@ -19,50 +21,86 @@ import pyarrow as pa
 
 from spinemet.anatomy import LEVELS, is_named
 from spinemet.errors import BadInput
+from spinemet.model.tasks import Task, slice_column
 from spinemet.storage.files import normalize, read_bytes
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
 Part = Literal["train", "validation", "test"]
 
-LABEL_CLASSES: dict[str, tuple[str, ...]] = {"bone_quality": BONE_QUALITY, "posterolateral": POSTEROLATERAL}
+LabelWords = Mapping[str, tuple[str, ...]]
 """Label column to its words."""
 
-PLACE = ["patient", "study", "series", "level"]
-"""The columns that say which vertebra a row speaks of."""
+LABEL_CLASSES: dict[str, tuple[str, ...]] = {"bone_quality": BONE_QUALITY, "posterolateral": POSTEROLATERAL}
+
+PLACE = ["patient", "study", "series", "level", "slice"]
+"""The columns that say which vertebra a row speaks of, or which slice of it."""
 
 COLUMNS = [*PLACE, *LABEL_CLASSES, "rater"]
+_TAKEN = {*PLACE, "rater", "vertebra", "offset_mm", "hu", *map(slice_column, LABEL_CLASSES)}
+_POSITION = re.compile(r"[+-]?\d+(\.\d+)?")
+_UID = re.compile(r"\d+(\.\d+){2,}")  # one with a single dot does not occur, and would be a position
 _MISSING = {"", "na", "n/a", "nan", "null"}  # not "none", which is a class
 
 
-def read_labels(uri: str) -> pd.DataFrame:
-    """The label table at `uri` (CSV or Parquet, local or s3://), with COLUMNS in that order and all cells strings.
+def label_words(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
+    """LABEL_CLASSES, and the columns with their words that `tasks` are read from besides.
 
-    A missing label is None, any other missing cell "". Words may differ from the classes in case and outer blanks.
+    Raises BadInput for a column that means something else in label tables or crops.
+    """
+    further = [task for task in tasks if task.column not in LABEL_CLASSES]
+    words = dict(LABEL_CLASSES)
+    for task in further:
+        if task.column in _TAKEN:
+            raise BadInput(f"task {task.name}: expected a column of its own, found {task.column}, which is taken.")
+        same = [one for one in further if one.column == task.column]
+        whole = [one.words for one in same if one.kind == "multiclass"]
+        words[task.column] = whole[0] if whole else tuple(dict.fromkeys(word for one in same for word in one.words))
+    return words
 
-    Raises BadInput, which names row, column, expected and found, where the table is missing, not a table, empty,
-    lacks a column, misspells one, holds an unknown word or level, or says two things of one vertebra (of one rater).
+
+def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
+    """The label table at `uri` (CSV or Parquet, local or s3://) with PLACE, the columns of `words` and `rater`.
+
+    All cells are strings; a missing label is None, any other missing cell "". Words may differ from the classes in
+    case and outer blanks. The index is the row as people count: a CSV's header is row 1.
+
+    words: as `label_words` gives them; columns beyond LABEL_CLASSES have to be there. Raises BadInput, which names row,
+    column, expected and found, where the table is missing, not a table, empty, lacks a column, misspells one, holds an
+    unknown word or level, or says two things of one vertebra or slice (of one rater).
     """
     uri = normalize(uri)
     raw, first_row = _read_table(uri)
-    _check_columns(raw, uri)
-    table = pd.DataFrame({name: _cells(raw, name) for name in COLUMNS})
+    _check_columns(raw, uri, words)
+    table = pd.DataFrame({name: _cells(raw, name) for name in (*PLACE, *words, "rater")})
     if table.empty:
         raise BadInput(f"expected labels in {uri}, found a table without rows.")
     _check_cells(table, "patient", table["patient"] != "", "a patient", uri, first_row)
     table["level"] = table["level"].str.upper()
     _check_cells(table, "level", table["level"].map(is_named), f"one of {LEVELS[0]} … {LEVELS[-1]}", uri, first_row)
-    for name, classes in LABEL_CLASSES.items():
+    _check_slices(table, uri, first_row)
+    for name, classes in words.items():
         table[name] = table[name].str.lower()
         _check_cells(table, name, table[name].isin(["", *classes]), f"one of {', '.join(classes)}", uri, first_row)
         table[name] = table[name].astype(object).where(table[name] != "", None)
-    _check_repeats(table, uri, first_row)
-    return table
+    _check_repeats(table, list(words), uri, first_row)
+    return table.set_index(pd.RangeIndex(first_row, first_row + len(table), name="row"))
+
+
+def label_columns(labels: pd.DataFrame) -> list[str]:
+    """The columns of a label table that hold labels."""
+    return [str(name) for name in labels.columns if name not in (*PLACE, "rater")]
+
+
+def height_mm(cell: str) -> float | None:
+    """The height of a `slice` cell that gives one, None for a SOPInstanceUID."""
+    return float(cell) if _POSITION.fullmatch(cell) else None
 
 
 def consensus(labels: pd.DataFrame) -> pd.DataFrame:
-    """One row per vertebra: of several raters the majority's word, and a missing label where they tie.
+    """One row per vertebra or slice: of several raters the majority's word, and a missing label where they tie.
 
-    labels: as `read_labels` gives them. The result has the columns PLACE and LABEL_CLASSES, sorted by PLACE.
+    labels: as `read_labels` gives them. The result has the columns PLACE and those with labels, sorted by PLACE; the
+    index stays, of several raters the first one's.
     """
 
     def majority(words: pd.Series) -> str | None:
@@ -71,10 +109,13 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
             return None
         return str(counts.index[0])
 
-    if not labels.duplicated(PLACE).any():
-        return labels.sort_values(PLACE, ignore_index=True)[[*PLACE, *LABEL_CLASSES]]
-    agreed = labels.groupby(PLACE, sort=True)[list(LABEL_CLASSES)].agg(majority).astype(object).reset_index()
-    return agreed.where(agreed.notna(), None)
+    names = label_columns(labels)
+    first = ~labels.duplicated(PLACE)
+    agreed = labels[first].sort_values(PLACE)[[*PLACE, *names]]
+    if not first.all():
+        agreed[names] = labels.groupby(PLACE, sort=True)[names].agg(majority).to_numpy(object)
+    agreed[names] = agreed[names].astype(object).where(agreed[names].notna(), None)
+    return agreed
 
 
 def split_patients(
@@ -143,18 +184,19 @@ def _read_table(uri: str) -> tuple[pd.DataFrame, int]:
         raise BadInput(f"expected a {kind} table at {uri}, found {type(error).__name__}.") from error
 
 
-def _check_columns(raw: pd.DataFrame, uri: str) -> None:
+def _check_columns(raw: pd.DataFrame, uri: str, words: LabelWords) -> None:
     found = [str(name) for name in raw.columns]
-    for name in ("patient", "level"):
+    for name in ("patient", "level", *(name for name in words if name not in LABEL_CLASSES)):
         if name not in found:
             raise BadInput(f"{uri}: expected a column {name}, found {', '.join(found)}.")
+    expected = [*PLACE, *words, "rater"]
     for name in found:
         # A misspelt label column would otherwise be a label column that is silently missing.
-        near = difflib.get_close_matches(name.strip().lower(), COLUMNS, n=1, cutoff=0.8)
-        if near and name not in COLUMNS:
+        near = difflib.get_close_matches(name.strip().lower(), expected, n=1, cutoff=0.8)
+        if near and name not in expected:
             raise BadInput(f"{uri}: expected a column {near[0]}, found {name}.")
-    if not set(LABEL_CLASSES) & set(found):
-        raise BadInput(f"{uri}: expected a column {' or '.join(LABEL_CLASSES)}, found {', '.join(found)}.")
+    if not set(words) & set(found):
+        raise BadInput(f"{uri}: expected a column {' or '.join(words)}, found {', '.join(found)}.")
 
 
 def _cells(raw: pd.DataFrame, name: str) -> pd.Series:
@@ -170,12 +212,26 @@ def _check_cells(table: pd.DataFrame, column: str, good: pd.Series, expected: st
     if good.all():
         return
     row = int((~good.astype(bool)).to_numpy().argmax())
-    found = table[column].iloc[row] or "nothing"
+    # What stands for a slice may be a UID with something around it.
+    found = "another word" if column == "slice" else table[column].iloc[row] or "nothing"
     raise BadInput(f"{uri}: row {row + first_row}, column {column}: expected {expected}, found {found}.")
 
 
-def _check_repeats(table: pd.DataFrame, uri: str, first_row: int) -> None:
-    """Raise BadInput where two rows speak of the same vertebra; the message names rows, not patients."""
+def _check_slices(table: pd.DataFrame, uri: str, first_row: int) -> None:
+    """Raise BadInput for a slice that is neither UID nor number, or of no study; brings numbers into one form."""
+    cells = table["slice"]
+    uids = cells.map(lambda cell: _UID.fullmatch(cell) is not None)
+    heights = cells.map(height_mm)
+    _check_cells(
+        table, "slice", (cells == "") | uids | heights.notna(), "a SOPInstanceUID or a height in mm", uri, first_row
+    )
+    named = (cells == "") | (table["study"] != "")
+    _check_cells(table, "study", named, "the study that the slice belongs to", uri, first_row)
+    table["slice"] = cells.where(heights.isna(), heights.astype(str))
+
+
+def _check_repeats(table: pd.DataFrame, names: list[str], uri: str, first_row: int) -> None:
+    """Raise BadInput where two rows speak of the same vertebra or slice; the message names rows, not patients."""
     key = [*PLACE, "rater"]
     repeats = table.duplicated(key).to_numpy()
     if not repeats.any():
@@ -183,14 +239,15 @@ def _check_repeats(table: pd.DataFrame, uri: str, first_row: int) -> None:
     later = int(repeats.argmax())
     same = (table[key] == table[key].iloc[later]).all(axis=1).to_numpy()
     earlier = int(same.argmax())
-    for name in LABEL_CLASSES:
+    what = "slice" if table["slice"].iloc[later] else "vertebra"
+    for name in names:
         words = [table[name].iloc[row] or "nothing" for row in (earlier, later)]
         if words[0] != words[1]:
             raise BadInput(
                 f"{uri}: row {later + first_row}, column {name}: expected {words[0]} as row {earlier + first_row} "
-                f"says of the same vertebra, found {words[1]}."
+                f"says of the same {what}, found {words[1]}."
             )
     raise BadInput(
-        f"{uri}: row {later + first_row}, column level: expected each vertebra once (per rater), "
-        f"found it in row {earlier + first_row} too."
+        f"{uri}: row {later + first_row}, column {'slice' if what == 'slice' else 'level'}: expected each {what} once "
+        f"(per rater), found it in row {earlier + first_row} too."
     )

@@ -17,8 +17,9 @@ from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.storage.archive import open_study
 from spinemet.storage.files import normalize
 from spinemet.storage.grouping import NO_IDENTITY, identity_in
-from spinemet.training.crops import CropsInfo, Shard, crop_rows, match_labels, write_shard
-from spinemet.training.labels import LABEL_CLASSES
+from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_shard
+from spinemet.training.labels import LABEL_CLASSES, label_columns
+from spinemet.training.matching import match_labels
 from spinemet.types import Layout, State, StudyReading, StudyRef
 
 HEAD_BYTES = 64 << 10
@@ -30,8 +31,9 @@ HEADS = 5
 class PreparedStudy(BaseModel):
     """What became of one study.
 
-    patient, study: keys of the crops, "" without any. labels: row number in the label table of each cropped vertebra.
-    reason: why the study could not be used. skipped: no label speaks of it, so that it was not read.
+    patient, study: keys of the crops, "" without any. labels: row number in the label table of each cropped vertebra
+    that is labelled as a whole. slice_labels: of the labels that reached a slice. strays: see CropsInfo. reason: why
+    the study could not be used. skipped: no label speaks of it, so that it was not read.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +42,8 @@ class PreparedStudy(BaseModel):
     study: str = ""
     shard: Shard | None = None
     labels: tuple[int, ...] = ()
+    slice_labels: tuple[int, ...] = ()
+    strays: tuple[int, ...] = ()
     reason: Reason | None = None
     skipped: bool = False
 
@@ -60,14 +64,22 @@ def prepare_study(
     reading = read(ref, config)
     if reading.state is not State.SCREENED:
         return PreparedStudy(reason=reading.reason)
-    rows = crop_rows(reading, labels)
+    return store_crops(reading, labels, out)
+
+
+def store_crops(reading: StudyReading, labels: pd.DataFrame, out: str) -> PreparedStudy:
+    """Store the labelled vertebrae of a reading as a shard below `out`; none where no label speaks of it."""
+    rows, matches = crop_rows(reading, labels), match_labels(reading, labels)
     if rows.num_rows == 0:
-        return PreparedStudy()
+        return PreparedStudy(strays=matches.strays)
+    found = matches.vertebrae.values()
     return PreparedStudy(
         patient=rows["patient"][0].as_py(),
         study=rows["study"][0].as_py(),
         shard=write_shard(out, rows),
-        labels=tuple(match_labels(reading, labels).values()),
+        labels=tuple(match.row for match in found if match.row is not None),
+        slice_labels=tuple(sorted({row for match in found for row in match.slice_rows})),
+        strays=matches.strays,
     )
 
 
@@ -108,7 +120,9 @@ def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: S
     ordered = sorted(used.values(), key=lambda one: (one.patient, one.study, one.shard.name if one.shard else ""))
     shards = tuple(one.shard for one in ordered if one.shard is not None)
     rows = [row for one in ordered for row in one.labels]
-    labelled = labels[list(LABEL_CLASSES)].notna().any(axis=1)
+    slice_rows = sorted({row for one in ordered for row in one.slice_labels})
+    names = label_columns(labels)
+    labelled = labels[names].notna().any(axis=1)
     return CropsInfo(
         slice_config=config.slices,
         config_digest=config_digest(config),
@@ -117,15 +131,18 @@ def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: S
         studies=len({one.study for one in ordered}),
         vertebrae=sum(shard.vertebrae for shard in shards),
         slices=sum(shard.slices for shard in shards),
-        classes={name: _count(labels[name].iloc[rows], classes) for name, classes in LABEL_CLASSES.items()},
-        labels_unmatched=int(labelled.sum()) - len(set(rows)),
+        classes={name: _count(labels[name], rows) for name in names},
+        slice_classes={name: _count(labels[name], slice_rows) for name in names if (labels["slice"] != "").any()},
+        labels_unmatched=int(labelled.sum()) - len(set(rows)) - len(slice_rows),
+        strays=tuple(sorted({row for one in prepared for row in one.strays})),
         problems=_problems(prepared),
     )
 
 
-def _count(words: pd.Series, classes: Iterable[str]) -> dict[str, int]:
-    counts = Counter(words.dropna())
-    return {name: counts[name] for name in classes}
+def _count(words: pd.Series, rows: Sequence[int]) -> dict[str, int]:
+    """Class -> how often `rows` say it; the classes of a column beyond LABEL_CLASSES are the words in it."""
+    counts = Counter(words.iloc[list(rows)].dropna())
+    return {name: counts[name] for name in LABEL_CLASSES.get(str(words.name), sorted(words.dropna().unique()))}
 
 
 def _problems(prepared: Iterable[PreparedStudy]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """How well the model does on the validation patients, per vertebra: picks the epoch, aggregation and temperatures.
 
-N slices, C classes; a vertebra's label is that of its slices.
+N slices, C classes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ Probabilities = Mapping[str, npt.NDArray[np.float64]]
 def vertebra_calls(
     prob_NC: npt.NDArray[np.float64], targets_N: npt.NDArray[np.int64], vertebra_N: npt.NDArray[np.int64], rule: Rule
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(V,) true classes and (V, C) aggregated probabilities of the vertebrae whose label is known."""
+    """(V,) true classes and (V, C) aggregated probabilities of the vertebrae whose label is known.
+
+    targets_N: of the vertebrae, the same for all slices of one.
+    """
     known = targets_N != MISSING
     vertebrae, first = np.unique(vertebra_N[known], return_index=True)
     prob_VC = [aggregate(prob_NC[known][vertebra_N[known] == vertebra], rule) for vertebra in vertebrae]
@@ -55,7 +58,7 @@ def balanced_log_loss(true_V: npt.NDArray[np.int64], prob_VC: npt.NDArray[np.flo
 def choose_rules(prob: Probabilities, samples: Samples, recipe: TrainRecipe) -> dict[str, Rule]:
     """Task -> the recipe's rule with the least balanced log loss; the first one for a task without labels."""
     chosen = {}
-    for task, targets_N in zip(recipe.model.tasks, samples.targets_TN, strict=True):
+    for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True):
         called = [vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rule) for rule in recipe.rules]
         chosen[task.name] = recipe.rules[int(np.argmin([balanced_log_loss(*one) for one in called]))]
     return chosen
@@ -72,7 +75,7 @@ def fit_temperatures(
 ) -> dict[str, float]:
     """Task -> the temperature (Guo et al. 2017) with the least log loss of the vertebrae; 1 for too few of them."""
     found = {}
-    for task, targets_N in zip(recipe.model.tasks, samples.targets_TN, strict=True):
+    for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True):
         found[task.name] = fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
     return found
 
@@ -98,7 +101,7 @@ def validation_metrics(
 ) -> dict[str, float]:
     """`validation_<measure>_<task>` for each task with labels: log_loss (balanced), macro_sensitivity, ece."""
     found = {}
-    for task, targets_N in zip(tasks, samples.targets_TN, strict=True):
+    for task, targets_N in zip(tasks, samples.vertebra_targets_TN, strict=True):
         true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
         if len(true_V):
             found[f"validation_log_loss_{task.name}"] = balanced_log_loss(true_V, prob_VC)

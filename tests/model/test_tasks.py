@@ -36,6 +36,17 @@ def test_a_column_that_is_not_there_is_missing_everywhere() -> None:
     assert task.targets(LABELS) == [MISSING] * len(LABELS)
 
 
+def test_a_slice_has_its_own_label_or_else_its_vertebras() -> None:
+    labels = pd.DataFrame(
+        {"bone_quality": ["lytic", "lytic", None, None], "slice_bone_quality": ["normal", None, "mixed", None]}
+    )
+    lytic, quality = TASKS[1], TASKS[2]
+    assert quality.slice_targets(labels) == [0, 3, 2, MISSING]
+    assert lytic.slice_targets(labels) == [0, 1, 1, MISSING]
+    assert quality.targets(labels) == [3, 3, MISSING, MISSING]
+    assert quality.slice_targets(labels[["bone_quality"]]) == quality.targets(labels)
+
+
 def test_an_unknown_word_is_refused() -> None:
     labels = pd.DataFrame({"bone_quality": ["sclerotic"]})
     with pytest.raises(BadInput, match="expected one of normal, blastic, mixed, lytic, found 'sclerotic'"):
@@ -56,7 +67,9 @@ def test_a_list_of_tasks_that_cannot_be_built_is_refused(tasks: tuple[Task, ...]
         ModelSpec(tasks=tasks)
 
 
-@pytest.mark.parametrize("extra", [{"positive": ()}, {"positive": ("a",), "classes": ("a", "b")}, {"classes": ("a",)}])
+@pytest.mark.parametrize(
+    "extra", [{"positive": ()}, {"positive": ("A",)}, {"positive": ("a",), "classes": ("a", "b")}, {"classes": ("a",)}]
+)
 def test_a_task_that_contradicts_itself_is_refused(extra: dict[str, tuple[str, ...]]) -> None:
     with pytest.raises(ValidationError):
         Task.model_validate({"name": "x", "column": "x", **extra})

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from spinemet.config import SliceConfig, StudyConfig, config_digest
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
-from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
+from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_columns
 from spinemet.types import (
     Completeness,
+    InstanceHeader,
     SeriesChoice,
     SeriesHeader,
     SliceStack,
@@ -46,16 +48,32 @@ def reading(
     return StudyReading(State.SCREENED, choice=SeriesChoice(header), spine=spine, stacks=tuple(stacks))
 
 
+def with_slices(one: StudyReading, uids: Mapping[str, float]) -> StudyReading:
+    """`one` with axial slices in its series: SOPInstanceUID -> height in mm. Its vertebrae all lie at height 0."""
+    assert one.choice is not None
+    axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
+    instances = tuple(
+        InstanceHeader(uid, SOPInstanceUID=uid, ImagePositionPatient=(-90.0, -90.0, z), ImageOrientationPatient=axial)
+        for uid, z in uids.items()
+    )
+    chosen = replace(one.choice.chosen, instances=instances)
+    return replace(one, choice=SeriesChoice(chosen), series_seen=((chosen, None),))
+
+
 def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
-    """A checked label table with the cells given and all others empty."""
-    cells = [{name: row.get(name, None if name in LABEL_CLASSES else "") for name in COLUMNS} for row in rows]
-    return consensus(pd.DataFrame(cells, columns=COLUMNS))
+    """A checked label table with the cells given and all others empty; rows count from 0."""
+    further = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
+    names, words = [*COLUMNS, *further], {*LABEL_CLASSES, *further}
+    cells = [{name: row.get(name, None if name in words else "") for name in names} for row in rows]
+    return consensus(pd.DataFrame(cells, columns=names))
 
 
 def write_crops(uri: str, readings: list[StudyReading], labels: pd.DataFrame) -> CropsInfo:
     """Crops of `readings` at `uri`, without Ray."""
     shards = [write_shard(uri, crop_rows(one, labels)) for one in readings]
-    info = crops_info(shards)
+    said: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}
+    of_slices = said if (labels["slice"] != "").any() else {}
+    info = crops_info(shards).model_copy(update={"classes": said, "slice_classes": of_slices})
     write_manifest(uri, info)
     return info
 

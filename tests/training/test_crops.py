@@ -10,7 +10,17 @@ import pytest
 
 from spinemet.errors import BadInput
 from spinemet.storage.files import join
-from spinemet.training.crops import MANIFEST, SHARDS, crop_rows, read_crops, research_key, write_manifest, write_shard
+from spinemet.training.crops import (
+    MANIFEST,
+    SHARDS,
+    WHERE,
+    crop_rows,
+    read_crops,
+    research_key,
+    write_manifest,
+    write_shard,
+)
+from spinemet.training.labels import LABEL_CLASSES
 from spinemet.types import State, StudyReading
 from tests.training.readings import crops_info, label_table, reading, write_crops
 
@@ -98,6 +108,20 @@ def test_crops_come_back_as_they_were(
         assert crops.table["vertebra"].tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
         assert crops.table["bone_quality"].tolist() == ["normal"] * 3 + ["lytic"] * 3 + [None] * 3 + ["mixed"] * 3
         assert crops.table["patient"].nunique() == 2
+
+
+def test_labels_of_slices_and_of_further_columns_come_back(tmp_path: Path) -> None:
+    row = {"patient": "p1", "study": "1.2", "level": "L1"}
+    labels = label_table(
+        {**row, "bone_quality": "lytic"}, {**row, "slice": "0", "bone_quality": "normal"}, {"collapse": "yes"}
+    )
+    info = write_crops(str(tmp_path), [reading("p1", ["L1"], study="1.2")], labels)
+    table = read_crops(str(tmp_path)).table
+    assert table["bone_quality"].tolist() == ["lytic"] * 3
+    assert table["slice_bone_quality"].tolist() == [None, "normal", None]
+    assert table["collapse"].tolist() == table["slice_collapse"].tolist() == [None] * 3
+    write_manifest(str(tmp_path), info.model_copy(update={"classes": {}, "slice_classes": {}}))
+    assert list(read_crops(str(tmp_path)).table) == [*WHERE, *LABEL_CLASSES]
 
 
 def test_no_identifier_is_written(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
-from spinemet.model.tasks import MISSING
+from spinemet.model.tasks import MISSING, Task
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
+from spinemet.types import BONE_QUALITY
 from tests.training.lesions import made_up_crops, small_recipe
 
 
@@ -58,6 +59,39 @@ def test_rare_classes_weigh_more_as_asked(balance: float, ratio: float) -> None:
     assert ratio <= 1
 
 
+def test_a_slice_is_learned_by_its_own_label_and_a_vertebra_judged_by_its() -> None:
+    crops = made_up_crops()
+    own = crops.table["bone_quality"].where(crops.table["offset_mm"] == 0, None)
+    table = crops.table.assign(bone_quality="lytic", slice_bone_quality=own)
+    validation = training_data(Crops(crops.hu_NHW, table, crops.info), small_recipe()).validation
+    first = table["offset_mm"].to_numpy()[validation.rows_N] == 0
+    words = crops.table["bone_quality"].to_numpy()[validation.rows_N]
+    assert (validation.vertebra_targets_TN[2] == 3).all()
+    assert [BONE_QUALITY[n] for n in validation.targets_TN[2, first]] == words[first].tolist()
+    assert (validation.targets_TN[2, ~first] == 3).all()
+
+
+def test_only_labelled_slices_are_learned_from_and_vertebrae_without_a_label_choose_no_epoch() -> None:
+    crops = made_up_crops()
+    own = crops.table["bone_quality"].where(crops.table["offset_mm"] == 0, None)
+    apart = crops.table["patient"].isin(training_data(crops, small_recipe()).split["validation"])
+    whole = crops.table["bone_quality"].where(apart, None)
+    table = crops.table.assign(bone_quality=whole, slice_bone_quality=own, posterolateral=None)
+    assert len(training_data(Crops(crops.hu_NHW, table, crops.info), small_recipe()).train) == 7 * 6
+    table["bone_quality"] = None
+    with pytest.raises(BadInput, match="a bone_quality label of a whole vertebra for validation, found none"):
+        training_data(Crops(crops.hu_NHW, table, crops.info), small_recipe())
+
+
+def test_crops_without_the_column_of_a_task_are_refused() -> None:
+    recipe = small_recipe()
+    tasks = (*recipe.model.tasks, Task(name="collapse", column="fracture", positive=("yes",)))
+    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"tasks": tasks})})
+    message = "labels of fracture, as the task collapse .* found those of bone_quality, posterolateral; prepare them"
+    with pytest.raises(BadInput, match=message):
+        training_data(made_up_crops(), other)
+
+
 def test_slices_cut_in_another_way_are_refused() -> None:
     recipe = small_recipe()
     other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"slices": SliceConfig()})})
@@ -66,7 +100,7 @@ def test_slices_cut_in_another_way_are_refused() -> None:
 
 
 def test_too_few_patients_are_refused() -> None:
-    with pytest.raises(BadInput, match="expected patients with a bone_quality label for validation, found none"):
+    with pytest.raises(BadInput, match=r"expected patients with a bone_quality label .* for validation, found none"):
         training_data(made_up_crops(patients=2), small_recipe(test_share=0))
 
 

@@ -11,8 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spinemet.errors import BadInput
+from spinemet.model.tasks import TASKS, Task
 from spinemet.storage.files import join, write_bytes
-from spinemet.training.labels import COLUMNS, consensus, fold_patients, read_labels, split_patients
+from spinemet.training.labels import (
+    COLUMNS,
+    LABEL_CLASSES,
+    consensus,
+    fold_patients,
+    label_words,
+    read_labels,
+    split_patients,
+)
 
 HEADER = "patient,study,series,level,bone_quality,posterolateral"
 ROWS = ["p1,1.2,1.2.3,T12,normal,none", "p1,1.2,1.2.3, l1 ,Lytic,", "p2,,,L1,,bilateral"]
@@ -31,6 +40,7 @@ def test_read_labels_accepts_what_people_write(tmp_path: Path) -> None:
     assert table["bone_quality"].tolist() == ["normal", "lytic", None]
     assert table["posterolateral"].tolist() == ["none", None, "bilateral"]
     assert table["study"].tolist() == ["1.2", "1.2", ""]
+    assert table.index.tolist() == [2, 3, 4]  # as a spreadsheet counts them
 
 
 def test_parquet_and_s3_give_the_same_table(tmp_path: Path, s3_bucket: str) -> None:
@@ -38,14 +48,16 @@ def test_parquet_and_s3_give_the_same_table(tmp_path: Path, s3_bucket: str) -> N
     pd.read_csv(local, dtype=str, keep_default_na=False, na_values=[""]).to_parquet(tmp_path / "labels.parquet")
     write_bytes(join(s3_bucket, "labels.csv"), Path(local).read_bytes())
     expected = read_labels(local)
-    pd.testing.assert_frame_equal(read_labels(str(tmp_path / "labels.parquet")), expected)
+    parquet = read_labels(str(tmp_path / "labels.parquet"))
+    assert parquet.index.tolist() == [1, 2, 3]
+    pd.testing.assert_frame_equal(parquet.set_index(expected.index), expected)
     pd.testing.assert_frame_equal(read_labels(join(s3_bucket, "labels.csv")), expected)
 
 
 def test_extra_columns_are_left_alone_and_a_column_of_labels_may_be_absent(tmp_path: Path) -> None:
     table = read_labels(write(tmp_path, "p1,L1,mixed,seen twice", header="patient,level,bone_quality,comment"))
-    assert table.loc[0, "bone_quality"] == "mixed"
-    assert table.loc[0, "posterolateral"] is None
+    assert table["bone_quality"].tolist() == ["mixed"]
+    assert table["posterolateral"].tolist() == [None]
 
 
 @pytest.mark.parametrize(
@@ -69,6 +81,64 @@ def test_bad_tables_name_row_column_expected_and_found(
     with pytest.raises(BadInput, match=message) as caught:
         read_labels(write(tmp_path, *rows, header=header))
     assert "p1" not in str(caught.value).removeprefix(str(tmp_path))
+
+
+SLICES = "patient,study,level,slice,bone_quality"
+
+
+def test_a_row_may_speak_of_one_slice(tmp_path: Path) -> None:
+    rows = ["p1,1.2,L1,,lytic", "p1,1.2,L1,-12.50,normal", "p1,1.2,L1,+7,lytic", "p1,1.2,L1,1.2.840.1,mixed"]
+    table = read_labels(write(tmp_path, *rows, header=SLICES))
+    assert table["slice"].tolist() == ["", "-12.5", "7.0", "1.2.840.1"]
+    agreed = consensus(table)
+    assert len(agreed) == 4
+    assert agreed.loc[3, "bone_quality"] == "normal"  # rows keep their numbers
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            ["p1,1.2,L1,slice 1.2.840.7,lytic"],
+            "row 2, column slice: expected a SOPInstanceUID or a height in mm, found another",
+        ),
+        (["p1,1.2,L1,,lytic", "p1,,L1,7,lytic"], "row 3, column study: expected the study that .*, found nothing"),
+        (["p1,1.2,L1,7,lytic", "p1,1.2,L1,7.0,normal"], "row 3.*expected lytic as row 2 says of the same slice"),
+        (["p1,1.2,L1,7,lytic", "p1,1.2,L1,7.0,lytic"], "row 3, column slice: expected each slice once"),
+    ],
+)
+def test_a_bad_slice_is_named(tmp_path: Path, rows: list[str], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        read_labels(write(tmp_path, *rows, header=SLICES))
+
+
+def collapse(**changes: object) -> Task:
+    return Task.model_validate({"name": "collapse", "column": "collapse", "positive": ("yes",), **changes})
+
+
+def test_the_words_of_a_column_are_those_of_the_tasks_that_are_read_from_it() -> None:
+    assert label_words(TASKS) == LABEL_CLASSES
+    severe = collapse(name="severe", positive=("crush",))
+    assert label_words([*TASKS, collapse(positive=("wedge",)), severe])["collapse"] == ("no", "wedge", "crush")
+    grade = Task(name="grade", column="collapse", classes=("none", "wedge", "crush"))
+    assert label_words([severe, grade])["collapse"] == grade.classes
+    any_lesion = collapse(column="bone_quality", positive=("blastic", "mixed", "lytic"))
+    assert label_words([any_lesion]) == LABEL_CLASSES
+    for column in ("level", "rater", "hu", "slice_bone_quality"):
+        with pytest.raises(BadInput, match=f"task collapse: expected a column of its own, found {column}"):
+            label_words([collapse(column=column)])
+
+
+def test_a_further_column_is_read_and_checked_as_the_others(tmp_path: Path) -> None:
+    words = label_words([collapse()])
+    header = "patient,level,bone_quality,collapse"
+    table = consensus(read_labels(write(tmp_path, "p1,L1,lytic,Yes", "p1,L2,normal,", header=header), words))
+    assert table["collapse"].tolist() == ["yes", None]
+    assert "collapse" not in read_labels(str(tmp_path / "labels.csv"))
+    with pytest.raises(BadInput, match="row 2, column collapse: expected one of no, yes, found maybe"):
+        read_labels(write(tmp_path, "p1,L1,lytic,maybe", header=header), words)
+    with pytest.raises(BadInput, match="expected a column collapse, found patient, study"):
+        read_labels(write(tmp_path, *ROWS), words)
 
 
 def test_what_is_no_table_is_bad_input(tmp_path: Path) -> None:

@@ -146,11 +146,12 @@ def test_a_new_task_is_learned_by_configuration_alone() -> None:
     fallen = (crops.table["level"].isin(["T1", "T2"])).map({True: "yes", False: "no"})
     crops.hu_NHW[(fallen == "yes").to_numpy(), :6] = 1500
     table = crops.table.assign(collapse=fallen.where(crops.table["patient"] != "p00", None))
+    info = crops.info.model_copy(update={"classes": {"collapse": {}}})
     recipe = small_recipe(epochs=6)
     tasks = (*recipe.model.tasks, Task(name="collapse", column="collapse", positive=("yes",)))
     recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"tasks": tasks})})
     workers = OneProcess()
-    trained = train(training_data(Crops(crops.hu_NHW, table, crops.info), recipe), recipe, 0, workers)
+    trained = train(training_data(Crops(crops.hu_NHW, table, info), recipe), recipe, 0, workers)
     assert trained.card.spec.tasks[-1].name == "collapse"
     assert workers.history[-1]["validation_macro_sensitivity_collapse"] > 0.9
 

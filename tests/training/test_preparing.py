@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pydicom
 import pytest
 
@@ -13,7 +14,7 @@ from spinemet.storage.archive import study_at
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_study, summarize
 from spinemet.types import Layout, State, StudyReading, StudyRef
-from tests.training.readings import SLICES, label_table, reading
+from tests.training.readings import SLICES, label_table, reading, with_slices
 
 CONFIG = StudyConfig(slices=SLICES)
 LABELS = label_table(
@@ -24,10 +25,10 @@ LABELS = label_table(
 )
 
 
-def prepare(out: Path, one: StudyReading) -> PreparedStudy:
+def prepare(out: Path, one: StudyReading, labels: pd.DataFrame = LABELS) -> PreparedStudy:
     # NIfTI: such a study is read without a look at its head.
     ref = StudyRef(str(out), "volume.nii", Layout.NIFTI, ())
-    return prepare_study(ref, LABELS, CONFIG, str(out), lambda ref, config: one)
+    return prepare_study(ref, labels, CONFIG, str(out), lambda ref, config: one)
 
 
 def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
@@ -48,6 +49,23 @@ def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
     assert info.classes["posterolateral"] == {"none": 1, "unilateral": 0, "bilateral": 0}
     assert info.labels_unmatched == 1
     assert info.problems == {"truncated": 1}
+
+
+def test_labels_of_slices_are_counted_apart_and_strays_named_by_row(tmp_path: Path) -> None:
+    def row(at: str, word: str, level: str = "L1") -> dict[str, str]:
+        return {"patient": "p1", "study": "1.2", "level": level, "slice": at, "bone_quality": word}
+
+    labels = label_table(
+        row("", "lytic"), row("0", "lytic"), row("1.2.3.1", "normal"), row("1.2.3.9", "mixed"), row("40", "lytic", "L2")
+    )
+    one = with_slices(reading("p1", ["L1", "L2"], study="1.2"), {"1.2.3.1": 3.0})
+    info = summarize([prepare(tmp_path, one, labels)] * 2, labels, CONFIG, str(tmp_path))
+    assert (info.vertebrae, info.slices) == (1, 3)
+    assert info.classes["bone_quality"] == {"normal": 0, "blastic": 0, "mixed": 0, "lytic": 1}
+    assert info.slice_classes["bone_quality"] == {"normal": 1, "blastic": 0, "mixed": 0, "lytic": 1}
+    assert info.labels_unmatched == 2
+    assert info.strays == (3,)
+    assert info.label_columns[2:] == ["slice_bone_quality", "slice_posterolateral"]
 
 
 def test_a_study_that_lies_twice_in_the_archive_counts_once(tmp_path: Path) -> None:

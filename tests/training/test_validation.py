@@ -51,6 +51,7 @@ def test_the_rule_that_finds_a_lesion_on_few_slices_is_chosen_where_it_helps() -
         targets_TN=targets_TN,
         weights_TN=np.ones((4, 12), np.float32),
         vertebra_N=np.repeat([0, 1], 6),
+        vertebra_targets_TN=targets_TN,
     )
     few = np.array([[0.1, 0.9]] * 2 + [[0.9, 0.1]] * 10)
     every = np.array([[0.4, 0.6]] * 6 + [[0.6, 0.4]] * 3 + [[0.95, 0.05]] * 3)
