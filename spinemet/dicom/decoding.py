@@ -1,8 +1,9 @@
 """The slices of a series from a study's objects, decoded in several threads and taken in order.
 
-From an object store a study's objects are fetched whole while its headers are read (storage/objects.py), which leaves
-the cores idle. A SliceDecoder that is told of each header as it comes begins to decode the first series that looks like
-a CT volume meanwhile; where another series is chosen in the end, what was decoded is dropped.
+While headers are read the cores wait: for an object store, from which a small study's objects are fetched whole then
+(storage/objects.py), or for the one thread that parses. A SliceDecoder that is told of each header as it comes begins
+meanwhile to decode the first series that looks like a CT volume; where another series is chosen in the end, what was
+decoded is dropped and the rest of it left.
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
         self._ahead_of: str | None = None
 
     def begin(self, instance: InstanceHeader, series: SeriesHeader) -> None:
-        """Decode this slice ahead where it is worth it and its object has been fetched already."""
+        """Decode this slice ahead where it is worth it and its object has been fetched already, or costs no request."""
         if self._ahead_of not in {None, series.SeriesInstanceUID} or not _is_worth_it(instance, series):
             return
         content = self._objects.take_fetched(instance.name)
-        if content is not None:
+        if content is not None or self._objects.are_near:
             self._ahead_of = series.SeriesInstanceUID
-            self._ahead[instance.name] = self._pool.submit(quick_hu, content, instance)
+            self._ahead[instance.name] = self._pool.submit(self._quick_hu, instance, content)
 
     def slices(self, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
         """HU of each slice, in order; no more than two slices per thread wait besides those begun already.
@@ -65,12 +66,24 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
             for item in instances:
                 yield item.name, self._pool.submit(slice_hu, datasets[item.name], item.frame or 0)
             return
+        self._drop_ahead({item.name for item in instances})
         contents = self._objects.read_many(item.name for item in instances if item.name not in self._ahead)
         for item in instances:
             if item.name in self._ahead:
                 yield item.name, self._ahead.pop(item.name)
             else:
                 yield item.name, self._pool.submit(_classic_hu, item, next(contents)[1])
+
+    def _drop_ahead(self, wanted: set[str]) -> None:
+        """Forget what is not wanted, and what has not begun where that costs nothing: in order it takes less memory."""
+        for name, future in list(self._ahead.items()):
+            # What is not wanted is cancelled too, or it would be decoded first.
+            is_cancelled = (name not in wanted or self._objects.are_near) and future.cancel()
+            if is_cancelled or name not in wanted:
+                del self._ahead[name]
+
+    def _quick_hu(self, instance: InstanceHeader, content: bytes | None) -> PixelArray | None:
+        return quick_hu(self._objects.read(instance.name) if content is None else content, instance)
 
     def _result(self, name: str, future: Future[PixelArray | None]) -> PixelArray:
         hu_HW = future.result()

@@ -58,8 +58,11 @@ class StudyObjects(AbstractContextManager["StudyObjects"]):
     """The objects of one study, readable while the context is open.
 
     Raises StudyFailed(UNREACHABLE) where the store does not answer or an object has vanished since it was listed, and
-    StudyFailed(BROKEN_ARCHIVE) where a zip or tar cannot be unpacked.
+    StudyFailed(BROKEN_ARCHIVE) where a zip or tar cannot be unpacked. are_near: whether to read an object again, in
+    whatever thread, takes neither a request nor unpacking.
     """
+
+    are_near = False
 
     @abc.abstractmethod
     def names(self) -> list[str]:
@@ -118,7 +121,8 @@ class _PrefixObjects(StudyObjects):
     def __init__(self, ref: StudyRef) -> None:
         self._sizes = {item.key: item.size for item in ref.objects}
         self._read_range = _reader(ref.archive)
-        self._keeps = files.is_s3(ref.archive) and ref.size <= KEPT_LIMIT
+        self.are_near = not files.is_s3(ref.archive)
+        self._keeps = not self.are_near and ref.size <= KEPT_LIMIT
         self._kept: dict[str, bytes] = {}
         self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spinemet-read")
 
@@ -197,6 +201,8 @@ class _ZipObjects(StudyObjects):
 
 
 class _TarObjects(StudyObjects):
+    are_near = True
+
     def __init__(self, ref: StudyRef) -> None:
         self._contents: dict[str, bytes] = {}
         unpacked = _Unpacked(ref.size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import boto3
@@ -34,8 +35,9 @@ def upload(folder: Path, bucket: str, prefix: str) -> str:
     return f"{bucket}/{prefix}"
 
 
+@pytest.mark.parametrize("place", ["folder", "s3"])
 def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
-    tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+    place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_series(tmp_path / "a", count=3, edit=localizer)
     write_series(tmp_path / "b", count=8, edit=compressed)
@@ -48,7 +50,8 @@ def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
 
     quick_hu = decoding.quick_hu
     monkeypatch.setattr(decoding, "quick_hu", noted)
-    with open_study(study_at(upload(tmp_path, s3_bucket, "study"))) as objects, SliceDecoder(objects) as decoder:
+    uri = upload(tmp_path, request.getfixturevalue("s3_bucket"), "study") if place == "s3" else str(tmp_path)
+    with open_study(study_at(uri)) as objects, SliceDecoder(objects) as decoder:
         series = read_series(objects, decoder.begin).series
         volumes = [read_volume(objects, each, decoder) for each in series[1:]]
     for volume in volumes:
@@ -58,6 +61,27 @@ def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
     assert [name[0] for name in started].count("b") == 8
     assert len(started) == len(set(started)) == 16
     assert not any(name.startswith("a") for name in started)
+
+
+def test_what_is_not_wanted_does_not_hold_up_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "b", count=8, edit=compressed)
+    write_series(tmp_path / "c", count=8, edit=compressed, origin=(-20.0, -30.0, 60.0))
+    started: list[str] = []
+    parsed = threading.Event()
+
+    def held_up(content: bytes, instance: decoding.InstanceHeader) -> object:
+        started.append(instance.name)
+        assert parsed.wait(20)
+        return quick_hu(content, instance)
+
+    quick_hu, drop_ahead = decoding.quick_hu, SliceDecoder._drop_ahead
+    monkeypatch.setattr(decoding, "quick_hu", held_up)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    with open_study(study_at(tmp_path)) as objects, SliceDecoder(objects) as decoder:
+        series = read_series(objects, decoder.begin).series
+        monkeypatch.setattr(SliceDecoder, "_drop_ahead", lambda *given: (drop_ahead(*given), parsed.set()))
+        assert len(list(decoder.slices(series[1].instances))) == 8
+    assert [name[0] for name in started] == ["b"] + ["c"] * 8
 
 
 def test_what_does_not_decode_ahead_is_parsed_when_it_is_wanted(

@@ -94,6 +94,22 @@ def test_a_study_that_could_not_be_reached_comes_back_the_next_night(
     assert states == [(State.EXCLUDED, 2)]
 
 
+def test_a_study_that_came_in_halves_is_screened_again_when_it_is_whole(
+    archive: str, series: list[Path], tmp_path: Path
+) -> None:
+    results, store = open_results(str(tmp_path / "results"), create=True), files.open_store(archive)
+    late = [f"A/1/S/{path.name}" for path in series[2:]]
+    obstore.delete(store, late)
+    assert night(archive, results) == [Reason.TOO_FEW_SLICES, Reason.NO_SPINE]
+    assert night(archive, results) == []
+    for key, path in zip(late, series[2:], strict=True):
+        obstore.put(store, key, path.read_bytes())
+    assert night(archive, results) == [Reason.NO_SPINE]
+    assert night(archive, results) == []
+    reasons = connect(results.uri).sql("SELECT reason, count(*) FROM studies GROUP BY reason").fetchall()
+    assert reasons == [(Reason.NO_SPINE, 2)]
+
+
 def night(archive: str, results: Results) -> list[Reason | None]:
     """What a run does with plan and ledger, without its cluster; the reasons of the studies it took up."""
     made_with = MadeWith("model", config_digest(CONFIG), "1", "run")
