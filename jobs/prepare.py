@@ -67,9 +67,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f"labels without a whole vertebra or a slice of it: {info.labels_unmatched}")
     if info.strays:
         rows = ", ".join(map(str, info.strays[:20])) + (", …" if len(info.strays) > 20 else "")
-        print(
-            f"rows {rows}, column slice: expected the SOPInstanceUID of one slice of the study, found none or several"
-        )
+        print(f"label row {rows}, column slice: expected the SOPInstanceUID of one slice of the study, found another")
     for reason, count in info.problems.items():
         print(f"studies not used, {reason}: {count}")
     return 0

@@ -17,18 +17,19 @@ from spinemet.storage.archive import study_at
 from spinemet.storage.files import join
 from spinemet.study import read_study
 from spinemet.training.crops import MANIFEST, crop_rows, read_crops, read_info, research_key
-from spinemet.training.labels import consensus, read_labels
+from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels
 from tests.on_ray.archives import write_study
 
 pytestmark = pytest.mark.job
 
 CONFIG = StudyConfig(localizer="masks", slices=SliceConfig(size_px=32, pixel_mm=3.5, step_mm=6.0))
-LABELS = """patient,level,bone_quality,posterolateral
-sub-1,L1,normal,none
-sub-1,L2,lytic,
-sub-1,L5,normal,
-sub-2,L3,mixed,bilateral
-sub-3,L1,blastic,
+WORDS = {**LABEL_CLASSES, "fracture": ("no", "wedge", "crush")}
+LABELS = """patient,level,bone_quality,posterolateral,fracture
+sub-1,L1,normal,none,
+sub-1,L2,lytic,,wedge
+sub-1,L5,normal,,
+sub-2,L3,mixed,bilateral,no
+sub-3,L1,blastic,,
 """
 
 
@@ -65,6 +66,7 @@ def crops(place: Path) -> str:
         uri,
         CONFIG,
         lambda done, total, note="": told.append((done, total)),
+        WORDS,
     )
     assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert info == read_info(uri)
@@ -76,12 +78,13 @@ def test_the_manifest_accounts_for_labels_and_studies(crops: str) -> None:
     assert (info.patients, info.studies, info.vertebrae) == (2, 2, 3)
     assert info.classes["bone_quality"] == {"normal": 1, "blastic": 0, "mixed": 1, "lytic": 1}
     assert info.classes["posterolateral"] == {"none": 1, "unilateral": 0, "bilateral": 1}
+    assert info.classes["fracture"] == {"no": 1, "wedge": 1}
     assert info.labels_unmatched == 2  # L5 is not in view, and sub-3 is broken
     assert sum(info.problems.values()) == 1
 
 
 def test_the_crops_are_those_of_the_plain_reading(crops: str, place: Path) -> None:
-    labels = consensus(read_labels(str(place / "labels.csv")))
+    labels = consensus(read_labels(str(place / "labels.csv"), WORDS))
     found = read_crops(crops)
     for patient in ("sub-1", "sub-2"):
         ref = study_at(str(place / "archive" / patient / f"{patient}_ct.nii.gz"))
@@ -98,7 +101,7 @@ def test_another_run_from_s3_to_s3_gives_the_same_crops(
     for path in [*sorted(place.glob("archive/**/*.nii.gz")), place / "labels.csv"]:
         client.upload_file(str(path), s3_bucket.removeprefix("s3://"), str(path.relative_to(place)))
     archive, labels, out = (join(s3_bucket, name) for name in ("archive", "labels.csv", "crops"))
-    assert run_prepare(archive, labels, out, CONFIG) == read_info(crops)
+    assert run_prepare(archive, labels, out, CONFIG, words=WORDS) == read_info(crops)
     assert read_crops(out).table.equals(read_crops(crops).table)
 
 
