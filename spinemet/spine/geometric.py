@@ -1,7 +1,8 @@
 """The geometric localizer: vertebrae from CT numbers alone, without labels, weights or network.
 
-Canal (ring.py) -> straightened volume (canal.py) -> walls (walls.py) -> discs (discs.py) -> bodies (bodies.py) ->
-names from an anchor (naming.py). Everything is relative to what soft tissue and bone measure in the volume itself.
+Canal (ring.py), up to the skull (skull.py) -> straightened volume (canal.py) -> walls (walls.py) -> discs (discs.py) ->
+bodies (bodies.py) -> names from an anchor (naming.py). Everything is relative to what soft tissue and bone measure in
+the volume itself.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from scipy import ndimage
 
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.spine.bodies import Body, bodies_between, body_frames
-from spinemet.spine.canal import build_curve, straightened
+from spinemet.spine.canal import build_curve, position_on, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
 from spinemet.spine.measures import completeness, trabecular_hu
 from spinemet.spine.naming import TRANSITIONAL, level_names
@@ -20,6 +21,7 @@ from spinemet.spine.ribs import outward_reach
 from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
 from spinemet.spine.sacrum import find_sacrum
 from spinemet.spine.sampling import in_view, resample_lps
+from spinemet.spine.skull import foramen_magnum
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
 from spinemet.types import Spine, SpineCurve, Vertebra, Volume
 
@@ -37,6 +39,9 @@ _LEAST_CANAL_MM = 25.0
 _LEAST_COVERED = 0.3
 """Of the canal's visible length that has bodies in front of it, unless they end on a sacrum: a skull base and a few
 edges are no spine."""
+_AXIS_MM = 34.0
+"""Below the foramen magnum: so far down there are the dens in the ring of the atlas and the upper part of the axis, and
+no disc. The first lies at 47 mm on average in phantoms, 39 to 56."""
 _INSIDE_MM, _MOST_INSIDE = 4, 0.2
 """Mean boneness within the first distance of the canal's middle: below 0.05 in the four real cases and in phantoms,
 with screws or not; 0.3 to 0.7 between the bones of a hip."""
@@ -52,42 +57,57 @@ def geometric_spine(volume: Volume) -> Spine:
     """
     grid = resample_lps(volume, GRID_MM)
     tissue = tissue_levels(grid.hu_DHW)
-    canal, ring = find_canal(grid, tissue)
-    length = len(canal) * GRID_MM
-    if length < _LEAST_CANAL_MM or ring < (_LEAST_RING if length < _LONG_MM else _LEAST_LONG_RING):
-        raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
+    canal, foramen = _canal(grid, tissue)
     curve = _canal_curve(canal)
-    bone_SPL, walls = _straight(volume, tissue, curve)
+    neck = foramen is not None
+    bone_SPL, walls = _straight(volume, tissue, curve, neck=neck)
     for _ in range(_TURNS):
         if np.abs(walls.middle_l).mean() > _TURNED_MM:
             curve = walls.turned(curve)
-            bone_SPL, walls = _straight(volume, tissue, curve)
+            bone_SPL, walls = _straight(volume, tissue, curve, neck=neck)
     middle = walls.middle_mm(curve)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
-    seen = in_view(volume, middle)
+    skull = None if foramen is None else float(position_on(curve, foramen)[0])
+    spine = np.arange(len(middle)) >= (-np.inf if skull is None else skull + _AXIS_MM)
+    seen = in_view(volume, middle) & spine
     evidence = disc_evidence(bone_SPL, walls, seen)
     discs = disc_chain(evidence, walls.depth, arc)
     if len(discs) == 0:
         raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
-    bodies = bodies_between(discs, evidence, walls, _partly_seen(volume, curve, walls, middle))
+    bodies = bodies_between(discs, evidence, walls, _partly_seen(volume, curve, walls, middle) & spine)
     sacrum, anchor = find_sacrum(bone_SPL, walls, evidence, middle, bodies)
     covered = bodies[-1].bottom - bodies[0].top if bodies else 0.0
     bodies = bodies[:sacrum]
     if not bodies or (not anchor and covered < _LEAST_COVERED * seen.sum()) or _inside(bone_SPL, bodies) > _MOST_INSIDE:
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
     centers, axes = body_frames(curve, walls, bodies)
-    names = level_names(bodies, anchor, outward_reach(grid, tissue, curve, walls, bodies))
+    names = level_names(bodies, anchor, outward_reach(grid, tissue, curve, walls, bodies), skull)
     vertebrae = tuple(
         _vertebra(volume, walls, arc, *one) for one in zip(bodies, names.levels, centers, axes, strict=True)
     )
     return Spine(vertebrae, curve, "geometric", (TRANSITIONAL,) if names.transitional else ())
 
 
-def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve) -> tuple[npt.NDArray[np.float32], Walls]:
+def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
+    """The points of the spinal canal, cranial to caudal, and the foramen magnum where it is in view."""
+    canal, ring = find_canal(grid, tissue)
+    length = len(canal) * GRID_MM
+    if length >= _LEAST_CANAL_MM and ring >= (_LEAST_RING if length < _LONG_MM else _LEAST_LONG_RING):
+        foramen = foramen_magnum(grid, tissue, canal)
+        if foramen is not None:
+            canal = canal[canal[:, 2] < foramen[2]]
+        if len(canal) * GRID_MM >= _LEAST_CANAL_MM:
+            return canal, foramen
+    raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
+
+
+def _straight(
+    volume: Volume, tissue: Tissue, curve: SpineCurve, *, neck: bool
+) -> tuple[npt.NDArray[np.float32], Walls]:
     """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
     # The volume's border must not look like a wall: beyond it is what is neither bone nor air.
     bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
-    return bone_SPL, body_walls(bone_SPL)
+    return bone_SPL, body_walls(bone_SPL, neck=neck)
 
 
 def _inside(bone_SPL: npt.NDArray[np.float32], bodies: list[Body]) -> float:

@@ -83,17 +83,20 @@ class Walls:
         return SpineCurve(curve.points_mm, np.stack([np.cross(posterior, up), posterior, up], axis=1))
 
 
-def body_walls(bone_SPL: Array32) -> Walls:
+def body_walls(bone_SPL: Array32, *, neck: bool = False) -> Walls:
     """The walls with the greatest sum of bone edges along the spine that move slowly from millimetre to millimetre.
 
-    bone_SPL: boneness on s x P_MM x L_MM.
+    bone_SPL: boneness on s x P_MM x L_MM. neck: no wall is where air ends: that of the throat against muscle is a
+    sharper edge than a cervical body's (in the trunk the fat in front of dark bodies helps: without it 0.5 % fewer of
+    those of 54 phantoms were found).
     """
     rows = np.arange(len(bone_SPL))
     midline = ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (3.0, 0.7))
     edge = _edge(midline, 3)
     window = np.arange(_POSTERIOR_MM[0], _POSTERIOR_MM[1])
     posterior = window[_ridge(-edge[:, window - P_MM[0]], _STEP_COST)]
-    edge = _edge(ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (_SMOOTH_S_MM, 0.7)), 3)
+    solid_SPL = np.maximum(bone_SPL[:, :, _MIDDLE], 0) if neck else bone_SPL[:, :, _MIDDLE]
+    edge = _edge(ndimage.gaussian_filter(solid_SPL.mean(axis=2), (_SMOOTH_S_MM, 0.7)), 3)
     depths = np.arange(*_DEPTH_MM)
     column = np.clip(posterior[:, None] - depths - P_MM[0], 0, len(P_MM) - 1)
     anterior = posterior - depths[_ridge(edge[rows[:, None], column], _STEP_COST)]

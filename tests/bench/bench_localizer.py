@@ -22,7 +22,18 @@ from spinemet.storage.archive import study_at
 from spinemet.study import read_volume_of
 from spinemet.types import LabelMap, Volume
 from tests.bench.figures import Figures, Missing
-from tests.bench.localizer_phantoms import CONDITIONS, SPACINGS_MM, Case, Truth, condition_of, phantom, variant_phantom
+from tests.bench.localizer_phantoms import (
+    CONDITIONS,
+    LONE_NECKS,
+    NECKS,
+    SPACINGS_MM,
+    Case,
+    Truth,
+    condition_of,
+    neck_phantom,
+    phantom,
+    variant_phantom,
+)
 from tests.conftest import REALCT
 from tests.spine.conftest import body_centers, read
 from tests.spine.test_geometric import CHEST_MM
@@ -62,8 +73,8 @@ def run() -> Figures:
         f"Geometric localizer: vertebrae found within {NEAR_MM:g} mm of the truth",
         ("study", "there", "found", "spurious", "precision", "median mm", "p95 mm", "named", "names right", "CPU s"),
         f"Phantoms: {PHANTOMS} over {', '.join(CONDITIONS)}; slices of {min(SPACINGS_MM)} to {max(SPACINGS_MM)} mm;"
-        f" and {UNUSUAL} of patients with another number of vertebrae or ribs. Named: share of the vertebrae of studies"
-        " with an anchor in view (sacrum, last rib, first rib).",
+        f" and {UNUSUAL} of patients with another number of vertebrae or ribs, and {len(NECKS)} necks. Named: share of"
+        " the vertebrae of studies with an anchor in view (skull base, sacrum, last rib, first rib).",
     )
     if not REALCT.is_dir():
         raise Missing("real CT is not on this machine")
@@ -74,6 +85,7 @@ def run() -> Figures:
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         scores = list(pool.map(phantom_score, range(PHANTOMS)))
         unusual = list(pool.map(variant_score, range(UNUSUAL)))
+        necks = list(pool.map(neck_score, range(len(NECKS))))
     for condition in CONDITIONS:
         part = [scores[n] for n in range(PHANTOMS) if condition_of(n) == condition]
         _add(figures, f"phantoms, {condition}", sum(part, Score()))
@@ -81,6 +93,8 @@ def run() -> Figures:
     _add(figures, "phantoms, one anchor, unusual count", sum((s for s in unusual if not s.two_anchors), Score()))
     both = sum((s for s in unusual if s.two_anchors), Score())
     _add(figures, "phantoms, two anchors, unusual count", both)
+    _add(figures, "phantoms, neck with the skull base", sum(necks[:-LONE_NECKS], Score()))
+    _add(figures, "phantoms, C3 to C6 alone", sum(necks[-LONE_NECKS:], Score()))
     usual = sum(scores, Score())
     figures.note += (
         f" Flagged transitional: {both.flagged} of {both.two_anchors} unusual ones with two anchors in view,"
@@ -200,3 +214,8 @@ def phantom_score(number: int) -> Score:
 def variant_score(number: int) -> Score:
     """The same for one with another number of vertebrae or ribs."""
     return score(variant_phantom(number))
+
+
+def neck_score(number: int) -> Score:
+    """The same for one of the necks."""
+    return score(neck_phantom(number))

@@ -1,5 +1,5 @@
 """Phantoms in bad shape for the localizer's benchmark: thick slices, noise, contrast, dark bone, bent or turned spines,
-screws, destroyed, collapsed and fused levels, and patients with another number of vertebrae or ribs."""
+screws, destroyed, collapsed and fused levels; patients with another number of vertebrae or ribs; and necks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 
 from spinemet.phantom.anatomy import Degeneration, PatientAnatomy, Pose, Variant, draw_anatomy, place_spine
+from spinemet.phantom.head import Head, place_head
 from spinemet.phantom.lesions import draw_diseases
 from spinemet.phantom.levels import MOBILE
 from spinemet.phantom.mimics import Changes, draw_mimics
@@ -24,6 +25,9 @@ CONDITIONS = ("usual", "noisy", "porotic", "scoliosis", "turned", "diffuse", "me
 REGIONS = ("lumbosacral", "thoracic", "thoracolumbar", "whole", "lumbosacral")
 SPACINGS_MM = (2.0, 3.0, 1.0, 5.0, 2.5, 1.5, 4.0, 0.75)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)[1:]
+NECKS = ("usual", "noisy", "turned", "contrast", "usual", "porotic", "usual", "noisy")
+LONE_NECKS = 2
+"""The last of NECKS: C3 to C6 alone are in view."""
 VARIANT_REGIONS = ("whole", "thoracolumbar", "lumbosacral", "thoracic")
 
 
@@ -38,7 +42,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A volume and what is true of it. anchors: `sacrum`, `last rib`, `first rib` where they are in view."""
+    """A volume and what is true of it. anchors: `skull base`, `sacrum`, `last rib`, `first rib` where in view."""
 
     volume: Volume
     truth: Sequence[Truth]
@@ -63,6 +67,13 @@ def variant_phantom(number: int) -> Case:
     return _phantom([405, number], "usual", region, (2.0, 3.0, 2.5)[number % 3], variant)
 
 
+def neck_phantom(number: int) -> Case:
+    """Neck `number` of NECKS: from the skull to between C7 and T2, or C3 to C6 alone."""
+    lone = number >= len(NECKS) - LONE_NECKS
+    spacing = (2.0, 3.0, 1.5, 2.5, 1.0, 2.0)[number % 6]
+    return _phantom([406, number], NECKS[number], "C3 to C6" if lone else "neck", spacing)
+
+
 def _phantom(seed: list[int], condition: str, region: str, spacing: float, variant: Variant = "usual") -> Case:
     rng = np.random.default_rng(seed)
     if region == "whole":  # a long one in thin slices takes a minute to draw
@@ -79,10 +90,11 @@ def _phantom(seed: list[int], condition: str, region: str, spacing: float, varia
         parts = [*mimics.get(pose.level, ()), *([lesion] if lesion else [])]
         if parts:
             changes[pose.level] = Changes(parts)
-    drawn = render(patient, _settings(rng, poses, condition, region, spacing), changes)
+    head = place_head(patient, poses)
+    drawn = render(patient, _settings(rng, poses, head, condition, region, spacing), changes)
     volume = drawn.volume
     truth = [Truth(v.level, v.center_mm, v.visible) for v in drawn.vertebrae]
-    anchors = _anchors(patient, drawn)
+    anchors = _anchors(patient, drawn, head)
     whole = {v.level for v in drawn.vertebrae if v.visible > 0.9}
     if condition == "metal":
         _add_screws(volume, [v for v in poses if v.level in whole][1:4], rng)
@@ -108,9 +120,16 @@ def _patient(rng: np.random.Generator, condition: str) -> PatientAnatomy:
 
 
 def _settings(
-    rng: np.random.Generator, poses: Sequence[Pose], condition: str, region: str, spacing: float
+    rng: np.random.Generator, poses: Sequence[Pose], head: Head, condition: str, region: str, spacing: float
 ) -> ScanSettings:
-    low, high = field_of_view(poses, region, (float(rng.uniform(-0.6, 0.9)), float(rng.uniform(-0.4, 0.7))))
+    cut = float(rng.uniform(-0.6, 0.9)), float(rng.uniform(-0.4, 0.7))
+    height = {pose.level: float(pose.center[2]) for pose in poses}
+    if region == "neck":
+        low, high = np.interp(cut[1], (-0.4, 0.7), (height["T2"], height["C7"])), head.foramen_mm[2] + 55 + 40 * cut[0]
+    elif region == "C3 to C6":
+        low, high = height["C6"] - 8 - 3 * cut[1], height["C3"] + 7 + 3 * cut[0]
+    else:
+        low, high = field_of_view(poses, region, cut)
     middle = np.mean([pose.center for pose in poses if low <= pose.center[2] <= high], axis=0)
     contrast = Contrast(aorta=180.0, vein=170.0, kidney=200.0, liver=115.0) if condition == "contrast" else Contrast()
     return ScanSettings(
@@ -124,9 +143,11 @@ def _settings(
     )
 
 
-def _anchors(patient: PatientAnatomy, drawn: PhantomScan) -> tuple[str, ...]:
-    """The sacrum where its first body's middle is in view; a border of the ribs where both its vertebrae are whole."""
+def _anchors(patient: PatientAnatomy, drawn: PhantomScan, head: Head) -> tuple[str, ...]:
+    """The sacrum where its first body's middle is in view; a border of the ribs where both its vertebrae are whole; the
+    skull base where 2 cm of brain above it are."""
     found = ["sacrum"] if in_view(drawn.volume, drawn.sacrum_mm) else []
+    found += ["skull base"] if in_view(drawn.volume, head.to_lps(0, 0, 20)) else []
     for above, below in zip(drawn.vertebrae[:-1], drawn.vertebrae[1:], strict=True):
         first, second = has_ribs(patient, above.level), has_ribs(patient, below.level)
         if first != second and min(above.visible, below.visible) > 0.9:

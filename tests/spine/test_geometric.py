@@ -12,6 +12,7 @@ from spinemet.anatomy import LEVEL_INDEX, is_named
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.phantom import phantom_volume
 from spinemet.phantom.anatomy import Variant, draw_anatomy, place_spine
+from spinemet.phantom.head import place_head
 from spinemet.phantom.scan import ScanSettings, field_of_view, render
 from spinemet.spine.geometric import geometric_spine
 from spinemet.types import Completeness, LabelMap, Spine, Volume
@@ -147,6 +148,35 @@ def test_phantoms(seed: int, region: str) -> None:
             assert vertebra.level == shown[int(row.argmin())].level
     if region != "thoracic":  # the sacrum or the last rib is in view
         assert is_named(spine.vertebrae[0].level)
+
+
+def _neck(above_mm: float, low: str) -> tuple[list[str], list[str]]:
+    """True and found level of each body of a phantom's neck, seen from `above_mm` over the foramen magnum to `low`."""
+    patient = draw_anatomy(np.random.default_rng(2))
+    poses = place_spine(patient)
+    head = place_head(patient, poses)
+    top = head.foramen_mm[2] + above_mm
+    bottom = next(pose.center[2] for pose in poses if pose.level == low)
+    x, y, z = float(head.axis.center[0]), float(head.axis.center[1]), float(top + bottom) / 2
+    scan = ScanSettings((x, y, z), (round((top - bottom) / 2.5), 130, 130), (2.5, 1.4, 1.4), 2.5)
+    drawn = render(patient, scan)
+    spine = geometric_spine(drawn.volume)
+    shown = drawn.vertebrae
+    distance = _nearest(spine, np.array([v.center_mm for v in shown]))
+    assert (distance.min(axis=1) < 10).all()
+    return [shown[n].level for n in distance.argmin(axis=1)], [v.level for v in spine.vertebrae]
+
+
+def test_a_neck_is_named_from_the_skull() -> None:
+    true, found = _neck(60.0, "T1")
+    assert true[:6] == ["C2", "C3", "C4", "C5", "C6", "C7"]
+    assert found[:6] == true[:6]
+
+
+def test_a_neck_without_skull_and_ribs_is_unnamed() -> None:
+    true, found = _neck(-50.0, "C7")
+    assert len(true) >= 3
+    assert not any(is_named(level) for level in found)
 
 
 @pytest.mark.parametrize("variant", ["L4", "L6"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,6 +74,12 @@ def test_from_the_first_rib() -> None:
     assert _levels(names) == ["C6", "C7", "T1", "T2", "T3", "T4", "T5", "T6"]
 
 
+def test_one_rib_at_the_end_of_the_view_may_be_the_next_vertebras() -> None:
+    neck = [(28.0, 26.0)] * 4
+    assert not any(is_named(level) for level in _levels(_named(*neck, RIB)))
+    assert _levels(_named(*neck, RIB, RIB)) == ["C4", "C5", "C6", "C7", "T1", "T2"]
+
+
 def test_twelve_pairs_are_all_there_are() -> None:
     assert _levels(_named(UNSEEN, *[RIB] * 12)) == ["C7", *(f"T{n}" for n in range(1, 13))]
     assert not any(is_named(level) for level in _levels(_named(UNSEEN, *[RIB] * 9)))
@@ -110,18 +118,44 @@ def test_anchors_that_contradict_each_other_name_nothing(lumbar: int) -> None:
     assert not any(is_named(level) for level in _levels(_named(*[RIB] * 4, *[NONE] * lumbar, sacrum=0.98)))
 
 
+def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6) -> list[str]:
+    """Levels of bodies every 17 mm, the first cut above, with the foramen magnum so far above the second one's top."""
+    bodies = _column(count, height=12.0, space=5.0)
+    bodies[0] = replace(bodies[0], disc_above=float("nan"))
+    values = np.array(reach) if reach else np.zeros((count, 2))
+    place = None if foramen is None else bodies[1].top - foramen
+    return _levels(level_names(bodies, 0.0, Reach(values, values > 0, values > 0), place))
+
+
+def test_from_the_skull_downward() -> None:
+    assert _neck(48.0) == ["C2", "C3", "C4", "C5", "C6", "C7"]
+    assert _neck(66.0) == ["C3", "C4", "C5", "C6", "C7", "T1"]
+    assert not any(is_named(level) for level in _neck(None))
+
+
+def test_half_a_spacing_from_the_skull_is_no_level() -> None:
+    assert not any(is_named(level) for level in _neck(58.5))
+
+
+def test_skull_and_first_rib_agree_or_name_nothing() -> None:
+    neck = [(28.0, 26.0)] * 6
+    assert _neck(48.0, *neck, *[RIB] * 4, count=10) == ["C2", "C3", "C4", "C5", "C6", "C7", "T1", "T2", "T3", "T4"]
+    assert not any(is_named(level) for level in _neck(48.0, *neck[:3], *[RIB] * 7, count=10))
+
+
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.tuples(st.sampled_from((0.0, 12.0, 30.0, 44.0, 56.0, 58.0)), st.booleans()), min_size=1, max_size=24),
     st.floats(0, 1),
     st.floats(-2, 3),
+    st.none() | st.floats(-80, 40),
 )
 def test_whatever_is_seen_names_are_in_order_and_sure(
-    sides: list[tuple[float, bool]], sacrum: float, disc: float
+    sides: list[tuple[float, bool]], sacrum: float, disc: float, foramen: float | None
 ) -> None:
     reach, ends = (np.repeat([[side[k]] for side in sides], 2, axis=1) for k in (0, 1))
     seen = Reach(reach, ends.astype(bool), ends.astype(bool))
-    names = level_names(_column(len(sides), disc=disc), sacrum, seen).levels
+    names = level_names(_column(len(sides), disc=disc), sacrum, seen, foramen).levels
     index = [LEVEL_INDEX[level] for level, _ in names if is_named(level)]
     assert index == sorted(set(index))
     assert all((p >= 0.8) if is_named(level) else (p == 0) for level, p in names)
