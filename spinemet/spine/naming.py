@@ -53,6 +53,8 @@ phantoms, whose axis, basion and foramen measure what they do in people (Rojas e
 the necks (spacing, depth, width of the bodies) told the tall ones from the short by more than 0.2 mm of the 4.1."""
 _SPACING_MM, _SPACING_SPREAD = 16.8, 0.1
 """Of the upper bodies, and its standard deviation as a share, which adds up from level to level."""
+_LEAST_SPACING_MM = 14.0
+"""Of the upper bodies of an adult: phantoms have 15 to 19 mm. A child's neck is shorter, and not measured by this."""
 _IN_AXIS, _IN_AXIS_MM, _IN_AXIS_SPREAD_MM = 0.2, 33.0, 6.0
 """What is taken for a disc above C2 is an edge in its tall body, a spacing above the disc below it: the chance of it, 1
 of 29 in phantoms, and its place."""
@@ -173,10 +175,11 @@ def _sacral_evidence(build: _Build, count: int, sacrum: float) -> Array:
 
 def _skull_evidence(build: _Build, bodies: list[Body], foramen: float) -> Array:
     """(n, K) log density, for each level of `build`, of the way from the foramen magnum to the first body with a disc
-    above it; zeros without one."""
+    above it; zeros without one, or where the bodies below it are none of an adult."""
     evidence = np.zeros((len(bodies), len(build.levels)))
-    first = next((n for n, body in enumerate(bodies) if np.isfinite(body.disc_above)), None)
-    if first is None:
+    first = next((n for n, body in enumerate(bodies) if np.isfinite(body.disc_above)), len(bodies))
+    spacings = np.diff([body.middle for body in bodies[first : first + 4]])
+    if len(spacings) == 0 or np.median(spacings) < _LEAST_SPACING_MM:
         return evidence
     steps = np.array([LEVEL_INDEX[level] - LEVEL_INDEX["C3"] for level in build.levels], float)
     usual = np.where(steps < 0, _IN_AXIS_MM + (steps + 1) * _SPACING_MM, _TO_THIRD_MM + steps * _SPACING_MM)

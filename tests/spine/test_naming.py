@@ -118,9 +118,9 @@ def test_anchors_that_contradict_each_other_name_nothing(lumbar: int) -> None:
     assert not any(is_named(level) for level in _levels(_named(*[RIB] * 4, *[NONE] * lumbar, sacrum=0.98)))
 
 
-def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6) -> list[str]:
-    """Levels of bodies every 17 mm, the first cut above, with the foramen magnum so far above the second one's top."""
-    bodies = _column(count, height=12.0, space=5.0)
+def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6, height: float = 12.0) -> list[str]:
+    """Levels of bodies every `height` + 5 mm, the first cut above; the foramen is so far above the second's top."""
+    bodies = _column(count, height=height, space=5.0)
     bodies[0] = replace(bodies[0], disc_above=float("nan"))
     values = np.array(reach) if reach else np.zeros((count, 2))
     place = None if foramen is None else bodies[1].top - foramen
@@ -131,6 +131,10 @@ def test_from_the_skull_downward() -> None:
     assert _neck(48.0) == ["C2", "C3", "C4", "C5", "C6", "C7"]
     assert _neck(66.0) == ["C3", "C4", "C5", "C6", "C7", "T1"]
     assert not any(is_named(level) for level in _neck(None))
+
+
+def test_a_childs_neck_is_not_measured_with_an_adults() -> None:
+    assert not any(is_named(level) for level in _neck(48.0, height=7.0))
 
 
 def test_half_a_spacing_from_the_skull_is_no_level() -> None:
