@@ -100,25 +100,28 @@ def read_series(objects: StudyObjects, on_slice: OnSlice | None = None) -> Serie
     same position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) where there is no object, StudyFailed
     with the most frequent reason (NOT_DICOM, TRUNCATED) where none can be used, and what StudyObjects raises.
 
-    on_slice: called with each slice as its header is read, in the order of the objects' names.
+    on_slice: called with each slice as its header is read, in any order of the objects.
     """
     names = objects.names()
     if not names:
         raise StudyExcluded(Reason.EMPTY, "expected objects in the study, found none.")
-    skipped: Counter[Reason] = Counter()
+    passed_over: dict[str, Reason] = {}
     records: list[Record] = []
     known: _Known = {}
     with quiet_dicom():
         for name, head in objects.heads(names, HEAD_BYTES):
             parsed = _parse(objects, name, head)
             if isinstance(parsed, Reason):
-                skipped[parsed] += 1
+                passed_over[name] = parsed
             else:
                 found = _records(name, parsed, known)
                 records += found
                 if on_slice:
                     for record in found:
                         on_slice(record.instance, record.series)
+    # Heads come in any order; what is made of them does not depend on it.
+    records.sort(key=lambda record: record.instance.name)
+    skipped = Counter(passed_over[name] for name in sorted(passed_over))
     if not records:
         reason = max(skipped, key=lambda reason: (skipped[reason], reason is Reason.NOT_DICOM))
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")

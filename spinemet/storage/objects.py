@@ -1,9 +1,9 @@
 """The objects of one study: their names, their first bytes, and their whole content.
 
-Reads of a prefix go out up to READ_THREADS at a time and come back in order, so that the round trips to an object
-store overlap; READ_AHEAD objects at most wait in memory, and those of a small remote study until they are read. A zip
-is fetched once and unpacked member by member. A tar is decompressed once and its members stay in memory for the
-study, because going back means decompressing again.
+Reads of a prefix go out up to READ_THREADS at a time, so that the round trips to an object store overlap (overlap.py);
+few objects wait in memory, and those of a small remote study until they are read. A zip is fetched once and unpacked
+member by member. A tar is decompressed once and its members stay in memory for the study, because going back means
+decompressing again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,12 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, TypeVar, cast
+from typing import BinaryIO, cast
 
 import obstore
 import pyarrow as pa
@@ -30,12 +28,10 @@ from obstore.exceptions import BaseError
 
 from spinemet.errors import Reason, StudyFailed
 from spinemet.storage import files
+from spinemet.storage.overlap import as_they_come, in_order
 from spinemet.types import Layout, StudyRef
 
-T = TypeVar("T")
-
 READ_THREADS = 16
-READ_AHEAD = 32
 KEPT_LIMIT = 256 << 20
 """Bytes of a remote study, about that of one series, whose objects are fetched whole at once and kept until they are
 read: a second request for each costs more than the bytes of what is not chosen."""
@@ -89,7 +85,7 @@ class StudyObjects(AbstractContextManager["StudyObjects"]):
         return ((name, self.read(name)) for name in names)
 
     def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
-        """(name, first `size` bytes) in the order of `names`."""
+        """(name, first `size` bytes) as they come."""
         return ((name, self.head(name, size)) for name in names)
 
     def __exit__(
@@ -150,10 +146,10 @@ class _PrefixObjects(StudyObjects):
         return content[:size]
 
     def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        return _ahead(self._pool, self.read, names)
+        return in_order(self._pool, self.read, names)
 
     def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
-        return _ahead(self._pool, lambda name: self.head(name, size), names)
+        return as_they_come(self._pool, lambda name: self.head(name, size), names)
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -371,14 +367,3 @@ def _check_directory(packed: BinaryIO) -> None:
         size = int.from_bytes(tail[wide + 40 : wide + 48], "little")
     if size > DIRECTORY_LIMIT:
         raise StudyFailed(Reason.UNSAFE_ARCHIVE, f"expected at most {MEMBERS_LIMIT} members, found a larger directory.")
-
-
-def _ahead(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:
-    """(name, read(name)) in order, with up to READ_AHEAD reads under way or waiting."""
-    rest = iter(names)
-    waiting: deque[tuple[str, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, READ_AHEAD))
-    while waiting:
-        name, future = waiting.popleft()
-        yield name, future.result()
-        for name in islice(rest, 1):
-            waiting.append((name, pool.submit(read, name)))

@@ -37,6 +37,21 @@ def test_series_are_told_apart_by_uid_matrix_and_orientation(tmp_path: Path) -> 
     assert [len(series.instances) for series in scan(tmp_path).series] == [4, 5, 6, 7]
 
 
+def test_the_order_in_which_heads_come_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for series in ("1.2", "1.3"):
+        write_series(tmp_path / series, count=4, series_uid=series)
+    (tmp_path / "cut.dcm").write_bytes(next(tmp_path.rglob("*.dcm")).read_bytes()[:300])
+    (tmp_path / "notes").write_text("not DICOM")
+    with open_study(study_at(tmp_path)) as objects:
+        heads = list(objects.heads(objects.names(), headers.HEAD_BYTES))
+        scans = []
+        for order in (sorted(heads), sorted(heads)[::-1]):
+            monkeypatch.setattr(objects, "heads", lambda _names, _size, order=order: iter(order))
+            scans.append(read_series(objects))
+    assert scans[0] == scans[1]
+    assert list(scans[0].skipped) == list(scans[1].skipped) == [Reason.TRUNCATED, Reason.NOT_DICOM]
+
+
 def test_without_uids_a_folder_is_a_series(tmp_path: Path) -> None:
     def strip(dataset: Dataset, _: int) -> None:
         dataset.SOPInstanceUID = dataset.SOPClassUID = ""

@@ -28,7 +28,7 @@ def remove(study: str) -> None:
 
 def test_what_was_looked_at_is_not_fetched_again(study: str) -> None:
     with open_study(study_at(study)) as objects:
-        assert [head for _, head in objects.heads(objects.names(), HEAD)] == [b"a" * HEAD, b"b" * HEAD]
+        assert dict(objects.heads(objects.names(), HEAD)) == {"a": b"a" * HEAD, "b": b"b" * HEAD}
         remove(study)
         assert objects.head("a", 2 * HEAD) == b"a" * 2 * HEAD
         assert dict(objects.read_many(["a", "b"])) == {"a": b"a" * 100, "b": b"b" * 100}
