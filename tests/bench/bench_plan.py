@@ -34,6 +34,8 @@ LISTED = (1_000_000, 2_500_000, 5_000_000, 10_000_000)
 ROWS_PER_FILE = 250_000
 WAVE, WAVES = 32, 150
 """Studies per wave, and waves committed at each size: more than lie between two checkpoints of the table's log."""
+SIZE = 150_000_000
+"""Bytes of each study: none has grown since."""
 NAMES = Pseudonymizer(b"a key for the benchmark only", "year")
 DIGESTS = {name: MADE_WITH[name] for name in ("model_digest", "config_digest")}
 
@@ -71,7 +73,7 @@ def listing(first: int, last: int) -> Iterator[StudyRef]:
     """Zipped studies of an archive, in the order of their keys."""
     for number in range(first, last):
         key = f"{number // 1000:05}/{number:08}.zip"
-        yield StudyRef("s3://archive", key, Layout.ZIP, (ObjectRef(key, 150_000_000, 1.7e9),))
+        yield StudyRef("s3://archive", key, Layout.ZIP, (ObjectRef(key, SIZE, 1.7e9),))
 
 
 def append(place: str, first: int, last: int) -> None:
@@ -103,7 +105,10 @@ def in_its_own_process(place: str, listed: int) -> dict[str, Any]:
 
 def _filled(schema: pa.Schema, keys: list[str]) -> list[pa.Array]:
     """One array per column: the keys, some numbers that do not compress, and one value for all else."""
-    rng, known = np.random.default_rng(0), {**DIGESTS, "state": str(State.SCREENED), "wave": "bench"}
+    rng, known = (
+        np.random.default_rng(0),
+        {**DIGESTS, "state": str(State.SCREENED), "wave": "bench", "size_bytes": SIZE},
+    )
     arrays = []
     for field in schema:
         if field.name == "source_key":
