@@ -73,7 +73,7 @@ def run() -> Figures:
         f"Geometric localizer: vertebrae found within {NEAR_MM:g} mm of the truth",
         ("study", "there", "found", "spurious", "precision", "median mm", "p95 mm", "named", "names right", "CPU s"),
         f"Phantoms: {PHANTOMS} over {', '.join(CONDITIONS)}; slices of {min(SPACINGS_MM)} to {max(SPACINGS_MM)} mm;"
-        f" and {UNUSUAL} of patients with another number of vertebrae or ribs, and {len(NECKS)} necks. Named: share of"
+        f" {UNUSUAL} of patients with another number of vertebrae or ribs; and {len(NECKS)} necks. Named: share of"
         " the vertebrae of studies with an anchor in view (skull base, sacrum, last rib, first rib).",
     )
     if not REALCT.is_dir():
