@@ -113,6 +113,11 @@ def is_compressed(instance: InstanceHeader) -> bool:
     return instance.TransferSyntaxUID in _DECODERS
 
 
+def is_slow(instance: InstanceHeader) -> bool:
+    """Whether an object's pixels take a hundred times as long to decode as its header to parse."""
+    return instance.TransferSyntaxUID in _JPEG_2000
+
+
 # ---- stored values -------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import boto3
 import numpy as np
 import pytest
 from pydicom.dataset import Dataset
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
 from spinemet.dicom import decoding
 from spinemet.dicom.decoding import SliceDecoder
@@ -21,6 +21,10 @@ from tests.dicom.writer import formula_error, write_series
 
 def compressed(dataset: Dataset, _place: int) -> None:
     dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+
+
+def slowly(dataset: Dataset, _place: int) -> None:
+    dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
 
 
 def localizer(dataset: Dataset, _place: int) -> None:
@@ -39,9 +43,10 @@ def upload(folder: Path, bucket: str, prefix: str) -> str:
 def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
     place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    edit = compressed if place == "s3" else slowly
     write_series(tmp_path / "a", count=3, edit=localizer)
-    write_series(tmp_path / "b", count=8, edit=compressed)
-    write_series(tmp_path / "c", count=8, edit=compressed, origin=(-20.0, -30.0, 60.0))
+    write_series(tmp_path / "b", count=8, shape=(64, 64), edit=edit)
+    write_series(tmp_path / "c", count=8, shape=(64, 64), edit=edit, origin=(-20.0, -30.0, 60.0))
     started: list[str] = []
 
     def noted(content: bytes, instance: decoding.InstanceHeader) -> object:
@@ -64,8 +69,8 @@ def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
 
 
 def test_what_is_not_wanted_does_not_hold_up_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_series(tmp_path / "b", count=8, edit=compressed)
-    write_series(tmp_path / "c", count=8, edit=compressed, origin=(-20.0, -30.0, 60.0))
+    write_series(tmp_path / "b", count=8, shape=(64, 64), edit=slowly)
+    write_series(tmp_path / "c", count=8, shape=(64, 64), edit=slowly, origin=(-20.0, -30.0, 60.0))
     started: list[str] = []
     parsed = threading.Event()
 
