@@ -4,7 +4,7 @@ While headers are read the cores wait: for an object store, from which a small s
 (storage/objects.py), or for the one thread that parses. A SliceDecoder that is told of each header as it comes begins
 meanwhile to decode the first series that looks like a CT volume; where another series is chosen in the end, what was
 decoded is dropped and the rest of it left. From a folder it does so for JPEG 2000 alone, which gains a twentieth:
-JPEG-LS, at 5 ms a slice, gained nothing and took a twentieth more CPU, sharing Python's lock with the thread that parses.
+JPEG-LS, at 5 ms a slice, gained nothing and took a twentieth more CPU: it shares a lock with the thread that parses.
 """
 
 from __future__ import annotations
