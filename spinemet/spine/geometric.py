@@ -42,6 +42,8 @@ edges are no spine."""
 _AXIS_MM = 34.0
 """Below the foramen magnum: so far down there are the dens in the ring of the atlas and the upper part of the axis, and
 no disc. The first lies at 47 mm on average in phantoms, 39 to 56."""
+_NECK_MM = 140.0
+"""From the foramen magnum to C7."""
 _INSIDE_MM, _MOST_INSIDE = 4, 0.2
 """Mean boneness within the first distance of the canal's middle: below 0.05 in the four real cases and in phantoms,
 with screws or not; 0.3 to 0.7 between the bones of a hip."""
@@ -59,15 +61,15 @@ def geometric_spine(volume: Volume) -> Spine:
     tissue = tissue_levels(grid.hu_DHW)
     canal, foramen = _canal(grid, tissue)
     curve = _canal_curve(canal)
-    neck = foramen is not None
-    bone_SPL, walls = _straight(volume, tissue, curve, neck=neck)
+    skull = None if foramen is None else float(position_on(curve, foramen)[0])
+    neck = 0 if skull is None else round(skull + _NECK_MM)
+    bone_SPL, walls = _straight(volume, tissue, curve, neck)
     for _ in range(_TURNS):
         if np.abs(walls.middle_l).mean() > _TURNED_MM:
             curve = walls.turned(curve)
-            bone_SPL, walls = _straight(volume, tissue, curve, neck=neck)
+            bone_SPL, walls = _straight(volume, tissue, curve, neck)
     middle = walls.middle_mm(curve)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
-    skull = None if foramen is None else float(position_on(curve, foramen)[0])
     spine = np.arange(len(middle)) >= (-np.inf if skull is None else skull + _AXIS_MM)
     seen = in_view(volume, middle) & spine
     evidence = disc_evidence(bone_SPL, walls, seen)
@@ -101,13 +103,11 @@ def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
     raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
 
 
-def _straight(
-    volume: Volume, tissue: Tissue, curve: SpineCurve, *, neck: bool
-) -> tuple[npt.NDArray[np.float32], Walls]:
+def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve, neck: int) -> tuple[npt.NDArray[np.float32], Walls]:
     """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
     # The volume's border must not look like a wall: beyond it is what is neither bone nor air.
     bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
-    return bone_SPL, body_walls(bone_SPL, neck=neck)
+    return bone_SPL, body_walls(bone_SPL, neck)
 
 
 def _inside(bone_SPL: npt.NDArray[np.float32], bodies: list[Body]) -> float:

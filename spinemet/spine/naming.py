@@ -66,8 +66,8 @@ outward from them as from a rib."""
 
 
 _NEXT = 0.5
-"""Share of views that end at C7 in which bone leads outward from it to the first rib, whose vertebra is cut off and not
-listed: 10 of 14 phantoms of necks."""
+"""Share of views whose last body listed is a cervical one in which bone leads outward from it, to the first rib of a
+vertebra below that is cut off or not found: 10 of 14 phantoms of necks that end at C7."""
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def _rib_evidence(build: _Build, reach: Reach) -> Array:
             far = _reach_share(reach.mm, ends, FARTHEST_MM, 1.0, 1.0, _BLUNDER)
             if level == build.levels[-1]:
                 share = (1 - _ILIAC) * share + _ILIAC * far
-            elif level == "C7":
+            elif level[0] == "C":
                 share[-1] = (1 - _NEXT) * share[-1] + _NEXT * far[-1]
         columns.append(_BOTH_SIDES * np.log(share).sum(axis=1))
     return np.stack(columns, axis=1)

@@ -28,6 +28,8 @@ _HALF_WIDTH_MM = (8, 32)
 _WIDEST, _MIDDLE_MM = 0.75, 81
 """Half width over depth: 0.55 to 0.7 from C3 to L5 (Panjabi). A wall further out is a rib's head or a transverse
 process; then the median of the bodies' middle over the second length says which of the two walls is wrong."""
+_NECK_HALF_WIDTH_MM = 13
+"""Half the width of a cervical body is 9 to 12 mm (Panjabi); its transverse processes begin right beside it."""
 _SMOOTH_S_MM = 5.0
 _STEP_COST = 0.08
 """Of 1 mm sideways per mm along the spine, in boneness; set so that the four real cases' walls cross disc spaces."""
@@ -83,31 +85,31 @@ class Walls:
         return SpineCurve(curve.points_mm, np.stack([np.cross(posterior, up), posterior, up], axis=1))
 
 
-def body_walls(bone_SPL: Array32, *, neck: bool = False) -> Walls:
+def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     """The walls with the greatest sum of bone edges along the spine that move slowly from millimetre to millimetre.
 
-    bone_SPL: boneness on s x P_MM x L_MM. neck: no wall is where air ends: that of the throat against muscle is a
-    sharper edge than a cervical body's (in the trunk the fat in front of dark bodies helps: without it 0.5 % fewer of
-    those of 54 phantoms were found).
+    bone_SPL: boneness on s x P_MM x L_MM. neck: the first so many rows are neck. There no wall is where air ends (that
+    of the throat against muscle is a sharper edge than a cervical body's; in the trunk the fat in front of dark bodies
+    helps: without it 0.5 % fewer of those of 54 phantoms were found), and none where the transverse processes are.
     """
     rows = np.arange(len(bone_SPL))
     midline = ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (3.0, 0.7))
     edge = _edge(midline, 3)
     window = np.arange(_POSTERIOR_MM[0], _POSTERIOR_MM[1])
     posterior = window[_ridge(-edge[:, window - P_MM[0]], _STEP_COST)]
-    solid_SPL = np.maximum(bone_SPL[:, :, _MIDDLE], 0) if neck else bone_SPL[:, :, _MIDDLE]
+    solid_SPL = np.concatenate([np.maximum(bone_SPL[:neck, :, _MIDDLE], 0), bone_SPL[neck:, :, _MIDDLE]])
     edge = _edge(ndimage.gaussian_filter(solid_SPL.mean(axis=2), (_SMOOTH_S_MM, 0.7)), 3)
     depths = np.arange(*_DEPTH_MM)
     column = np.clip(posterior[:, None] - depths - P_MM[0], 0, len(P_MM) - 1)
     anterior = posterior - depths[_ridge(edge[rows[:, None], column], _STEP_COST)]
-    right, left = _sides(bone_SPL, (anterior + posterior) / 2)
+    right, left = _sides(bone_SPL, (anterior + posterior) / 2, neck)
     middle = ndimage.median_filter((left + right) / 2, _MIDDLE_MM, mode="mirror")
     widest = _WIDEST * ndimage.gaussian_filter1d((posterior - anterior).astype(float), _SMOOTH_S_MM, mode="nearest")
     right, left = np.maximum(right, middle - widest), np.minimum(left, middle + widest)
     return Walls(anterior.astype(float), posterior.astype(float), right, left)
 
 
-def _sides(bone_SPL: Array32, middle_p: Array) -> tuple[Array, Array]:
+def _sides(bone_SPL: Array32, middle_p: Array, neck: int) -> tuple[Array, Array]:
     """l of the right and left walls at the bodies' mid depth."""
     rows = np.arange(len(bone_SPL))
     p = np.round(middle_p[:, None] + np.arange(-6, 7, 2)).astype(int) - P_MM[0]
@@ -115,6 +117,8 @@ def _sides(bone_SPL: Array32, middle_p: Array) -> tuple[Array, Array]:
     edge = _edge(ndimage.gaussian_filter(coronal, (_SMOOTH_S_MM, 0.5)), 1)
     cells = np.arange(_HALF_WIDTH_MM[0] // 2, _HALF_WIDTH_MM[1] // 2)
     center = len(L_MM) // 2
+    for side in (center + cells, center - cells):
+        edge[:neck, side[2 * cells > _NECK_HALF_WIDTH_MM]] = 0.0
     left = 2 * cells[_ridge(-edge[:, center + cells], _STEP_COST)]
     right = -2 * cells[_ridge(edge[:, center - cells], _STEP_COST)]
     return right.astype(float), left.astype(float)
