@@ -110,7 +110,7 @@ def test_a_worker_tells_the_driver_of_data_that_cannot_be_split(tmp_path: Path) 
     recipe = small_recipe(test_share=0)
     with _mailbox(ignore, recipe) as mailbox:
         _work({"crops": str(tmp_path), "recipe": recipe.model_dump(mode="json"), "mailbox": mailbox.actor})
-    assert mailbox.refusal.startswith("expected patients with a bone_quality label for validation")
+    assert mailbox.refusal.startswith("expected patients with a bone_quality label of a whole vertebra for validation")
 
 
 @pytest.mark.job
