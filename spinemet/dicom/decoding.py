@@ -68,12 +68,16 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
                 yield item.name, self._pool.submit(slice_hu, datasets[item.name], item.frame or 0)
             return
         self._drop_ahead({item.name for item in instances})
-        contents = self._objects.read_many(item.name for item in instances if item.name not in self._ahead)
+        # A list: read_many asks for names later, when those that were begun have been taken away.
+        contents = self._objects.read_many([item.name for item in instances if item.name not in self._ahead])
         for item in instances:
             if item.name in self._ahead:
                 yield item.name, self._ahead.pop(item.name)
             else:
-                yield item.name, self._pool.submit(_classic_hu, item, next(contents)[1])
+                name, content = next(contents)
+                if name != item.name:
+                    raise AssertionError("expected the objects in the order of the slices")
+                yield name, self._pool.submit(_classic_hu, item, content)
 
     def _drop_ahead(self, wanted: set[str]) -> None:
         """Forget what is not wanted, and what has not begun where that costs nothing: in order it takes less memory."""

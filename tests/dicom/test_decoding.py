@@ -68,6 +68,24 @@ def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
     assert not any(name.startswith("a") for name in started)
 
 
+@pytest.mark.parametrize("place", ["folder", "s3"])
+@pytest.mark.parametrize("begun", [slice(0, 3), slice(5, 6), slice(1, None, 2)])
+def test_slices_keep_their_places_where_only_some_were_begun(
+    begun: slice, place: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    write_series(tmp_path, count=12, shape=(64, 64), edit=slowly)
+    uri = upload(tmp_path, request.getfixturevalue("s3_bucket"), f"part{begun}") if place == "s3" else str(tmp_path)
+    with open_study(study_at(uri)) as objects, SliceDecoder(objects) as decoder:
+        series = read_series(objects).series[0]
+        for item in series.instances[begun]:
+            decoder.begin(item, series)
+        if place == "folder":
+            for future in decoder._ahead.values():
+                future.result()  # or it would be forgotten again
+        volume = read_volume(objects, series, decoder)
+    assert formula_error(volume.hu_DHW, volume.affine) < 2
+
+
 def test_what_is_not_wanted_does_not_hold_up_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_series(tmp_path / "b", count=8, shape=(64, 64), edit=slowly)
     write_series(tmp_path / "c", count=8, shape=(64, 64), edit=slowly, origin=(-20.0, -30.0, 60.0))
