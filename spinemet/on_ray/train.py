@@ -29,12 +29,11 @@ from spinemet.report.pacing import pacing_figure
 from spinemet.storage.files import arrow_filesystem, exists, join, normalize, read_bytes, write_bytes
 from spinemet.training.crops import read_crops, read_info
 from spinemet.training.dataset import TrainingData, admissions, check_crops, training_data
+from spinemet.training.distributed import Distributed
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import torch
-    from torch import Tensor, nn
 
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -205,7 +204,7 @@ def _write_pacing(where: str, data: TrainingData, entered_N: npt.NDArray[np.int6
     write_bytes(join(where, "pacing.png"), pacing_figure(table, recipe.model.task(recipe.selects).classes))
 
 
-class _RayWorkers:
+class _RayWorkers(Distributed):
     """`training.loop.Workers` on torch.distributed and Ray Train."""
 
     def __init__(self, job: dict[str, Any]) -> None:
@@ -213,34 +212,10 @@ class _RayWorkers:
         import ray.train.torch
 
         context = ray.train.get_context()
-        self.rank: int = context.get_world_rank()
-        self.world: int = context.get_world_size()
+        super().__init__(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
         self.local_world: int = context.get_local_world_size()
-        self.device: torch.device = ray.train.torch.get_device()
         self._mailbox = job["mailbox"]
         self._curves_uri = join(job["where"], "tensorboard")
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        from torch.nn.parallel import DistributedDataParallel
-
-        if self.world == 1:
-            return model
-        # Without broadcast_buffers, which before every step would put the first worker's running statistics in place of
-        # the others' own; the loop averages them after each epoch.
-        return DistributedDataParallel(
-            model,
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            broadcast_buffers=False,
-            gradient_as_bucket_view=True,
-        )
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        import torch.distributed
-
-        total = tensor.clone()
-        if self.world > 1:
-            torch.distributed.all_reduce(total)
-        return total
 
     def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
         import ray.train
