@@ -6,7 +6,6 @@ a task for ever (FACTS.md section 4). Here a crash, a hang or a greedy study cos
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import resource
@@ -21,6 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
+from spinemet.memory import keep_memory
 from spinemet.study import read_study
 from spinemet.types import State, StudyReading, StudyRef
 
@@ -32,8 +32,6 @@ MEMORY_LIMIT_BYTES = 8 << 30
 """Address space of the child: about 2 GB of libraries' mappings and three copies of a 1,000-slice float volume."""
 STUDIES_PER_CHILD = 100
 """Then it is replaced: what decoders leak, and the holes in memory that it keeps, end with it."""
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
-"""Of glibc's malloc.h."""
 
 
 class IsolatedReader:
@@ -117,21 +115,9 @@ def _begin(limit_bytes: int, environment: Mapping[str, str]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
     # A crash is a row of the ledger; its core would be gigabytes on the node's disk, pixels and names included.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
-    _keep_memory()
+    keep_memory()
     # What decoders print, Ray would log; they quote what they find in the headers.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)
     os.close(nowhere)
-
-
-def _keep_memory() -> None:
-    """Let this process keep the memory that it frees, for the next study.
-
-    A study of 500 slices takes 25,000 fresh pages while it is read and localised. On a virtual machine whose host takes
-    free pages back each costs up to 30 microseconds: half a second of the two that reading takes.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_MAX, 0)
-        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)

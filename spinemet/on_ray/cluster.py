@@ -31,9 +31,6 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
     """
     # Ray's future default, set so that it does not warn of the change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Ray's native side writes to the terminal that every actor of Ray Data "has constructor arguments in the object
-    # store", as an error, in the middle of the progress. Errors that matter come as exceptions.
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     import ray
 
     if not ray.is_initialized():
@@ -47,6 +44,12 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
 def _start_local(min_cpus: int) -> None:
     import ray
 
+    # Ray's native side writes to the terminal that every actor of Ray Data "has constructor arguments in the object
+    # store", as an error, in the middle of the progress. Errors that matter come as exceptions. On a joined cluster
+    # it stays: its last words say why a driver ended that lost its head node.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    # An actor of Ray Train that asks whether the cloud takes a node away, which nothing does to the own machine.
+    os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
     # Ray makes a token by itself and warns that it did; RAY_AUTH_MODE=token without one hangs instead.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for attempt in range(1, START_ATTEMPTS + 1):

@@ -28,6 +28,7 @@ from spinemet.config import DatePolicy, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.memory import keep_memory
 from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, enough_cpus, model_pool, own_error, parallel_tasks
 from spinemet.on_ray.meters import Meters
@@ -300,6 +301,7 @@ class ModelActor:
     def __init__(self, model: str) -> None:
         from spinemet.model.predictor import Predictor
 
+        keep_memory()
         self._predict = Predictor(model).predict
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:

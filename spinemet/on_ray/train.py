@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spinemet.errors import BadInput
+from spinemet.memory import KEEPING_ENVIRONMENT
 from spinemet.model.backbone import Trunk, load_pretrained
 from spinemet.model.checkpoint import ModelCard, load_card, save_model
 from spinemet.on_ray.cluster import connect
@@ -41,6 +42,8 @@ MAX_FAILURES = 3
 """Times that a run recovers by itself from lost workers."""
 START_ATTEMPTS = 10
 """Of a minute each, to get the resources; an autoscaler needs some. Without a limit Ray Train would wait for ever."""
+READ_EVERY_S = 2.0
+"""How often the driver asks for what workers tell; epochs are longer, and each question interrupts a worker's core."""
 MAX_CPU_WORKERS = 4
 """More processes on one machine's CPU do not train this faster: each has fewer threads."""
 STATE_FILE = "state.pt"
@@ -147,22 +150,25 @@ def _resources(workers: int | None, device: Device) -> tuple[bool, int]:
 
 
 def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: int) -> None:
-    import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.v2.api.config import FailureConfig  # what ray.train.FailureConfig is, which types show as V1's
+
+    # What ray.train has under the same names, which types show as V1's.
+    from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 
     filesystem, path = arrow_filesystem(storage)
     trainer = TorchTrainer(
         _work,
         train_loop_config=job,
         torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo", timeout_s=600),
-        scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-        run_config=ray.train.RunConfig(
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        run_config=RunConfig(
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS),
-            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=2),
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            # Ray Train trains in a second thread of the worker.
+            worker_runtime_env={"env_vars": KEEPING_ENVIRONMENT},
         ),
     )
     trainer.fit()
@@ -300,7 +306,7 @@ class _Mailbox:
                 self._progress(int(metrics["epoch"]) + 1, self._recipe.epochs, _note(metrics, self._recipe.selects))
 
     def keep_reading(self, stop: threading.Event) -> None:
-        while not stop.wait(0.5):
+        while not stop.wait(READ_EVERY_S):
             self.read()
 
 

@@ -2,10 +2,11 @@
 
 All learn from the same crops with the same loss and optimiser, `BATCH` slices per step, on all cores: the job as two
 processes with a thread or more each, the loops as one process. Steps are timed alone: starting Ray, reading crops,
-validation and the first epoch are left out. The job also does what the loops do not: augmentation, averaged weights,
-clipped gradients, the losses of every sample, and the exchange of gradients. Its core is timed without Ray too, as two
-processes of torch.distributed: Ray's own processes, some twenty, take their part of a small machine. A machine's speed
-changes from minute to minute, so all take turns, and the medians of the turns are compared.
+validation and the first epoch are left out; a turn's figure is the mean over its steps, for the job as for the loops.
+The job also does what the loops do not: augmentation, averaged weights, clipped gradients, the losses of every sample,
+and the exchange of gradients. Its core is timed without Ray too, as two processes of torch.distributed: Ray's own
+processes, some twenty, take their part of a small machine. A machine's speed changes from minute to minute, so all take
+turns, and the medians of the turns are compared.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, TensorDataset
 
 from spinemet.config import config_digest
+from spinemet.memory import KEEPING_ENVIRONMENT
 from spinemet.model.checkpoint import untrained
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.precision import autocast
@@ -39,7 +41,7 @@ from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 from tests.bench.figures import Figures
 
 WORKERS = 2
-TURNS = 3
+TURNS = 5
 BATCH, EPOCHS = 32, 2
 PATIENTS, LEVELS, SLICES = 32, 4, 3
 """256 of the slices are learned from: eight steps an epoch, of which the second is timed."""
@@ -103,7 +105,10 @@ class _Processes(Distributed, OneProcess):
 def _core(crops: str, folder: Path, wanted: TrainRecipe) -> float:
     """Slices per second of the last epoch of the loop that the job's workers run."""
     folder.mkdir()
+    os.environ.update(KEEPING_ENVIRONMENT)  # for the processes that are spawned, as the job does for its workers
     spawn(_core_worker, (crops, str(folder), wanted), nprocs=WORKERS)
+    for name in KEEPING_ENVIRONMENT:
+        del os.environ[name]
     return float((folder / "slices_per_second").read_text())
 
 
@@ -173,7 +178,7 @@ def _loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
         weighted_loss(losses_TN, weights, weights.sum(dim=1), wanted.model.tasks).backward()
         optimizer.step()
         times.append(time.perf_counter() - start)
-    return BATCH / statistics.median(times[1:])
+    return BATCH / statistics.mean(times[1:])
 
 
 def _slow_loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
@@ -194,7 +199,7 @@ def _slow_loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
         losses_TN.mean(dim=1).sum().backward()
         optimizer.step()
         times.append(time.perf_counter() - start)
-    return BATCH / statistics.median(times[1:])
+    return BATCH / statistics.mean(times[1:])
 
 
 def _forever(loader: DataLoader[tuple[torch.Tensor, ...]]) -> Iterator[tuple[torch.Tensor, ...]]:
