@@ -24,7 +24,7 @@ demo: setup  ## Run the whole job on a phantom archive; the report is demo/repor
 	$(BIN)/spinemet demo demo
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 1
 
 check: setup  ## Format, lint, types, import contract
 	$(BIN)/ruff format --check .
