@@ -150,10 +150,10 @@ def _resources(workers: int | None, device: Device) -> tuple[bool, int]:
 
 
 def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: int) -> None:
-    from ray.train.torch import TorchConfig, TorchTrainer
-
-    # What ray.train has under the same names, which types show as V1's.
+    # TorchTrainer and the rest are what ray.train has under the same names, which types show as V1's.
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.config import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+    from ray.train.v2.torch.torch_trainer import TorchTrainer
 
     filesystem, path = arrow_filesystem(storage)
     trainer = TorchTrainer(
