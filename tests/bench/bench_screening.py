@@ -3,13 +3,15 @@
 All of it on this machine's cores: a moto server in a process of its own, Ray with its processes, the model. The job is
 run on eight studies and on all; what the further ones take is the steady state, what is left of the first run is its
 start-up (Ray, torch, the model, the last studies draining). The useful work is what the stages take alone on one core:
-fetch (ours and the server's CPU seconds), decode, localise, cut, forward.
+fetch (ours and the server's CPU seconds), decode, localise, cut, forward; a machine's speed changes from minute to
+minute, so they are measured before the runs and after them, and the mean counts.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import sys
 import time
@@ -56,15 +58,18 @@ def run() -> Figures:
         save_model(MODEL, untrained(spec, 0), ModelCard(spec=spec))
         upload(ARCHIVE, STUDIES)
         server = next(p for p in psutil.Process().children() if "moto.server" in p.cmdline())
-        stages = {source: stages_of(source, server) for source in SOURCES}
+        before = stages_of_all(server)
         short, whole = screened(SHORT, server), screened(STUDIES, server)
+        after = stages_of_all(server)
         keys = [f"study-{number:04d}" for number in range(SHORT)]
-        slices = [stages[source]["slices"] for source in CYCLE]
+        slices = [after[0][source]["slices"] for source in CYCLE]
         plain, helped = (rival(name, ARCHIVE, json.dumps(keys)) for name in ("plain", "helped"))
         monai = rival("monai", ARCHIVE, json.dumps([keys[-1], *keys]), json.dumps([slices[-1], *slices]))
-        forward = rival("forward", MODEL)
+        forward = after[1]
     mean_slices = sum(slices) / SHORT
-    useful = useful_seconds(stages, forward["spinemet"])
+    each_time = [useful_seconds(stages, per_slice["spinemet"]) for stages, per_slice in (before, after)]
+    useful = {name: statistics.mean(found[name] for found in each_time) for name in STAGES}
+    server_s = statistics.mean(server_share(stages) for stages, _ in (before, after))
     steady = (whole.seconds - short.seconds) / (STUDIES - SHORT)
     start = short.seconds - SHORT * steady
     monai["seconds"] = monai["seconds"][1:]  # without the first, in which the workers start
@@ -83,9 +88,10 @@ def run() -> Figures:
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in useful.items())
     cpu = (whole.cpu_s - short.cpu_s) / (STUDIES - SHORT)
     figures.note = (
-        f"useful work per study, CPU s alone on one core: {parts} = {sum(useful.values()):.2f}; over wall x {cores} "
-        f"cores: {share:.2f} in the steady state, {sum(useful.values()) * STUDIES / (whole.seconds * cores):.2f} with "
-        f"the start; without the server's share of the fetch {share - server_share(stages) / (steady * cores):.2f}. "
+        f"useful work per study, CPU s alone on one core: {parts} = {sum(useful.values()):.2f} "
+        f"({' before and '.join(f'{sum(found.values()):.2f}' for found in each_time)} after the runs); over wall x "
+        f"{cores} cores: {share:.2f} in the steady state, {share * steady * STUDIES / whole.seconds:.2f} with "
+        f"the start; without the server's share of the fetch {share - server_s / (steady * cores):.2f}. "
         f"All processes used {cpu:.2f} CPU s per study. Start and end {start:.1f} s. {mean_slices:.0f} slices per "
         f"study classified; rivals' forward ms per slice on all cores: torchvision {forward['torchvision'] * 1e3:.0f}, "
         f"MONAI {forward['monai'] * 1e3:.0f}; ours on one core {forward['spinemet'] * 1e3:.0f}"
@@ -107,6 +113,11 @@ def useful_seconds(stages: dict[str, Any], forward_s: float) -> dict[str, float]
 def server_share(stages: dict[str, Any]) -> float:
     """CPU seconds of the S3 server per study."""
     return sum(stages[source]["server"] for source in CYCLE) / SHORT
+
+
+def stages_of_all(server: psutil.Process) -> tuple[dict[str, Any], dict[str, float]]:
+    """What `stages_of` finds of each source, and the seconds per slice of each model's forward pass."""
+    return {source: stages_of(source, server) for source in SOURCES}, rival("forward", MODEL)
 
 
 def stages_of(source: str, server: psutil.Process) -> dict[str, Any]:
