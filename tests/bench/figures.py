@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from rich import box
 from rich.table import Table
 
+LEAST_WIDTH = 14
+"""Characters that the first column keeps where a table is wider than the terminal."""
+
 
 class Missing(Exception):
     """The benchmark needs something that is not on this machine."""
@@ -34,8 +37,10 @@ class Figures:
         table = Table(
             title=self.title, caption=self.note, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
         )
+        words = [word for row in self.rows for word in str(row[0]).split()]
+        least = min(max(map(len, words), default=0), LEAST_WIDTH)
         for number, column in enumerate(self.columns):
-            table.add_column(column, justify="left" if number == 0 else "right")
+            table.add_column(column, **({"min_width": least} if number == 0 else {"justify": "right"}))
         for row in self.rows:
             table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
         return table

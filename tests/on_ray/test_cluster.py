@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import ray
 
@@ -35,21 +33,6 @@ def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytes
     errors[:] = [ValueError("wrong settings")]
     with pytest.raises(ValueError, match="wrong settings"):
         connect()
-
-
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="only Linux has this scheduling policy")
-def test_what_ray_starts_on_the_own_machine_waits_for_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    policies: list[int] = []
-    before = os.sched_getscheduler(0)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr(ray, "is_initialized", lambda: False)
-    monkeypatch.setattr(ray, "init", lambda **settings: policies.append(os.sched_getscheduler(0)))
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    try:
-        connect()
-    finally:
-        os.sched_setscheduler(0, before, os.sched_param(0))
-    assert policies == [os.SCHED_BATCH]
 
 
 def test_a_running_cluster_is_joined_and_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:
