@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinemet.model.backbone import load_pretrained
 from spinemet.model.checkpoint import ModelCard, untrained
@@ -131,9 +131,11 @@ class _Run:
             for trunk in self.model.trunks():
                 load_pretrained(trunk, recipe.pretrained)
         self.model.to(workers.device)
-        self.averaged = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(recipe.average_decay), use_buffers=True
-        )
+        # Copied before it is wrapped. The tensors are looked up once: done at every step (as torch's AveragedModel
+        # does) that takes four times as long as averaging them.
+        self.averaged = copy.deepcopy(self.model)
+        self.parameters = list(self.model.parameters())
+        self.floats, self.averaged_floats = _floats(self.model), _floats(self.averaged)
         self.resident = {id(samples): resident(samples, workers.device) for samples in (data.train, data.validation)}
         self.wrapped = workers.wrap(self.model)
         if recipe.compiled:
@@ -185,6 +187,7 @@ class _Run:
                 rate = recipe.learning_rate * learning_rate_factor(epoch + (step + 1) / len(batches), recipe)
                 mine = selfpaced.rank_part(batch, workers.rank, workers.world)
                 found_N[mine] = self._step(weights_TN, batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
+                self._average(first=epoch == step == 0)
         seen_N = workers.sum(found_N.to(workers.device)).cpu().numpy()
         seconds = time.monotonic() - started
         self.losses_N[order] = seen_N[order]
@@ -222,10 +225,14 @@ class _Run:
         loss = weighted_loss(losses_TN, _to(weights_TN[:, mine], device), totals_T, self.tasks)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * self.workers.world).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip_norm, error_if_nonfinite=True)
+        nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, error_if_nonfinite=True)
         self.optimizer.step()
-        self.averaged.update_parameters(self.model)
         return self._sample_losses(losses_TN)
+
+    def _average(self, first: bool) -> None:
+        """Let the averaged weights and running statistics follow the model's, which they equal after the first step."""
+        follow = get_ema_multi_avg_fn(0.0 if first else self.recipe.average_decay)
+        follow(self.averaged_floats, self.floats, None)
 
     def _pixels(self, samples: Samples, indices: npt.NDArray[np.int64]) -> Tensor:
         """(len(indices), H, W) int16 HU on the device."""
@@ -249,9 +256,11 @@ class _Run:
 
     def _average_buffers(self) -> None:
         """Give every process the mean of the batch norms' running statistics; each saw its own part."""
-        for buffer in (*self.model.buffers(), *self.averaged.module.buffers()):
-            if buffer.is_floating_point() and self.workers.world > 1:
-                buffer.copy_(self.workers.sum(buffer) / self.workers.world)
+        buffers = [*self.model.buffers(), *self.averaged.buffers()]
+        running = [buffer for buffer in buffers if buffer.is_floating_point()]
+        means = self.workers.sum(torch.cat([buffer.flatten() for buffer in running])) / self.workers.world
+        for buffer, mean in zip(running, means.split([buffer.numel() for buffer in running]), strict=True):
+            buffer.copy_(mean.view_as(buffer))
 
     # ---- judging --------------------------------------------------------------------------------------------
 
@@ -277,15 +286,13 @@ class _Run:
 
     def validate(self, epoch: int) -> dict[str, float]:
         samples = self.data.validation
-        prob = self._probabilities(self.averaged.module)
+        prob = self._probabilities(self.averaged)
         rules = choose_rules(prob, samples, self.recipe)
         metrics = validation_metrics(prob, samples, self.tasks, rules)
         score = metrics[f"validation_log_loss_{self.recipe.selects}"]
         allowed = selfpaced.may_be_best(epoch, self.recipe.epochs, self.recipe.pacing)
         if allowed and score <= self.best["score"]:
-            weights = {
-                name: tensor.detach().cpu().clone() for name, tensor in self.averaged.module.state_dict().items()
-            }
+            weights = {name: tensor.detach().cpu().clone() for name, tensor in self.averaged.state_dict().items()}
             self.best = {"score": score, "epoch": epoch, "model": weights}
         return metrics
 
@@ -318,6 +325,11 @@ def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, A
         {"params": [one for one in parameters if one.ndim > 1], "weight_decay": recipe.weight_decay},
         {"params": [one for one in parameters if one.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _floats(model: nn.Module) -> list[Tensor]:
+    """The weights and running statistics of `model`, without the batch norms' counts of batches."""
+    return [tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
 
 
 def _to(array: npt.NDArray[Any], device: torch.device) -> Tensor:

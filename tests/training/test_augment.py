@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
 from spinemet.recipes import AugmentConfig
 from spinemet.training.augment import apply, draw
@@ -57,6 +58,14 @@ def test_geometry_stays_within_its_limits() -> None:
     assert 14.2 < float(radius.min()) < 15
     assert 17 < float(radius.max()) < 18.2
     assert 8 < float(angle.max()) < 10.5
+
+
+def test_slices_are_sampled_where_torch_itself_would_sample_them() -> None:
+    hu = image(4)[:, :20].float()
+    drawn = draw(4, only(rotation_deg=30, scale=0.2, shift=0.2, flip=True), 3)
+    grid = functional.affine_grid(drawn.affine_N23, [4, 1, 20, 32], align_corners=False)
+    wanted = functional.grid_sample(hu[:, None], grid, padding_mode="border", align_corners=False)[:, 0]
+    assert torch.allclose(apply(hu, drawn), wanted, atol=0.1)
 
 
 def test_hu_changes_stay_within_their_limits() -> None:
