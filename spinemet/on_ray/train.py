@@ -1,7 +1,8 @@
 """Training on a Ray cluster: data-parallel workers around `training.loop`, checkpoints to local or S3 storage.
 
-A run is a folder RUNS/NAME: `run.json` (what was asked for), Ray Train's checkpoints, `tensorboard/`, and in the end
-`model/`. Asking for the same run again goes on where it stopped, or finds it finished.
+A run is a folder RUNS/NAME: `run.json` (what was asked for), `progress.json` (what the workers tell the driver), Ray
+Train's checkpoints, `tensorboard/`, and in the end `model/`. Asking for the same run again goes on where it stopped, or
+finds it finished.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import re
 import tempfile
 import threading
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,10 +45,11 @@ MAX_FAILURES = 3
 START_ATTEMPTS = 10
 """Of a minute each, to get the resources; an autoscaler needs some. Without a limit Ray Train would wait for ever."""
 READ_EVERY_S = 2.0
-"""How often the driver asks for what workers tell; epochs are longer, and each question interrupts a worker's core."""
+"""How often the driver reads what workers tell; epochs are longer."""
 MAX_CPU_WORKERS = 4
 """More processes on one machine's CPU do not train this faster: each has fewer threads."""
 STATE_FILE = "state.pt"
+PROGRESS_FILE = "progress.json"
 
 
 class RunRequest(BaseModel):
@@ -57,6 +60,17 @@ class RunRequest(BaseModel):
     recipe: dict[str, Any]
     seed: int
     crops_digest: str
+
+
+class RunProgress(BaseModel):
+    """What the workers of one attempt at a run told so far: its epochs' metrics, or why they cannot train.
+
+    A file and no actor between workers and driver: each Ray process wakes 100 times a second on the cores that train.
+    """
+
+    attempt: str
+    epochs: list[dict[str, float]] = []
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,17 +104,17 @@ def run_train(
         return TrainRun(model_uri, load_card(model_uri), found_finished=True)
     connect()
     use_gpu, count = _resources(workers, device)
-    with _mailbox(progress, recipe) as mailbox:
-        job = {
-            "crops": normalize(crops),
-            "where": where,
-            "recipe": recipe.model_dump(mode="json"),
-            "seed": seed,
-            "mailbox": mailbox.actor,
-        }
+    job = {
+        "crops": normalize(crops),
+        "where": where,
+        "recipe": recipe.model_dump(mode="json"),
+        "seed": seed,
+        "attempt": uuid.uuid4().hex,
+    }
+    with _told(job, progress) as told:
         _fit(job, normalize(out), name, use_gpu, count)
-    if mailbox.refusal:
-        raise BadInput(mailbox.refusal)
+    if told.refusal:
+        raise BadInput(told.refusal)
     return TrainRun(model_uri, load_card(model_uri), found_finished=False)
 
 
@@ -179,7 +193,6 @@ def _fit(job: dict[str, Any], storage: str, name: str, use_gpu: bool, workers: i
 
 def _work(job: dict[str, Any]) -> None:
     """What each worker does. Data that cannot be used is told to the driver: raised, it would be tried again."""
-    import ray
     import torch
 
     from spinemet.training.loop import train
@@ -188,7 +201,7 @@ def _work(job: dict[str, Any]) -> None:
     try:
         data = training_data(read_crops(job["crops"]), recipe)
     except BadInput as error:
-        ray.get(job["mailbox"].refuse.remote(str(error)))
+        _tell(job["where"], RunProgress(attempt=job["attempt"], refusal=str(error)))
         return
     workers = _RayWorkers(job)
     if workers.device.type == "cpu":
@@ -220,8 +233,8 @@ class _RayWorkers(Distributed):
         context = ray.train.get_context()
         super().__init__(context.get_world_rank(), context.get_world_size(), ray.train.torch.get_device())
         self.local_world: int = context.get_local_world_size()
-        self._mailbox = job["mailbox"]
-        self._curves_uri = join(job["where"], "tensorboard")
+        self._where: str = job["where"]
+        self._told = RunProgress(attempt=job["attempt"])
 
     def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
         import ray.train
@@ -233,8 +246,9 @@ class _RayWorkers(Distributed):
         with tempfile.TemporaryDirectory() as folder:
             torch.save(state, Path(folder) / STATE_FILE)
             ray.train.report(dict(metrics), checkpoint=ray.train.Checkpoint.from_directory(folder))
-        write_curves(self._curves_uri, metrics)
-        self._mailbox.tell.remote(dict(metrics))
+        write_curves(join(self._where, "tensorboard"), metrics)
+        self._told.epochs.append(dict(metrics))
+        _tell(self._where, self._told)
 
     def resume(self) -> dict[str, Any] | None:
         import ray.train
@@ -268,42 +282,33 @@ def write_curves(uri: str, metrics: Mapping[str, float]) -> None:
 # ---- from the workers to the driver ---------------------------------------------------------------------------
 
 
-class _Letters:
-    """The actor in the middle: workers tell, the driver takes."""
-
-    def __init__(self) -> None:
-        self._metrics: list[dict[str, float]] = []
-        self._refusal = ""
-
-    def tell(self, metrics: dict[str, float]) -> None:
-        self._metrics.append(metrics)
-
-    def refuse(self, reason: str) -> None:
-        self._refusal = reason
-
-    def take(self) -> tuple[list[dict[str, float]], str]:
-        taken, self._metrics = self._metrics, []
-        return taken, self._refusal
+def _tell(where: str, told: RunProgress) -> None:
+    write_bytes(join(where, PROGRESS_FILE), told.model_dump_json().encode())
 
 
-class _Mailbox:
-    """The driver's side: shows what the workers tell, and keeps a refusal."""
+class _Told:
+    """The driver's side: shows each epoch once, and keeps a refusal."""
 
-    def __init__(self, progress: Advance, recipe: TrainRecipe) -> None:
-        import ray
-
-        self.actor: Any = ray.remote(num_cpus=0)(_Letters).remote()
+    def __init__(self, job: Mapping[str, Any], progress: Advance) -> None:
         self.refusal = ""
-        self._progress, self._recipe = progress, recipe
-        self._reading = threading.Lock()
+        self._place, self._attempt = join(job["where"], PROGRESS_FILE), job["attempt"]
+        self._recipe, self._progress = TrainRecipe.model_validate(job["recipe"]), progress
+        self._shown = 0
+        progress(0, self._recipe.epochs, "starting")
 
     def read(self) -> None:
-        import ray
-
-        with self._reading:
-            letters, self.refusal = ray.get(self.actor.take.remote())
-            for metrics in letters:
-                self._progress(int(metrics["epoch"]) + 1, self._recipe.epochs, _note(metrics, self._recipe.selects))
+        """Take in what was told since the last time; nothing is told yet where the file is missing or of before."""
+        try:
+            told = RunProgress.model_validate_json(read_bytes(self._place))
+        except (BadInput, ValidationError):
+            return
+        if told.attempt != self._attempt:
+            return
+        self.refusal = told.refusal
+        for metrics in told.epochs:
+            if (done := int(metrics["epoch"]) + 1) > self._shown:
+                self._progress(done, self._recipe.epochs, _note(metrics, self._recipe.selects))
+                self._shown = done
 
     def keep_reading(self, stop: threading.Event) -> None:
         while not stop.wait(READ_EVERY_S):
@@ -311,21 +316,17 @@ class _Mailbox:
 
 
 @contextmanager
-def _mailbox(progress: Advance, recipe: TrainRecipe) -> Iterator[_Mailbox]:
-    """A mailbox that a thread reads while the driver waits for the run."""
-    import ray
-
-    mailbox, stop = _Mailbox(progress, recipe), threading.Event()
-    progress(0, recipe.epochs, "starting")
-    reader = threading.Thread(target=mailbox.keep_reading, args=(stop,), daemon=True)
+def _told(job: Mapping[str, Any], progress: Advance) -> Iterator[_Told]:
+    """What the workers tell, read by a thread while the driver waits for the run, and once more at its end."""
+    told, stop = _Told(job, progress), threading.Event()
+    reader = threading.Thread(target=told.keep_reading, args=(stop,), daemon=True)
     reader.start()
     try:
-        yield mailbox
-        mailbox.read()
+        yield told
     finally:
         stop.set()
-        reader.join(timeout=10)
-        ray.kill(mailbox.actor)
+        reader.join()
+    told.read()
 
 
 def _note(metrics: Mapping[str, float], selects: str) -> str:

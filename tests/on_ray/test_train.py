@@ -18,7 +18,7 @@ from spinemet.errors import BadInput
 from spinemet.model.checkpoint import load_model
 from spinemet.on_ray.ablation import run_ablation
 from spinemet.on_ray.cluster import connect
-from spinemet.on_ray.train import _mailbox, _work, run_train
+from spinemet.on_ray.train import _told, _work, run_train
 from spinemet.progress import ignore
 from spinemet.recipes import recipe
 from tests.training.lesions import made_up_crops, small_recipe, write_crops
@@ -103,14 +103,16 @@ def test_an_ablation_runs_its_fits_once_and_goes_on_with_what_is_missing(crops: 
     assert "| other | 1 | per vertebra |" in text
 
 
-@pytest.mark.job
-@pytest.mark.usefixtures("_cluster")
 def test_a_worker_tells_the_driver_of_data_that_cannot_be_split(tmp_path: Path) -> None:
     write_crops(str(tmp_path), made_up_crops(patients=2))
-    recipe = small_recipe(test_share=0)
-    with _mailbox(ignore, recipe) as mailbox:
-        _work({"crops": str(tmp_path), "recipe": recipe.model_dump(mode="json"), "mailbox": mailbox.actor})
-    assert mailbox.refusal.startswith("expected patients with a bone_quality label of a whole vertebra for validation")
+    job = {"crops": str(tmp_path), "where": str(tmp_path / "run"), "attempt": "this"}
+    job |= {"recipe": small_recipe(test_share=0).model_dump(mode="json")}
+    with _told(job, ignore) as told:
+        _work(job)
+    assert told.refusal.startswith("expected patients with a bone_quality label of a whole vertebra for validation")
+    with _told(job | {"attempt": "another"}, ignore) as told:
+        pass
+    assert not told.refusal
 
 
 @pytest.mark.job
