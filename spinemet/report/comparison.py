@@ -68,6 +68,7 @@ def reliability_figure(vertebrae: pd.DataFrame) -> bytes:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patheffects import withStroke
 
     tasks = [name.removesuffix("_true") for name in vertebrae.columns if name.endswith("_true")]
     tasks = [task for task in tasks if vertebrae[f"{task}_true"].notna().any()]
@@ -86,16 +87,18 @@ def reliability_figure(vertebrae: pd.DataFrame) -> bytes:
         axes.plot([0, 1], [0, 1], color="#9aa5b1", lw=1, ls="--")
         full = count > 0
         axes.plot(said[full], was[full], color="#1f5f8b", lw=1.2)
-        axes.scatter(said[full], was[full], s=14 + 160 * count[full] / count.sum(), color="#1f5f8b", zorder=3)
+        axes.scatter(
+            said[full], was[full], s=14 + 160 * count[full] / count.sum(), color="#1f5f8b", zorder=3, clip_on=False
+        )
         for x, y, number in zip(said[full], was[full], count[full], strict=True):
             below = y > x
-            axes.annotate(
-                str(number), (x, y), (7, -11 if below else 7), textcoords="offset points", fontsize=7, color="#55606b"
-            )
+            place, halo = (7, -11 if below else 7), [withStroke(linewidth=2.5, foreground="white")]
+            label = axes.annotate(str(number), (x, y), place, textcoords="offset points", fontsize=7, color="#55606b")
+            label.set(path_effects=halo, zorder=4)
         error = calibration_error(true_N, prob_NC)
         axes.set_title(f"{task.replace('_', ' ')}\ncalibration error {error:.3f}", fontsize=9, color="#1d2733")
         axes.set(xlim=(0, 1.04), ylim=(0, 1.04), aspect="equal")
-        axes.set_xlabel("confidence", fontsize=8)
+        axes.set_xlabel("confidence (at the points: vertebrae)", fontsize=8)
         if n == 0:
             axes.set_ylabel("share called right", fontsize=8)
         bare(axes, 7.5)
