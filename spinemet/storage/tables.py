@@ -246,11 +246,18 @@ def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnectio
 def _dataset(uri: str, name: str, as_of: datetime | None) -> pads.Dataset:
     table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
     if as_of is not None:
-        first = datetime.fromtimestamp(table.history()[-1]["timestamp"] / 1000, UTC)
-        if as_of < first:
-            raise BadInput(f"expected a moment after {first:%Y-%m-%d %H:%M:%S} UTC, found {as_of}: no results yet.")
-        table.load_as_version(as_of)
+        table.load_as_version(_version_at(table, as_of))
     return table.to_pyarrow_dataset()
+
+
+def _version_at(table: DeltaTable, as_of: datetime) -> int:
+    """By the time that a commit gives itself; deltalake goes by files' dates, which a slow write or a copy moves."""
+    commits = [(datetime.fromtimestamp(told["timestamp"] / 1000, UTC), told["version"]) for told in table.history()]
+    past = [version for moment, version in commits if moment <= as_of]
+    if not past:
+        first = min(commits)[0]
+        raise BadInput(f"expected a moment after {first:%Y-%m-%d %H:%M:%S} UTC, found {as_of}: no results yet.")
+    return max(past)
 
 
 def _is_table(uri: str, name: str) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -75,6 +76,20 @@ def test_the_commands_answer_as_csv_and_as_of_a_moment(results: Results) -> None
     refused = {word: command(app, [*query, "--as-of", word]).exception for word in ("yesterday", "99")}
     assert all(isinstance(error, BadInput) for error in refused.values())
     assert "of the table studies from 0 to " in str(refused["99"])
+
+
+def test_what_was_then_is_the_same_in_a_copy(results: Results) -> None:
+    """The dates of a copy's files are those of copying; a slow write dates a file after its commit."""
+    made = {
+        told["version"]: told["committed_at"]
+        for told in history(results.uri).query("table == 'studies'").to_dict("records")
+    }
+    for number, file in enumerate(sorted(Path(results.uri, "studies", "_delta_log").glob("*.json"))):
+        os.utime(file, (time.time() + 3600 + number,) * 2)
+    counts = [
+        connect(results.uri, made[version]).sql("SELECT max(wave) FROM studies").fetchall() for version in (0, 1, 2)
+    ]
+    assert counts == [[(None,)], [("run-1-1",)], [("run-2-1",)]]
 
 
 def test_upkeep_waits_for_no_run_and_finds_no_results_where_there_are_none(results: Results, tmp_path: Path) -> None:
