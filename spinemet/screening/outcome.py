@@ -6,6 +6,7 @@ Identifiers come in with the reading's headers and do not come out: rows hold ps
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -173,6 +174,7 @@ def _vertebra(number: int, vertebra: Vertebra, stack: SliceStack, call: Vertebra
         "bone_quality": bone_quality,
         **{column: _probability(call, task, name) for column, (task, name) in _PROBABILITY_COLUMNS.items()},
         "posterolateral": involvement,
+        "further_tasks": _further_tasks(call),
         "sins_location": points.location,
         "sins_bone": points.bone,
         "sins_posterolateral": points.posterolateral,
@@ -196,6 +198,8 @@ _PROBABILITY_COLUMNS: dict[str, tuple[str, str]] = {
     **{f"p_posterolateral_{name}": ("posterolateral", name) for name in POSTEROLATERAL},
 }
 """Column -> task and class."""
+
+_TASKS_WITH_COLUMNS = {task for task, _ in _PROBABILITY_COLUMNS.values()}
 
 
 def _slices(stack: SliceStack, call: VertebraCall) -> list[Row]:
@@ -234,6 +238,16 @@ def _label(call: VertebraCall | None, task: str) -> str | None:
 
 def _probability(call: VertebraCall | None, task: str, name: str) -> float | None:
     return float(call.probabilities[task][name]) if call is not None and task in call.probabilities else None
+
+
+def _further_tasks(call: VertebraCall | None) -> str | None:
+    """Six digits, so that one model gives one text however its batches fell."""
+    further = {
+        task: {name: round(float(value), 6) for name, value in classes.items()}
+        for task, classes in (call.probabilities.items() if call is not None else ())
+        if task not in _TASKS_WITH_COLUMNS
+    }
+    return json.dumps(further) if further else None
 
 
 def _stages(seconds: Mapping[str, float]) -> list[tuple[str, float]]:

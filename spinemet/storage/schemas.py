@@ -130,6 +130,11 @@ VERTEBRAE = pa.schema(
         _column("p_posterolateral_none", pa.float64(), "Probability of no posterolateral involvement."),
         _column("p_posterolateral_unilateral", pa.float64(), "Probability of unilateral involvement."),
         _column("p_posterolateral_bilateral", pa.float64(), "Probability of bilateral involvement."),
+        _column(
+            "further_tasks",
+            pa.string(),
+            "JSON: task -> class -> probability of the tasks that a recipe added; null where the model has none.",
+        ),
         _column("sins_location", pa.int32(), f"SINS points for the level; {_POINTS}"),
         _column("sins_bone", pa.int32(), f"SINS points for the bone lesion: lytic 2, mixed 1, blastic 0; {_POINTS}"),
         _column("sins_posterolateral", pa.int32(), f"SINS points: bilateral 3, unilateral 1, none 0; {_POINTS}"),

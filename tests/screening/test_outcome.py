@@ -1,6 +1,7 @@
 import datetime as dt
 import io
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -95,6 +96,15 @@ def test_a_model_without_a_task_leaves_its_columns_empty() -> None:
     assert row["posterolateral"] is None
     assert row["p_blastic"] is None
     assert (row["sins_posterolateral"], row["sins_partial"], row["sins_min"], row["sins_max"]) == (None, None, 5, 18)
+
+
+def test_what_a_recipe_added_is_written_under_its_name() -> None:
+    grown = VertebraCall(CALLS[1].probabilities | {"collapse": {"no": np.float32(0.25), "yes": np.float32(0.75)}})
+    rows = rows_of(reading(), calls=[CALLS[0], grown, *CALLS[2:]])["vertebrae"]
+    assert [row["further_tasks"] for row in rows] == [None, '{"collapse": {"no": 0.25, "yes": 0.75}}', None, None]
+    table = pa.table({"further_tasks": [row["further_tasks"] for row in rows]})
+    asked = duckdb.from_arrow(table).project("(further_tasks ->> '$.collapse.yes')::double").fetchall()
+    assert asked == [(None,), (0.75,), (None,), (None,)]
 
 
 def test_a_vertebra_without_slices_has_a_row_and_no_call() -> None:
