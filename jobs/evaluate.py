@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from spinemet.errors import SpineMetError
 from spinemet.progress import progress_bar
-from spinemet.recipes import ABLATION, SCALES, recipe, scaled
+from spinemet.training.recipes import ABLATION, SCALES, recipe, scaled
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _model(wanted: argparse.Namespace) -> RenderableType:
-    from spinemet.evaluate import run_evaluate
-    from spinemet.report.evaluation import render
+    from spinemet.evaluation.evaluate import run_evaluate
+    from spinemet.evaluation.evaluation_tables import render
 
     with progress_bar("Evaluating") as advance:
         found = run_evaluate(wanted.model, wanted.crops, wanted.out, wanted.split, advance, wanted.baseline)

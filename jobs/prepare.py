@@ -8,11 +8,11 @@ import sys
 
 from spinemet.config import StudyConfig, load_config
 from spinemet.errors import SpineMetError
+from spinemet.evaluation.benchmark import write_benchmark
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.progress import progress_bar
-from spinemet.recipes import SCALES, recipe, scaled
-from spinemet.training.benchmark import write_benchmark
 from spinemet.training.labels import LABEL_CLASSES, label_words
+from spinemet.training.recipes import SCALES, recipe, scaled
 
 
 def parser() -> argparse.ArgumentParser:

@@ -9,11 +9,11 @@ from typing import get_args
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
 from spinemet.errors import JobFailed, SpineMetError
+from spinemet.files import write_bytes
 from spinemet.on_ray.screen import ScreenOptions, forecast, run_screen
 from spinemet.progress import progress_bar
+from spinemet.results.tables import moment
 from spinemet.screening.plan import Rescreen, Wanted
-from spinemet.storage.files import write_bytes
-from spinemet.storage.tables import moment
 
 
 def parser() -> argparse.ArgumentParser:

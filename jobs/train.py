@@ -8,7 +8,7 @@ import sys
 from spinemet.errors import SpineMetError
 from spinemet.on_ray.train import run_train
 from spinemet.progress import progress_bar
-from spinemet.recipes import RECIPES, recipe
+from spinemet.training.recipes import RECIPES, recipe
 
 
 def parser() -> argparse.ArgumentParser:

@@ -86,9 +86,9 @@ def study(
     png: Annotated[Path | None, typer.Option(help="Also draw the straightened spine to this PNG.")] = None,
 ) -> None:
     """Find the vertebrae of one study and, with a model, classify them."""
-    from spinemet.report.figures import study_figure
-    from spinemet.report.terminal import console, render_study, study_json
-    from spinemet.storage.archive import study_at
+    from spinemet.archive.listing import study_at
+    from spinemet.display.figures import study_figure
+    from spinemet.display.terminal import console, render_study, study_json
     from spinemet.study import read_study
 
     settings = load_config(config, StudyConfig)
@@ -118,8 +118,8 @@ def volume(
     out: Annotated[Path, typer.Argument(help="NIfTI file to write (.nii or .nii.gz).")],
 ) -> None:
     """Write the series that SpineMet would read as a NIfTI volume in HU."""
+    from spinemet.archive.listing import study_at
     from spinemet.dicom.volume import write_nifti
-    from spinemet.storage.archive import study_at
     from spinemet.study import read_volume_of
 
     if not out.name.endswith((".nii", ".nii.gz")):
@@ -166,7 +166,7 @@ def prevalence(
     """How often each class is found, with its denominator and a 95 % interval."""
     from spinemet.cohort.prevalence import prevalence as ask
     from spinemet.cohort.views import open_cohort
-    from spinemet.report.terminal import render_prevalence
+    from spinemet.display.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
     table = ask(open_cohort(results, _moment(results, as_of)), columns, unit=unit)
@@ -181,7 +181,7 @@ def sql(
 ) -> None:
     """Ask the result tables in SQL (DuckDB's dialect). Piped, the answer is CSV."""
     from spinemet.cohort.views import run_sql
-    from spinemet.report.terminal import render_table
+    from spinemet.display.terminal import render_table
 
     table = run_sql(results, query, _moment(results, as_of))
     _show(table, render_table(table))
@@ -206,8 +206,8 @@ def compact(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
 ) -> None:
     """Merge small files and remove rows that do not count any more; answers stay the same."""
-    from spinemet.report.terminal import render_table
-    from spinemet.storage.maintenance import compact as work
+    from spinemet.display.terminal import render_table
+    from spinemet.results.maintenance import compact as work
 
     done = work(results)
     _show(done, render_table(done))
@@ -220,8 +220,8 @@ def vacuum(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the files.")] = False,
 ) -> None:
     """Delete files that no table needs any more."""
-    from spinemet.report.terminal import render_table
-    from spinemet.storage.maintenance import vacuum as work
+    from spinemet.display.terminal import render_table
+    from spinemet.results.maintenance import vacuum as work
 
     done = work(results, keep_days, dry_run=dry_run)
     _show(done, render_table(done))
@@ -232,8 +232,8 @@ def history(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
 ) -> None:
     """List every version of every table, newest first."""
-    from spinemet.report.terminal import render_table
-    from spinemet.storage.maintenance import history as ask
+    from spinemet.display.terminal import render_table
+    from spinemet.results.maintenance import history as ask
 
     told = ask(results)
     _show(told, render_table(told))
@@ -251,14 +251,14 @@ def demo(
 
 
 def _moment(results: str, text: str | None) -> datetime | None:
-    from spinemet.storage.tables import moment_of
+    from spinemet.results.tables import moment_of
 
     return None if text is None else moment_of(results, text)
 
 
 def _show(table: pd.DataFrame, rendered: object) -> None:
     """Print a table for a reader at a terminal, as CSV for a program behind a pipe."""
-    from spinemet.report.terminal import console
+    from spinemet.display.terminal import console
 
     if sys.stdout.isatty():
         console().print(rendered)

@@ -80,7 +80,7 @@ def run_demo(out: Path, *, patients: int) -> None:
 
     Raises BadInput where `out` cannot be written, or holds something else than a demo of `patients` patients.
     """
-    from spinemet.report.terminal import console
+    from spinemet.display.terminal import console
 
     paths = DemoPaths(out.absolute())
     _claim(paths, patients)
@@ -128,8 +128,8 @@ def _make_archive(paths: DemoPaths, patients: int) -> _Done:
 def _prepare(paths: DemoPaths, patients: int) -> _Done:
     from spinemet.config import StudyConfig
     from spinemet.on_ray.prepare import run_prepare
-    from spinemet.recipes import recipe
     from spinemet.training.crops import read_info
+    from spinemet.training.recipes import recipe
 
     if not (paths.root / "crops" / "crops.json").exists():
         with progress_bar("Cutting training slices") as advance:
@@ -141,7 +141,7 @@ def _prepare(paths: DemoPaths, patients: int) -> _Done:
 
 def _train(paths: DemoPaths, patients: int) -> _Done:
     from spinemet.on_ray.train import run_train
-    from spinemet.recipes import recipe
+    from spinemet.training.recipes import recipe
 
     with progress_bar("Training the model") as advance:
         run = run_train(paths.crops, paths / "runs", RECIPE, recipe(RECIPE), progress=advance)
@@ -150,9 +150,9 @@ def _train(paths: DemoPaths, patients: int) -> _Done:
 
 
 def _evaluate(paths: DemoPaths, patients: int) -> _Done:
-    from spinemet.evaluate import run_evaluate
-    from spinemet.report.evaluation import render
-    from spinemet.report.terminal import console
+    from spinemet.display.terminal import console
+    from spinemet.evaluation.evaluate import run_evaluate
+    from spinemet.evaluation.evaluation_tables import render
 
     with progress_bar("Evaluating on unseen patients") as advance:
         measured = run_evaluate(paths.model, paths.crops, paths.evaluation, progress=advance)
@@ -179,7 +179,7 @@ def _screen(paths: DemoPaths, patients: int) -> _Done:
 def _ask(paths: DemoPaths, patients: int) -> _Done:
     from spinemet.cohort.prevalence import prevalence
     from spinemet.cohort.views import open_cohort
-    from spinemet.report.terminal import console, render_prevalence
+    from spinemet.display.terminal import console, render_prevalence
 
     table = prevalence(open_cohort(paths.results), ["sex"], unit="patient")
     console().print(render_prevalence(table))

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
+from spinemet.archive.listing import open_study
+from spinemet.archive.objects import StudyObjects
 from spinemet.config import StudyConfig
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.headers import read_series
@@ -22,8 +24,6 @@ from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyP
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.storage.archive import open_study
-from spinemet.storage.objects import StudyObjects
 from spinemet.types import LabelMap, Layout, SeriesChoice, SeriesHeader, State, StudyReading, StudyRef, Volume
 
 

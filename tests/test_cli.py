@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from spinemet.archive.listing import study_at
 from spinemet.cli import app, main
 from spinemet.config import StudyConfig
 from spinemet.spine.localize import localize
-from spinemet.storage.archive import study_at
 from spinemet.study import read_volume_of
 from tests.cohort.cases import Study, write_results
 

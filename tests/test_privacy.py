@@ -23,7 +23,7 @@ from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.on_ray.cluster import connect
 from spinemet.report.html import write_report
-from spinemet.storage import tables
+from spinemet.results import tables
 from tests.dicom.test_segmentation import write_seg
 from tests.dicom.writer import set_pixels, write_series
 

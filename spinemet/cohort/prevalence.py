@@ -8,8 +8,8 @@ import duckdb
 import pandas as pd
 
 from spinemet.anatomy import LEVELS
-from spinemet.cohort.intervals import proportion_interval
 from spinemet.errors import BadInput
+from spinemet.statistics.intervals import proportion_interval
 
 GROUPS: tuple[str, ...] = (
     "level",

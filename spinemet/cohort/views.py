@@ -25,7 +25,7 @@ import duckdb
 import pandas as pd
 
 from spinemet.errors import BadInput
-from spinemet.storage.tables import connect
+from spinemet.results.tables import connect
 
 _VIEWS = """
 create or replace temp view current as

@@ -20,11 +20,11 @@ from types import TracebackType
 import pydicom
 from pydicom.dataset import Dataset
 
+from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.dicom.pixels import PixelArray, is_compressed, is_slow, quick_hu, slice_hu
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import Reason, StudyFailed
-from spinemet.storage.objects import StudyObjects
 from spinemet.types import InstanceHeader, SeriesHeader
 
 

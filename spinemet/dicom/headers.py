@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 
+from spinemet.archive.objects import MEMBER_LIMIT, StudyObjects
 from spinemet.dicom.grouping import Record, grouped
 from spinemet.dicom.pixels import PIXEL_DATA
 from spinemet.dicom.values import (
@@ -33,7 +34,6 @@ from spinemet.dicom.values import (
     texts,
 )
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.storage.objects import MEMBER_LIMIT, StudyObjects
 from spinemet.types import InstanceHeader, SeriesHeader
 
 HEAD_BYTES = 32 << 10

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.anatomy import LEVEL_INDEX, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS, region
+from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.values import quiet_dicom
 from spinemet.dicom.volume import nifti_grid
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.storage.objects import StudyObjects
 from spinemet.types import LabelMap, SeriesHeader, Volume
 
 SAME_GRID_TOLERANCE = 0.05

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
-from spinemet.storage.objects import StudyObjects
 from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
 
 MAX_VOXELS = 2 << 30

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torchvision.models import DenseNet
 
 from spinemet.errors import BadInput
+from spinemet.files import read_bytes
 from spinemet.model.spec import DenseNetSpec, Window
-from spinemet.storage.files import read_bytes
 
 
 class Windows(nn.Module):

@@ -9,9 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spinemet import __version__
 from spinemet.errors import BadInput
+from spinemet.files import join, normalize, read_bytes
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import ModelSpec
-from spinemet.storage.files import join, normalize, read_bytes
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"

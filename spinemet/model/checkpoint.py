@@ -12,10 +12,10 @@ import torch
 from safetensors import SafetensorError
 
 from spinemet.errors import BadInput
+from spinemet.files import join, write_bytes
 from spinemet.model.card import CARD, WEIGHTS, ModelCard, load_card, model_digest, read_weights
 from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import ModelSpec
-from spinemet.storage.files import join, write_bytes
 
 __all__ = ["CARD", "WEIGHTS", "ModelCard", "load_card", "load_model", "model_digest", "save_model", "untrained"]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from spinemet.ablation import Fit, Plan, check_truth, claim, run_fit, unfinished, write_ablation
 from spinemet.errors import BadInput
+from spinemet.evaluation.ablation import Fit, Plan, check_truth, claim, run_fit, unfinished, write_ablation
+from spinemet.files import normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
 from spinemet.progress import Advance, ignore
-from spinemet.recipes import TrainRecipe
-from spinemet.storage.files import normalize
 from spinemet.training.crops import Crops, read_crops
 from spinemet.training.dataset import check_crops
+from spinemet.training.recipes import TrainRecipe
 
 MAX_RETRIES = 3
 """Of a fit whose machine or process is lost; it goes on from its stored state."""

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from spinemet.errors import BadInput
-from spinemet.scheduling import take_long_turns
+from spinemet.process.scheduling import take_long_turns
 
 MIN_CPUS = 4
 """A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""

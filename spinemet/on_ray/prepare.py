@@ -12,12 +12,12 @@ from functools import cache, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from spinemet.archive.listing import list_studies
 from spinemet.config import StudyConfig
 from spinemet.dicom.values import quiet_dicom
-from spinemet.isolation import IsolatedReader
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
+from spinemet.process.isolation import IsolatedReader
 from spinemet.progress import Advance, ignore
-from spinemet.storage.archive import list_studies
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, read_labels
 from spinemet.training.preparing import PreparedStudy, prepare_study, summarize

@@ -24,15 +24,19 @@ from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 
 from spinemet import __version__
+from spinemet.archive.listing import list_studies
 from spinemet.config import DatePolicy, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, JobFailed, Reason
-from spinemet.memory import keep_memory
+from spinemet.files import cause
 from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, enough_cpus, model_pool, own_error, parallel_tasks
 from spinemet.on_ray.meters import Meters
+from spinemet.process.memory import keep_memory
 from spinemet.progress import Advance, ignore
+from spinemet.results.lease import hold_lease
+from spinemet.results.tables import Results, has_results, open_results
 from spinemet.screening.drift import LAST_RUNS, drift
 from spinemet.screening.linkage import Linkage, check_linkage_apart
 from spinemet.screening.outcome import MadeWith, slimmed, without_pixels
@@ -49,14 +53,10 @@ from spinemet.screening.plan import (
 from spinemet.screening.run import Run, account, in_words
 from spinemet.screening.stopping import Stop, arriving
 from spinemet.screening.wave import Answer, Wave
-from spinemet.storage.archive import list_studies
-from spinemet.storage.files import cause
-from spinemet.storage.lease import hold_lease
-from spinemet.storage.tables import Results, has_results, open_results
 from spinemet.types import SliceStack, State, StudyReading, StudyRef
 
 if TYPE_CHECKING:
-    from spinemet.isolation import IsolatedReader
+    from spinemet.process.isolation import IsolatedReader
 
 ROUND = 2000
 """Studies that Ray Data gets at a time; bounds what the driver holds of the listing (some 20 kB per study)."""
@@ -284,7 +284,7 @@ _reader: IsolatedReader | None = None
 def read_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str, Any]:
     """A row with a pickled StudyRef -> a row with the pickled, slim Answer of its reading, not yet classified."""
     global _reader  # noqa: PLW0603
-    from spinemet.isolation import IsolatedReader  # half a second of imports that the driver does without
+    from spinemet.process.isolation import IsolatedReader  # half a second of imports that the driver does without
 
     _reader = _reader or IsolatedReader()
     ref: StudyRef = pickle.loads(row["study"])

@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from spinemet.errors import BadInput
-from spinemet.memory import KEEPING_ENVIRONMENT
+from spinemet.files import arrow_filesystem, exists, join, normalize, read_bytes, write_bytes
 from spinemet.model.backbone import Trunk, load_pretrained
 from spinemet.model.checkpoint import ModelCard, load_card, save_model
 from spinemet.on_ray.cluster import connect
+from spinemet.process.memory import KEEPING_ENVIRONMENT
 from spinemet.progress import Advance, ignore
-from spinemet.recipes import TrainRecipe
-from spinemet.report.pacing import pacing_figure
-from spinemet.storage.files import arrow_filesystem, exists, join, normalize, read_bytes, write_bytes
 from spinemet.training.crops import read_crops, read_info
 from spinemet.training.dataset import TrainingData, admissions, check_crops, training_data
 from spinemet.training.distributed import Distributed
+from spinemet.training.pacing_figure import pacing_figure
+from spinemet.training.recipes import TrainRecipe
 
 if TYPE_CHECKING:
     import numpy as np

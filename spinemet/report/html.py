@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from spinemet import __version__
 from spinemet.cohort.flow import study_flow
 from spinemet.cohort.views import open_cohort, records
+from spinemet.display import palette
 from spinemet.errors import BadInput
-from spinemet.report import palette
+from spinemet.files import join, read_bytes, write_bytes
 from spinemet.report.pages import (
     Row,
     flow_steps,
@@ -25,7 +26,6 @@ from spinemet.report.pages import (
     prevalence_rows,
     spine_map,
 )
-from spinemet.storage.files import join, read_bytes, write_bytes
 
 if TYPE_CHECKING:
     import duckdb

@@ -13,8 +13,8 @@ from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.flow import REASON_WORDS, StudyFlow
 from spinemet.cohort.prevalence import FINDINGS, prevalence
 from spinemet.cohort.views import records
+from spinemet.display.palette import LOW_CONFIDENCE, axis_top
 from spinemet.errors import Reason
-from spinemet.report.palette import LOW_CONFIDENCE, axis_top
 from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:

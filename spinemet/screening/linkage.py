@@ -11,10 +11,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from spinemet import files
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
 from spinemet.screening.outcome import facts_series
-from spinemet.storage import files
 from spinemet.types import StudyReading, StudyRef
 
 Row = dict[str, str]

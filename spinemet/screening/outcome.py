@@ -56,7 +56,7 @@ def study_rows(
     seconds_model: float | None = None,
     slices: bool = False,
 ) -> dict[str, list[Row]]:
-    """Table -> rows of one study, as `storage.schemas` wants them but for `wave` and `committed_at`.
+    """Table -> rows of one study, as `results.schemas` wants them but for `wave` and `committed_at`.
 
     calls: one per vertebra, in order, None for a vertebra that was not classified; None altogether without a model.
     A study that was not screened has its ledger row alone. slices: also a row per slice, task and class.

@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from spinemet import files
 from spinemet.config import DatePolicy
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
-from spinemet.storage import files
-from spinemet.storage.tables import Results, Row
+from spinemet.results.tables import Results, Row
 from spinemet.types import State, StudyRef
 
 RETRIED: tuple[Reason, ...] = (Reason.UNREACHABLE,)

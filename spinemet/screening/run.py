@@ -21,7 +21,7 @@ Row = dict[str, Any]
 class Run:
     """What a run was asked for and what it has done so far.
 
-    asked: the columns of `runs` that are known from the start (see storage.schemas.RUNS).
+    asked: the columns of `runs` that are known from the start (see results.schemas.RUNS).
     """
 
     asked: Mapping[str, Any]

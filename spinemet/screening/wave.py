@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass, field
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.results.tables import Results, Row
 from spinemet.screening.linkage import Linkage
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.screening.run import Run
-from spinemet.storage.tables import Results, Row
 from spinemet.types import StudyReading, StudyRef, VertebraCall
 
 MAX_WAIT_S = 300.0

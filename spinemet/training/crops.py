@@ -29,8 +29,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from spinemet import __version__
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
+from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.model.tasks import slice_column
-from spinemet.storage.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.training.labels import LABEL_CLASSES, label_columns
 from spinemet.training.matching import match_labels
 from spinemet.types import StudyReading

@@ -14,9 +14,9 @@ from torch import Tensor
 from spinemet.errors import BadInput
 from spinemet.model.loss import sample_weights
 from spinemet.model.tasks import MISSING
-from spinemet.recipes import TrainRecipe
 from spinemet.training.crops import Crops, CropsInfo
-from spinemet.training.labels import split_patients
+from spinemet.training.recipes import TrainRecipe
+from spinemet.training.split import split_patients
 
 
 @dataclass(frozen=True, eq=False)

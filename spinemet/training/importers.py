@@ -17,7 +17,7 @@ from pydicom.errors import InvalidDicomError
 from spinemet.anatomy import LEVEL_INDEX, LEVELS, VERSE_LEVELS
 from spinemet.dicom.segmentation import level_in
 from spinemet.errors import BadInput
-from spinemet.storage.files import write_bytes
+from spinemet.files import write_bytes
 from spinemet.types import BONE_QUALITY
 
 COLUMNS = ["patient", "study", "series", "level", "bone_quality", "posterolateral"]

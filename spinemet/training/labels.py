@@ -1,4 +1,4 @@
-"""Label tables: what people said of vertebrae, checked, and the split of patients into parts.
+"""Label tables: what people said of vertebrae, checked.
 
 One row per labelled vertebra: `patient`, `level`, and `bone_quality` and/or `posterolateral`. `study` narrows a row to
 one study (without it, it holds for every study of the patient), `series` says on which of the study's series it was
@@ -10,22 +10,18 @@ rest is left alone. An empty cell is a missing label.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from io import BytesIO
-from typing import Literal
 
 import pandas as pd
 import pyarrow as pa
 
 from spinemet.anatomy import LEVELS, is_named
 from spinemet.errors import BadInput
+from spinemet.files import normalize, read_bytes
 from spinemet.model.tasks import Task, slice_column
-from spinemet.storage.files import normalize, read_bytes
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
-
-Part = Literal["train", "validation", "test"]
 
 LabelWords = Mapping[str, tuple[str, ...]]
 """Label column to its words."""
@@ -116,59 +112,6 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
         agreed[names] = labels.groupby(PLACE, sort=True)[names].agg(majority).to_numpy(object)
     agreed[names] = agreed[names].astype(object).where(agreed[names].notna(), None)
     return agreed
-
-
-def split_patients(
-    patients: Iterable[str],
-    seed: int,
-    test_share: float,
-    validation_share: float,
-    strata: Mapping[str, Hashable] | None = None,
-) -> dict[str, Part]:
-    """Each patient's part; the same for the same patients, whatever their order, on every machine.
-
-    The parts have the shares asked for, up to rounding, overall and (within one patient) in each stratum; patients
-    without one form their own. Within a stratum patients are ranked by a hash of seed and name, so that a patient who
-    joins or leaves the set moves few others. Raises BadInput for shares that leave no one to train on.
-    """
-    if min(test_share, validation_share) < 0 or test_share + validation_share >= 1:
-        raise BadInput(
-            f"expected shares of at least 0 and together below 1, found {test_share} and {validation_share}."
-        )
-    groups: dict[str, list[str]] = {}
-    for patient in set(patients):
-        groups.setdefault(repr(strata.get(patient)) if strata else "", []).append(patient)
-    parts: dict[str, Part] = {}
-    seen = left = 0
-    for _, members in sorted(groups.items()):
-        ranked = sorted(members, key=lambda patient: hashlib.sha256(f"{seed}\0{patient}".encode()).digest())
-        # Rounding the running total, not each stratum, keeps the overall share right however many strata there are.
-        test = _round_step(seen, len(ranked), test_share)
-        validation = _round_step(left, len(ranked) - test, validation_share / (1 - test_share))
-        seen += len(ranked)
-        left += len(ranked) - test
-        for n, patient in enumerate(ranked):
-            parts[patient] = "test" if n < test else "validation" if n < test + validation else "train"
-    return parts
-
-
-def fold_patients(patients: Iterable[str], folds: int, seed: int, strata: Mapping[str, Hashable]) -> dict[str, int]:
-    """Each patient's fold (0 to `folds` - 1), of equal size to within one, each with its share of every stratum.
-
-    The same for the same patients, whatever their order. Raises BadInput for fewer than two folds or patients than
-    folds.
-    """
-    names = set(patients)
-    if not 2 <= folds <= len(names):
-        raise BadInput(f"expected 2 folds or more and at most one per patient ({len(names)}), found {folds}.")
-    ranked = sorted(
-        names, key=lambda name: (repr(strata.get(name)), hashlib.sha256(f"{seed}\0{name}".encode()).digest())
-    )
-    return {name: n % folds for n, name in enumerate(ranked)}
-
-
-def _round_step(before: int, more: int, share: float) -> int:
-    return round((before + more) * share) - round(before * share)
 
 
 def _read_table(uri: str) -> tuple[pd.DataFrame, int]:

@@ -25,9 +25,9 @@ from spinemet.model.checkpoint import ModelCard, untrained
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.multitask import MultiTask
 from spinemet.model.precision import autocast
-from spinemet.recipes import TrainRecipe
 from spinemet.training import augment, selfpaced
 from spinemet.training.dataset import Samples, TrainingData, resident
+from spinemet.training.recipes import TrainRecipe
 from spinemet.training.validation import choose_rules, fit_temperatures, tempered, validation_metrics
 
 State = dict[str, Any]

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
+from spinemet.archive.grouping import NO_IDENTITY, identity_in
+from spinemet.archive.listing import open_study
 from spinemet.config import StudyConfig, config_digest
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyProblem
-from spinemet.storage.archive import open_study
-from spinemet.storage.files import normalize
-from spinemet.storage.grouping import NO_IDENTITY, identity_in
+from spinemet.files import normalize
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_shard
 from spinemet.training.labels import LABEL_CLASSES, label_columns
 from spinemet.training.matching import match_labels

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.recipes import PacingConfig
+from spinemet.training.recipes import PacingConfig
 
 IndexArray = npt.NDArray[np.int64]
 Regularizer = Literal["hard", "linear", "mixture"]

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 
-from spinemet.metrics import calibration_error, confusion_matrix, sensitivity
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.tasks import MISSING, Task
-from spinemet.recipes import TrainRecipe
+from spinemet.statistics.measures import calibration_error, confusion_matrix, sensitivity
 from spinemet.training.dataset import Samples
+from spinemet.training.recipes import TrainRecipe
 
 TEMPERATURES = (0.5, 4.0)
 """What a fitted temperature may be; a small set that is called right throughout would ask for 0."""

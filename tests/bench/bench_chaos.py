@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from spinemet.storage.files import join
+from spinemet.files import join
 from tests.bench.figures import Figures
 from tests.chaos.kills import Victim, plan_kills
 from tests.chaos.machines import BUCKET, machines

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pydicom
 
+from spinemet.archive.listing import open_study, study_at
 from spinemet.config import SelectConfig
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels
@@ -21,7 +22,6 @@ from spinemet.dicom.select import explain, select_series
 from spinemet.dicom.values import quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyProblem
-from spinemet.storage.archive import open_study, study_at
 from spinemet.types import Volume
 from tests.bench.figures import Figures, Missing
 from tests.conftest import REALCT

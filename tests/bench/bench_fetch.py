@@ -22,11 +22,11 @@ import obstore
 import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
+from spinemet import files
+from spinemet.archive.listing import study_at
+from spinemet.archive.objects import READ_THREADS
 from spinemet.config import StudyConfig
 from spinemet.dicom.decoding import decoding_threads
-from spinemet.storage import files
-from spinemet.storage.archive import study_at
-from spinemet.storage.objects import READ_THREADS
 from spinemet.study import read_volume_of
 from spinemet.types import StudyRef
 from tests.bench.bench_reading import decode, interleaved, slices_of

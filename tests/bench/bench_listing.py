@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from unittest import mock
 
-from spinemet.storage import archive
+from spinemet.archive import listing as archive
 from spinemet.types import ObjectRef
 from tests.bench.figures import Figures
 

@@ -11,6 +11,7 @@ from multiprocessing import get_context
 import numpy as np
 
 from spinemet.anatomy import LEVEL_INDEX, LEVELS, is_named
+from spinemet.archive.listing import study_at
 from spinemet.config import SelectConfig, StudyConfig
 from spinemet.dicom.segmentation import labels_from_nifti
 from spinemet.dicom.volume import nifti_grid
@@ -18,7 +19,6 @@ from spinemet.errors import StudyExcluded
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.spine.naming import TRANSITIONAL
-from spinemet.storage.archive import study_at
 from spinemet.study import read_volume_of
 from spinemet.types import LabelMap, Volume
 from tests.bench.figures import Figures, Missing

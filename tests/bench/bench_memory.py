@@ -24,12 +24,12 @@ import psutil
 import pydicom
 
 from spinemet.config import SliceConfig
+from spinemet.files import open_store
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.dicom import ct_series, encode_one
 from spinemet.phantom.plan import derived_uid
 from spinemet.phantom.scan import render
-from spinemet.storage.files import open_store
 from tests.bench.bench_fetch import s3_server
 from tests.bench.figures import Figures
 from tests.bench.fullsize import folder_of, phantom_plan, renamed, study_uids

@@ -23,12 +23,12 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.results.schemas import STUDIES
+from spinemet.results.tables import Results, open_results
 from spinemet.screening.plan import plan_studies
-from spinemet.storage.schemas import STUDIES
-from spinemet.storage.tables import Results, open_results
 from spinemet.types import Layout, ObjectRef, State, StudyRef
 from tests.bench.figures import Figures
-from tests.storage.test_tables import MADE_WITH, study_row, vertebra_row
+from tests.results.test_tables import MADE_WITH, study_row, vertebra_row
 
 LISTED = (1_000_000, 2_500_000, 5_000_000, 10_000_000)
 ROWS_PER_FILE = 250_000

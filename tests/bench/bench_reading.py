@@ -22,11 +22,11 @@ import numpy.typing as npt
 import pydicom
 import SimpleITK
 
+from spinemet.archive.listing import open_study, study_at
 from spinemet.config import StudyConfig
 from spinemet.dicom.decoding import decoding_threads
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.pixels import quick_hu
-from spinemet.storage.archive import open_study, study_at
 from spinemet.study import read_volume_of
 from spinemet.types import InstanceHeader
 from tests.bench.figures import Figures

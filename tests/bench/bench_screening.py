@@ -24,7 +24,7 @@ import psutil
 
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.spec import ModelSpec
-from spinemet.storage.tables import connect
+from spinemet.results.tables import connect
 from tests.bench.bench_fetch import s3_server
 from tests.bench.figures import Figures
 from tests.bench.fullsize import CYCLE, SOURCES, folder_of, upload

@@ -26,17 +26,17 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, TensorDataset
 
 from spinemet.config import config_digest
-from spinemet.memory import KEEPING_ENVIRONMENT
 from spinemet.model.checkpoint import untrained
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.precision import autocast
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import run_train
-from spinemet.recipes import TrainRecipe, recipe
+from spinemet.process.memory import KEEPING_ENVIRONMENT
 from spinemet.training.crops import SCHEMA, CropsInfo, read_crops, write_manifest, write_shard
 from spinemet.training.dataset import TrainingData, training_data
 from spinemet.training.distributed import Distributed
 from spinemet.training.loop import OneProcess, train
+from spinemet.training.recipes import TrainRecipe, recipe
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 from tests.bench.figures import Figures
 

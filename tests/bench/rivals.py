@@ -28,14 +28,14 @@ import numpy.typing as npt
 import obstore
 import pydicom
 
+from spinemet.archive.listing import study_at
+from spinemet.archive.objects import READ_THREADS
 from spinemet.config import StudyConfig
-from spinemet.memory import keep_memory
+from spinemet.files import open_store
+from spinemet.process.memory import keep_memory
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.storage.archive import study_at
-from spinemet.storage.files import open_store
-from spinemet.storage.objects import READ_THREADS
 from spinemet.study import read_volume_of
 from spinemet.types import Volume
 

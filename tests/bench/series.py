@@ -12,9 +12,9 @@ from pathlib import Path
 import pydicom
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
+from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.dicom.volume import write_nifti
-from spinemet.storage.archive import study_at
 from spinemet.study import read_volume_of
 from tests.bench.figures import Missing
 from tests.conftest import REALCT

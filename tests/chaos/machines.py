@@ -23,8 +23,8 @@ import pytest
 from ray.cluster_utils import Cluster
 
 from spinemet.dicom.pseudonym import KEY_VARIABLE
+from spinemet.files import join
 from spinemet.on_ray.cluster import START_ATTEMPTS
-from spinemet.storage.files import join
 from tests.chaos.gate import Gate
 from tests.chaos.kills import Victim
 from tests.on_ray.places import KEY

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import duckdb
 import numpy as np
 
+from spinemet.results import tables
+from spinemet.results.tables import SIDE_TABLES
 from spinemet.screening.plan import RETRIED
-from spinemet.storage import tables
-from spinemet.storage.tables import SIDE_TABLES
 from tests.chaos.kills import Kill, Victim
 from tests.chaos.machines import LIMIT_S, Machines
 from tests.on_ray.places import Tables, rows_in

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from spinemet.storage.files import exists, join
-from spinemet.storage.lease import LEASE
-from spinemet.storage.tables import has_results, open_results
+from spinemet.files import exists, join
+from spinemet.results.lease import LEASE
+from spinemet.results.tables import has_results, open_results
 from tests.chaos.kills import Kill, Victim, plan_kills
 from tests.chaos.machines import BUCKET, Machines, Night, machines
 from tests.chaos.nights import Outcome, differences, disturbed

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spinemet.storage.schemas import SCHEMAS
-from spinemet.storage.tables import open_results
+from spinemet.results.schemas import SCHEMAS
+from spinemet.results.tables import open_results
 
 MODEL, CONFIG = "0123456789ab", "ba9876543210"
 CALLS = {

@@ -11,11 +11,11 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
+from spinemet.archive.listing import open_study, study_at
 from spinemet.dicom import decoding
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.volume import read_volume
-from spinemet.storage.archive import open_study, study_at
 from tests.dicom.writer import formula_error, write_series
 
 

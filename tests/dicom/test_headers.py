@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from spinemet.archive.listing import open_study, study_at
 from spinemet.config import SelectConfig
 from spinemet.dicom import headers
 from spinemet.dicom.headers import SeriesScan, read_series
@@ -19,7 +20,6 @@ from spinemet.dicom.select import select_series
 from spinemet.dicom.values import age_years, quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.storage.archive import open_study, study_at
 from spinemet.types import Layout, StudyRef
 from tests.dicom.writer import write_enhanced, write_series
 

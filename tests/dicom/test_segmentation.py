@@ -16,11 +16,11 @@ from pydicom.sr.codedict import codes
 from scipy import ndimage
 
 from spinemet.anatomy import LEVEL_INDEX, LEVELS, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS
+from spinemet.archive.listing import list_studies, open_study, study_at
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels, labels_from_nifti, level_in, numbering
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import Reason, StudyFailed
-from spinemet.storage.archive import list_studies, open_study, study_at
 from spinemet.types import LabelMap, Volume
 from tests.dicom.writer import write_series
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spinemet.archive.listing import open_study, study_at
 from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import arrange, even_runs
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.select import explain, kernel_sharpness, select_series
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.storage.archive import open_study, study_at
 from spinemet.types import InstanceHeader, SeriesHeader
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -13,11 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
+from spinemet.archive.listing import open_study, study_at
 from spinemet.dicom import decoding
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
-from spinemet.storage.archive import open_study, study_at
 from spinemet.types import AIR_HU, Volume
 from tests.dicom.writer import formula, formula_error, set_pixels, write_enhanced, write_series
 

@@ -12,14 +12,14 @@ import boto3
 import obstore
 import pytest
 
+from spinemet import files
+from spinemet.archive.listing import list_studies, study_at
 from spinemet.config import SelectConfig, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.results.tables import Results, connect, open_results
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.screening.plan import plan_studies
-from spinemet.storage import files
-from spinemet.storage.archive import list_studies, study_at
-from spinemet.storage.tables import Results, connect, open_results
 from spinemet.study import read_study
 from spinemet.types import State, StudyReading, StudyRef
 from tests.dicom.writer import write_series

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from spinemet.archive.grouping import PROBE_BYTES, identity_in
+from spinemet.archive.listing import study_at
 from spinemet.config import SelectConfig, StudyConfig
 from spinemet.errors import Reason, StudyFailed
-from spinemet.isolation import IsolatedReader
-from spinemet.storage.archive import study_at
-from spinemet.storage.grouping import PROBE_BYTES, identity_in
+from spinemet.process.isolation import IsolatedReader
 from spinemet.study import read_study
 from spinemet.types import State
 from tests.fuzz.mutators import MUTATORS, flip_bits, truncate

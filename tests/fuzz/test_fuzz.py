@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from spinemet.archive.listing import study_at
 from spinemet.errors import Reason
-from spinemet.storage.archive import study_at
 from spinemet.study import read_study
 from tests.conftest import REALCT
 from tests.fuzz.corpus import write_corpus

@@ -11,10 +11,10 @@ import pytest
 
 from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import open_cohort, run_sql
+from spinemet.files import exists, join, read_bytes
 from spinemet.phantom.archive import ArchiveSummary, write_archive
 from spinemet.report.html import write_report
-from spinemet.storage.files import exists, join, read_bytes
-from spinemet.storage.schemas import PROVENANCE_COLUMNS
+from spinemet.results.schemas import PROVENANCE_COLUMNS
 
 pytestmark = [pytest.mark.job, pytest.mark.timeout(900)]
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from spinemet import __version__
+from spinemet.archive.listing import list_studies
 from spinemet.config import SliceConfig, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.files import join
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.archive import write_archive
+from spinemet.results import tables
+from spinemet.results.schemas import PROVENANCE_COLUMNS, SCHEMAS
 from spinemet.screening.outcome import MadeWith, study_rows
-from spinemet.storage import tables
-from spinemet.storage.archive import list_studies
-from spinemet.storage.files import join
-from spinemet.storage.schemas import PROVENANCE_COLUMNS, SCHEMAS
 from spinemet.study import read_study
 
 KEY = b"a key for the tests only"

@@ -9,12 +9,12 @@ import boto3
 import pytest
 
 from jobs.prepare import main
+from spinemet.archive.listing import study_at
 from spinemet.config import SliceConfig, StudyConfig
 from spinemet.errors import BadInput
+from spinemet.files import join
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.prepare import run_prepare
-from spinemet.storage.archive import study_at
-from spinemet.storage.files import join
 from spinemet.study import read_study
 from spinemet.training.crops import MANIFEST, crop_rows, read_crops, read_info, research_key
 from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels

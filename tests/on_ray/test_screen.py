@@ -13,18 +13,18 @@ import obstore
 import pytest
 
 from jobs.screen import main
+from spinemet.archive.listing import list_studies
 from spinemet.dicom.pseudonym import KEY_VARIABLE, Pseudonymizer
 from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.files import exists, join, open_store
 from spinemet.on_ray import screen
 from spinemet.on_ray.cluster import connect, model_pool
 from spinemet.on_ray.screen import ScreenOptions, classify, run_screen
+from spinemet.results import tables
+from spinemet.results.lease import LEASE, hold_lease
+from spinemet.results.tables import Results
 from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.wave import Answer
-from spinemet.storage import tables
-from spinemet.storage.archive import list_studies
-from spinemet.storage.files import exists, join, open_store
-from spinemet.storage.lease import LEASE, hold_lease
-from spinemet.storage.tables import Results
 from spinemet.types import SliceStack, State, VertebraCall
 from tests.on_ray.places import KEY, rows_alone, rows_in, write_place
 from tests.screening.readings import CALLS, LEVELS, REF, reading, stack

@@ -20,7 +20,7 @@ from spinemet.on_ray.ablation import run_ablation
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import _told, _work, run_train
 from spinemet.progress import ignore
-from spinemet.recipes import recipe
+from spinemet.training.recipes import recipe
 from tests.training.lesions import made_up_crops, small_recipe, write_crops
 
 RECIPE = small_recipe(epochs=4, pacing={"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9})

@@ -17,8 +17,8 @@ from pydicom.dataset import Dataset
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import BadInput
+from spinemet.files import open_store
 from spinemet.phantom.archive import LABEL_COLUMNS, ArchiveSummary, write_archive
-from spinemet.storage.files import open_store
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
 PATIENTS, SEED, MATRIX = 2, 222, 64

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from spinemet.errors import BadInput
+from spinemet.files import read_bytes
 from spinemet.report.html import GALLERY_LIMIT, write_report
-from spinemet.storage.files import read_bytes
 from tests.cohort.cases import MODEL, Study, write_results
 
 PATIENT = "5f3a9c1e77d04b2288aa41c0"

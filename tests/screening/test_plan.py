@@ -6,6 +6,7 @@ import pytest
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.results.tables import connect, open_results
 from spinemet.screening.plan import (
     Plan,
     Rescreen,
@@ -17,9 +18,8 @@ from spinemet.screening.plan import (
     key_id,
     plan_studies,
 )
-from spinemet.storage.tables import connect, open_results
 from spinemet.types import Layout, ObjectRef, StudyRef
-from tests.storage.test_tables import study_row
+from tests.results.test_tables import study_row
 
 NAMES = Pseudonymizer(b"0123456789abcdef", "year")
 REFS = [StudyRef("/archive", f"study-{n}", Layout.ZIP, ()) for n in range(5)]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.dicom.segmentation import labels_from_nifti
 from spinemet.dicom.volume import nifti_grid
-from spinemet.storage.archive import study_at
 from spinemet.study import read_volume_of
 from spinemet.types import LabelMap, Volume
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydicom.dataset import Dataset
 
+from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.dicom.volume import write_nifti
-from spinemet.storage.archive import study_at
 from spinemet.study import read_study
 from spinemet.types import State, StudyReading, Volume
 from tests.dicom.writer import set_pixels, write_series

@@ -9,8 +9,8 @@ import pyarrow as pa
 from spinemet.config import SliceConfig, config_digest
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import DenseNetSpec, ModelSpec
-from spinemet.recipes import TrainRecipe
 from spinemet.training.crops import SCHEMA, Crops, CropsInfo, write_manifest, write_shard
+from spinemet.training.recipes import TrainRecipe
 from spinemet.types import BONE_QUALITY
 
 SIZE = 32

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spinemet.recipes import AugmentConfig
 from spinemet.training.augment import apply, draw
+from spinemet.training.recipes import AugmentConfig
 
 STILL = AugmentConfig(rotation_deg=0, scale=0, shift=0, flip=False, offset_hu=0, gain=0, noise_hu=0, blur_px=0)
 

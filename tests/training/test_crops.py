@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spinemet.errors import BadInput
-from spinemet.storage.files import join
+from spinemet.files import join
 from spinemet.training.crops import (
     MANIFEST,
     SHARDS,

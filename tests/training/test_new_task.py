@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from spinemet.evaluate import run_evaluate
+from spinemet.evaluation.evaluate import run_evaluate
 from spinemet.model.checkpoint import save_model
-from spinemet.recipes import recipe
 from spinemet.training.crops import read_crops
 from spinemet.training.dataset import training_data
 from spinemet.training.labels import consensus, label_words, read_labels
 from spinemet.training.loop import OneProcess, train
+from spinemet.training.recipes import recipe
 from tests.training.readings import reading, write_crops
 
 RECIPE = """

@@ -8,9 +8,9 @@ import pandas as pd
 import pydicom
 import pytest
 
+from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.errors import BadInput, Reason
-from spinemet.storage.archive import study_at
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_study, summarize
 from spinemet.types import Layout, State, StudyReading, StudyRef

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinemet.recipes import PacingConfig
+from spinemet.training.recipes import PacingConfig
 from spinemet.training.selfpaced import Regularizer, admitted, batches, may_be_best, order, rank_part, share_at
 
 SEEDS = st.integers(0, 10_000)

@@ -1,0 +1,1 @@
+"""One study for a person: terminal, figure, JSON."""

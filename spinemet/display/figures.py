@@ -1,0 +1,329 @@
+"""One study on one dark page: the straightened spine, each vertebra's call, and one slice of each vertebra.
+
+Lengths are inches on paper and millimetres in the body; every millimetre along the spine has the same height in the
+sagittal view, the coronal view and the column of calls, so that a row reads straight across.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from spinemet.display import palette
+from spinemet.errors import BadInput
+from spinemet.types import (
+    Completeness,
+    SliceStack,
+    Spine,
+    StraightenedViews,
+    StudyReading,
+    Vertebra,
+    VertebraCall,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BACKGROUND = "#0b0e12"
+PANEL = "#12171d"
+INK = "#eef2f5"
+QUIET = "#8b97a3"
+FAINT = "#2b343d"
+
+# Inches. The views are at most 11 high (24 vertebrae print on A3 and read on a screen) and at least 4.6;
+# a spine shorter than 120 mm keeps its size and leaves the rest empty.
+INCH_PER_MM = 0.024
+MIN_HEIGHT, MAX_HEIGHT = 4.6, 11.0
+MIN_LENGTH_MM = 120
+MARGIN, AXIS, TOP, BOTTOM = 0.3, 0.5, 1.05, 0.62
+NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.0, 1.9, 0.3, 0.09
+
+SLICE_WINDOW_HU = (-180, 780)
+"""Wide enough to part sclerosis from cortex, narrow enough that a lytic defect (40 HU) is dark in bone (150 HU)."""
+
+METHODS = {"masks": "the segmentation", "geometric": "the geometric localizer", "totalsegmentator": "TotalSegmentator"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What is drawn of one vertebra."""
+
+    vertebra: Vertebra
+    call: VertebraCall | None
+
+    @property
+    def quality(self) -> tuple[str, float] | None:
+        return palette.bone_quality(self.call)
+
+    @property
+    def colour(self) -> str:
+        return palette.DARK[self.quality[0]] if self.quality else palette.UNCALLED["dark"]
+
+    @property
+    def is_cut(self) -> bool:
+        return self.vertebra.completeness is Completeness.CUT
+
+    @property
+    def name(self) -> str:
+        level = self.vertebra.level
+        return f"{level}?" if level[0] != "?" and self.vertebra.level_confidence < palette.LOW_CONFIDENCE else level
+
+    @property
+    def words(self) -> str:
+        if self.quality is None:
+            return "cut" if self.is_cut else ""
+        label, probability = self.quality
+        unsure = "?" if probability < palette.LOW_CONFIDENCE else ""
+        return f"{label}{unsure} {probability:.2f}"
+
+
+def study_figure(reading: StudyReading, calls: Sequence[VertebraCall | None] | None, path: str | Path) -> None:
+    """Write the picture of one screened study to `path` (PNG, SVG or PDF, by its suffix).
+
+    reading: with `views` and `stacks`. calls: one per vertebra of the spine in the same order, or None without a
+    model; then the column of calls shows trabecular HU. Raises BadInput where the study has no spine to draw or
+    `path` cannot be written.
+    """
+    if reading.spine is None or reading.views is None or not reading.spine.vertebrae:
+        why = f"{reading.state.value} ({reading.reason.value})" if reading.reason else "one without pictures"
+        raise BadInput(f"expected a study with a spine to draw, found {why}.")
+    rows = _rows(reading.spine, calls)
+    figure = _compose(reading, reading.spine, reading.views, rows)
+    try:
+        figure.savefig(path, dpi=150, facecolor=BACKGROUND)
+    except (OSError, ValueError) as error:
+        raise BadInput(f"expected a picture file that can be written at {path}, found: {error}.") from error
+
+
+def _rows(spine: Spine, calls: Sequence[VertebraCall | None] | None) -> list[_Row]:
+    said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(spine.vertebrae)
+    return [_Row(vertebra, call) for vertebra, call in zip(spine.vertebrae, said, strict=True)]
+
+
+def _compose(reading: StudyReading, spine: Spine, views: StraightenedViews, rows: list[_Row]) -> Figure:
+    from matplotlib.figure import Figure
+
+    length_mm = max(views.sagittal.shape[0], MIN_LENGTH_MM)
+    height = min(max(length_mm * INCH_PER_MM, MIN_HEIGHT), MAX_HEIGHT)
+    scale = height / length_mm
+    sagittal_width, coronal_width = views.sagittal.shape[1] * scale, views.coronal.shape[1] * scale
+    calls_width = CALLS if any(row.quality for row in rows) else CALLS_WITHOUT_MODEL
+    columns, tile = _grid(len(reading.stacks), height)
+    tiles_width = columns * (tile + TILE_GAP)
+    width = 2 * MARGIN + AXIS + sagittal_width + NAMES + coronal_width + GAP + calls_width + GAP + tiles_width
+    total = height + TOP + BOTTOM
+    figure = Figure(figsize=(width, total), facecolor=BACKGROUND)
+
+    def place(left: float, panel_width: float) -> Axes:
+        return figure.add_axes((left / width, BOTTOM / total, panel_width / width, height / total))
+
+    x = MARGIN + AXIS
+    _draw_sagittal(place(x, sagittal_width), views, spine, rows, length_mm)
+    x += sagittal_width
+    _draw_names(place(x, NAMES), rows, length_mm)
+    x += NAMES
+    _draw_coronal(place(x, coronal_width), views, spine, rows, length_mm)
+    x += coronal_width + GAP
+    _draw_calls(place(x, calls_width), rows, length_mm, calls_width)
+    x += calls_width + GAP
+    for n, (row, stack) in enumerate(zip(rows, reading.stacks, strict=True)):
+        left = x + (n % columns) * (tile + TILE_GAP)
+        bottom = BOTTOM + height - (n // columns) * (tile + TILE_GAP) - tile
+        _draw_slice(figure.add_axes((left / width, bottom / total, tile / width, tile / total)), row, stack, tile)
+    _draw_title(figure, reading, rows, MARGIN / width, total)
+    return figure
+
+
+def _grid(count: int, height: float) -> tuple[int, float]:
+    """Columns and tile size (inches) so that `count` square tiles fill `height` and none is over 2.1 inches."""
+    best = (1, 0.0)
+    for columns in range(1, max(count, 1) + 1):
+        lines = math.ceil(count / columns)
+        tile = min((height + TILE_GAP) / lines - TILE_GAP, 2.1)
+        if tile > best[1] and columns * tile <= max(4.4, height * 0.8):
+            best = (columns, tile)
+    return best
+
+
+def _prepare(axes: Axes, length_mm: float) -> None:
+    axes.set_facecolor(BACKGROUND)
+    axes.set_ylim(length_mm, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _in_frame(spine: Spine, vertebra: Vertebra) -> tuple[float, float]:
+    """Millimetres of the body centre to the left of and behind the spine curve."""
+    row = int(np.clip(round(vertebra.canal_mm), 0, len(spine.curve.points_mm) - 1))
+    offset = np.asarray(vertebra.center_mm) - spine.curve.points_mm[row]
+    left, posterior, _ = spine.curve.frames[row]
+    return float(offset @ left), float(offset @ posterior)
+
+
+def _mark(axes: Axes, row: _Row, column: float) -> None:
+    """A ring at the body centre; hollow and dashed for a body that the field of view cuts."""
+    style = (0, (2, 1.5)) if row.is_cut else "-"
+    for colour, width, line in (("#000000", 2.8, "-"), (row.colour, 1.4, style)):
+        axes.scatter([column], [row.vertebra.canal_mm], s=44, facecolors="none", edgecolors=colour, linewidths=width,
+                     linestyles=[line])  # fmt: skip
+
+
+def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
+    image_mm, width_mm = views.sagittal.shape
+    _prepare(axes, length_mm)
+    axes.imshow(views.sagittal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
+    axes.set_ylim(length_mm, 0)
+    axes.plot([views.canal_column] * 2, [0, image_mm], color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
+    for row in rows:
+        _mark(axes, row, views.canal_column + _in_frame(spine, row.vertebra)[1])
+    ticks = np.arange(0, length_mm, 50)
+    axes.set_yticks(ticks, [f"{tick:d}" for tick in ticks], color=QUIET, fontsize=7)
+    axes.tick_params(axis="y", length=3, color=QUIET, width=0.6)
+    axes.set_ylabel("mm along the spine", color=QUIET, fontsize=7.5, labelpad=4)
+    axes.set_title("sagittal", color=QUIET, fontsize=8.5, pad=6)
+    _letters(axes, image_mm, "A", "P")
+
+
+def _draw_coronal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
+    image_mm, width_mm = views.coronal.shape
+    _prepare(axes, length_mm)
+    axes.imshow(views.coronal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
+    axes.set_ylim(length_mm, 0)
+    for row in rows:
+        _mark(axes, row, width_mm / 2 + _in_frame(spine, row.vertebra)[0])
+    axes.set_title("coronal", color=QUIET, fontsize=8.5, pad=6)
+    _letters(axes, image_mm, "R", "L")
+
+
+def _letters(axes: Axes, image_mm: int, left: str, right: str) -> None:
+    for x, letter, side in ((0.03, left, "left"), (0.97, right, "right")):
+        axes.text(x, image_mm - 2, letter, transform=axes.get_yaxis_transform(), color=INK, alpha=0.75, fontsize=8,
+                  ha=side, va="bottom")  # fmt: skip
+
+
+def _draw_names(axes: Axes, rows: list[_Row], length_mm: float) -> None:
+    """Level names between the two views, with a bar on either side as high as the body."""
+    _prepare(axes, length_mm)
+    axes.set_xlim(0, 1)
+    for row in rows:
+        middle, half = row.vertebra.canal_mm, max(row.vertebra.height_mm / 2 - 1.0, 2.0)
+        for x in (0.09, 0.91):
+            axes.plot([x, x], [middle - half, middle + half], color=row.colour, lw=2.6, solid_capstyle="butt",
+                      ls=(0, (1.2, 0.7)) if row.is_cut else "-")  # fmt: skip
+        axes.text(0.5, middle, row.name, color=INK if not row.is_cut else QUIET, fontsize=9.5, weight="bold",
+                  ha="center", va="center")  # fmt: skip
+
+
+def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) -> None:
+    """Per vertebra a bar of the four probabilities (or of HU without a model), the call in words, and HU."""
+    _prepare(axes, length_mm)
+    axes.set_xlim(0, width)
+    called = any(row.quality for row in rows)
+    pitch = np.median(np.diff([row.vertebra.canal_mm for row in rows])) if len(rows) > 1 else 20.0
+    bar = float(np.clip(pitch * 0.34, 2.5, 7.0))
+    for row in rows:
+        y = row.vertebra.canal_mm
+        _draw_bar(axes, row, y, bar) if called else _draw_hu(axes, row, y, bar)
+        words = row.words if called else ""
+        axes.text(
+            1.2,
+            y,
+            words,
+            color=row.colour,
+            fontsize=8.5,
+            va="center",
+            weight="bold" if called else "normal",
+            alpha=0.65 if row.is_cut else 1.0,
+        )
+        hu = row.vertebra.trabecular_hu
+        hu_words = f"{hu:.0f}" if hu is not None else ("cut" if row.is_cut else "–")
+        axes.text(width, y, hu_words, color=QUIET, fontsize=8, ha="right", va="center")
+        mark = palette.POSTEROLATERAL_MARKS.get(palette.posterolateral(row.call) or "none", "")
+        axes.text(2.42, y, mark, color=INK, fontsize=9, ha="center", va="center")
+    heads = [(0.0, "probability" if called else "trabecular, 0–300", "left"), (width, "HU", "right")]
+    if called:
+        heads += [(1.2, "call", "left"), (2.42, "post.", "center")]
+    for x, text, side in heads:
+        axes.annotate(text, (x, 1), xycoords=("data", "axes fraction"), xytext=(0, 9), textcoords="offset points",
+                      color=QUIET, fontsize=8.5, ha=side)  # fmt: skip
+
+
+def _draw_bar(axes: Axes, row: _Row, y: float, bar: float) -> None:
+    left = 0.0
+    shade = 0.45 if row.is_cut else 1.0
+    for name, probability in palette.bone_quality_probabilities(row.call).items():
+        axes.barh(y, probability * 1.05, bar, left, color=palette.DARK[name], alpha=shade, lw=0)
+        left += probability * 1.05
+
+
+def _draw_hu(axes: Axes, row: _Row, y: float, bar: float) -> None:
+    axes.barh(y, 1.05, bar, color=FAINT, lw=0)
+    if row.vertebra.trabecular_hu is not None:
+        axes.barh(y, float(np.clip(row.vertebra.trabecular_hu / 300, 0, 1)) * 1.05, bar, color=row.colour, lw=0)
+
+
+def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:
+    """The slice nearest to the body's middle, as a radiologist looks at it."""
+    middle = int(np.argmin(np.abs(stack.offsets_mm))) if len(stack.offsets_mm) else None
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.set_facecolor(PANEL)
+    for edge in axes.spines.values():
+        edge.set(color=row.colour if row.quality and row.quality[0] != "normal" else FAINT, linewidth=1.5)
+    if middle is not None:
+        low, high = SLICE_WINDOW_HU
+        axes.imshow(stack.hu_NHW[middle], cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
+        pixels = 20 / stack.pixel_mm
+        right, bottom = stack.hu_NHW.shape[2] * 0.95, stack.hu_NHW.shape[1] * 0.95
+        axes.plot([right - pixels, right], [bottom, bottom], color=INK, lw=1.1, alpha=0.8, solid_capstyle="butt")
+    size = float(np.clip(tile * 5.2, 6.5, 9.5))
+    halo = {"facecolor": BACKGROUND, "alpha": 0.62, "pad": 1.6, "lw": 0}
+    axes.text(0.045, 0.955, row.name, transform=axes.transAxes, color=INK, fontsize=size + 1, weight="bold", va="top",
+              bbox=halo)  # fmt: skip
+    if row.words:
+        axes.text(0.045, 0.05, row.words, transform=axes.transAxes, color=row.colour, fontsize=size, va="bottom",
+                  weight="bold", bbox=halo)  # fmt: skip
+
+
+def _draw_title(figure: Figure, reading: StudyReading, rows: list[_Row], left: float, total: float) -> None:
+    whole = sum(not row.is_cut for row in rows)
+    first, last = rows[0].vertebra.level, rows[-1].vertebra.level
+    if first.startswith("?") and last.startswith("?"):
+        span = "levels not named"
+    else:
+        span = f"{first} to {last}" if len(rows) > 1 else first
+    title = f"{len(rows)} {'vertebrae' if len(rows) > 1 else 'vertebra'}, {span}"
+    facts = [f"{whole} whole, {len(rows) - whole} cut by the field of view"]
+    if reading.spacing_mm is not None:
+        depth, height, width = reading.spacing_mm
+        facts.append(f"{reading.slice_count} slices of {height:.2f} × {width:.2f} × {depth:.2f} mm")
+    if reading.spine is not None:
+        facts.append(f"vertebrae by {METHODS.get(reading.spine.method, reading.spine.method)}")
+
+    figure.text(left, 1 - 0.2 / total, title, color=INK, fontsize=15, weight="bold", va="top")
+    figure.text(left, 1 - 0.51 / total, "  ·  ".join(facts), color=QUIET, fontsize=9, va="top")
+    _draw_legend(figure, rows, left, total)
+
+
+def _draw_legend(figure: Figure, rows: list[_Row], left: float, total: float) -> None:
+    from matplotlib.lines import Line2D
+
+    keys = [Line2D([], [], marker="o", ls="", mfc="none", mec=QUIET, mew=1.3, ms=6, label="body centre (dashed: cut)")]
+    if any(row.quality for row in rows):
+        bars = [
+            Line2D([], [], marker="s", ls="", color=colour, ms=7, label=name) for name, colour in palette.DARK.items()
+        ]
+        sides = [Line2D([], [], marker=f"${mark}$", ls="", color=INK, mew=0.2, ms=7, label=f"posterolateral {name}")
+                 for name, mark in palette.POSTEROLATERAL_MARKS.items() if mark]  # fmt: skip
+        keys = [*bars, *sides, *keys]
+    figure.legend(handles=keys, loc="lower left", bbox_to_anchor=(left, 0.1 / total), ncols=len(keys), frameon=False,
+                  labelcolor=QUIET, fontsize=8.5, handletextpad=0.4, columnspacing=1.4, borderaxespad=0)  # fmt: skip
+    figure.text(1 - left, 0.17 / total, "for research, not for diagnosis", color=QUIET, fontsize=8, ha="right")

@@ -1,0 +1,1 @@
+"""Predictions joined with labels: measures, ablation, benchmark, their tables and figures."""

@@ -1,0 +1,242 @@
+"""The paper's experiment on our data: recipes over folds of patients and seeds, each fit stored as it ends.
+
+    OUT/plan.json                             what was asked for; the same OUT must be asked the same
+    OUT/fits/RECIPE/FOLD-SEED/fit.json        one fit; beside it vertebrae.parquet and slices.parquet, its calls on the
+                                              patients of the fold; while it runs, state.pt to go on from
+Knows no Ray: on_ray/ablation.py runs `fit` wherever there is room.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import obstore
+import pandas as pd
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from spinemet import __version__
+from spinemet.errors import BadInput
+from spinemet.evaluation.ablation_tables import figure, markdown
+from spinemet.evaluation.evaluate import UNITS, predictions, task_confusions
+from spinemet.files import exists, join, open_store, read_bytes, write_bytes
+from spinemet.model.predictor import Predictor
+from spinemet.statistics.comparison import compare
+from spinemet.training.crops import Crops
+from spinemet.training.dataset import patient_strata, training_data
+from spinemet.training.loop import OneProcess, State, train
+from spinemet.training.recipes import TrainRecipe
+from spinemet.training.split import fold_patients
+
+TABLES = {"vertebra": "vertebrae.parquet", "slice": "slices.parquet"}
+STATE_EVERY_S = 120.0
+"""Between two stored states of a fit: what a lost machine costs at most, next to the epoch it was in."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One training: a recipe, the fold whose patients are kept apart, the seed."""
+
+    recipe: TrainRecipe
+    fold: int
+    seed: int
+
+    @property
+    def key(self) -> str:
+        """Its folder below OUT."""
+        return f"fits/{self.recipe.name}/fold{self.fold}-seed{self.seed}"
+
+
+class Plan(BaseModel):
+    """What all fits of an OUT have in common."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    crops_digest: str
+    truth_digest: str
+    folds: int
+
+
+def check_truth(crops: Crops, truth: Crops) -> None:
+    """Raise BadInput where `truth` does not hold the same slices as `crops`, in the same order."""
+    same = ["patient", "study", "level", "offset_mm"]
+    if len(crops.table) != len(truth.table) or not crops.table[same].equals(truth.table[same]):
+        raise BadInput(
+            f"expected the same slices with other labels as truth, found {len(truth.table)} slices that are not the "
+            f"{len(crops.table)} of the crops."
+        )
+
+
+def claim(out: str, plan: Plan) -> None:
+    """Write `plan` to OUT, or find it there. Raises BadInput where another one is."""
+    place = join(out, "plan.json")
+    if not exists(place):
+        write_bytes(place, (plan.model_dump_json(indent=2) + "\n").encode())
+        return
+    try:
+        found = Plan.model_validate_json(read_bytes(place))
+    except ValidationError as error:
+        raise BadInput(f"expected the plan of an ablation in {place}, found something else.") from error
+    if found != plan:
+        raise BadInput(f"expected {out} to hold fits of {plan}, found {found}; give another folder.")
+
+
+def unfinished(out: str, fits: Iterable[Fit]) -> list[Fit]:
+    """The fits that have no result yet. Raises BadInput where one was made by a recipe that has since changed."""
+    left = []
+    for fit in fits:
+        place = join(out, fit.key, "fit.json")
+        if not exists(place):
+            left.append(fit)
+            continue
+        if not _made_by(fit.recipe, _Result.model_validate_json(read_bytes(place)).recipe):
+            raise BadInput(
+                f"expected {fit.key} to be of today's recipe {fit.recipe.name}, found another; give another folder."
+            )
+    return left
+
+
+def _made_by(recipe: TrainRecipe, found: Mapping[str, Any]) -> bool:
+    try:
+        return TrainRecipe.model_validate(found) == recipe
+    except ValidationError:
+        return False
+
+
+class _Result(BaseModel):
+    """fit.json, written last."""
+
+    recipe: dict[str, Any]
+    fold: int
+    seed: int
+    seconds: float
+    card_metrics: dict[str, float | None]
+    rules: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+class _Stored(OneProcess):
+    """One process whose state lies at `uri` between epochs, so that another machine can go on."""
+
+    def __init__(self, uri: str, device: str) -> None:
+        super().__init__(_load_state(uri), device)
+        self._uri, self._stored = uri, time.monotonic()
+        if self.state is not None:
+            self.history = self.state.pop("history")
+
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        self.history.append(dict(metrics))
+        if time.monotonic() - self._stored >= STATE_EVERY_S:
+            buffer = io.BytesIO()
+            torch.save({**state, "history": self.history}, buffer)
+            write_bytes(self._uri, buffer.getvalue())
+            self._stored = time.monotonic()
+
+
+def _load_state(uri: str) -> State | None:
+    if not exists(uri):
+        return None
+    state: State = torch.load(io.BytesIO(read_bytes(uri)), map_location="cpu", weights_only=True)
+    return state
+
+
+def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: str = "cpu") -> None:
+    """Train on the patients of the other folds of `crops`, and store the calls on this fold's slices of `truth`."""
+    started = time.monotonic()
+    fold_of = fold_patients(crops.table["patient"], folds, fit.recipe.split_seed, patient_strata(crops, fit.recipe))
+    apart = sorted(patient for patient, fold in fold_of.items() if fold == fit.fold)
+    workers = _Stored(join(out, fit.key, "state.pt"), device)
+    trained = train(training_data(crops, fit.recipe, test=apart), fit.recipe, fit.seed, workers)
+    predictor = Predictor((trained.model, trained.card), device)
+    tables = predictions(predictor, truth.take(truth.table["patient"].isin(apart).to_numpy()))
+    for unit, name in TABLES.items():
+        buffer = io.BytesIO()
+        tables[unit].to_parquet(buffer, index=False)
+        write_bytes(join(out, fit.key, name), buffer.getvalue())
+    result = _Result(
+        recipe=fit.recipe.model_dump(mode="json"),
+        fold=fit.fold,
+        seed=fit.seed,
+        seconds=time.monotonic() - started,
+        card_metrics=trained.card.metrics,
+        rules={name: rule.model_dump() for name, rule in trained.card.rules.items()},
+        history=workers.history,
+    )
+    write_bytes(join(out, fit.key, "fit.json"), (result.model_dump_json(indent=1) + "\n").encode())
+    if exists(join(out, fit.key, "state.pt")):
+        obstore.delete(open_store(join(out, fit.key)), "state.pt")
+
+
+# ---- what they add up to ----------------------------------------------------------------------------------------
+
+
+def write_ablation(out: str, fits: Sequence[Fit], plan: Plan) -> str:
+    """Write `ablation.parquet`, `.png` and `.md` to `out`; gives the last. The first fit's recipe is the baseline."""
+    baseline = fits[0].recipe.name
+    table = summarize(out, fits, plan.folds, baseline)
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(join(out, "ablation.parquet"), buffer.getvalue())
+    write_bytes(join(out, "ablation.png"), figure(table, baseline))
+    text = markdown(table, {**plan.model_dump(), "software_version": __version__}, baseline)
+    write_bytes(join(out, "ablation.md"), text.encode())
+    return text
+
+
+def summarize(out: str, fits: Sequence[Fit], folds: int, baseline: str) -> pd.DataFrame:
+    """One row per recipe, task, unit and measure: `comparison.Compared`'s fields, and over how many seeds.
+
+    A seed counts once all its folds are there: then every patient has been called by models that never saw them, and
+    the calls of all folds are judged together. The difference is to the recipe `baseline`; NaN for a task it lacks.
+    """
+    runs = _whole_runs(out, fits, folds)
+    if baseline not in runs:
+        raise BadInput(f"expected at least one seed of the baseline {baseline} over all {folds} folds, found none.")
+    recipes = {fit.recipe.name: fit.recipe for fit in fits}
+    reference = _confusions(runs[baseline], recipes[baseline])
+    rows: list[dict[str, object]] = []
+    for name, tables in runs.items():
+        for (task, unit), counts_RPCC in _confusions(tables, recipes[name]).items():
+            other = reference.get((task, unit)) if name != baseline else None
+            for one in compare(counts_RPCC, other, recipes[name].model.task(task).classes):
+                where = {"recipe": name, "seeds": len(tables), "task": task, "unit": unit}
+                rows.append({**where, **asdict(one)})
+    return pd.DataFrame(rows).rename(columns={"name": "measure"})
+
+
+def _whole_runs(out: str, fits: Sequence[Fit], folds: int) -> dict[str, list[dict[str, pd.DataFrame]]]:
+    """Recipe -> per seed with all its folds: unit -> the calls on all patients."""
+    done: dict[tuple[str, int], list[Fit]] = defaultdict(list)
+    for fit in fits:
+        if exists(join(out, fit.key, "fit.json")):
+            done[fit.recipe.name, fit.seed].append(fit)
+    runs: dict[str, list[dict[str, pd.DataFrame]]] = {}
+    for (name, _), its in done.items():
+        if len(its) == folds:
+            runs.setdefault(name, []).append({unit: _all_folds(out, its, file) for unit, file in TABLES.items()})
+    return runs
+
+
+def _all_folds(out: str, fits: Sequence[Fit], file: str) -> pd.DataFrame:
+    parts = [pd.read_parquet(io.BytesIO(read_bytes(join(out, fit.key, file)))) for fit in fits]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _confusions(
+    tables: Sequence[Mapping[str, pd.DataFrame]], recipe: TrainRecipe
+) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
+    """(task, unit) -> (R, P, C, C) counts; patients in alphabetical order, the same for every recipe."""
+    found = {}
+    for task in recipe.model.tasks:
+        if task.kind == "binary":
+            continue
+        for unit in UNITS:
+            found[task.name, unit] = np.stack([task_confusions(one[unit], task) for one in tables])
+    return found

@@ -1,0 +1,180 @@
+"""A benchmark that is hard on purpose: phantom crops with few lesions, many look-alikes and wrong training labels.
+
+    OUT/crops   what is learned from and selected on: NOISE of the vertebrae carry another class than the true one
+    OUT/truth   the same slices with the true labels: what calls on patients kept apart are measured against
+
+Bodies, scanners, kernels, doses and slice spacings are those of the phantom archive; lesions are smaller and fainter
+than there, about three quarters of the vertebrae are normal and only few are mixed. Patient n follows from (seed, n).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from spinemet.config import SliceConfig, StudyConfig
+from spinemet.errors import BadInput
+from spinemet.files import join
+from spinemet.phantom.anatomy import PatientAnatomy, Pose, place_spine
+from spinemet.phantom.lesions import Disease, Lesion, draw_diseases
+from spinemet.phantom.levels import MOBILE
+from spinemet.phantom.mimics import Changes, draw_mimics
+from spinemet.phantom.plan import derived_uid, plan_patient
+from spinemet.phantom.scan import ScanSettings, render
+from spinemet.progress import Advance, ignore
+from spinemet.spine.localize import localize
+from spinemet.spine.slices import cut_slices
+from spinemet.training.crops import CropsInfo, check_writable, write_manifest
+from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
+from spinemet.training.preparing import PreparedStudy, store_crops, summarize
+from spinemet.types import SeriesChoice, SeriesHeader, State, StudyReading
+
+METASTATIC_SHARE = 0.45
+"""Of the patients; 0.45 to 1 of their vertebrae are or become diseased: three quarters of all vertebrae are normal."""
+NOISE = 0.08
+"""Share of the vertebrae whose bone quality is wrong in the labels that are learned from; drawn apart, the same share
+for posterolateral involvement."""
+USUAL = {"bone_quality": (0.75, 0.115, 0.03, 0.105), "posterolateral": (0.85, 0.09, 0.06)}
+"""About how often each class occurs: a wrong word is another class, drawn by that. Drawn evenly, every second `mixed`
+would be a normal vertebra, which is no reader's error and leaves nothing to learn."""
+SHRINK = (0.6, 1.0)
+"""A lesion's extent is multiplied by a draw from this range."""
+FAINT = {"lytic": (30.0, 95.0), "blastic": (300.0, 720.0)}
+"""HU of the foci; cancellous bone around them has 70 to 300."""
+LEVELS = MOBILE[MOBILE.index("T2") :]
+LEVELS_SEEN = 6
+MATRIX, PIXEL_MM = 144, 1.0
+
+SETS = ("crops", "truth")
+
+Prepared = dict[str, PreparedStudy]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient of the benchmark: what will be drawn, and what is true (`truth`) or said (`crops`) of each level."""
+
+    patient: str
+    anatomy: PatientAnatomy
+    scan: ScanSettings
+    changes: Mapping[str, Changes]
+    labels: Mapping[str, Sequence[Mapping[str, str]]]
+
+
+def write_benchmark(
+    uri: str, patients: int, seed: int, slices: SliceConfig, *, workers: int = 1, progress: Advance = ignore
+) -> dict[str, CropsInfo]:
+    """Write the benchmark's two sets of crops below `uri`; equal arguments give equal sets, whatever `workers`.
+
+    Raises BadInput where there are fewer than ten patients or `uri` cannot be written.
+    """
+    if patients < 10:
+        raise BadInput(f"expected at least 10 patients for a benchmark, found {patients}.")
+    cases = [draw_case(seed, number) for number in range(patients)]
+    labels = {name: _label_table([row for case in cases for row in case.labels[name]]) for name in SETS}
+    for name in SETS:
+        check_writable(join(uri, name))
+    made: list[Prepared] = []
+    for one in _run(partial(_write_case, uri=uri, labels=labels, slices=slices), cases, workers):
+        made.append(one)
+        progress(len(made), patients)
+    config = StudyConfig(localizer="masks", slices=slices)
+    infos = {name: summarize([one[name] for one in made], labels[name], config, uri) for name in SETS}
+    for name, info in infos.items():
+        write_manifest(join(uri, name), info)
+    return infos
+
+
+def draw_case(seed: int, number: int) -> Case:
+    """Patient `number` of the benchmark of `seed`."""
+    rng = np.random.default_rng([seed, number, 5])
+    plan = plan_patient(seed, number, MATRIX)[0]
+    anatomy, patient = plan.patient.anatomy, f"HP-{number + 1:04d}"
+    first = int(rng.integers(len(LEVELS) - LEVELS_SEEN + 1))
+    seen = LEVELS[first : first + LEVELS_SEEN]
+    poses = {pose.level: pose for pose in place_spine(anatomy) if pose.level in seen}
+    usual = "lytic" if rng.random() < 0.5 else "blastic"
+    diseases = draw_diseases(rng, LEVELS, 1, bool(rng.random() < METASTATIC_SHARE), usual)
+    # Twice the benign changes of the archive.
+    mimics = [draw_mimics(rng, anatomy, LEVELS) for _ in range(2)]
+    changes, rows = {}, []
+    for level in seen:
+        lesion = _smaller(diseases[level], poses[level], rng) if level in diseases else None
+        quality, posterolateral = (lesion.bone_quality, lesion.posterolateral) if lesion else ("normal", "none")
+        parts = [*(one for kind in mimics for one in kind.get(level, ())), *([lesion] if lesion else [])]
+        if parts:
+            changes[level] = Changes(parts)
+        words = {"bone_quality": quality, "posterolateral": posterolateral}
+        rows.append({"patient": patient, "study": derived_uid(seed, number, "benchmark"), "level": level, **words})
+    said = [{**row, **{name: _maybe_wrong(row[name], name, rng) for name in LABEL_CLASSES}} for row in rows]
+    return Case(patient, anatomy, _window(plan.scans[0], list(poses.values())), changes, {"crops": said, "truth": rows})
+
+
+def _smaller(disease: Disease, pose: Pose, rng: np.random.Generator) -> Lesion | None:
+    (quality, posterolateral, extent), *_ = disease.stages
+    stage = (quality, posterolateral, max(extent * float(rng.uniform(*SHRINK)), 0.2))
+    lesion = replace(disease, stages=(stage,)).lesion(0, pose)
+    if lesion is None:  # it sets in later
+        return None
+    hu = {kind: float(rng.uniform(*limits)) for kind, limits in FAINT.items()}
+    return replace(lesion, foci=tuple(replace(focus, hu=hu[focus.kind]) for focus in lesion.foci))
+
+
+def _maybe_wrong(word: str, column: str, rng: np.random.Generator) -> str:
+    """`word`, or with probability NOISE one of the other classes."""
+    odds = np.array(
+        [0.0 if one == word else usual for one, usual in zip(LABEL_CLASSES[column], USUAL[column], strict=True)]
+    )
+    wrong = str(rng.choice(LABEL_CLASSES[column], p=odds / odds.sum()))
+    return wrong if rng.random() < NOISE else word
+
+
+def _window(scan: ScanSettings, poses: Sequence[Pose]) -> ScanSettings:
+    """`scan` narrowed to the vertebrae at `poses`, with the ends of their neighbours."""
+    heights = [pose.center[2] for pose in poses]
+    room = 0.95 * max(pose.size.height for pose in poses)
+    low, high = min(heights) - room, max(heights) + room
+    middle = np.mean([pose.center for pose in poses], axis=0)
+    depth = max(round((high - low) / scan.spacing[0]), 8)
+    return replace(
+        scan,
+        center_mm=(float(middle[0]), float(middle[1]) + 12.0, (low + high) / 2),
+        shape=(depth, MATRIX, MATRIX),
+        spacing=(scan.spacing[0], PIXEL_MM, PIXEL_MM),
+    )
+
+
+def _label_table(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
+    table = pd.DataFrame([{name: row.get(name, "") for name in COLUMNS} for row in rows], columns=COLUMNS)
+    return consensus(table)
+
+
+def _run(work: partial[Prepared], cases: Sequence[Case], workers: int) -> Iterator[Prepared]:
+    if workers <= 1:
+        yield from map(work, cases)
+        return
+    # Spawn, not fork: the caller may have threads, and a fork would copy their locks.
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for job in as_completed([pool.submit(work, case) for case in cases]):
+            yield job.result()
+
+
+def _write_case(case: Case, uri: str, labels: Mapping[str, pd.DataFrame], slices: SliceConfig) -> Prepared:
+    reading = read_case(case, slices)
+    return {name: store_crops(reading, table, join(uri, name)) for name, table in labels.items()}
+
+
+def read_case(case: Case, slices: SliceConfig) -> StudyReading:
+    """The case drawn and cut, as `study.read_study` would give it for a study with a segmentation."""
+    drawn = render(case.anatomy, case.scan, case.changes)
+    spine = localize(drawn.volume, drawn.labels, "masks")
+    study = case.labels["truth"][0]["study"]
+    header = SeriesHeader("CT", PatientID=case.patient, StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1")
+    stacks = cut_slices(drawn.volume, spine, slices)
+    return StudyReading(State.SCREENED, choice=SeriesChoice(header), spine=spine, stacks=stacks)

@@ -1,0 +1,1 @@
+"""Processes: isolation of untrusted bytes, memory."""

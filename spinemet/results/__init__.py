@@ -1,0 +1,1 @@
+"""The result tables: schemas, transactions, lease, maintenance."""

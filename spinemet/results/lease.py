@@ -1,0 +1,242 @@
+"""One run at a time on one results place: a lease, which is the object `lease.json` beside the tables.
+
+Its holder renews it; the lease of a run that died expires. Every change is conditional on what was read: by entity
+tag on S3, under a file lock in a local folder. Of two runs that start together, or find the same expired lease, one
+gets it. The clocks of the machines have to agree to CLOCK_SKEW.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+
+from spinemet import files
+from spinemet.errors import BadInput, JobFailed
+
+LEASE = "lease.json"
+DURATION = timedelta(seconds=90)
+"""From a renewal to the expiry: an outage of the store that is shorter costs nothing."""
+RENEWALS = 5
+"""Renewals in that time."""
+CLOCK_SKEW = timedelta(seconds=30)
+"""Added to another machine's expiry before its lease counts as expired."""
+
+_STORE_ERRORS = (BaseError, OSError)
+
+
+class Holder(BaseModel):
+    """Who holds a lease, and until when unless it is renewed.
+
+    machine: names the host since its last boot and the container, so that `pid` is looked up where it means something.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    run_id: str
+    host: str
+    machine: str
+    pid: int
+    since: AwareDatetime
+    expires: AwareDatetime
+
+    def gone(self) -> bool:
+        """Whether the lease is free to be taken: expired, or its holder was a process of this machine and has ended."""
+        if datetime.now(UTC) > self.expires + CLOCK_SKEW:
+            return True
+        return self.machine == _machine() and not _is_running(self.pid)
+
+
+class Lease:
+    """A lease that is held; a thread renews it."""
+
+    def __init__(self, cell: _Cell, holder: Holder, tag: str, duration: timedelta) -> None:
+        self._cell, self._holder, self._tag, self._duration = cell, holder, tag, duration
+        self._valid_until = time.monotonic() + duration.total_seconds()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread.start()
+
+    def check(self) -> None:
+        """Raise JobFailed where the lease is not held any more: another run may be writing."""
+        if time.monotonic() > self._valid_until:
+            raise JobFailed(
+                "expected to keep the lease on the results place, found it lost: another run took it, or the store did "
+                "not answer for too long. What is committed stands."
+            )
+
+    def release(self) -> None:
+        """Let another run in at once; an unreachable store lets it in at the expiry."""
+        self._ended.set()
+        self._thread.join(timeout=10)
+        if time.monotonic() <= self._valid_until:
+            with suppress(*_STORE_ERRORS):
+                self._cell.remove()
+
+    def _keep(self) -> None:
+        while not self._ended.wait(self._duration.total_seconds() / RENEWALS):
+            with suppress(BadInput, *_STORE_ERRORS):  # `check` tells once it has lasted too long
+                self._renew()
+
+    def _renew(self) -> None:
+        asked = time.monotonic()
+        renewed = self._holder.model_copy(update={"expires": datetime.now(UTC) + self._duration})
+        tag = self._cell.swap(renewed, self._tag)
+        if tag is None:
+            found = self._cell.read()
+            if found is None or found[0].run_id != self._holder.run_id:
+                self._valid_until = 0.0
+                self._ended.set()
+                return
+            tag = found[1]  # our own renewal, whose answer was lost and which was then repeated
+        self._tag, self._valid_until = tag, asked + self._duration.total_seconds()
+
+
+@contextmanager
+def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterator[Lease]:
+    """The lease on the results place `uri`, held until the end of the block.
+
+    Raises BadInput where another run holds it, and where the place cannot be written.
+    """
+    now = datetime.now(UTC)
+    me = Holder(
+        run_id=run_id, host=socket.gethostname(), machine=_machine(), pid=os.getpid(), since=now, expires=now + duration
+    )
+    try:
+        cell: _Cell = _S3Cell(uri) if files.is_s3(uri) else _LocalCell(uri)
+        tag = _take(cell, me)
+    except _STORE_ERRORS as error:
+        raise BadInput(
+            f"expected a place that can be written at {files.normalize(uri)}, found: {files.cause(error)}."
+        ) from error
+    lease = Lease(cell, me, tag, duration)
+    try:
+        yield lease
+    finally:
+        lease.release()
+
+
+def _take(cell: _Cell, me: Holder) -> str:
+    holder = None
+    for _ in range(2):  # the second time where the lease was released in between
+        if (tag := cell.swap(me, None)) is not None:
+            return tag
+        if (found := cell.read()) is None:
+            continue
+        holder, tag = found
+        if holder.run_id == me.run_id:  # our own, whose answer was lost and which was then repeated
+            return tag
+        if not holder.gone():
+            break
+        if (tag := cell.swap(me, tag)) is not None:
+            return tag
+    who = f"{holder.run_id} on {holder.host} since {holder.since:%Y-%m-%d %H:%M} UTC" if holder else "another run"
+    until = f" (its lease ends at {holder.expires:%H:%M:%S} UTC if it is not renewed)" if holder else ""
+    raise BadInput(f"expected no other run on these results, found {who}{until}.")
+
+
+# ---- the object ----------------------------------------------------------------------------------------------
+
+
+class _Cell(Protocol):
+    """One object with a compare-and-swap; methods raise BaseError or OSError where the store refuses."""
+
+    def read(self) -> tuple[Holder, str] | None:
+        """What stands there and its tag; None for nothing."""
+
+    def swap(self, holder: Holder, tag: str | None) -> str | None:
+        """Put `holder` where the object still has `tag` (None: is absent); its new tag, None where it has not."""
+
+    def remove(self) -> None:
+        """Delete the object."""
+
+
+class _S3Cell:
+    def __init__(self, uri: str) -> None:
+        self._uri, self._store = uri, files.open_store(uri)
+
+    def read(self) -> tuple[Holder, str] | None:
+        try:
+            found = obstore.get(self._store, LEASE)
+        except FileNotFoundError:
+            return None
+        return _parsed(bytes(found.bytes()), self._uri), str(found.meta["e_tag"])
+
+    def swap(self, holder: Holder, tag: str | None) -> str | None:
+        content = holder.model_dump_json().encode()
+        try:
+            put = obstore.put(self._store, LEASE, content, mode="create" if tag is None else {"e_tag": tag})
+        except (AlreadyExistsError, PreconditionError):
+            return None
+        return str(put["e_tag"])
+
+    def remove(self) -> None:
+        obstore.delete(self._store, LEASE)
+
+
+class _LocalCell:
+    """The tag is the content: it holds the run and the expiry, which no two puts share."""
+
+    def __init__(self, uri: str) -> None:
+        self._folder = Path(files.normalize(uri))
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._file = self._folder / LEASE
+
+    def read(self) -> tuple[Holder, str] | None:
+        try:
+            content = self._file.read_bytes()
+        except FileNotFoundError:
+            return None
+        return _parsed(content, str(self._folder)), content.decode()
+
+    def swap(self, holder: Holder, tag: str | None) -> str | None:
+        content = holder.model_dump_json()
+        with open(self._folder / f".{LEASE}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            found = self.read()
+            if (found[1] if found else None) != tag:
+                return None
+            new = self._file.with_suffix(".new")
+            new.write_text(content)
+            new.replace(self._file)
+        return content
+
+    def remove(self) -> None:
+        self._file.unlink(missing_ok=True)
+
+
+def _parsed(content: bytes, uri: str) -> Holder:
+    try:
+        return Holder.model_validate_json(content)
+    except ValidationError as error:
+        raise BadInput(f"expected the lease of a run in {files.join(uri, LEASE)}, found something else.") from error
+
+
+def _machine() -> str:
+    """Names this host since its last boot, and the container on it; the host alone where the system does not say."""
+    parts = [socket.gethostname()]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(os.readlink("/proc/self/ns/pid"))
+    return " ".join(parts)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

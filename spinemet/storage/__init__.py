@@ -1,1 +1,0 @@
-"""Archives in, tables out; local disk and S3."""

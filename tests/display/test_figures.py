@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spinemet.display.figures import study_figure
+from spinemet.display.palette import DARK
+from spinemet.errors import BadInput, Reason
+from spinemet.types import State, StudyReading
+from tests.report.readings import call_of, reading_of
+
+
+def _has(path: Path, colour: str) -> int:
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    wanted = [int(colour[n : n + 2], 16) for n in (1, 3, 5)]
+    return int((np.abs(pixels - wanted).max(axis=-1) < 6).sum())
+
+
+def test_each_call_has_its_colour(tmp_path: Path) -> None:
+    reading = reading_of(["T12", "L1", "L2"])
+    study_figure(
+        reading, [call_of("normal", 0.97), call_of("lytic", 0.97), call_of("normal", 0.97)], tmp_path / "a.png"
+    )
+    study_figure(reading, None, tmp_path / "b.png")
+    assert _has(tmp_path / "a.png", DARK["lytic"]) > 500
+    assert _has(tmp_path / "b.png", DARK["lytic"]) == 0
+
+
+@pytest.mark.parametrize("count", [1, 24])
+def test_any_number_of_vertebrae_fits_on_one_page(tmp_path: Path, count: int) -> None:
+    study_figure(
+        reading_of([f"?{n}" for n in range(1, count + 1)], 24.0), [call_of("blastic")] * count, tmp_path / "a.png"
+    )
+    width, height = Image.open(tmp_path / "a.png").size
+    assert 900 < width < 3200
+    assert 900 < height < 2000
+
+
+def test_the_picture_shows_the_slice_nearest_to_the_middle(tmp_path: Path) -> None:
+    reading = reading_of(["L1"])
+    reading.stacks[0].hu_NHW[:] = -1000
+    reading.stacks[0].hu_NHW[1] = 2000
+    study_figure(reading, None, tmp_path / "a.png")
+    assert _has(tmp_path / "a.png", "#ffffff") > 20000
+
+
+def test_a_study_without_a_spine_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="excluded"):
+        study_figure(StudyReading(State.EXCLUDED, Reason.NO_SPINE), None, tmp_path / "a.png")
+
+
+def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="can be written"):
+        study_figure(reading_of(["L1"]), None, tmp_path / "missing" / "a.png")
+    with pytest.raises(BadInput, match="can be written"):
+        study_figure(reading_of(["L1"]), None, tmp_path / "a.docx")

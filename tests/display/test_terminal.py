@@ -1,0 +1,93 @@
+import io
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from spinemet.cohort.prevalence import prevalence
+from spinemet.cohort.views import open_cohort
+from spinemet.display.terminal import render_prevalence, render_study, render_table
+from spinemet.errors import Reason
+from spinemet.types import State, StudyReading
+from tests.cohort.cases import Study, write_results
+from tests.report.readings import CHOSEN, IDENTIFIERS, call_of, reading_of
+
+WIDE, NARROW = 130, 80
+
+
+def _text(renderable: object, width: int = WIDE) -> str:
+    stream = io.StringIO()
+    Console(file=stream, width=width).print(renderable)
+    return stream.getvalue()
+
+
+def _line(text: str, start: str) -> list[str]:
+    return next(line for line in text.splitlines() if line.split()[:1] == [start]).split()
+
+
+def test_a_study_has_one_line_per_vertebra_with_its_call() -> None:
+    text = _text(
+        render_study(
+            reading_of(["T12", "L1", "?3"]), [call_of("normal"), call_of("lytic", 0.8), call_of("mixed", 0.4)], WIDE
+        )
+    )
+    assert _line(text, "L1")[1:9] == ["whole", "0.0", "-26.0", "-50.0", "24", "140", "lytic", "0.80"]
+    assert "cut" in _line(text, "T12")
+    assert "mixed?" in _line(text, "?3"), "a call under 0.5 is marked"
+    assert not any(word in text for word in IDENTIFIERS)
+
+
+def test_bars_share_out_their_cells_by_probability() -> None:
+    text = _text(render_study(reading_of(["L1"]), [call_of("blastic", 0.85)], WIDE))
+    line = next(line for line in text.splitlines() if line.split()[:1] == ["L1"])
+    assert line.count("█") == 12
+    assert sum(line.count(shade) for shade in "░█▓▒") == 14
+
+
+def test_without_a_model_there_are_no_call_columns() -> None:
+    text = _text(render_study(reading_of(["T12", "L1"]), None, WIDE))
+    assert "bone quality" not in text
+    assert "140" in _line(text, "L1")
+
+
+@pytest.mark.parametrize("state", [State.EXCLUDED, State.FAILED])
+def test_a_study_that_was_not_screened_says_why(state: State) -> None:
+    reading = StudyReading(state, Reason.NO_SERIES, "no series is left.", series_seen=((CHOSEN, Reason.LOCALIZER),))
+    text = _text(render_study(reading, None))
+    assert all(word in text for word in (state.value, "no usable series", "no series is left.", "localizer images"))
+
+
+def test_prevalence_has_one_line_per_group(tmp_path: Path) -> None:
+    studies = [Study("p1", levels="T12=cut L1=lytic"), Study("p2", levels="L1")]
+    table = prevalence(open_cohort(write_results(str(tmp_path), studies)), ["level"])
+    text = _text(render_prevalence(table, WIDE))
+    assert _line(text, "L1")[:6] == ["L1", "2", "0", "2", "1", "50.0"]
+    assert _line(text, "L1")[-3:] == ["0", "0", "1"]
+    assert "–" in _line(text, "T12"), "no rate where nothing is evaluable"
+    assert "50.0" in _text(render_prevalence(prevalence(open_cohort(str(tmp_path)), [], "patient")))
+
+
+def test_eighty_columns_cut_nothing(tmp_path: Path) -> None:
+    calls = [call_of("blastic", 0.4, "unilateral"), call_of("lytic", 0.9, "bilateral")]
+    study = _text(render_study(reading_of(["?1", "L1"]), calls, NARROW), NARROW)
+    found = _line(study, "L1")
+    assert "?1: cut_by_field_of_view" in study
+    assert found == ["L1", "whole", "0", "-26", "-50", "140", "lytic", "0.90", "●", "bilateral", "0.60"]
+    results = write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic"), Study("p2", levels="L1")])
+    table = prevalence(open_cohort(results), ["region", "age_group"])
+    text = _text(render_prevalence(table, NARROW), NARROW)
+    assert _line(text, "lumbar") == ["lumbar", "60-69", "0", "2", "1", "50.0", "(9.5–90.5)", "0", "0", "1"]
+    assert "…" not in study + text
+
+
+def test_any_table_can_be_shown() -> None:
+    table = pd.DataFrame({"n": [1, 2], "x": [0.123456, math.nan], "blob": [b"abc", None]})
+    text = _text(render_table(table))
+    assert "0.1235" in text
+    assert "3 bytes" in text
+    assert "nan" not in text
+    wide = pd.DataFrame([{f"c{n}": n for n in range(20)}])
+    assert _line(_text(render_table(wide), 60), "c19") == ["c19", "19"]
+    assert "200 of 300 rows" in _text(render_table(pd.DataFrame({"n": range(300)})))

@@ -1,0 +1,129 @@
+"""Recipes are fitted to folds, fits are stored and not repeated, and the table says what their calls say."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from spinemet.errors import BadInput
+from spinemet.evaluation import ablation
+from spinemet.evaluation.ablation import Fit, Plan, check_truth, claim, run_fit, summarize, unfinished, write_ablation
+from spinemet.model.tasks import TASKS
+from spinemet.training.crops import Crops
+from tests.training.lesions import made_up_crops, small_recipe
+
+FOLDS = 2
+PLAN = Plan(crops_digest="a", truth_digest="b", folds=FOLDS)
+BASELINE = small_recipe(name="base", epochs=1)
+OTHER = small_recipe(name="other", epochs=2)
+FITS = [Fit(recipe, fold, seed) for seed in (0, 1) for fold in range(FOLDS) for recipe in (BASELINE, OTHER)]
+
+
+def relabelled(crops: Crops) -> Crops:
+    """The crops with every blastic vertebra called lytic."""
+    words = crops.table["bone_quality"].replace("blastic", "lytic")
+    return Crops(crops.hu_NHW, crops.table.assign(bone_quality=words), crops.info)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A place with all fits but the last, learned from relabelled crops."""
+    out, truth = str(tmp_path_factory.mktemp("ablation")), made_up_crops()
+    for fit in FITS[:-1]:
+        run_fit(fit, FOLDS, relabelled(truth), truth, out)
+    return out
+
+
+def calls(out: str, fit: Fit) -> pd.DataFrame:
+    return pd.read_parquet(Path(out) / fit.key / "vertebrae.parquet")
+
+
+def test_a_fit_calls_the_patients_of_its_fold_alone_against_the_truth(out: str) -> None:
+    parts = [calls(out, fit) for fit in FITS[:4:2]]
+    assert not set(parts[0]["patient"]) & set(parts[1]["patient"])
+    assert sorted({*parts[0]["patient"], *parts[1]["patient"]}) == sorted(set(made_up_crops().table["patient"]))
+    both = pd.concat(parts)
+    assert (both["bone_quality_true"] == "blastic").sum() == 18
+    assert not (both["bone_quality_called"] == "blastic").any()  # never shown any
+
+
+def test_a_finished_fit_is_not_repeated_and_another_recipe_of_its_name_is_refused(out: str) -> None:
+    assert unfinished(out, FITS) == FITS[-1:]
+    with pytest.raises(BadInput, match="give another folder"):
+        unfinished(out, [Fit(small_recipe(name="base", epochs=3), 0, 0)])
+
+
+def test_the_table_counts_whole_seeds_and_pairs_differences(out: str) -> None:
+    table = summarize(out, FITS, FOLDS, "base").set_index(["recipe", "task", "unit", "measure", "label"])
+    assert table.loc["base", "seeds"].eq(2).all()
+    assert table.loc["other", "seeds"].eq(1).all()
+    base, other = (
+        [pd.concat([calls(out, fit) for fit in FITS if (fit.recipe.name, fit.seed) == (name, seed)]) for seed in seeds]
+        for name, seeds in (("base", (0, 1)), ("other", (0,)))
+    )
+
+    def share(tables: list[pd.DataFrame]) -> float:
+        normal = [one[one["bone_quality_true"] == "normal"] for one in tables]
+        return float(np.mean([(one["bone_quality_called"] == "normal").mean() for one in normal]))
+
+    row = table.loc["other", "bone_quality", "vertebra", "sensitivity", "normal"]
+    assert row["value"] == pytest.approx(share(other))
+    assert row["difference"] == pytest.approx(share(other) - share(base))
+    assert row["difference_low"] <= row["difference"] <= row["difference_high"]
+    assert table.loc["base", "difference"].isna().all()
+
+
+def test_a_task_that_the_baseline_lacks_has_no_difference(tmp_path: Path) -> None:
+    more = small_recipe(name="more", epochs=1)
+    whole = [task for task in TASKS if task.name == "bone_quality"]
+    less = small_recipe(
+        name="less",
+        epochs=1,
+        model=more.model.model_copy(update={"tasks": (whole[0].model_copy(update={"fuses": ()}),)}).model_dump(),
+    )
+    fits, crops = [Fit(one, fold, 0) for fold in range(FOLDS) for one in (less, more)], made_up_crops(patients=8)
+    for fit in fits:
+        run_fit(fit, FOLDS, crops, crops, str(tmp_path))
+    text = write_ablation(str(tmp_path), fits, PLAN)
+    table = pd.read_parquet(io.BytesIO((tmp_path / "ablation.parquet").read_bytes()))
+    found = table.set_index(["recipe", "task", "measure", "label"])
+    assert found.loc[("more", "bone_quality", "sensitivity", "lytic"), "difference"].notna().all()
+    assert found.loc[("more", "posterolateral", "sensitivity", "none"), "value"].notna().all()
+    assert found.loc[("more", "posterolateral"), "difference"].isna().all()
+    assert "| *the paper's final model* | | per vertebra | +12.33 | +23.21 | +34.25 | | |" in text
+    assert "| more | 1 | per vertebra |" in text
+    assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_lost_fit_goes_on_from_its_stored_state(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablation, "STATE_EVERY_S", 0.0)
+    fit, crops = Fit(small_recipe(name="lost", epochs=3), 0, 0), made_up_crops()
+    run_fit(fit, FOLDS, crops, crops, str(tmp_path / "whole"))
+    assert not (tmp_path / "whole" / fit.key / "state.pt").exists()
+
+    class Lost(Exception):
+        pass
+
+    def dies(*_: object) -> None:
+        raise Lost
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ablation, "predictions", dies)
+        with pytest.raises(Lost):
+            run_fit(fit, FOLDS, crops, crops, str(tmp_path / "lost"))
+    assert (tmp_path / "lost" / fit.key / "state.pt").exists()
+    run_fit(fit, FOLDS, crops, crops, str(tmp_path / "lost"))
+    pd.testing.assert_frame_equal(calls(str(tmp_path / "lost"), fit), calls(str(tmp_path / "whole"), fit))
+
+
+def test_sets_and_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="expected the same slices with other labels"):
+        check_truth(made_up_crops(patients=4), made_up_crops(patients=5))
+    claim(str(tmp_path), PLAN)
+    claim(str(tmp_path), PLAN)
+    with pytest.raises(BadInput, match="give another folder"):
+        claim(str(tmp_path), PLAN.model_copy(update={"folds": 3}))

@@ -1,0 +1,192 @@
+"""A model is measured on patients it did not learn from, and the tables say what the predictions say."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from rich.console import Console
+from sklearn.metrics import recall_score
+
+from jobs.evaluate import main
+from spinemet.errors import BadInput
+from spinemet.evaluation.evaluate import Evaluation, run_evaluate
+from spinemet.evaluation.evaluation_tables import render
+from spinemet.files import join, read_bytes
+from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.predictor import Predictor
+from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.training.crops import read_crops, research_key
+from spinemet.types import BONE_QUALITY, SliceStack
+from tests.training.readings import SLICES, label_table, reading, write_crops
+
+LEVELS = ["T11", "T12", "L1", "L2"]
+PATIENTS = [f"p{n}" for n in range(6)]
+TRAIN, TEST = PATIENTS[:3], PATIENTS[3:]
+SPEC = ModelSpec(
+    backbone=DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8), slices=SLICES, fusion_width=4
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `crops` of six patients and a `model` that learned from three of them."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    rows = [
+        {"patient": patient, "level": level, "bone_quality": BONE_QUALITY[(m + n) % 4]}
+        | ({"posterolateral": "none"} if patient == "p5" else {})
+        for m, patient in enumerate(PATIENTS)
+        for n, level in enumerate(LEVELS)
+    ]
+    readings = [reading(patient, LEVELS, hu=100 * n) for n, patient in enumerate(PATIENTS)]
+    write_crops(str(folder / "crops"), readings, label_table(*rows))
+    split = {"train": tuple(map(research_key, TRAIN)), "test": tuple(map(research_key, TEST))}
+    save_model(str(folder / "model"), untrained(SPEC, 0), ModelCard(spec=SPEC, split=split))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(place: Path) -> Evaluation:
+    return run_evaluate(str(place / "model"), str(place / "crops"), str(place / "out"))
+
+
+def test_measures_are_those_of_the_models_calls(place: Path, found: Evaluation) -> None:
+    assert found.facts["patients"] == len(TEST)
+    assert set(found.vertebrae["patient"]) == set(map(research_key, TEST))
+    predictor, crops = Predictor(str(place / "model")), read_crops(str(place / "crops"))
+    true, called = [], []
+    for _, rows in crops.table[crops.table["patient"].isin(list(map(research_key, TEST)))].groupby("vertebra"):
+        stack = SliceStack("L1", crops.hu_NHW[rows.index], rows["offset_mm"].to_numpy(), SLICES.pixel_mm)
+        called.append(predictor.predict([stack])[0].label("bone_quality"))
+        true.append(rows["bone_quality"].iloc[0])
+    assert found.vertebrae["bone_quality_called"].tolist() == called
+    assert found.vertebrae["bone_quality_true"].tolist() == true
+    expected = recall_score(true, called, labels=BONE_QUALITY, average=None)
+    for label, value in zip(BONE_QUALITY, expected, strict=True):
+        assert found.value("bone_quality", "sensitivity", label)[0] == pytest.approx(value)
+    assert found.value("bone_quality", "macro_sensitivity")[0] == pytest.approx(np.mean(expected))
+
+
+def test_missing_labels_do_not_count(found: Evaluation) -> None:
+    rows = found.measures.query("task == 'posterolateral' and unit == 'vertebra'").set_index(["measure", "label"])
+    assert rows.loc[("sensitivity", "none"), "n"] == len(LEVELS)
+    assert rows.loc[("sensitivity", "none"), "patients"] == 1
+    assert np.isnan(rows.loc[("sensitivity", "bilateral"), "value"])
+    assert found.vertebrae["posterolateral_true"].isna().sum() == 2 * len(LEVELS)
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_what_is_written_is_what_was_found(place: Path, s3_bucket: str, where: str) -> None:
+    out = str(place / "written") if where == "local" else join(s3_bucket, "evaluation")
+    found = run_evaluate(str(place / "model"), str(place / "crops"), out)
+    for name in ("measures", "confusions", "vertebrae", "slices"):
+        stored = pd.read_parquet(BytesIO(read_bytes(join(out, f"{name}.parquet"))))
+        pd.testing.assert_frame_equal(stored.fillna(""), getattr(found, name).fillna(""), check_dtype=False)
+    content = json.loads(read_bytes(join(out, "evaluation.json")))
+    assert content["facts"] == found.facts
+    assert len(content["measures"]) == len(found.measures)
+    assert "NaN" not in read_bytes(join(out, "evaluation.json")).decode()
+    assert read_bytes(join(out, "confusion.png")).startswith(b"\x89PNG")
+    assert "| bone_quality | mixed |" in read_bytes(join(out, "evaluation.md")).decode()
+
+
+def test_two_evaluations_are_equal(place: Path, found: Evaluation) -> None:
+    again = run_evaluate(str(place / "model"), str(place / "crops"), str(place / "again"))
+    pd.testing.assert_frame_equal(again.measures, found.measures)
+
+
+def test_patients_of_the_training_are_refused(place: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"found 3 of 6 in its training"):
+        run_evaluate(str(place / "model"), str(place / "crops"), str(tmp_path), split="all")
+
+
+def test_crops_of_others_are_measured_whole_when_asked_for(place: Path, tmp_path: Path) -> None:
+    labels = label_table(*({"patient": "q", "level": level, "bone_quality": "lytic"} for level in LEVELS))
+    write_crops(str(tmp_path / "crops"), [reading("q", LEVELS)], labels)
+    with pytest.raises(BadInput, match="found none of them among 1 patients"):
+        run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"))
+    found = run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"), split="all")
+    assert found.facts["vertebrae"] == len(LEVELS)
+
+
+def test_a_slice_is_measured_by_its_own_label_and_its_vertebra_by_the_vertebras(place: Path, tmp_path: Path) -> None:
+    row = {"patient": "q", "study": "9.q", "level": "L1"}
+    labels = label_table({**row, "bone_quality": "lytic"}, {**row, "slice": "0", "bone_quality": "normal"})
+    write_crops(str(tmp_path / "crops"), [reading("q", ["L1"])], labels)
+    found = run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"), split="all")
+    assert found.slices["bone_quality_true"].tolist() == ["lytic", "normal", "lytic"]
+    assert found.vertebrae["bone_quality_true"].tolist() == ["lytic"]
+    assert found.slices["lytic_true"].tolist() == ["yes", "no", "yes"]
+
+
+def test_crops_cut_another_way_are_refused(place: Path, tmp_path: Path) -> None:
+    spec = SPEC.model_copy(update={"slices": SLICES.model_copy(update={"pixel_mm": 1.0})})
+    save_model(str(tmp_path / "model"), untrained(spec, 0), ModelCard(spec=spec))
+    with pytest.raises(BadInput, match=r"pixel_mm 1\.0.*found.*pixel_mm 3\.5"):
+        run_evaluate(str(tmp_path / "model"), str(place / "crops"), str(tmp_path / "out"))
+
+
+def test_the_job_prints_the_table_and_bad_input_is_exit_code_2(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = ["--model", str(place / "model"), "--crops", str(place / "crops"), "--out", str(place / "job")]
+    assert main(paths) == 0
+    assert "Bone quality per vertebra" in capsys.readouterr().out
+    paths[1] = str(place / "nowhere")
+    assert main(paths) == 2
+    assert "expected a model" in capsys.readouterr().err
+
+
+def test_the_table_fits_a_terminal_of_100_columns(found: Evaluation) -> None:
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(render(found.facts, found.measures, found.confusions))
+    assert "…" not in console.export_text()
+
+
+def saved(place: Path, name: str, seed: int, **parts: list[str]) -> str:
+    split = {part: tuple(map(research_key, patients)) for part, patients in parts.items()}
+    save_model(str(place / name), untrained(SPEC, seed), ModelCard(spec=SPEC, split=split))
+    return str(place / name)
+
+
+def test_thresholds_come_from_the_validation_patients_and_are_judged_on_the_test_patients(place: Path) -> None:
+    model = saved(place, "judged", 0, train=PATIENTS[:1], validation=PATIENTS[1:3], test=TEST)
+    found = run_evaluate(model, str(place / "crops"), str(place / "operating"))
+    points = found.operating.query("task == 'blastic' and wanted_specificity == 0.9").iloc[0]
+    assert points["chosen_on"] == 2 * len(LEVELS)
+    called = found.vertebrae["blastic_p_yes"] >= points["threshold"]
+    truth = found.vertebrae["blastic_true"] == "yes"
+    assert points["sensitivity"] == pytest.approx((called & truth).sum() / truth.sum())
+    assert points["specificity"] == pytest.approx((~called & ~truth).sum() / (~truth).sum())
+    text = (place / "operating" / "evaluation.md").read_text()
+    assert "| blastic | yes | 0.90 |" in text
+    assert "Against the baseline" not in text
+    assert (place / "operating" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_model_differs_from_its_baseline_by_what_both_are_measured_at(place: Path, found: Evaluation) -> None:
+    other = saved(place, "other", 5, train=TRAIN, test=TEST)
+    alone = run_evaluate(other, str(place / "crops"), str(place / "alone"))
+    both = run_evaluate(
+        str(place / "model"), str(place / "crops"), str(place / "both"), baseline_uri=str(place / "other")
+    )
+    rows = both.differences.set_index(["task", "unit", "measure", "label"])
+    for label in BONE_QUALITY:
+        row = rows.loc[("bone_quality", "vertebra", "sensitivity", label)]
+        ours, theirs = (one.value("bone_quality", "sensitivity", label)[0] for one in (found, alone))
+        assert row["value"] == pytest.approx(ours)
+        assert row["difference"] == pytest.approx(ours - theirs)
+    same = run_evaluate(
+        str(place / "model"), str(place / "crops"), str(place / "same"), baseline_uri=str(place / "model")
+    )
+    known = same.differences.dropna(subset="difference")
+    assert (known[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
+    assert "## Against the baseline" in (place / "both" / "evaluation.md").read_text()
+
+
+def test_a_baseline_that_learned_from_the_patients_is_refused(place: Path) -> None:
+    baseline = saved(place, "spoilt", 0, train=TEST[:1])
+    with pytest.raises(BadInput, match=r"found 1 in its training or validation part"):
+        run_evaluate(str(place / "model"), str(place / "crops"), str(place / "no"), baseline_uri=baseline)

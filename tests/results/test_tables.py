@@ -1,0 +1,210 @@
+import datetime as dt
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.results.schemas import SCHEMAS
+from spinemet.results.tables import Results, connect, moment, open_results
+from spinemet.types import State
+
+Row = dict[str, Any]
+MADE_WITH: Row = {
+    "model_digest": "a" * 12,
+    "config_digest": "b" * 12,
+    "software_version": "0",
+    "run_id": "run-1",
+}
+
+
+def study_row(key: str, reason: str | None = None) -> Row:
+    state = "screened" if reason is None else "failed"
+    return {"source_key": key, "state": state, "reason": reason, "layout": "zip", "objects": 1, "size_bytes": 9,
+            "flags": "", **MADE_WITH}  # fmt: skip
+
+
+def vertebra_row(key: str, vertebra: int) -> Row:
+    numbers = ("level_confidence", "confidence", "center_x_mm", "center_y_mm", "center_z_mm", "canal_mm", "height_mm")
+    return {"source_key": key, "vertebra": vertebra, "level": "T1", "completeness": "whole", "evaluable": True,
+            "slices": 7, "flags": "", **dict.fromkeys(numbers, 1.0), **MADE_WITH}  # fmt: skip
+
+
+def wave_rows(*keys: str) -> dict[str, list[Row]]:
+    return {
+        "studies": [study_row(key) for key in keys],
+        "vertebrae": [vertebra_row(k, n) for k in keys for n in (0, 1)],
+    }
+
+
+@pytest.fixture(params=["local", "s3"])
+def results(request: pytest.FixtureRequest, tmp_path: Path) -> Results:
+    if request.param == "local":
+        return open_results(str(tmp_path / "results"), create=True)
+    return open_results(request.getfixturevalue("s3_bucket") + "/results", create=True)
+
+
+def seen(results: Results, table: str) -> list[tuple[Any, ...]]:
+    return connect(results.uri).sql(f"SELECT source_key, wave FROM {table} ORDER BY ALL").fetchall()
+
+
+def test_a_wave_is_read_back_whole(results: Results) -> None:
+    results.commit_wave("run-1-1", wave_rows("k2", "k1"))
+    results.commit_wave("run-1-2", wave_rows("k3"))
+    assert seen(results, "studies") == [("k1", "run-1-1"), ("k2", "run-1-1"), ("k3", "run-1-2")]
+    assert [key for key, _ in seen(results, "vertebrae")] == ["k1", "k1", "k2", "k2", "k3", "k3"]
+    assert results.ledger_keys("a" * 12, "b" * 12) == {"k1", "k2", "k3"}
+    assert results.ledger_keys("c" * 12, "b" * 12) == set()
+    assert results.ledger_keys("a" * 12, "c" * 12) == set()
+
+
+def test_a_wave_that_never_reached_the_ledger_is_invisible_and_then_removed(results: Results) -> None:
+    results.commit_wave("run-1-1", wave_rows("k1"))
+    lost = wave_rows("k2")
+    results.commit_wave("run-1-2", {"vertebrae": lost["vertebrae"]})  # what a kill between the commits leaves
+    assert [key for key, _ in seen(results, "vertebrae")] == ["k1", "k1"]
+    assert results.drop_leftovers() == 2
+    assert results.drop_leftovers() == 0
+    assert connect(results.uri).sql("SELECT count(*) FROM all_vertebrae").fetchall() == [(2,)]
+    results.commit_wave("run-2-1", lost)
+    assert [key for key, _ in seen(results, "vertebrae")] == ["k1", "k1", "k2", "k2"]
+
+
+def test_a_replaced_study_has_one_ledger_row_and_only_its_new_vertebrae(results: Results) -> None:
+    results.commit_wave("run-1-1", wave_rows("k1", "k2"))
+    results.commit_wave("run-2-1", {"studies": [study_row("k2")], "vertebrae": [vertebra_row("k2", 0)]}, replace=True)
+    assert seen(results, "studies") == [("k1", "run-1-1"), ("k2", "run-2-1")]
+    assert seen(results, "vertebrae") == [("k1", "run-1-1")] * 2 + [("k2", "run-2-1")]
+
+
+def test_replacing_leaves_other_models_rows_alone(results: Results) -> None:
+    other = {**study_row("k1"), "model_digest": "c" * 12}
+    results.commit_wave("run-1-1", {"studies": [other]})
+    results.commit_wave("run-2-1", wave_rows("k1"))
+    results.commit_wave("run-3-1", wave_rows("k1"), replace=True)
+    assert seen(results, "studies") == [("k1", "run-1-1"), ("k1", "run-3-1")]
+
+
+def test_ledger_keys_can_be_asked_by_reason(results: Results) -> None:
+    rows = [study_row("k1"), study_row("k2", Reason.UNREACHABLE), study_row("k3", Reason.CRASHED)]
+    results.commit_wave("run-1-1", {"studies": rows})
+    assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.UNREACHABLE]) == {"k2"}
+    assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.TRUNCATED]) == set()
+
+
+def test_ledger_keys_can_be_asked_by_state_and_for_all_models(results: Results) -> None:
+    other = {**study_row("k3"), "model_digest": "c" * 12}
+    results.commit_wave("run-1-1", {"studies": [study_row("k1"), study_row("k2", Reason.CRASHED)]})
+    results.commit_wave("run-1-2", {"studies": [other]})
+    assert results.ledger_keys("a" * 12, "b" * 12, state=State.FAILED) == {"k2"}
+    assert results.ledger_keys() == {"k1", "k2", "k3"}
+    assert results.ledger_sizes("a" * 12, "b" * 12) == {"k1": 9, "k2": 9}
+
+
+def test_a_run_that_may_not_write_any_more_does_not(tmp_path: Path) -> None:
+    def lost() -> None:
+        raise JobFailed("the lease is lost")
+
+    results = open_results(str(tmp_path), create=True, guard=lost)
+    with pytest.raises(JobFailed):
+        results.commit_wave("run-1-1", wave_rows("k1"))
+    assert seen(results, "studies") == []
+
+
+def test_a_moment_is_a_date_or_a_time_with_or_without_a_zone() -> None:
+    assert moment("2026-11-30") == dt.datetime(2026, 11, 30, tzinfo=dt.UTC)
+    assert moment("2026-11-30T22:00+02:00") == dt.datetime(2026, 11, 30, 20, tzinfo=dt.UTC)
+    with pytest.raises(BadInput, match="found yesterday"):
+        moment("yesterday")
+
+
+def test_a_run_is_one_row_whatever_becomes_of_it(results: Results) -> None:
+    assert results.last_run() is None
+    now = dt.datetime.now(dt.UTC)
+    row = {"run_id": "run-1", "state": "running", "asked_by": "me", "started_at": now, "archive_key": "a",
+           "pseudonym_key_id": "k", "date_policy": "year", "model_digest": "m", "config_digest": "c", "config": "{}",
+           "software_version": "0"}  # fmt: skip
+    results.write_run(row)
+    results.write_run({**row, "run_id": "run-2", "started_at": now + dt.timedelta(seconds=1)})
+    assert results.last_rate() is None
+    results.write_run({**row, "state": "done", "screened": 3, "studies_per_hour": 90.0})
+    assert results.last_rate() == 90
+    runs = connect(results.uri).sql("SELECT run_id, state, screened FROM runs ORDER BY run_id").fetchall()
+    assert runs == [("run-1", "done", 3), ("run-2", "running", None)]
+    last = results.last_run()
+    assert last is not None
+    assert last["run_id"] == "run-2"
+
+
+def test_as_of_shows_the_tables_of_that_moment(tmp_path: Path) -> None:
+    before = dt.datetime.now(dt.UTC)
+    time.sleep(0.01)
+    results = open_results(str(tmp_path), create=True)
+    results.commit_wave("run-1-1", wave_rows("k1"))
+    time.sleep(0.02)
+    between = dt.datetime.now(dt.UTC)
+    time.sleep(0.02)
+    results.commit_wave("run-2-1", wave_rows("k1", "k2"), replace=True)
+    then = connect(results.uri, as_of=between)
+    assert then.sql("SELECT source_key, wave FROM studies").fetchall() == [("k1", "run-1-1")]
+    assert then.sql("SELECT count(*) FROM vertebrae").fetchall() == [(2,)]
+    with pytest.raises(BadInput, match="no results yet"):
+        connect(results.uri, as_of=before)
+
+
+def test_columns_keep_their_meaning_in_the_stored_table(tmp_path: Path) -> None:
+    results = open_results(str(tmp_path), create=True)
+    results.commit_wave("run-1-1", wave_rows("k1"))
+    fields = {field.name: field for field in DeltaTable(tmp_path / "studies").schema().fields}
+    assert fields["kvp"].metadata == {"comment": "KVP of the chosen series."}
+    assert not fields["source_key"].nullable
+
+
+def test_opening_twice_changes_nothing(results: Results) -> None:
+    results.commit_wave("run-1-1", wave_rows("k1"))
+    again = open_results(results.uri, create=True)
+    assert seen(again, "studies") == [("k1", "run-1-1")]
+
+
+def test_no_results_there_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
+    for place in (str(tmp_path / "none"), str(tmp_path), s3_bucket, s3_bucket + "-missing/results"):
+        with pytest.raises(BadInput, match="expected screening results at"):
+            connect(place)
+
+
+def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for place in (str(tmp_path / "file" / "results"), str(tmp_path / "file"), s3_bucket + "-missing/results"):
+        with pytest.raises(BadInput, match="expected a place that can be written at"):
+            open_results(place, create=True)
+    with pytest.raises(BadInput, match="found: NoSuchBucket"):
+        open_results(s3_bucket + "-missing/results", create=True)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def run_row(run_id: str, **changes: Any) -> Row:
+    made_with = {name: MADE_WITH[name] for name in ("model_digest", "config_digest", "software_version")}
+    about = {"archive_key": "a", "pseudonym_key_id": "p", "date_policy": "shifted", "asked_by": "me", "config": "{}"}
+    start = dt.datetime(2026, 11, int(run_id[-2:]), 20, tzinfo=dt.UTC)
+    return {"run_id": run_id, "state": "done", "started_at": start, **about, **made_with, **changes}
+
+
+def test_the_usual_runs_are_the_last_finished_ones_over_whatever_was_new(tmp_path: Path) -> None:
+    schema = SCHEMAS["runs"]
+    early = [field for field in schema if field.name not in {"chosen", "drift", "evaluable", "mean_hu"}]
+    DeltaTable.create(tmp_path / "runs", pa.schema(early))  # of a version that did not have all columns yet
+    old = pa.Table.from_pylist([run_row("run-01", failed=1)], schema=pa.schema(early))
+    write_deltalake(tmp_path / "runs", old, mode="append")
+    results = open_results(str(tmp_path), create=True)
+    made_with = ("a" * 12, "b" * 12)
+    assert [run["run_id"] for run in results.usual_runs(*made_with, last=9)] == ["run-01"]
+    others: list[Row] = [{"chosen": True}, {"state": "failed"}, {"state": "running"}, {"model_digest": "c" * 12}]
+    for day, changes in enumerate([*others, {"state": "stopped", "mean_hu": 150.0}, {"chosen": False}], start=2):
+        results.write_run(run_row(f"run-{day:02d}", **changes))
+    usual = results.usual_runs(*made_with, last=9)
+    assert [run["run_id"] for run in usual] == ["run-01", "run-06", "run-07"]
+    assert [run["mean_hu"] for run in usual] == [None, 150.0, None]
+    assert [run["run_id"] for run in results.usual_runs(*made_with, last=2)] == ["run-06", "run-07"]
