@@ -24,7 +24,7 @@ from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyP
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.types import LabelMap, Layout, SeriesChoice, SeriesHeader, State, StudyReading, StudyRef, Volume
+from spinemet.types import Flag, LabelMap, Layout, SeriesChoice, SeriesHeader, State, StudyReading, StudyRef, Volume
 
 
 class StageClock:
@@ -51,7 +51,7 @@ class _Found:
     series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
     volume: Volume | None = None
     labels: LabelMap | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 def read_study(ref: StudyRef, config: StudyConfig, *, keep_volume: bool = False, views: bool = False) -> StudyReading:
@@ -150,7 +150,7 @@ def _take_labels(objects: StudyObjects, series: tuple[SeriesHeader, ...], config
     except StudyProblem as problem:
         if config.localizer == "masks":
             raise
-        found.flags = (*found.flags, str(problem.reason))
+        found.flags = (*found.flags, Flag(problem.reason))
 
 
 def _nothing_readable(skipped: Mapping[Reason, int]) -> StudyProblem:

@@ -75,6 +75,46 @@ class StudyRef:
         return max((ref.last_modified for ref in self.objects), default=0.0)
 
 
+# ---- flags ---------------------------------------------------------------------------------------------------
+
+
+class Flag(StrEnum):
+    """A warning that comes with a usable result: on a volume, a spine, one vertebra or a whole study."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Flag:
+        """A member that is the string `value`; `meaning` says in a sentence when it is set."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+    # Of the volume.
+    DESKEWED = "deskewed", "The gantry was tilted; the slices were shifted in their own plane onto an orthogonal grid."
+    LOSSY = "lossy", "The pixels went through lossy compression."
+    DIVIDED = "divided", "The series has gaps or several spacings; only one even stretch of it was read."
+    INTERPOLATED_SLICE = "interpolated_slice", "A slice is missing; the mean of its two neighbours takes its place."
+    # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
+    BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation could not be read."
+    UNREACHABLE = "unreachable", "The study's vertebra segmentation could not be fetched."
+    BROKEN_ARCHIVE = "broken_archive", "The study's vertebra segmentation lies in a damaged part of a zip file."
+    MEMORY_LIMIT = "memory_limit", "The study's vertebra segmentation is too large to read."
+    # Of the spine.
+    TRANSITIONAL = "transitional", "The number of vertebrae or ribs is probably unusual, or the labels name T13 or L6."
+    # Of a vertebra.
+    DISC_UNCLEAR = "disc_unclear", "A disc next to this vertebra shows poorly; its height and level are less certain."
+    LEVEL_DISPUTED = "level_disputed", "The study's labels and the geometric localizer differ on most names."
+    LABELS_UNCHECKED = (
+        "labels_unchecked",
+        "The geometric localizer found too few vertebrae to check the labels.",
+    )
+    LABELS_UNUSABLE = (
+        "labels_unusable",
+        "The study's labels contradict themselves or the CT; the geometric localizer found this vertebra instead.",
+    )
+
+
 # ---- DICOM ---------------------------------------------------------------------------------------------------
 
 
@@ -168,7 +208,7 @@ class Volume:
 
     hu_DHW: npt.NDArray[np.int16] | npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
     @property
     def spacing_mm(self) -> Vec3:
@@ -209,6 +249,16 @@ class Completeness(StrEnum):
     CUT = "cut"
 
 
+class Method(StrEnum):
+    """What found the vertebrae of a spine."""
+
+    MASKS = "masks"
+    """The study's own segmentation."""
+    GEOMETRIC = "geometric"
+    """The geometric localizer."""
+    TOTALSEGMENTATOR = "totalsegmentator"
+
+
 @dataclass(frozen=True, eq=False)
 class Vertebra:
     """One vertebra as found in a volume.
@@ -230,7 +280,7 @@ class Vertebra:
     """Probability that there is a vertebral body at all."""
     trabecular_hu: float | None = None
     """Mean HU of the trabecular core of the body; None where too little of it is in view."""
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,9 +300,8 @@ class Spine:
 
     vertebrae: tuple[Vertebra, ...]
     curve: SpineCurve
-    method: str
-    """`masks`, `geometric` or `totalsegmentator`."""
-    flags: tuple[str, ...] = ()
+    method: Method
+    flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -331,5 +380,5 @@ class StudyReading:
     stacks: tuple[SliceStack, ...] = ()
     """One per vertebra of `spine`, in the same order."""
     views: StraightenedViews | None = None
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)

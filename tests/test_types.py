@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spinemet.types import VertebraCall, Volume
+from spinemet.types import Flag, VertebraCall, Volume
 
 finite = st.floats(-200, 200)
 
@@ -29,3 +32,10 @@ def test_indices_and_lps_are_inverse(points: np.ndarray, origin: np.ndarray, spa
 def test_a_call_names_its_most_probable_class() -> None:
     call = VertebraCall({"blastic": {"no": 0.2, "yes": 0.8}})
     assert call.label("blastic") == "yes"
+
+
+@pytest.mark.parametrize("flag", Flag)
+def test_a_flag_is_its_word_and_has_a_sentence(flag: Flag) -> None:
+    assert flag == flag.value == f"{flag}" == flag.name.lower()
+    assert flag.meaning.endswith(".")
+    assert pickle.loads(pickle.dumps(flag)) is Flag(flag.value) is flag

@@ -23,7 +23,7 @@ from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
-from spinemet.types import AIR_HU, InstanceHeader, SeriesHeader, Volume
+from spinemet.types import AIR_HU, Flag, InstanceHeader, SeriesHeader, Volume
 
 MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm has a third of that."""
@@ -51,7 +51,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     grid = arrange(series.instances)
     first = series.instances[0]
     pixel_spacing = first.PixelSpacing or (0.0, 0.0)  # arrange() raises where it is absent
-    facts = {"deskewed": grid.is_sheared, "lossy": series.lossy, "divided": series.divided}
+    facts = {Flag.DESKEWED: grid.is_sheared, Flag.LOSSY: series.lossy, Flag.DIVIDED: series.divided}
     flags = [flag for flag, is_so in facts.items() if is_so]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
@@ -60,7 +60,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     for place in grid.missing:
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
-        flags.append("interpolated_slice")
+        flags.append(Flag.INTERPOLATED_SLICE)
     affine = grid.affine(pixel_spacing)
     if grid.is_sheared:
         hu_DHW, affine = _deskew(hu_DHW, affine, grid, pixel_spacing)

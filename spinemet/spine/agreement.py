@@ -9,13 +9,12 @@ import numpy as np
 from spinemet.anatomy import is_named
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.spine.geometric import geometric_spine
-from spinemet.types import Completeness, Spine, Vertebra, Volume
+from spinemet.types import Completeness, Flag, Spine, Vertebra, Volume
 
 _NEAR_MM = 8.0
 """Between a labelled body's centre and the geometric localizer's, for half of the bodies at least. Where both are right
 they differ by 1 to 4 mm (four real cases, 48 phantoms); half the distance between two bodies is 9 (neck) to 19 mm."""
 _LEAST_COMPARED = 2
-DISPUTED, UNCHECKED = "level_disputed", "labels_unchecked"
 
 
 def checked(volume: Volume, labelled: Spine) -> Spine:
@@ -28,10 +27,10 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
     try:
         geometric = geometric_spine(volume)
     except StudyExcluded:
-        return _flagged(labelled, UNCHECKED)
+        return _flagged(labelled, Flag.LABELS_UNCHECKED)
     pairs = _nearest(labelled, geometric)
     if len(pairs) < _LEAST_COMPARED:
-        return _flagged(labelled, UNCHECKED)
+        return _flagged(labelled, Flag.LABELS_UNCHECKED)
     apart = float(np.median([distance for _, _, distance in pairs]))
     if apart > _NEAR_MM:
         raise StudyFailed(
@@ -40,7 +39,7 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
         )
     named = [(a, b) for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)]
     if sum(a.level != b.level for a, b in named) * 2 > len(named):
-        return _flagged(labelled, DISPUTED, confidence=0.5)
+        return _flagged(labelled, Flag.LEVEL_DISPUTED, confidence=0.5)
     return labelled
 
 
@@ -64,7 +63,7 @@ def _nearest(labelled: Spine, geometric: Spine) -> list[tuple[Vertebra, Vertebra
     return pairs
 
 
-def _flagged(spine: Spine, flag: str, confidence: float = 1.0) -> Spine:
+def _flagged(spine: Spine, flag: Flag, confidence: float = 1.0) -> Spine:
     flagged = (
         replace(v, flags=(*v.flags, flag), level_confidence=v.level_confidence * confidence) for v in spine.vertebrae
     )

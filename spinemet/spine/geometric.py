@@ -16,14 +16,14 @@ from spinemet.spine.bodies import Body, bodies_between, body_frames
 from spinemet.spine.canal import build_curve, position_on, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
 from spinemet.spine.measures import completeness, trabecular_hu
-from spinemet.spine.naming import TRANSITIONAL, level_names
+from spinemet.spine.naming import level_names
 from spinemet.spine.ribs import outward_reach
 from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
 from spinemet.spine.sacrum import find_sacrum
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.skull import foramen_magnum
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
-from spinemet.types import Spine, SpineCurve, Vertebra, Volume
+from spinemet.types import Flag, Method, Spine, SpineCurve, Vertebra, Volume
 
 Array = npt.NDArray[np.float64]
 
@@ -87,7 +87,7 @@ def geometric_spine(volume: Volume) -> Spine:
     vertebrae = tuple(
         _vertebra(volume, walls, arc, *one) for one in zip(bodies, names.levels, centers, axes, strict=True)
     )
-    return Spine(vertebrae, curve, "geometric", (TRANSITIONAL,) if names.transitional else ())
+    return Spine(vertebrae, curve, Method.GEOMETRIC, (Flag.TRANSITIONAL,) if names.transitional else ())
 
 
 def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
@@ -134,7 +134,7 @@ def _vertebra(
     height = float(bottom - top)
     half = (float(walls.half_width[body.rows].mean()), float(walls.depth[body.rows].mean()) / 2, height / 2)
     seen = [score for score in (body.disc_above, body.disc_below) if np.isfinite(score)]
-    flags = ("disc_unclear",) if min(seen) < 0 else ()
+    flags = (Flag.DISC_UNCLEAR,) if min(seen) < 0 else ()
     return Vertebra(
         level=name[0],
         level_confidence=name[1],

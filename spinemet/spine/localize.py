@@ -10,7 +10,7 @@ from spinemet.spine.agreement import checked
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.spine.totalsegmentator import segment
-from spinemet.types import LabelMap, Spine, Volume
+from spinemet.types import Flag, LabelMap, Method, Spine, Volume
 
 
 def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer = "auto") -> Spine:
@@ -22,7 +22,7 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
     contradict themselves or the CT; BadInput where `totalsegmentator` is asked for and not installed.
     """
     if method == "totalsegmentator":
-        return replace(spine_from_labels(volume, segment(volume)), method="totalsegmentator")
+        return replace(spine_from_labels(volume, segment(volume)), method=Method.TOTALSEGMENTATOR)
     if method == "masks":
         if labels is None:
             raise StudyExcluded(Reason.NO_SPINE, "expected a vertebra segmentation in the study, found none")
@@ -33,5 +33,5 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
         return checked(volume, spine_from_labels(volume, labels))
     except StudyProblem:
         spine = geometric_spine(volume)
-        flagged = tuple(replace(v, flags=(*v.flags, "labels_unusable")) for v in spine.vertebrae)
+        flagged = tuple(replace(v, flags=(*v.flags, Flag.LABELS_UNUSABLE)) for v in spine.vertebrae)
         return replace(spine, vertebrae=flagged)

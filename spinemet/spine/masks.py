@@ -15,8 +15,7 @@ from spinemet.anatomy import LEVELS
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.spine.canal import build_curve, frame_from, position_on
 from spinemet.spine.measures import completeness, trabecular_hu
-from spinemet.spine.naming import TRANSITIONAL
-from spinemet.types import Completeness, LabelMap, Spine, SpineCurve, Vertebra, Volume
+from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, SpineCurve, Vertebra, Volume
 
 Array = npt.NDArray[np.float64]
 
@@ -77,7 +76,7 @@ def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
     curve = _curve(parts)
     vertebrae = _vertebrae(volume, labels, parts, curve)
     more = any(vertebra.level in ("T13", "L6") for vertebra in vertebrae)
-    return Spine(vertebrae, curve, "masks", (TRANSITIONAL,) if more else ())
+    return Spine(vertebrae, curve, Method.MASKS, (Flag.TRANSITIONAL,) if more else ())
 
 
 def _vertebrae(volume: Volume, labels: LabelMap, parts: list[_Body], curve: SpineCurve) -> tuple[Vertebra, ...]:

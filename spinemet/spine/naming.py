@@ -21,7 +21,6 @@ from spinemet.spine.bodies import Body
 from spinemet.spine.ribs import FARTHEST_MM, Reach
 
 Array = npt.NDArray[np.float64]
-TRANSITIONAL = "transitional"
 
 _LEAST = 0.8
 """Probability from which a level is named."""

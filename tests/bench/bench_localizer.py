@@ -18,9 +18,8 @@ from spinemet.dicom.volume import nifti_grid
 from spinemet.errors import StudyExcluded
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
-from spinemet.spine.naming import TRANSITIONAL
 from spinemet.study import read_volume_of
-from spinemet.types import LabelMap, Volume
+from spinemet.types import Flag, LabelMap, Volume
 from tests.bench.figures import Figures, Missing
 from tests.bench.localizer_phantoms import (
     CONDITIONS,
@@ -118,7 +117,7 @@ def score(case: Case) -> Score:
     start = time.process_time()
     try:
         spine = geometric_spine(case.volume)
-        vertebrae, flagged = spine.vertebrae, TRANSITIONAL in spine.flags
+        vertebrae, flagged = spine.vertebrae, Flag.TRANSITIONAL in spine.flags
     except StudyExcluded:
         vertebrae, flagged = (), False
     result = Score(listed=len(vertebrae), seconds=[time.process_time() - start])

@@ -9,8 +9,10 @@ from spinemet.types import (
     BONE_QUALITY,
     POSTEROLATERAL,
     Completeness,
+    Flag,
     InstanceHeader,
     Layout,
+    Method,
     ObjectRef,
     SeriesChoice,
     SeriesHeader,
@@ -58,7 +60,7 @@ def vertebra(level: str, number: int) -> Vertebra:
         canal_mm=15.0 + 30 * number,
         confidence=0.95,
         trabecular_hu=150.0 if number else None,
-        flags=("interpolated_disc",) if number == 2 else (),
+        flags=(Flag.DISC_UNCLEAR,) if number == 2 else (),
     )
 
 
@@ -77,10 +79,10 @@ def reading(**changes: object) -> StudyReading:
         "series_seen": ((SERIES, Reason.LOCALIZER), (SERIES, Reason.NOT_PREFERRED)),
         "spacing_mm": (1.5, 0.7, 0.8),
         "slice_count": 120,
-        "spine": Spine(tuple(vertebra(level, n) for n, level in enumerate(LEVELS)), curve, "geometric"),
+        "spine": Spine(tuple(vertebra(level, n) for n, level in enumerate(LEVELS)), curve, Method.GEOMETRIC),
         "stacks": tuple(stack(level) for level in LEVELS),
         "views": StraightenedViews(np.zeros((40, 30), np.uint8), np.full((40, 20), 7, np.uint8), 12),
-        "flags": ("deskewed", "lossy"),
+        "flags": (Flag.DESKEWED, Flag.LOSSY),
         "seconds": {"headers": 0.5, "volume": 1.5, "unheard_of": 9.0},
     }
     return StudyReading(**(values | changes))  # type: ignore[arg-type]

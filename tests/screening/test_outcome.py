@@ -63,7 +63,7 @@ def test_vertebrae_stand_cranial_first_with_their_calls() -> None:
     assert [row["completeness"] for row in rows] == ["cut", "whole", "whole", "whole"]
     assert [row["evaluable"] for row in rows] == [False, True, True, True]
     assert [row["trabecular_hu"] for row in rows] == [None, 150.0, 150.0, 150.0]
-    assert [row["flags"] for row in rows] == ["", "", "interpolated_disc", ""]
+    assert [row["flags"] for row in rows] == ["", "", "disc_unclear", ""]
     lytic = rows[1]
     assert lytic["p_only_lytic"] == pytest.approx(0.7)
     assert lytic["p_lytic"] == pytest.approx(0.8)

@@ -9,16 +9,16 @@ import pytest
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import Reason, StudyFailed
-from spinemet.spine.agreement import DISPUTED, UNCHECKED, checked
+from spinemet.spine.agreement import checked
 from spinemet.spine.localize import localize
 from spinemet.spine.masks import spine_from_labels
-from spinemet.types import LabelMap, Volume
+from spinemet.types import Flag, LabelMap, Volume
 
 
 def test_right_labels_pass_unchanged(abdomen: Volume, abdomen_whole: LabelMap) -> None:
     spine = localize(abdomen, abdomen_whole, "masks")
     assert [v.level for v in spine.vertebrae] == ["T12", "L1", "L2", "L3", "L4", "L5", "S1"]
-    assert not any({DISPUTED, UNCHECKED} & set(v.flags) for v in spine.vertebrae)
+    assert not any({Flag.LEVEL_DISPUTED, Flag.LABELS_UNCHECKED} & set(v.flags) for v in spine.vertebrae)
 
 
 def _shifted(labels: LabelMap, step_mm: tuple[float, float, float]) -> LabelMap:
@@ -44,7 +44,7 @@ def test_mirrored_labels_give_way_to_geometry(abdomen: Volume, abdomen_bodies: L
     labels = np.pad(abdomen_bodies.labels_DHW, [(0, 0), (0, 0), (12, 0)])
     spine = localize(Volume(wide, affine), LabelMap(np.flip(labels, 2), affine, bodies_only=True), "auto")
     assert spine.method == "geometric"
-    assert all("labels_unusable" in v.flags for v in spine.vertebrae)
+    assert all(Flag.LABELS_UNUSABLE in v.flags for v in spine.vertebrae)
 
 
 def test_names_that_the_sacrum_contradicts_are_flagged(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
@@ -55,10 +55,10 @@ def test_names_that_the_sacrum_contradicts_are_flagged(abdomen: Volume, abdomen_
     spine = localize(abdomen, replace(abdomen_bodies, labels_DHW=one_up), "auto")
     assert spine.method == "masks"
     assert spine.vertebrae[-1].level == "L4"
-    assert all(DISPUTED in v.flags and v.level_confidence == 0.5 for v in spine.vertebrae)
+    assert all(Flag.LEVEL_DISPUTED in v.flags and v.level_confidence == 0.5 for v in spine.vertebrae)
 
 
 def test_what_geometry_cannot_find_is_unchecked(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
     faint = Volume(np.full_like(abdomen.hu_DHW, 40), abdomen.affine)
     spine = checked(faint, spine_from_labels(faint, abdomen_bodies))
-    assert all(UNCHECKED in v.flags for v in spine.vertebrae)
+    assert all(Flag.LABELS_UNCHECKED in v.flags for v in spine.vertebrae)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from spinemet.config import SliceConfig
 from spinemet.spine.canal import build_curve, frame_from
 from spinemet.spine.slices import CENTER_ROW, cut_slices, slice_offsets
-from spinemet.types import AIR_HU, Completeness, Spine, Vertebra, Volume
+from spinemet.types import AIR_HU, Completeness, Method, Spine, Vertebra, Volume
 from tests.spine.test_sampling import ORDERS, SLOPE
 from tests.spine.volumes import affine_of, linear_field, reorder_volume
 
@@ -22,7 +22,7 @@ CONFIG = SliceConfig(size_px=64, pixel_mm=1.0, step_mm=3.0)
 def _spine(center: tuple[float, float, float], axes: np.ndarray, height: float = 21.0) -> Spine:
     vertebra = Vertebra("L1", 1.0, Completeness.WHOLE, center, axes, height, 0.0, 1.0)
     curve = build_curve(np.array([center, np.subtract(center, (0, 0, 20.0))]))
-    return Spine((vertebra,), curve, "masks")
+    return Spine((vertebra,), curve, Method.MASKS)
 
 
 @settings(max_examples=20, deadline=None)

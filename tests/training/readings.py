@@ -14,6 +14,7 @@ from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_co
 from spinemet.types import (
     Completeness,
     InstanceHeader,
+    Method,
     SeriesChoice,
     SeriesHeader,
     SliceStack,
@@ -44,7 +45,7 @@ def reading(
         stacks.append(SliceStack(level, noise.astype(np.int16), offsets, SLICES.pixel_mm))
     header = SeriesHeader("CT", PatientID=patient, StudyInstanceUID=study or f"9.{patient}", SeriesInstanceUID="9.9.1")
     curve = SpineCurve(np.zeros((2, 3)), np.stack([np.eye(3)] * 2))
-    spine = Spine(tuple(vertebra(level, state) for level, state in whole.items()), curve, "masks")
+    spine = Spine(tuple(vertebra(level, state) for level, state in whole.items()), curve, Method.MASKS)
     return StudyReading(State.SCREENED, choice=SeriesChoice(header), spine=spine, stacks=tuple(stacks))
 
 
