@@ -90,6 +90,7 @@ def study(
     from spinemet.display.figures import study_figure
     from spinemet.display.terminal import console, render_study, study_json
     from spinemet.study import read_study
+    from spinemet.types import Screened
 
     settings = load_config(config, StudyConfig)
     if localizer is not None:
@@ -101,8 +102,8 @@ def study(
         predictor = Predictor(model)
         settings = settings.model_copy(update={"slices": predictor.slices})
     reading = read_study(study_at(path), settings, views=png is not None)
-    calls = predictor.predict(reading.stacks) if predictor is not None else None
-    if png is not None and reading.views is not None:
+    calls = predictor.predict(reading.stacks) if predictor is not None and isinstance(reading, Screened) else None
+    if png is not None and isinstance(reading, Screened):
         study_figure(reading, calls, png)
     if as_json:
         typer.echo(json.dumps(study_json(reading, calls), indent=2))

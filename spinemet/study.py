@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
+from typing import Literal
 
 from spinemet.archive.listing import open_study
 from spinemet.archive.objects import StudyObjects
@@ -24,7 +25,18 @@ from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyP
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.types import Flag, LabelMap, Layout, SeriesChoice, SeriesHeader, State, StudyReading, StudyRef, Volume
+from spinemet.types import (
+    Flag,
+    LabelMap,
+    Layout,
+    NotScreened,
+    Screened,
+    SeriesHeader,
+    State,
+    StudyReading,
+    StudyRef,
+    Volume,
+)
 
 
 class StageClock:
@@ -45,112 +57,132 @@ class StageClock:
 
 @dataclass
 class _Found:
-    """What is known of a study so far; kept apart from the control flow so that a failure loses none of it."""
+    """The facts known so far, kept apart from the control flow so that a failure loses none of them."""
 
-    choice: SeriesChoice | None = None
+    chosen: SeriesHeader | None = None
     series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
     volume: Volume | None = None
-    labels: LabelMap | None = None
     flags: tuple[Flag, ...] = ()
+    clock: StageClock = field(default_factory=StageClock)
+
+    def problem(self, state: Literal[State.EXCLUDED, State.FAILED], reason: Reason, detail: str) -> NotScreened:
+        """The reading of a study that cannot be screened."""
+        volume = self.volume
+        return NotScreened(
+            state,
+            reason,
+            detail,
+            chosen=self.chosen,
+            spacing_mm=volume.spacing_mm if volume else None,
+            slice_count=volume.hu_DHW.shape[0] if volume else 0,
+            series_seen=self.series_seen,
+            flags=self.flags,
+            seconds=self.clock.seconds,
+        )
 
 
-def read_study(ref: StudyRef, config: StudyConfig, *, keep_volume: bool = False, views: bool = False) -> StudyReading:
-    """The reading of the study at `ref`: its vertebrae with their slice stacks, or why there are none.
+def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> StudyReading:
+    """The reading of the study at `ref`: its vertebrae with their slice stacks, or the reason why it has none.
 
-    Never raises for what a study holds: a StudyProblem becomes the state `excluded` or `failed` with its reason, and
+    The contents of a study never raise: a StudyProblem becomes the state `excluded` or `failed` with its reason, and
     an unexpected error becomes `failed: internal` with the error's type (its text could hold an identifier). Raises
-    BadInput where the configuration asks for what this installation lacks.
+    BadInput if the configuration needs something that is not installed.
 
-    keep_volume: keep the whole volume in the reading (hundreds of MB). views: also cut the straightened pictures.
+    views: also cut the straightened pictures.
     """
-    clock, found = StageClock(), _Found()
+    found = _Found()
     try:
-        reading = _read(ref, config, found, clock, views=views)
+        return _read(ref, config, found, views=views)
+    except StudyExcluded as problem:
+        return found.problem(State.EXCLUDED, problem.reason, problem.detail)
     except StudyProblem as problem:
-        state = State.EXCLUDED if isinstance(problem, StudyExcluded) else State.FAILED
-        reading = StudyReading(state, problem.reason, problem.detail)
+        return found.problem(State.FAILED, problem.reason, problem.detail)
     except BadInput:
         raise
     except MemoryError:
-        reading = StudyReading(State.FAILED, Reason.MEMORY_LIMIT, "the study did not fit into the memory allowed.")
+        return found.problem(State.FAILED, Reason.MEMORY_LIMIT, "the study did not fit into the memory allowed.")
     except Exception as error:
-        reading = StudyReading(State.FAILED, Reason.INTERNAL, f"unexpected {_where(error)}.")
-    volume = found.volume
-    return replace(
-        reading,
-        choice=found.choice,
-        series_seen=found.series_seen,
-        spacing_mm=volume.spacing_mm if volume else None,
-        slice_count=volume.hu_DHW.shape[0] if volume else 0,
-        volume=volume if keep_volume else None,
-        flags=(*(volume.flags if volume else ()), *found.flags),
-        seconds=clock.seconds,
-    )
+        return found.problem(State.FAILED, Reason.INTERNAL, f"unexpected {_where(error)}.")
 
 
 def read_volume_of(ref: StudyRef, config: StudyConfig) -> Volume:
-    """The volume that `read_study` would find vertebrae in, alone. Raises StudyProblem where there is none."""
-    found = _Found()
+    """The volume in which `read_study` would look for vertebrae. Raises StudyProblem if the study has none."""
     with open_study(ref) as objects:
-        _read_volume(ref, objects, config, found, StageClock())
-    assert found.volume is not None
-    return found.volume
+        return _read_series(ref, objects, config, _Found()).volume
 
 
-def _read(ref: StudyRef, config: StudyConfig, found: _Found, clock: StageClock, *, views: bool) -> StudyReading:
+def _read(ref: StudyRef, config: StudyConfig, found: _Found, *, views: bool) -> Screened:
+    clock = found.clock
     with open_study(ref) as objects:
-        series = _read_volume(ref, objects, config, found, clock)
+        series = _read_series(ref, objects, config, found)
         with clock.stage("segmentation"):
-            _take_labels(objects, series, config, found)
-    volume = found.volume
-    assert volume is not None
+            labels = _find_labels(objects, series, config, found)
+    volume = series.volume
     with clock.stage("localize"):
-        spine = localize(volume, found.labels, config.localizer)
-    found.flags = (*found.flags, *spine.flags)
+        spine = localize(volume, labels, config.localizer)
+    found.flags += spine.flags
     with clock.stage("slices"):
         stacks = cut_slices(volume, spine, config.slices)
     with clock.stage("views"):
         pictures = straighten(volume, spine.curve) if views else None
-    return StudyReading(State.SCREENED, spine=spine, stacks=stacks, views=pictures)
+    return Screened(
+        chosen=series.chosen,
+        spacing_mm=volume.spacing_mm,
+        slice_count=volume.hu_DHW.shape[0],
+        spine=spine,
+        stacks=stacks,
+        views=pictures,
+        series_seen=found.series_seen,
+        flags=found.flags,
+        seconds=clock.seconds,
+    )
 
 
-def _read_volume(
-    ref: StudyRef, objects: StudyObjects, config: StudyConfig, found: _Found, clock: StageClock
-) -> tuple[SeriesHeader, ...]:
-    """Fill in the chosen series and its volume; returns every series of the study."""
+@dataclass(frozen=True)
+class _Series:
+    """The series that is read. all: every series of the study; empty for a NIfTI volume, which has none."""
+
+    chosen: SeriesHeader
+    volume: Volume
+    all: tuple[SeriesHeader, ...] = ()
+
+
+def _read_series(ref: StudyRef, objects: StudyObjects, config: StudyConfig, found: _Found) -> _Series:
+    """The chosen series with its volume; also noted in `found`."""
     if ref.layout is Layout.NIFTI:
         name = PurePosixPath(ref.key).name.split(".")[0]
-        header = SeriesHeader("CT", PatientID=name.split("_")[0], StudyInstanceUID=name, SeriesInstanceUID=name)
-        found.choice = SeriesChoice(header)
-        with clock.stage("volume"):
-            found.volume = read_nifti(objects)
-        return ()
-    with SliceDecoder(objects) as decoder:
-        with clock.stage("headers"):
-            scan = read_series(objects, decoder.begin)
-        found.series_seen = explain(scan.series, config.select)
-        if not scan.series:
-            raise _nothing_readable(scan.skipped)
-        found.choice = select_series(scan.series, config.select)
-        with clock.stage("volume"):
-            found.volume = read_volume(objects, found.choice.chosen, decoder)
-    return scan.series
+        chosen = SeriesHeader("CT", PatientID=name.split("_")[0], StudyInstanceUID=name, SeriesInstanceUID=name)
+        found.chosen = chosen
+        with found.clock.stage("volume"):
+            volume = read_nifti(objects)
+        series: tuple[SeriesHeader, ...] = ()
+    else:
+        with SliceDecoder(objects) as decoder:
+            with found.clock.stage("headers"):
+                scan = read_series(objects, decoder.begin)
+            series = scan.series
+            found.series_seen = explain(series, config.select)
+            if not series:
+                raise _nothing_readable(scan.skipped)
+            found.chosen = chosen = select_series(series, config.select)
+            with found.clock.stage("volume"):
+                volume = read_volume(objects, chosen, decoder)
+    found.volume, found.flags = volume, volume.flags
+    return _Series(chosen, volume, series)
 
 
-def _take_labels(objects: StudyObjects, series: tuple[SeriesHeader, ...], config: StudyConfig, found: _Found) -> None:
-    """Fill in the study's own label map; under `auto`, an unusable one is flagged and the localizer takes over."""
+def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, found: _Found) -> LabelMap | None:
+    """The study's own label map; under `auto`, an unusable one is flagged and the localizer takes over."""
     if config.localizer not in ("auto", "masks"):
-        return
-    assert found.choice is not None
-    assert found.volume is not None
+        return None
     try:
         # A NIfTI study has no series; its label map lies beside it and refers to none.
-        chosen = found.choice.chosen if series else None
-        found.labels = find_labels(objects, series, chosen, found.volume)
+        return find_labels(objects, series.all, series.chosen if series.all else None, series.volume)
     except StudyProblem as problem:
         if config.localizer == "masks":
             raise
-        found.flags = (*found.flags, Flag(problem.reason))
+        found.flags += (Flag(problem.reason),)
+        return None
 
 
 def _nothing_readable(skipped: Mapping[Reason, int]) -> StudyProblem:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -190,14 +191,6 @@ class SeriesHeader:
     instances: tuple[InstanceHeader, ...] = ()
 
 
-@dataclass(frozen=True)
-class SeriesChoice:
-    """What the selection said of every series of a study: the chosen one, and a reason for each other."""
-
-    chosen: SeriesHeader
-    rejected: tuple[tuple[SeriesHeader, Reason], ...] = ()
-
-
 @dataclass(frozen=True, eq=False)
 class Volume:
     """A CT volume on an orthogonal grid.
@@ -360,25 +353,66 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-@dataclass(frozen=True, eq=False)
-class StudyReading:
-    """One study, read and cut into slices; what training, screening and the single-study command all start from.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Reading:
+    """The facts that a reading has whether or not the study was screened."""
 
-    `volume` is dropped (None) where the reading has to stay small. `seconds` holds the stages' times.
-    """
-
-    state: State
-    reason: Reason | None = None
-    detail: str = ""
-    choice: SeriesChoice | None = None
     series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
-    """Every series and why it was rejected (None for the chosen one), also where none was chosen."""
-    spacing_mm: Vec3 | None = None
-    slice_count: int = 0
-    volume: Volume | None = None
-    spine: Spine | None = None
-    stacks: tuple[SliceStack, ...] = ()
-    """One per vertebra of `spine`, in the same order."""
-    views: StraightenedViews | None = None
+    """Every series and why it was rejected, None for the chosen one. Empty for a NIfTI volume: it has no series."""
     flags: tuple[Flag, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
+    """Stage of the reading -> its time."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Screened(_Reading):
+    """A study whose vertebrae were found and cut into slices: the input of training, screening and `spinemet study`."""
+
+    state: ClassVar[State] = State.SCREENED
+    chosen: SeriesHeader
+    spacing_mm: Vec3
+    """Of the volume, along D, H and W."""
+    slice_count: int
+    """Of the volume."""
+    spine: Spine
+    stacks: tuple[SliceStack, ...]
+    """One per vertebra of `spine`, in the same order."""
+    views: StraightenedViews | None = None
+    """None unless they were requested."""
+
+    @property
+    def localizer(self) -> Method:
+        """The method that found the vertebrae."""
+        return self.spine.method
+
+    def failed(self, reason: Reason, detail: str) -> NotScreened:
+        """The same study after a later step failed."""
+        return NotScreened(
+            State.FAILED,
+            reason,
+            detail,
+            chosen=self.chosen,
+            spacing_mm=self.spacing_mm,
+            slice_count=self.slice_count,
+            localizer=self.localizer,
+            series_seen=self.series_seen,
+            flags=self.flags,
+            seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NotScreened(_Reading):
+    """A study without an answer, the reason, and the facts known by then; an unknown fact is None or 0."""
+
+    state: Literal[State.EXCLUDED, State.FAILED]
+    reason: Reason
+    detail: str = ""
+    chosen: SeriesHeader | None = None
+    spacing_mm: Vec3 | None = None
+    slice_count: int = 0
+    localizer: Method | None = None
+
+
+StudyReading = Screened | NotScreened
+"""What became of a study when it was read."""

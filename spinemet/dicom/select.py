@@ -20,7 +20,7 @@ from dataclasses import replace
 from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import SliceGrid, angle_from_axial_degrees, arrange, even_runs
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.types import SeriesChoice, SeriesHeader
+from spinemet.types import SeriesHeader
 
 COVERAGE_STEP_MM = 30.0
 """About one vertebra with its disc."""
@@ -65,8 +65,8 @@ _TELLING = (
 """From the least to the most telling reason for a whole study: the later, the closer the series came."""
 
 
-def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesChoice:
-    """The series to read, and why not each other one.
+def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
+    """The series to read, which may be a stretch of one of `series`.
 
     Raises StudyExcluded: NO_SERIES for no series at all, SEVERAL_STUDIES where the usable ones are not of one study,
     else with the most telling of the series' reasons.
@@ -76,14 +76,14 @@ def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> Serie
     studies = {(item.PatientID, item.StudyInstanceUID) for item in usable if item.StudyInstanceUID}
     if len(studies) > 1:
         raise StudyExcluded(Reason.SEVERAL_STUDIES, f"expected the CT series of one study, found {len(studies)}.")
-    rejected = tuple((item, reason) for item, reason in verdicts if reason is not None)
     for item, reason in verdicts:
         if reason is None:
-            return SeriesChoice(item, rejected)
-    if not rejected:
+            return item
+    reasons = [reason for _, reason in verdicts if reason is not None]
+    if not reasons:
         raise StudyExcluded(Reason.NO_SERIES, "expected at least one series, found none.")
-    reason = max((reason for _, reason in rejected), key=_TELLING.index)
-    raise StudyExcluded(reason, f"expected one usable axial CT series, found {len(rejected)} series, none usable.")
+    reason = max(reasons, key=_TELLING.index)
+    raise StudyExcluded(reason, f"expected one usable axial CT series, found {len(reasons)} series, none usable.")
 
 
 def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple[SeriesHeader, Reason | None], ...]:

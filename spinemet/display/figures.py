@@ -18,10 +18,10 @@ from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.types import (
     Completeness,
+    Screened,
     SliceStack,
     Spine,
     StraightenedViews,
-    StudyReading,
     Vertebra,
     VertebraCall,
 )
@@ -83,18 +83,16 @@ class _Row:
         return f"{label}{unsure} {probability:.2f}"
 
 
-def study_figure(reading: StudyReading, calls: Sequence[VertebraCall | None] | None, path: str | Path) -> None:
+def study_figure(reading: Screened, calls: Sequence[VertebraCall | None] | None, path: str | Path) -> None:
     """Write the picture of one screened study to `path` (PNG, SVG or PDF, by its suffix).
 
     reading: with `views` and `stacks`. calls: one per vertebra of the spine in the same order, or None without a
     model; then the column of calls shows trabecular HU. Raises BadInput where the study has no spine to draw or
     `path` cannot be written.
     """
-    if reading.spine is None or reading.views is None or not reading.spine.vertebrae:
-        why = f"{reading.state.value} ({reading.reason.value})" if reading.reason else "one without pictures"
-        raise BadInput(f"expected a study with a spine to draw, found {why}.")
-    rows = _rows(reading.spine, calls)
-    figure = _compose(reading, reading.spine, reading.views, rows)
+    if reading.views is None:
+        raise ValueError("expected a reading with views")
+    figure = _compose(reading, reading.views, _rows(reading.spine, calls))
     try:
         figure.savefig(path, dpi=150, facecolor=BACKGROUND)
     except (OSError, ValueError) as error:
@@ -106,9 +104,10 @@ def _rows(spine: Spine, calls: Sequence[VertebraCall | None] | None) -> list[_Ro
     return [_Row(vertebra, call) for vertebra, call in zip(spine.vertebrae, said, strict=True)]
 
 
-def _compose(reading: StudyReading, spine: Spine, views: StraightenedViews, rows: list[_Row]) -> Figure:
+def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> Figure:
     from matplotlib.figure import Figure
 
+    spine = reading.spine
     length_mm = max(views.sagittal.shape[0], MIN_LENGTH_MM)
     height = min(max(length_mm * INCH_PER_MM, MIN_HEIGHT), MAX_HEIGHT)
     scale = height / length_mm
@@ -293,7 +292,7 @@ def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:
                   weight="bold", bbox=halo)  # fmt: skip
 
 
-def _draw_title(figure: Figure, reading: StudyReading, rows: list[_Row], left: float, total: float) -> None:
+def _draw_title(figure: Figure, reading: Screened, rows: list[_Row], left: float, total: float) -> None:
     whole = sum(not row.is_cut for row in rows)
     first, last = rows[0].vertebra.level, rows[-1].vertebra.level
     if first.startswith("?") and last.startswith("?"):
@@ -302,11 +301,9 @@ def _draw_title(figure: Figure, reading: StudyReading, rows: list[_Row], left: f
         span = f"{first} to {last}" if len(rows) > 1 else first
     title = f"{len(rows)} {'vertebrae' if len(rows) > 1 else 'vertebra'}, {span}"
     facts = [f"{whole} whole, {len(rows) - whole} cut by the field of view"]
-    if reading.spacing_mm is not None:
-        depth, height, width = reading.spacing_mm
-        facts.append(f"{reading.slice_count} slices of {height:.2f} × {width:.2f} × {depth:.2f} mm")
-    if reading.spine is not None:
-        facts.append(f"vertebrae by {METHODS.get(reading.spine.method, reading.spine.method)}")
+    depth, height, width = reading.spacing_mm
+    facts.append(f"{reading.slice_count} slices of {height:.2f} × {width:.2f} × {depth:.2f} mm")
+    facts.append(f"vertebrae by {METHODS.get(reading.localizer, reading.localizer)}")
 
     figure.text(left, 1 - 0.2 / total, title, color=INK, fontsize=15, weight="bold", va="top")
     figure.text(left, 1 - 0.51 / total, "  ·  ".join(facts), color=QUIET, fontsize=9, va="top")

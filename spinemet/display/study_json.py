@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spinemet.errors import Reason
-from spinemet.types import SeriesHeader, StudyReading, Vertebra, VertebraCall
+from spinemet.types import NotScreened, Screened, SeriesHeader, StudyReading, Vertebra, VertebraCall
 
 
 def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> dict[str, Any]:
@@ -16,34 +16,37 @@ def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
     `localizer`, `flags`, `seconds` per stage, and `vertebrae`, cranial to caudal. Lengths are millimetres, centres LPS.
     Without a model a vertebra's `bone_quality`, `posterolateral` and `probabilities` are null.
     """
-    spine = reading.spine
-    vertebrae = spine.vertebrae if spine else ()
-    said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(vertebrae)
-    slices = [len(stack.offsets_mm) for stack in reading.stacks] or [0] * len(vertebrae)
+    problem = reading if isinstance(reading, NotScreened) else None
     return {
         "state": reading.state.value,
-        "reason": reading.reason.value if reading.reason else None,
-        "detail": reading.detail or None,
+        "reason": problem.reason.value if problem else None,
+        "detail": (problem.detail or None) if problem else None,
         "series": _series(reading),
         "series_rejected": [_facts(header) | {"reason": reason.value} for header, reason in rejected_series(reading)],
-        "localizer": spine.method if spine else None,
+        "localizer": reading.localizer,
         "flags": list(reading.flags),
         "seconds": {stage: round(seconds, 3) for stage, seconds in reading.seconds.items()},
-        "vertebrae": [_vertebra(*row) for row in zip(vertebrae, said, slices, strict=True)],
+        "vertebrae": _vertebrae(reading, calls) if isinstance(reading, Screened) else [],
     }
+
+
+def _vertebrae(reading: Screened, calls: Sequence[VertebraCall | None] | None) -> list[dict[str, Any]]:
+    vertebrae = reading.spine.vertebrae
+    given = calls if calls is not None else [None] * len(vertebrae)
+    slices = [len(stack.offsets_mm) for stack in reading.stacks]
+    return [_vertebra(*row) for row in zip(vertebrae, given, slices, strict=True)]
 
 
 def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason], ...]:
     """Every series that was not chosen, with its reason, whether or not another one was chosen."""
-    seen = reading.choice.rejected if reading.choice else reading.series_seen
-    return tuple((header, reason) for header, reason in seen if reason is not None)
+    return tuple((header, reason) for header, reason in reading.series_seen if reason is not None)
 
 
 def _series(reading: StudyReading) -> dict[str, Any] | None:
-    if reading.choice is None:
+    if reading.chosen is None:
         return None
     spacing = reading.spacing_mm
-    return _facts(reading.choice.chosen) | {
+    return _facts(reading.chosen) | {
         "slices": reading.slice_count,
         "slice_spacing_mm": _round(spacing[0], 4) if spacing else None,
         "pixel_spacing_mm": [_round(spacing[1], 4), _round(spacing[2], 4)] if spacing else None,

@@ -15,7 +15,16 @@ from rich.text import Text
 from spinemet.cohort.flow import REASON_WORDS
 from spinemet.display import palette
 from spinemet.display.study_json import rejected_series, study_json
-from spinemet.types import BONE_QUALITY, Completeness, State, StudyReading, Vertebra, VertebraCall
+from spinemet.types import (
+    BONE_QUALITY,
+    Completeness,
+    NotScreened,
+    Screened,
+    State,
+    StudyReading,
+    Vertebra,
+    VertebraCall,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +58,7 @@ def render_study(
     width: of the terminal, by default of this one; a narrow one gets no bars.
     """
     parts: list[RenderableType] = [_headline(reading)]
-    if reading.spine is not None:
+    if isinstance(reading, Screened):
         said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(reading.spine.vertebrae)
         wide = (width or console().width) >= _WIDE
         parts.append(_vertebrae(list(zip(reading.spine.vertebrae, said, strict=True)), wide))
@@ -131,13 +140,14 @@ def _table(**options: Any) -> Table:
 def _headline(reading: StudyReading) -> Text:
     text = Text()
     text.append(f" {reading.state.value} ", style=f"bold reverse {_STATES[reading.state]}")
-    if reading.reason is not None:
-        text.append(f"  {REASON_WORDS[reading.reason]}", style="bold")
-        text.append(f" ({reading.reason.value})", style="dim")
-        text.append(f"\n{reading.detail}" if reading.detail else "")
+    problem = reading if isinstance(reading, NotScreened) else None
+    if problem is not None:
+        text.append(f"  {REASON_WORDS[problem.reason]}", style="bold")
+        text.append(f" ({problem.reason.value})", style="dim")
+        text.append(f"\n{problem.detail}" if problem.detail else "")
     facts = _facts(reading)
     if facts:
-        text.append(("  " if reading.reason is None else "\n") + " · ".join(facts), style="default")
+        text.append(("  " if problem is None else "\n") + " · ".join(facts), style="default")
     if reading.flags:
         text.append(f"\nflags: {', '.join(reading.flags)}", style="yellow")
     return text
@@ -145,14 +155,13 @@ def _headline(reading: StudyReading) -> Text:
 
 def _facts(reading: StudyReading) -> list[str]:
     facts = []
-    if reading.spine is not None:
+    if isinstance(reading, Screened):
         facts.append(f"{len(reading.spine.vertebrae)} vertebrae ({reading.spine.method})")
     if reading.spacing_mm is not None:
         depth, height, width = reading.spacing_mm
         facts.append(f"{reading.slice_count} slices, {height:.2f} × {width:.2f} × {depth:.2f} mm")
-    if reading.choice is not None:
-        chosen = reading.choice.chosen
-        facts += [fact for fact in (chosen.Manufacturer, chosen.ConvolutionKernel) if fact]
+    if reading.chosen is not None:
+        facts += [fact for fact in (reading.chosen.Manufacturer, reading.chosen.ConvolutionKernel) if fact]
     return facts
 
 

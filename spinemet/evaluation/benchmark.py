@@ -33,7 +33,7 @@ from spinemet.spine.slices import cut_slices
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
 from spinemet.training.preparing import PreparedStudy, store_crops, summarize
-from spinemet.types import SeriesChoice, SeriesHeader, State, StudyReading
+from spinemet.types import Screened, SeriesHeader
 
 METASTATIC_SHARE = 0.45
 """Of the patients; 0.45 to 1 of their vertebrae are or become diseased: three quarters of all vertebrae are normal."""
@@ -170,11 +170,17 @@ def _write_case(case: Case, uri: str, labels: Mapping[str, pd.DataFrame], slices
     return {name: store_crops(reading, table, join(uri, name)) for name, table in labels.items()}
 
 
-def read_case(case: Case, slices: SliceConfig) -> StudyReading:
+def read_case(case: Case, slices: SliceConfig) -> Screened:
     """The case drawn and cut, as `study.read_study` would give it for a study with a segmentation."""
     drawn = render(case.anatomy, case.scan, case.changes)
     spine = localize(drawn.volume, drawn.labels, "masks")
     study = case.labels["truth"][0]["study"]
     header = SeriesHeader("CT", PatientID=case.patient, StudyInstanceUID=study, SeriesInstanceUID=f"{study}.1")
     stacks = cut_slices(drawn.volume, spine, slices)
-    return StudyReading(State.SCREENED, choice=SeriesChoice(header), spine=spine, stacks=stacks)
+    return Screened(
+        chosen=header,
+        spacing_mm=drawn.volume.spacing_mm,
+        slice_count=drawn.volume.hu_DHW.shape[0],
+        spine=spine,
+        stacks=stacks,
+    )

@@ -53,7 +53,7 @@ from spinemet.screening.plan import (
 from spinemet.screening.run import Run, account, in_words
 from spinemet.screening.stopping import Stop, arriving
 from spinemet.screening.wave import Answer, Wave
-from spinemet.types import SliceStack, State, StudyReading, StudyRef
+from spinemet.types import NotScreened, Screened, SliceStack, State, StudyReading, StudyRef
 
 if TYPE_CHECKING:
     from spinemet.process.isolation import IsolatedReader
@@ -289,9 +289,9 @@ def read_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str,
     _reader = _reader or IsolatedReader()
     ref: StudyRef = pickle.loads(row["study"])
     try:
-        reading = slimmed(_reader.read(ref, config, views=views))
+        reading: StudyReading = slimmed(_reader.read(ref, config, views=views))
     except Exception as error:  # whatever a study does, it is a row; the text of the error could hold an identifier
-        reading = StudyReading(State.FAILED, Reason.INTERNAL, f"unexpected {type(error).__name__} while it was read.")
+        reading = NotScreened(State.FAILED, Reason.INTERNAL, f"unexpected {type(error).__name__} while it was read.")
     return {"study": pickle.dumps(Answer(ref, reading))}
 
 
@@ -334,17 +334,20 @@ def classify(answers: Iterable[Answer], predict: Any) -> list[Answer]:
             calls=tuple(next(given) if len(stack.hu_NHW) else None for stack in answer.reading.stacks),
             seconds_model=per_stack * len(mine) if mine else None,
         )
+        if isinstance(answer.reading, Screened)
+        else answer
         for answer, mine in zip(answers, stacks, strict=True)
     ]
 
 
 def _broken(answer: Answer, detail: str) -> Answer:
-    reading = replace(answer.reading, state=State.FAILED, reason=Reason.INTERNAL, detail=detail, stacks=(), views=None)
-    return replace(answer, reading=reading)
+    reading = answer.reading
+    return replace(answer, reading=reading.failed(Reason.INTERNAL, detail)) if isinstance(reading, Screened) else answer
 
 
 def _stacks(answer: Answer) -> list[SliceStack]:
-    return [stack for stack in answer.reading.stacks if len(stack.hu_NHW)]
+    reading = answer.reading
+    return [stack for stack in reading.stacks if len(stack.hu_NHW)] if isinstance(reading, Screened) else []
 
 
 def _facts(options: ScreenOptions, config: StudyConfig, names: Pseudonymizer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.memory import keep_memory
 from spinemet.study import read_study
-from spinemet.types import State, StudyReading, StudyRef
+from spinemet.types import NotScreened, State, StudyReading, StudyRef
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class IsolatedReader:
         try:
             return self.run(read_study, ref, config, views=views)
         except StudyFailed as problem:
-            return StudyReading(State.FAILED, problem.reason, problem.detail)
+            return NotScreened(State.FAILED, problem.reason, problem.detail)
 
     def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """What `work`, a function of a module, gives in the child for arguments that can be pickled.

@@ -27,7 +27,7 @@ COLUMNS = (
 def linkage_row(ref: StudyRef, reading: StudyReading, names: Pseudonymizer) -> Row:
     """The pseudonyms of one study beside what they stand for; empty where the study never said it."""
     about = facts_series(reading)
-    series = about.SeriesInstanceUID if reading.choice is not None else ""
+    series = reading.chosen.SeriesInstanceUID if reading.chosen is not None else ""
     return {
         "source_key": names.source_key(ref.archive, ref.key),
         "source": files.join(ref.archive, ref.key) if ref.key else ref.archive,

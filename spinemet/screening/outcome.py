@@ -21,9 +21,10 @@ from spinemet.types import (
     BONE_QUALITY,
     POSTEROLATERAL,
     Completeness,
+    NotScreened,
+    Screened,
     SeriesHeader,
     SliceStack,
-    State,
     StraightenedViews,
     StudyReading,
     StudyRef,
@@ -69,8 +70,7 @@ def study_rows(
         **vars(made_with),
     }
     rows: dict[str, list[Row]] = {"studies": [], "vertebrae": [], "slices": [], "pictures": []}
-    screened = reading.state is State.SCREENED and reading.spine is not None
-    if screened and reading.spine is not None:
+    if isinstance(reading, Screened):
         found = reading.spine.vertebrae
         answers = list(calls) if calls is not None else [None] * len(found)
         for number, (vertebra, stack, call) in enumerate(zip(found, reading.stacks, answers, strict=True)):
@@ -84,7 +84,9 @@ def study_rows(
             **keys,
             **_study(ref, reading),
             **_series(reading, names),
-            "levels_evaluable": sum(row["evaluable"] for row in rows["vertebrae"]) if screened else None,
+            "levels_evaluable": sum(row["evaluable"] for row in rows["vertebrae"])
+            if isinstance(reading, Screened)
+            else None,
             **{f"seconds_{stage}": seconds for stage, seconds in _stages(reading.seconds)},
             "seconds_model": seconds_model,
         }
@@ -98,42 +100,42 @@ def slimmed(reading: StudyReading) -> StudyReading:
     def bare(series: SeriesHeader) -> SeriesHeader:
         return replace(series, instances=())
 
-    choice = reading.choice
-    if choice is not None:
-        choice = replace(choice, chosen=bare(choice.chosen), rejected=tuple((bare(s), r) for s, r in choice.rejected))
-    return replace(reading, choice=choice, series_seen=tuple((bare(s), reason) for s, reason in reading.series_seen))
+    seen = tuple((bare(series), reason) for series, reason in reading.series_seen)
+    if isinstance(reading, Screened):
+        return replace(reading, chosen=bare(reading.chosen), series_seen=seen)
+    return replace(reading, chosen=reading.chosen and bare(reading.chosen), series_seen=seen)
 
 
-def without_pixels(reading: StudyReading) -> StudyReading:
+def without_pixels(reading: Screened) -> Screened:
     """`reading` whose stacks keep their number of slices and offsets but no pixels: what is left after the model."""
     return replace(reading, stacks=tuple(replace(stack, hu_NHW=stack.hu_NHW[:, :0, :0]) for stack in reading.stacks))
 
 
 def facts_series(reading: StudyReading) -> SeriesHeader:
     """The series that speaks for the study: the chosen one, else one that was rejected, else an empty one."""
-    if reading.choice is not None:
-        return reading.choice.chosen
+    if reading.chosen is not None:
+        return reading.chosen
     seen = [series for series, _ in reading.series_seen]
     return next((series for series in seen if series.Modality == "CT"), seen[0] if seen else SeriesHeader())
 
 
 def _study(ref: StudyRef, reading: StudyReading) -> Row:
     spacing = reading.spacing_mm or (None, None, None)
-    screened = reading.state is State.SCREENED and reading.spine is not None
+    problem = reading if isinstance(reading, NotScreened) else None
     return {
         "state": str(reading.state),
-        "reason": str(reading.reason) if reading.reason is not None else None,
-        "detail": reading.detail or None,
+        "reason": str(problem.reason) if problem else None,
+        "detail": (problem.detail or None) if problem else None,
         "layout": str(ref.layout),
         "objects": len(ref.objects),
         "size_bytes": ref.size,
-        "series_count": len(reading.series_seen) or (1 if reading.choice is not None else None),
+        "series_count": len(reading.series_seen) or (1 if reading.chosen is not None else None),
         "slice_count": reading.slice_count or None,
         "slice_spacing_mm": spacing[0],
         "row_spacing_mm": spacing[1],
         "column_spacing_mm": spacing[2],
-        "localizer": reading.spine.method if reading.spine is not None else None,
-        "levels_imaged": len(reading.spine.vertebrae) if screened and reading.spine is not None else None,
+        "localizer": reading.localizer,
+        "levels_imaged": len(reading.spine.vertebrae) if isinstance(reading, Screened) else None,
         "flags": " ".join(reading.flags),
     }
 
@@ -149,7 +151,7 @@ def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
         "manufacturer": _text(series.Manufacturer),
         "manufacturer_model": _text(series.ManufacturerModelName),
     }
-    if reading.choice is not None:
+    if reading.chosen is not None:
         facts |= {
             "series_key": names.series_key(series.SeriesInstanceUID) or None,
             "kernel": _text(series.ConvolutionKernel),

@@ -33,7 +33,7 @@ from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.model.tasks import slice_column
 from spinemet.training.labels import LABEL_CLASSES, label_columns
 from spinemet.training.matching import match_labels
-from spinemet.types import StudyReading
+from spinemet.types import Screened
 
 MANIFEST = "crops.json"
 SHARDS = "slices"
@@ -135,7 +135,7 @@ class Crops:
 # ---- from a reading to rows -----------------------------------------------------------------------------------
 
 
-def crop_rows(reading: StudyReading, labels: pd.DataFrame) -> pa.Table:
+def crop_rows(reading: Screened, labels: pd.DataFrame) -> pa.Table:
     """The reading's labelled vertebrae, a row per slice, as SCHEMA says; cranial first; may have no rows.
 
     labels: as `training.labels.consensus` gives them. Patients and studies become `research_key`s; a patient is the
@@ -144,12 +144,11 @@ def crop_rows(reading: StudyReading, labels: pd.DataFrame) -> pa.Table:
     schema, names = _schema(labels), label_columns(labels)
     columns: dict[str, list[object]] = {name: [] for name in schema.names}
     for n, match in match_labels(reading, labels).vertebrae.items():
-        assert reading.choice is not None
-        stack, study = reading.stacks[n], reading.choice.chosen.StudyInstanceUID
+        stack, study = reading.stacks[n], reading.chosen.StudyInstanceUID
         known = [row for row in (match.row, *sorted(match.slice_rows)) if row is not None]
         count = len(stack.hu_NHW)
         columns["patient"] += [research_key(labels["patient"].iloc[known[0]])] * count
-        columns["study"] += [research_key(study or reading.choice.chosen.SeriesInstanceUID)] * count
+        columns["study"] += [research_key(study or reading.chosen.SeriesInstanceUID)] * count
         columns["level"] += [stack.level] * count
         columns["offset_mm"] += [float(offset_mm) for offset_mm in stack.offsets_mm]
         columns["hu"] += [hu_HW.astype("<i2").tobytes() for hu_HW in stack.hu_NHW]

@@ -13,7 +13,7 @@ import pandas as pd
 from spinemet.anatomy import is_named
 from spinemet.dicom.geometry import normal_of
 from spinemet.training.labels import height_mm, label_columns
-from spinemet.types import Completeness, InstanceHeader, StudyReading
+from spinemet.types import Completeness, InstanceHeader, Screened
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Matches:
     strays: tuple[int, ...] = ()
 
 
-def match_labels(reading: StudyReading, labels: pd.DataFrame) -> Matches:
+def match_labels(reading: Screened, labels: pd.DataFrame) -> Matches:
     """The labels of the reading's whole, named vertebrae and of their slices.
 
     labels: as `training.labels.consensus` gives them. Of vertebrae, a row of the series goes before one of the study,
@@ -53,8 +53,6 @@ def match_labels(reading: StudyReading, labels: pd.DataFrame) -> Matches:
     than half the distance between slices, of the stack or of the series, whichever is larger: then thin labelled
     slices find the one that shows them, and a thick one speaks for all that it covers.
     """
-    if reading.choice is None or reading.spine is None:
-        return Matches()
     rows = _rows_of_study(reading, labels)
     planes, strays = _labelled_planes(reading, labels)
     found = {}
@@ -67,10 +65,9 @@ def match_labels(reading: StudyReading, labels: pd.DataFrame) -> Matches:
     return Matches(found, strays)
 
 
-def _rows_of_study(reading: StudyReading, labels: pd.DataFrame) -> dict[str, int]:
+def _rows_of_study(reading: Screened, labels: pd.DataFrame) -> dict[str, int]:
     """Level -> row number of the most specific label of this study that says anything of a whole vertebra."""
-    assert reading.choice is not None
-    chosen, names = reading.choice.chosen, label_columns(labels)
+    chosen, names = reading.chosen, label_columns(labels)
     said = labels[names].notna().any(axis=1) & (labels["slice"] == "")
     of_study = said & (labels["study"] != "") & (labels["study"] == chosen.StudyInstanceUID)
     of_patient = said & (labels["study"] == "") & (labels["patient"] == chosen.PatientID)
@@ -103,10 +100,9 @@ class _Plane:
     height_mm: float
 
 
-def _labelled_planes(reading: StudyReading, labels: pd.DataFrame) -> tuple[dict[str, list[_Plane]], tuple[int, ...]]:
+def _labelled_planes(reading: Screened, labels: pd.DataFrame) -> tuple[dict[str, list[_Plane]], tuple[int, ...]]:
     """(level -> labelled slices, strays as in Matches) of the study."""
-    assert reading.choice is not None
-    here = (labels["slice"] != "") & (labels["study"] == reading.choice.chosen.StudyInstanceUID)
+    here = (labels["slice"] != "") & (labels["study"] == reading.chosen.StudyInstanceUID)
     here &= labels[label_columns(labels)].notna().any(axis=1)
     found: dict[str, list[_Plane]] = defaultdict(list)
     strays = []
@@ -120,10 +116,9 @@ def _labelled_planes(reading: StudyReading, labels: pd.DataFrame) -> tuple[dict[
     return found, tuple(strays)
 
 
-def _headers(reading: StudyReading) -> dict[str, list[InstanceHeader]]:
+def _headers(reading: Screened) -> dict[str, list[InstanceHeader]]:
     """SOPInstanceUID -> headers, of the series read and of those whose positions can be compared with its own."""
-    assert reading.choice is not None
-    chosen = reading.choice.chosen
+    chosen = reading.chosen
     comparable = (one for one, _ in reading.series_seen if one.FrameOfReferenceUID == chosen.FrameOfReferenceUID)
     found: dict[str, list[InstanceHeader]] = defaultdict(list)
     for header in (instance for series in (chosen, *comparable) for instance in series.instances):
@@ -145,15 +140,15 @@ def _place(cell: str, headers: Mapping[str, Sequence[InstanceHeader]]) -> tuple[
 
 
 def _nearest(
-    reading: StudyReading, n: int, planes: Sequence[_Plane], labels: pd.DataFrame
+    reading: Screened, n: int, planes: Sequence[_Plane], labels: pd.DataFrame
 ) -> dict[str, tuple[int | None, ...]]:
     """`Match.slices` of stack `n`, without the columns of which nothing is said."""
-    if not planes or reading.spine is None:
+    if not planes:
         return {}
     vertebra, offsets_N = reading.spine.vertebrae[n], reading.stacks[n].offsets_mm.astype(np.float64)
     middles_N3 = np.asarray(vertebra.center_mm) + offsets_N[:, None] * np.asarray(vertebra.axes)[2]
-    steps = [*np.abs(np.diff(offsets_N)).tolist(), *(reading.spacing_mm or ())[:1]]
-    reach = max(steps, default=0.0) / 2 + 1e-3
+    steps = [*np.abs(np.diff(offsets_N)).tolist(), reading.spacing_mm[0]]
+    reach = max(steps) / 2 + 1e-3
     found = {}
     for name in label_columns(labels):
         telling = [plane for plane in planes if labels[name].iloc[plane.row] is not None]

@@ -20,7 +20,7 @@ from spinemet.files import normalize
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_shard
 from spinemet.training.labels import LABEL_CLASSES, label_columns
 from spinemet.training.matching import match_labels
-from spinemet.types import Layout, State, StudyReading, StudyRef
+from spinemet.types import Layout, NotScreened, Screened, StudyReading, StudyRef
 
 HEAD_BYTES = 64 << 10
 """Holds the identifiers of any CT object: they stand before the image's description."""
@@ -62,12 +62,12 @@ def prepare_study(
     if not may_have_labels(ref, labels):
         return PreparedStudy(skipped=True)
     reading = read(ref, config)
-    if reading.state is not State.SCREENED:
+    if isinstance(reading, NotScreened):
         return PreparedStudy(reason=reading.reason)
     return store_crops(reading, labels, out)
 
 
-def store_crops(reading: StudyReading, labels: pd.DataFrame, out: str) -> PreparedStudy:
+def store_crops(reading: Screened, labels: pd.DataFrame, out: str) -> PreparedStudy:
     """Store the labelled vertebrae of a reading as a shard below `out`; none where no label speaks of it."""
     rows, matches = crop_rows(reading, labels), match_labels(reading, labels)
     if rows.num_rows == 0:

@@ -130,7 +130,7 @@ def _volume(place: Path) -> tuple[Volume, bool]:
     with open_study(study_at(place)) as objects:
         series = read_series(objects).series
         try:
-            return read_volume(objects, select_series(series, SHORT).chosen), False
+            return read_volume(objects, select_series(series, SHORT)), False
         except StudyExcluded as problem:
             if problem.reason is not Reason.DERIVED:
                 raise
@@ -168,7 +168,7 @@ def segmentations() -> list[tuple[str, str, str]]:
                 (Path(folder) / path.name).write_bytes(path.read_bytes())
             with open_study(study_at(folder)) as objects:
                 series = read_series(objects).series
-                chosen = select_series(series, SHORT).chosen
+                chosen = select_series(series, SHORT)
                 try:
                     labels = find_labels(objects, series, chosen, read_volume(objects, chosen))
                     said = "read; no segment is a vertebra" if labels is None else "read"

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,8 +7,7 @@ from PIL import Image
 
 from spinemet.display.figures import study_figure
 from spinemet.display.palette import DARK
-from spinemet.errors import BadInput, Reason
-from spinemet.types import State, StudyReading
+from spinemet.errors import BadInput
 from tests.report.readings import call_of, reading_of
 
 
@@ -45,9 +45,9 @@ def test_the_picture_shows_the_slice_nearest_to_the_middle(tmp_path: Path) -> No
     assert _has(tmp_path / "a.png", "#ffffff") > 20000
 
 
-def test_a_study_without_a_spine_cannot_be_drawn(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="excluded"):
-        study_figure(StudyReading(State.EXCLUDED, Reason.NO_SPINE), None, tmp_path / "a.png")
+def test_a_reading_without_views_cannot_be_drawn(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="views"):
+        study_figure(replace(reading_of(["L1"]), views=None), None, tmp_path / "a.png")
 
 
 def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:

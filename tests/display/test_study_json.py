@@ -2,7 +2,7 @@ import json
 
 from spinemet.display.study_json import study_json
 from spinemet.errors import Reason
-from spinemet.types import State, StudyReading
+from spinemet.types import NotScreened, State
 from tests.report.readings import CHOSEN, IDENTIFIERS, call_of, reading_of
 
 
@@ -26,7 +26,7 @@ def test_without_a_model_nothing_is_called() -> None:
 
 def test_an_excluded_study_tells_why_and_what_was_seen() -> None:
     seen = ((CHOSEN, Reason.LOCALIZER),)
-    answer = study_json(StudyReading(State.EXCLUDED, Reason.NO_SERIES, "none left.", series_seen=seen), None)
+    answer = study_json(NotScreened(State.EXCLUDED, Reason.NO_SERIES, "none left.", series_seen=seen), None)
     assert (answer["state"], answer["reason"], answer["series"], answer["vertebrae"]) == (
         "excluded",
         "no_series",

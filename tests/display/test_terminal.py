@@ -10,7 +10,7 @@ from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.display.terminal import render_prevalence, render_study, render_table
 from spinemet.errors import Reason
-from spinemet.types import State, StudyReading
+from spinemet.types import NotScreened, State
 from tests.cohort.cases import Study, write_results
 from tests.report.readings import CHOSEN, IDENTIFIERS, call_of, reading_of
 
@@ -54,7 +54,7 @@ def test_without_a_model_there_are_no_call_columns() -> None:
 
 @pytest.mark.parametrize("state", [State.EXCLUDED, State.FAILED])
 def test_a_study_that_was_not_screened_says_why(state: State) -> None:
-    reading = StudyReading(state, Reason.NO_SERIES, "no series is left.", series_seen=((CHOSEN, Reason.LOCALIZER),))
+    reading = NotScreened(state, Reason.NO_SERIES, "no series is left.", series_seen=((CHOSEN, Reason.LOCALIZER),))
     text = _text(render_study(reading, None))
     assert all(word in text for word in (state.value, "no usable series", "no series is left.", "localizer images"))
 

@@ -21,7 +21,7 @@ from spinemet.results.tables import Results, connect, open_results
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.screening.plan import plan_studies
 from spinemet.study import read_study
-from spinemet.types import State, StudyReading, StudyRef
+from spinemet.types import NotScreened, State, StudyRef
 from tests.dicom.writer import write_series
 from tests.faults.proxy import Fault, Proxy, proxy_of
 
@@ -54,8 +54,11 @@ def archive(s3_bucket: str, proxy: Proxy, series: list[Path]) -> str:
     return s3_bucket
 
 
-def read(ref: StudyRef) -> StudyReading:
-    return read_study(ref, CONFIG)
+def read(ref: StudyRef) -> NotScreened:
+    """The reading of a study of `archive`; none of them shows a spine."""
+    reading = read_study(ref, CONFIG)
+    assert isinstance(reading, NotScreened)
+    return reading
 
 
 @pytest.mark.parametrize("fault", Fault)
@@ -110,7 +113,7 @@ def test_a_study_that_came_in_halves_is_screened_again_when_it_is_whole(
     assert reasons == [(Reason.NO_SPINE, 2)]
 
 
-def night(archive: str, results: Results) -> list[Reason | None]:
+def night(archive: str, results: Results) -> list[Reason]:
     """What a run does with plan and ledger, without its cluster; the reasons of the studies it took up."""
     made_with = MadeWith("model", config_digest(CONFIG), "1", "run")
     plan = plan_studies(list_studies(archive), results, NAMES, "model", made_with.config_digest)

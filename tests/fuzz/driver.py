@@ -19,7 +19,7 @@ from spinemet.config import SelectConfig, StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.isolation import IsolatedReader
 from spinemet.study import read_study
-from spinemet.types import State
+from spinemet.types import NotScreened, State
 from tests.fuzz.mutators import MUTATORS, flip_bits, truncate
 
 CONFIG = StudyConfig(select=SelectConfig(min_slices=3, min_coverage_mm=3.0, max_spacing_mm=50.0))
@@ -95,8 +95,10 @@ def read_mutants(studies: Sequence[Path], seeds: range, work: Path) -> list[Outc
             try:
                 _plan(place)
                 reading = read_study(study_at(place), CONFIG)
-                what = str(reading.reason or reading.state)
-                detail = reading.detail
+                if isinstance(reading, NotScreened):
+                    what, detail = str(reading.reason), reading.detail
+                else:
+                    what, detail = str(reading.state), ""
             except Exception as error:  # read_study never raises for what a study holds
                 what, detail = "raised", f"{type(error).__name__}: {error}"
             spent = time.perf_counter() - start

@@ -17,6 +17,7 @@ from spinemet.results import tables
 from spinemet.results.schemas import PROVENANCE_COLUMNS, SCHEMAS
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.study import read_study
+from spinemet.types import Screened
 
 KEY = b"a key for the tests only"
 SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)
@@ -38,7 +39,7 @@ def rows_alone(archive: str, model: str) -> Tables:
     alone: Tables = {"studies": [], "vertebrae": [], "slices": [], "pictures": []}
     for ref in list_studies(archive):
         study = read_study(ref, config, views=True)
-        calls = predictor.predict(study.stacks)
+        calls = predictor.predict(study.stacks) if isinstance(study, Screened) else None
         for name, rows in study_rows(ref, study, calls, made_with, names, slices=True).items():
             alone[name] += [
                 {column: row.get(column) for column in SCHEMAS[name].names if column not in PROVENANCE_COLUMNS}

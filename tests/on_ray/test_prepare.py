@@ -18,6 +18,7 @@ from spinemet.on_ray.prepare import run_prepare
 from spinemet.study import read_study
 from spinemet.training.crops import MANIFEST, crop_rows, read_crops, read_info, research_key
 from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels
+from spinemet.types import Screened
 from tests.on_ray.archives import write_study
 
 pytestmark = pytest.mark.job
@@ -88,7 +89,9 @@ def test_the_crops_are_those_of_the_plain_reading(crops: str, place: Path) -> No
     found = read_crops(crops)
     for patient in ("sub-1", "sub-2"):
         ref = study_at(str(place / "archive" / patient / f"{patient}_ct.nii.gz"))
-        rows = crop_rows(read_study(ref, CONFIG), labels)
+        reading = read_study(ref, CONFIG)
+        assert isinstance(reading, Screened)
+        rows = crop_rows(reading, labels)
         mine = (found.table["patient"] == research_key(patient)).to_numpy()
         assert found.hu_NHW[mine].astype("<i2").tobytes() == b"".join(rows["hu"].to_pylist())
         assert found.table.loc[mine, "level"].tolist() == rows["level"].to_pylist()

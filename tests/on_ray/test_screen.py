@@ -25,9 +25,9 @@ from spinemet.results.lease import LEASE, hold_lease
 from spinemet.results.tables import Results
 from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.wave import Answer
-from spinemet.types import SliceStack, State, VertebraCall
+from spinemet.types import NotScreened, SliceStack, State, VertebraCall
 from tests.on_ray.places import KEY, rows_alone, rows_in, write_place
-from tests.screening.readings import CALLS, LEVELS, REF, reading, stack
+from tests.screening.readings import CALLS, LEVELS, REF, SERIES, reading, stack
 
 pytestmark = pytest.mark.job
 
@@ -238,14 +238,14 @@ def test_a_study_that_breaks_the_model_fails_alone_and_keeps_what_was_read() -> 
     assert [answer.calls for answer in (first, third)] == [CALLS, CALLS]
     assert second.reading.state is State.FAILED
     assert second.reading.reason is Reason.INTERNAL
-    assert second.reading.choice is not None
+    assert (second.reading.chosen, second.reading.localizer) == (SERIES, "geometric")
     assert "patient" not in second.reading.detail
     assert second.calls == ()
 
 
 def test_vertebrae_without_slices_and_studies_without_vertebrae_skip_the_model() -> None:
     gap = reading(stacks=(stack("T11", 0), *reading().stacks[1:]))
-    failed = reading(state=State.FAILED, spine=None, stacks=(), views=None)
+    failed = NotScreened(State.FAILED, Reason.TRUNCATED)
     with_gap, without = classify([Answer(REF, gap), Answer(REF, failed)], predict)
     assert with_gap.calls == (None, *CALLS[1:])
     assert without.calls == ()

@@ -13,14 +13,12 @@ from spinemet.types import (
     Completeness,
     InstanceHeader,
     Method,
-    SeriesChoice,
+    Screened,
     SeriesHeader,
     SliceStack,
     Spine,
     SpineCurve,
-    State,
     StraightenedViews,
-    StudyReading,
     Vertebra,
     VertebraCall,
 )
@@ -39,7 +37,7 @@ CHOSEN = SeriesHeader(
 IDENTIFIERS = ("DOE", "Jane", "1.2.840")
 
 
-def reading_of(levels: list[str], pitch_mm: float = 32.0) -> StudyReading:
+def reading_of(levels: list[str], pitch_mm: float = 32.0) -> Screened:
     """A screened study with these vertebrae, the first of them cut."""
     length = round(pitch_mm * len(levels)) + 20
     points = np.stack([np.zeros(length), np.zeros(length), -np.arange(length, dtype=float)], axis=1)
@@ -65,9 +63,9 @@ def reading_of(levels: list[str], pitch_mm: float = 32.0) -> StudyReading:
         for level in levels
     )
     views = StraightenedViews(np.full((length, 140), 90, np.uint8), np.full((length, 121), 90, np.uint8), 80)
-    return StudyReading(
-        State.SCREENED,
-        choice=SeriesChoice(CHOSEN, ((replace(CHOSEN, Modality="SR"), Reason.NOT_CT),)),
+    return Screened(
+        chosen=CHOSEN,
+        series_seen=((CHOSEN, None), (replace(CHOSEN, Modality="SR"), Reason.NOT_CT)),
         spacing_mm=(1.25, 0.7, 0.7),
         slice_count=300,
         spine=Spine(vertebrae, curve, Method.GEOMETRIC),

@@ -14,14 +14,12 @@ from spinemet.types import (
     Layout,
     Method,
     ObjectRef,
-    SeriesChoice,
+    Screened,
     SeriesHeader,
     SliceStack,
     Spine,
     SpineCurve,
-    State,
     StraightenedViews,
-    StudyReading,
     StudyRef,
     Vertebra,
     VertebraCall,
@@ -70,12 +68,11 @@ def stack(level: str, slices: int = 3) -> SliceStack:
     return SliceStack(level, np.full((slices, 8, 8), 100, np.int16), offsets, 1.0)
 
 
-def reading(**changes: object) -> StudyReading:
+def reading(**changes: object) -> Screened:
     """A screened reading of LEVELS."""
     curve = SpineCurve(np.zeros((2, 3)), np.zeros((2, 3, 3)))
     values: dict[str, object] = {
-        "state": State.SCREENED,
-        "choice": SeriesChoice(SERIES, ((SERIES, Reason.LOCALIZER),)),
+        "chosen": SERIES,
         "series_seen": ((SERIES, Reason.LOCALIZER), (SERIES, Reason.NOT_PREFERRED)),
         "spacing_mm": (1.5, 0.7, 0.8),
         "slice_count": 120,
@@ -85,7 +82,7 @@ def reading(**changes: object) -> StudyReading:
         "flags": (Flag.DESKEWED, Flag.LOSSY),
         "seconds": {"headers": 0.5, "volume": 1.5, "unheard_of": 9.0},
     }
-    return StudyReading(**(values | changes))  # type: ignore[arg-type]
+    return Screened(**(values | changes))  # type: ignore[arg-type]
 
 
 def call(bone_quality: str, posterolateral: str = "none", slices: int = 3) -> VertebraCall:

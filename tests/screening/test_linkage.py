@@ -8,10 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from spinemet.dicom.pseudonym import Pseudonymizer
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, Reason
 from spinemet.screening.linkage import Linkage, check_linkage_apart, linkage_row
 from spinemet.screening.outcome import MadeWith, study_rows
-from spinemet.types import State, StudyReading
+from spinemet.types import NotScreened, State
 from tests.screening.readings import CALLS, REF, reading
 
 NAMES = Pseudonymizer(b"a key for the tests only", "shifted")
@@ -23,14 +23,12 @@ def test_rows_join_the_ledger_and_name_the_study() -> None:
     assert {key: row[key] for key in row if key.endswith("_key")} == {
         key: ledger[key] for key in ("source_key", "patient_key", "study_key", "series_key")
     }
-    chosen = reading().choice
-    assert chosen is not None
-    assert row["PatientID"] == chosen.chosen.PatientID
+    assert row["PatientID"] == reading().chosen.PatientID
     assert row["source"].endswith(REF.key)
 
 
 def test_a_study_that_says_nothing_keeps_its_place() -> None:
-    row = linkage_row(REF, StudyReading(State.FAILED), NAMES)
+    row = linkage_row(REF, NotScreened(State.FAILED, Reason.BROKEN_ARCHIVE), NAMES)
     assert {name for name, value in row.items() if value} == {"source_key", "source"}
 
 

@@ -11,7 +11,7 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import Reason
 from spinemet.results.schemas import SCHEMAS
 from spinemet.screening.outcome import MadeWith, Row, slimmed, study_rows, without_pixels
-from spinemet.types import State, StudyReading, VertebraCall
+from spinemet.types import NotScreened, Screened, State, StudyReading, VertebraCall
 from tests.screening.readings import CALLS, LEVELS, REF, SECRETS, SERIES, reading, stack
 
 MADE_WITH = MadeWith("a" * 12, "b" * 12, "1.0", "run-1")
@@ -121,7 +121,7 @@ def test_calls_that_do_not_match_the_vertebrae_are_refused() -> None:
 
 @pytest.mark.parametrize("state", [State.EXCLUDED, State.FAILED])
 def test_a_study_that_was_not_screened_has_its_ledger_row_alone(state: State) -> None:
-    study = StudyReading(state, Reason.TOO_THICK, "one sentence.", series_seen=((SERIES, Reason.TOO_THICK),))
+    study = NotScreened(state, Reason.TOO_THICK, "one sentence.", series_seen=((SERIES, Reason.TOO_THICK),))
     rows = rows_of(study, calls=())
     assert {name: len(table) for name, table in rows.items()} == {
         "studies": 1, "vertebrae": 0, "slices": 0, "pictures": 0,
@@ -137,7 +137,7 @@ def test_a_study_that_was_not_screened_has_its_ledger_row_alone(state: State) ->
 
 
 def test_a_study_without_any_header_still_has_its_place() -> None:
-    (row,) = rows_of(StudyReading(State.FAILED, Reason.BROKEN_ARCHIVE, "broken."), calls=None)["studies"]
+    (row,) = rows_of(NotScreened(State.FAILED, Reason.BROKEN_ARCHIVE, "broken."), calls=None)["studies"]
     assert row["source_key"] == NAMES.source_key(REF.archive, REF.key)
     assert (row["study_key"], row["patient_key"], row["age"], row["sex"], row["study_date"]) == (None,) * 5
 
@@ -160,8 +160,9 @@ def test_pictures_are_grey_pngs_of_the_views() -> None:
 
 
 def test_slimming_and_dropping_pixels_change_no_row() -> None:
-    small = without_pixels(slimmed(reading()))
-    assert small.choice is not None
-    assert small.choice.chosen.instances == ()
+    slim = slimmed(reading())
+    assert isinstance(slim, Screened)
+    small = without_pixels(slim)
+    assert small.chosen.instances == ()
     assert small.stacks[0].hu_NHW.nbytes == 0
     assert rows_of(small, slices=True) == rows_of(reading(), slices=True)

@@ -12,7 +12,7 @@ from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.dicom.volume import write_nifti
 from spinemet.study import read_study
-from spinemet.types import State, StudyReading, Volume
+from spinemet.types import Screened, StudyReading, Volume
 from tests.dicom.writer import set_pixels, write_series
 from tests.spine.volumes import reorder_volume
 
@@ -35,8 +35,7 @@ def marked(abdomen: Volume) -> Volume:
 
 def _check_left(reading: StudyReading) -> None:
     """L3's slices show the ball on the image's right, as a radiologist looks at it, and nothing like it on the left."""
-    assert reading.state is State.SCREENED
-    assert reading.spine is not None
+    assert isinstance(reading, Screened)
     (stack,) = (s for s in reading.stacks if s.level == "L3")
     middle = stack.hu_NHW.shape[2] // 2
     off = round((BESIDE_MM - MARKER_MM / 2) / stack.pixel_mm)

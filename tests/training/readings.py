@@ -15,13 +15,11 @@ from spinemet.types import (
     Completeness,
     InstanceHeader,
     Method,
-    SeriesChoice,
+    Screened,
     SeriesHeader,
     SliceStack,
     Spine,
     SpineCurve,
-    State,
-    StudyReading,
     Vertebra,
 )
 
@@ -34,7 +32,7 @@ def vertebra(level: str, completeness: Completeness = Completeness.WHOLE) -> Ver
 
 def reading(
     patient: str, levels: list[str], study: str = "", cut: tuple[str, ...] = (), hu: int = 200, slices: int = 3
-) -> StudyReading:
+) -> Screened:
     """A reading whose slices hold noise around `hu`, different for every patient, level and slice."""
     whole = {level: Completeness.CUT if level in cut else Completeness.WHOLE for level in levels}
     stacks = []
@@ -46,19 +44,18 @@ def reading(
     header = SeriesHeader("CT", PatientID=patient, StudyInstanceUID=study or f"9.{patient}", SeriesInstanceUID="9.9.1")
     curve = SpineCurve(np.zeros((2, 3)), np.stack([np.eye(3)] * 2))
     spine = Spine(tuple(vertebra(level, state) for level, state in whole.items()), curve, Method.MASKS)
-    return StudyReading(State.SCREENED, choice=SeriesChoice(header), spine=spine, stacks=tuple(stacks))
+    return Screened(chosen=header, spacing_mm=(1.0, 0.7, 0.7), slice_count=100, spine=spine, stacks=tuple(stacks))
 
 
-def with_slices(one: StudyReading, uids: Mapping[str, float]) -> StudyReading:
+def with_slices(one: Screened, uids: Mapping[str, float]) -> Screened:
     """`one` with axial slices in its series: SOPInstanceUID -> height in mm. Its vertebrae all lie at height 0."""
-    assert one.choice is not None
     axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     instances = tuple(
         InstanceHeader(uid, SOPInstanceUID=uid, ImagePositionPatient=(-90.0, -90.0, z), ImageOrientationPatient=axial)
         for uid, z in uids.items()
     )
-    chosen = replace(one.choice.chosen, instances=instances)
-    return replace(one, choice=SeriesChoice(chosen), series_seen=((chosen, None),))
+    chosen = replace(one.chosen, instances=instances)
+    return replace(one, chosen=chosen, series_seen=((chosen, None),))
 
 
 def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
@@ -69,7 +66,7 @@ def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
     return consensus(pd.DataFrame(cells, columns=names))
 
 
-def write_crops(uri: str, readings: list[StudyReading], labels: pd.DataFrame) -> CropsInfo:
+def write_crops(uri: str, readings: list[Screened], labels: pd.DataFrame) -> CropsInfo:
     """Crops of `readings` at `uri`, without Ray."""
     shards = [write_shard(uri, crop_rows(one, labels)) for one in readings]
     said: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}

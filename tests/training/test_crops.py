@@ -21,7 +21,6 @@ from spinemet.training.crops import (
     write_shard,
 )
 from spinemet.training.labels import LABEL_CLASSES
-from spinemet.types import State, StudyReading
 from tests.training.readings import crops_info, label_table, reading, write_crops
 
 LABELS = label_table(
@@ -88,7 +87,7 @@ def test_a_study_named_by_its_uid_belongs_to_the_patient_of_the_label_table() ->
 
 
 def test_a_study_without_vertebrae_has_no_rows() -> None:
-    assert crop_rows(StudyReading(State.FAILED), LABELS).num_rows == 0
+    assert crop_rows(reading("p1", []), LABELS).num_rows == 0
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from spinemet.training.crops import crop_rows
 from spinemet.training.matching import match_labels
-from spinemet.types import SeriesHeader, StudyReading
+from spinemet.types import Screened, SeriesHeader
 from tests.training.readings import label_table, reading, with_slices
 
 
@@ -23,7 +23,7 @@ def row(word: str | None, at: str = "", level: str = "L1", **more: str) -> dict[
     return {"patient": "p1", "study": "1.2", "level": level, "slice": at, **said, **more}
 
 
-def said(one: StudyReading, *rows: dict[str, str], column: str = "bone_quality") -> tuple[list[object], list[object]]:
+def said(one: Screened, *rows: dict[str, str], column: str = "bone_quality") -> tuple[list[object], list[object]]:
     """(what is said of the vertebra, what of its slices) in the crops of `one`."""
     found = crop_rows(one, label_table(*rows)).to_pydict()
     return found[column], found[f"slice_{column}"]
@@ -76,25 +76,22 @@ def test_a_sop_instance_uid_means_the_height_of_that_slice() -> None:
 
 def test_a_uid_of_another_series_counts_where_positions_can_be_compared() -> None:
     one = with_slices(ONE, {"1.2.3.1": 3.0})
-    assert one.choice is not None
-    other = with_slices(ONE, {"1.2.4.1": -3.0}).choice
-    assert other is not None
+    other = with_slices(ONE, {"1.2.4.1": -3.0}).chosen
     labels = [row("lytic", "1.2.4.1")]
-    seen = replace(one, series_seen=((one.choice.chosen, None), (other.chosen, None)))
+    seen = replace(one, series_seen=((one.chosen, None), (other, None)))
     assert said(seen, *labels)[1] == [None, None, "lytic"]
-    elsewhere: SeriesHeader = replace(other.chosen, FrameOfReferenceUID="9")
-    seen = replace(one, series_seen=((one.choice.chosen, None), (elsewhere, None)))
+    elsewhere: SeriesHeader = replace(other, FrameOfReferenceUID="9")
+    seen = replace(one, series_seen=((one.chosen, None), (elsewhere, None)))
     assert match_labels(seen, label_table(*labels)).strays == (0,)
 
 
 def test_a_uid_of_no_slice_or_of_several_is_a_stray() -> None:
     one = with_slices(ONE, {"1.2.3.1": 3.0, "1.2.3.2": 0.0})
-    assert one.choice is not None
-    first, second = one.choice.chosen.instances
-    same = replace(one.choice.chosen, instances=(first, replace(second, SOPInstanceUID="1.2.3.1")))
+    first, second = one.chosen.instances
+    same = replace(one.chosen, instances=(first, replace(second, SOPInstanceUID="1.2.3.1")))
     labels = label_table(row("normal", "1.2.3.1"), row("lytic", "1.2.3.9"), row("lytic"))
     assert match_labels(one, labels).strays == (1,)
-    found = match_labels(replace(one, choice=replace(one.choice, chosen=same), series_seen=()), labels)
+    found = match_labels(replace(one, chosen=same, series_seen=()), labels)
     assert found.strays == (0, 1)
     assert found.vertebrae[0].row is not None
 
@@ -102,19 +99,17 @@ def test_a_uid_of_no_slice_or_of_several_is_a_stray() -> None:
 def test_a_tilted_slice_is_measured_along_its_own_normal() -> None:
     """At 60 degrees its plane meets the vertebra's axis at twice the distance that its normal gives."""
     one = with_slices(ONE, {"1.2.3.1": 0.0})
-    assert one.choice is not None
-    (header,) = one.choice.chosen.instances
+    (header,) = one.chosen.instances
     sine = np.sqrt(0.75)
     tilted = replace(
         header, ImagePositionPatient=(0.0, 0.0, 4.0), ImageOrientationPatient=(1.0, 0.0, 0.0, 0.0, 0.5, sine)
     )
-    chosen = replace(one.choice.chosen, instances=(tilted,))
-    one = replace(one, choice=replace(one.choice, chosen=chosen), series_seen=())
+    chosen = replace(one.chosen, instances=(tilted,))
+    one = replace(one, chosen=chosen, series_seen=())
     assert said(one, row("lytic", "1.2.3.1"))[1] == ["lytic", None, None]
 
 
 def test_heights_are_the_patients_and_not_the_vertebras() -> None:
-    assert ONE.spine is not None
     cosine, sine = 0.5, np.sqrt(0.75)
     bent = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])  # its slices' middles are 1.5 mm apart in z
     moved = replace(ONE.spine.vertebrae[0], center_mm=(5.0, -20.0, 100.0), axes=bent)

@@ -13,7 +13,7 @@ from spinemet.config import StudyConfig
 from spinemet.errors import BadInput, Reason
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_study, summarize
-from spinemet.types import Layout, State, StudyReading, StudyRef
+from spinemet.types import Layout, NotScreened, State, StudyReading, StudyRef
 from tests.training.readings import SLICES, label_table, reading, with_slices
 
 CONFIG = StudyConfig(slices=SLICES)
@@ -39,7 +39,7 @@ def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
             reading("p1", ["L1"], study="1.2"),
             reading("p2", ["L1"]),
             reading("p2", ["L5"], study="1.3"),
-            StudyReading(State.FAILED, Reason.TRUNCATED),
+            NotScreened(State.FAILED, Reason.TRUNCATED),
         )
     ]
     info = summarize(prepared, LABELS, CONFIG, str(tmp_path))
