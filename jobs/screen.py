@@ -2,102 +2,77 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
-from typing import get_args
+from pathlib import Path
+from typing import Annotated
 
+from typer import Exit, Option
+
+from spinemet.cli import one_command, run_command
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
-from spinemet.errors import JobFailed, SpineMetError
 from spinemet.files import write_bytes
 from spinemet.on_ray.screen import ScreenOptions, forecast, run_screen
 from spinemet.progress import progress_bar
 from spinemet.results.tables import moment
 from spinemet.screening.plan import Rescreen, Wanted
 
+RESCREEN = "Repeat failed studies, or all; stale: only studies that another model or configuration screened."
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of this job."""
-    arguments = argparse.ArgumentParser(prog="screen.py", description=__doc__)
-    arguments.add_argument("--archive", required=True, help="folder or s3:// prefix with the studies")
-    arguments.add_argument("--results", required=True, help="folder or s3:// prefix of the result tables")
-    arguments.add_argument("--model", required=True, help="model folder, local or s3://")
-    arguments.add_argument("--config", help="TOML file with reading settings (localizer, series selection)")
-    arguments.add_argument("--limit", type=int, help="screen at most so many new studies")
-    arguments.add_argument(
-        "--quiet-minutes", type=float, default=0.0, help="leave studies with younger objects for the next run (0: none)"
-    )
-    arguments.add_argument("--since", help="screen only studies with an object written on this date or later")
-    arguments.add_argument(
-        "--study", action="append", default=[], help="screen only this study: its key in the archive, or its source_key"
-    )
-    arguments.add_argument(
-        "--rescreen",
-        choices=get_args(Rescreen),
-        help="do again what failed, or everything; or do only what another model or configuration has done (stale)",
-    )
-    arguments.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    arguments.add_argument("--max-hours", type=float, help="stop after so many hours, with what is done committed")
-    arguments.add_argument(
-        "--max-failed-share", type=float, help="exit code 3 where more than this share of the run's studies failed"
-    )
-    arguments.add_argument("--summary", help="also write the run's counts as JSON to this file or s3:// object")
-    arguments.add_argument("--workers", type=int, help="model workers (default: one per GPU, or one per 2 CPUs)")
-    arguments.add_argument("--gpus", type=int, help="GPUs to classify on, grown to if need be (default: those there)")
-    arguments.add_argument(
-        "--dates", choices=get_args(DatePolicy), default="shifted", help="study dates in the tables (default: shifted)"
-    )
-    arguments.add_argument(
-        "--ephemeral-key", action="store_true", help="a key for this run alone: the results cannot be continued"
-    )
-    arguments.add_argument("--no-pictures", action="store_true", help="do not store the straightened spines")
-    arguments.add_argument("--linkage", help="also write what the pseudonyms stand for, to this place")
-    arguments.add_argument("--slices", action="store_true", help="also store every slice's probabilities")
-    return arguments
+
+def screen(
+    archive: Annotated[str, Option(help="Folder or s3:// prefix with the studies.")],
+    results: Annotated[str, Option(help="Folder or s3:// prefix of the result tables.")],
+    model: Annotated[str, Option(help="Model folder, local or s3://.")],
+    config: Annotated[Path | None, Option(help="TOML file: localizer, series selection and other settings.")] = None,
+    limit: Annotated[int | None, Option(help="Screen at most this many new studies.")] = None,
+    quiet_minutes: Annotated[float, Option(help="Leave studies with younger objects to the next run.")] = 0.0,
+    since: Annotated[str | None, Option(help="Only studies with an object written at this date or later.")] = None,
+    study: Annotated[
+        list[str] | None, Option(metavar="KEY", help="Only this study: archive key or source_key. Repeatable.")
+    ] = None,
+    rescreen: Annotated[Rescreen | None, Option(help=RESCREEN)] = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and do nothing.")] = False,
+    max_hours: Annotated[float | None, Option(help="Stop after this time; finished studies are kept.")] = None,
+    max_failed_share: Annotated[float | None, Option(help="Exit with 3 if a greater share of studies failed.")] = None,
+    summary: Annotated[str | None, Option(help="Also write the run's counts as JSON to this place.")] = None,
+    workers: Annotated[int | None, Option(help="Model workers. Default: one per GPU, or one per 2 CPUs.")] = None,
+    gpus: Annotated[int | None, Option(help="GPUs to use; the cluster may grow to them. Default: all there.")] = None,
+    dates: Annotated[DatePolicy, Option(help="Study dates in the tables.")] = "shifted",
+    ephemeral_key: Annotated[bool, Option("--ephemeral-key", help="Throwaway key: no later run can go on.")] = False,
+    no_pictures: Annotated[bool, Option("--no-pictures", help="Do not store the straightened spines.")] = False,
+    linkage: Annotated[str | None, Option(help="Place for a table of pseudonyms and identifiers.")] = None,
+    slices: Annotated[bool, Option("--slices", help="Also store every slice's probabilities.")] = False,
+) -> None:
+    """Screen an archive into result tables. Repeat the command to screen what is new or was not reached.
+
+    Exit codes: 0 done, 1 the job failed, 2 bad input or another run at work, 3 too many failed studies, 143 SIGTERM.
+    """
+    start = moment(since).timestamp() if since else 0.0
+    options = ScreenOptions(
+        archive, results, model, load_key(ephemeral=ephemeral_key),
+        config=load_config(config, StudyConfig), dates=dates, max_hours=max_hours, workers=workers, gpus=gpus,
+        wanted=Wanted(limit, quiet_minutes * 60, start, frozenset(study or ()), rescreen),
+        pictures=not no_pictures, slices=slices, linkage=linkage,
+    )  # fmt: skip
+    if dry_run:
+        with progress_bar("Planning") as advance:
+            print(forecast(options, advance))
+        return
+    with progress_bar("Screening") as advance:
+        run = run_screen(options, advance)
+    print(run)
+    if summary:
+        write_bytes(summary, run.summary().encode())
+    raise Exit(run.exit_code(max_failed_share))
+
+
+app = one_command(screen)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 done, 1 the job broke, 2 bad input or another run's lease, 3 too many failed, 143 ended by SIGTERM."""
-    given = parser().parse_args(argv)
-    try:
-        options = _options(given)
-        if given.dry_run:
-            with progress_bar("Planning") as advance:
-                print(forecast(options, advance))
-            return 0
-        with progress_bar("Screening") as advance:
-            run = run_screen(options, advance)
-        print(run)
-        if given.summary:
-            write_bytes(given.summary, run.summary().encode())
-    except SpineMetError as error:
-        print(f"screen: {error}", file=sys.stderr)
-        return 1 if isinstance(error, JobFailed) else 2
-    return run.exit_code(given.max_failed_share)
-
-
-def _options(given: argparse.Namespace) -> ScreenOptions:
-    return ScreenOptions(
-        archive=given.archive,
-        results=given.results,
-        model=given.model,
-        key=load_key(ephemeral=given.ephemeral_key),
-        config=load_config(given.config, StudyConfig),
-        dates=given.dates,
-        wanted=Wanted(
-            limit=given.limit,
-            quiet_s=given.quiet_minutes * 60,
-            since=moment(given.since).timestamp() if given.since else 0.0,
-            studies=frozenset(given.study),
-            rescreen=given.rescreen,
-        ),
-        max_hours=given.max_hours,
-        workers=given.workers,
-        gpus=given.gpus,
-        pictures=not given.no_pictures,
-        slices=given.slices,
-        linkage=given.linkage,
-    )
+    """Run the job with the arguments `argv` (default: the process's own); gives the exit code."""
+    return run_command(app, "screen", argv)
 
 
 if __name__ == "__main__":

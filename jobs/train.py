@@ -2,54 +2,52 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from typing import Annotated, Literal
 
-from spinemet.errors import SpineMetError
-from spinemet.on_ray.train import run_train
+from typer import Option
+
+from spinemet.cli import one_command, run_command
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import RECIPES, recipe
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments of this job."""
-    arguments = argparse.ArgumentParser(prog="train.py", description=__doc__)
-    arguments.add_argument("--crops", required=True, help="folder or s3:// prefix made by jobs/prepare.py")
-    arguments.add_argument("--out", required=True, help="folder or s3:// prefix for runs; the model: OUT/NAME/model")
-    arguments.add_argument("--name", required=True, help="name of the run; the same name goes on where it stopped")
-    arguments.add_argument("--recipe", default="final", help=f"{', '.join(RECIPES)} or a TOML file (default: final)")
-    arguments.add_argument("--pretrained", help="torchvision's ImageNet weights, a local path or s3:// URI")
-    arguments.add_argument("--workers", type=int, help="processes (default: one per GPU, or up to 4 on CPUs)")
-    arguments.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    arguments.add_argument("--seed", type=int, default=0)
-    return arguments
+def train(
+    crops: Annotated[str, Option(help="Folder or s3:// prefix made by jobs/prepare.py.")],
+    out: Annotated[str, Option(help="Folder or s3:// prefix for all runs; the model: OUT/NAME/model.")],
+    name: Annotated[str, Option(help="Name of the run. A run of this name that stopped early goes on.")],
+    recipe_name: Annotated[
+        str, Option("--recipe", metavar="NAME", help=f"{', '.join(RECIPES)}, or a TOML file.")
+    ] = "final",
+    pretrained: Annotated[
+        str | None, Option(help="torchvision's ImageNet weights: a local path or an s3:// URI.")
+    ] = None,
+    workers: Annotated[int | None, Option(help="Processes. Default: one per GPU, or up to 4 on CPUs.")] = None,
+    device: Annotated[Literal["auto", "cpu", "gpu"], Option(help="auto: GPUs if the cluster has any.")] = "auto",
+    seed: Annotated[int, Option(help="Seed of the weights and of the order of the slices.")] = 0,
+) -> None:
+    """Train a model on the crops that jobs/prepare.py made.
+
+    Exit codes: 0 done, 1 the job failed, 2 bad input.
+    """
+    from spinemet.on_ray.train import run_train
+
+    chosen = recipe(recipe_name)
+    if pretrained:
+        chosen = chosen.model_copy(update={"pretrained": pretrained})
+    with progress_bar("Training") as advance:
+        run = run_train(crops, out, name, chosen, seed=seed, workers=workers, device=device, progress=advance)
+    print(f"{'found finished' if run.found_finished else 'trained'}: {run.model_uri}")
+    for metric, value in run.card.metrics.items():
+        print(f"{metric}: {value}")
+
+
+app = one_command(train)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit code 0 when the model is there, 2 for bad input."""
-    wanted = parser().parse_args(argv)
-    try:
-        chosen = recipe(wanted.recipe)
-        if wanted.pretrained:
-            chosen = chosen.model_copy(update={"pretrained": wanted.pretrained})
-        with progress_bar("Training") as advance:
-            run = run_train(
-                wanted.crops,
-                wanted.out,
-                wanted.name,
-                chosen,
-                seed=wanted.seed,
-                workers=wanted.workers,
-                device=wanted.device,
-                progress=advance,
-            )
-    except SpineMetError as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
-    print(f"{'found finished' if run.found_finished else 'trained'}: {run.model_uri}")
-    for name, value in run.card.metrics.items():
-        print(f"{name}: {value}")
-    return 0
+    """Run the job with the arguments `argv` (default: the process's own); gives the exit code."""
+    return run_command(app, "train", argv)
 
 
 if __name__ == "__main__":

@@ -1,27 +1,64 @@
 """`spinemet …`: for people at a terminal. Works without a cluster; only `demo` starts a local one.
 
-Exit codes: 0 done, 2 bad usage or input. Answers go to standard output (as CSV or JSON when asked for or piped),
-everything else to standard error.
+Exit codes: 0 done, 1 a job failed, 2 bad usage or input. Answers go to standard output (as CSV or JSON on request or
+if piped), everything else to standard error. The jobs of jobs/ run through `one_command` and `run_command` too.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from spinemet import __version__
 from spinemet.config import Localizer, StudyConfig, load_config
-from spinemet.errors import BadInput, SpineMetError
+from spinemet.errors import BadInput, JobFailed, SpineMetError
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     import pandas as pd
+    from rich.console import RenderableType
+
+
+# ---- shared with jobs/ -----------------------------------------------------------------------------------------
+
+
+def one_command(work: Callable[..., None]) -> typer.Typer:
+    """A command line whose only command is `work`: its parameters are the options, its docstring is the help."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(work)
+    return app
+
+
+def run_command(app: typer.Typer, name: str, argv: list[str] | None = None) -> int:
+    """Run `app` with `argv` (default: the process's own arguments) and return its exit code.
+
+    0 done, 1 JobFailed, 2 any other SpineMetError or a usage error; `typer.Exit` and SystemExit keep their code. An
+    error is printed as one sentence that starts with `name`.
+    """
+    try:
+        app(args=argv, prog_name=name)
+    except SystemExit as ended:  # how typer ends, also after success
+        return int(ended.code or 0)
+    except SpineMetError as error:
+        typer.echo(f"{name}: {error}", err=True)
+        return 1 if isinstance(error, JobFailed) else 2
+    return 0
+
+
+def print_wide(text: RenderableType) -> None:
+    """Print tables to standard output, 130 columns wide in a log, which has no width of its own."""
+    from rich.console import Console
+
+    (Console() if sys.stdout.isatty() else Console(width=130)).print(text)
+
+
+# ---- spinemet … ------------------------------------------------------------------------------------------------
 
 app = typer.Typer(
     name="spinemet",
@@ -41,9 +78,6 @@ AsOf = Annotated[
     str | None, typer.Option(help="As the tables were then: a date or time (UTC), or a version of the ledger.")
 ]
 
-LocalizerName = StrEnum("LocalizerName", {name: name for name in get_args(Localizer)})  # type: ignore[misc]
-"""The localizers as typer wants choices: one list of names, in spinemet.config."""
-
 
 def _version(wanted: bool) -> None:
     if wanted:
@@ -62,16 +96,33 @@ def _root(
 def phantom(
     out: Annotated[str, typer.Argument(help="Folder or s3:// prefix to write to.")],
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 24,
-    seed: Annotated[int, typer.Option(help="The same seed makes the same archive.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same patients.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+    benchmark: Annotated[
+        bool, typer.Option("--benchmark", help="Make the crops of a hard benchmark instead: OUT/crops, OUT/truth.")
+    ] = False,
+    scale: Annotated[
+        str | None, typer.Option(help="With --benchmark: size of the recipes that will learn from it, full or small.")
+    ] = None,
 ) -> None:
     """Make a phantom CT archive with known truth: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
-    from spinemet.phantom.archive import write_archive
     from spinemet.progress import progress_bar
 
+    if scale is not None and not benchmark:
+        raise BadInput("--scale needs --benchmark: an archive has no scale.")
     with progress_bar("Making phantom patients") as advance:
-        summary = write_archive(out, patients, seed, workers=workers, progress=advance)
-    typer.echo(str(summary))
+        if benchmark:
+            from spinemet.evaluation.benchmark import write_benchmark
+            from spinemet.training.recipes import final, scaled
+
+            slices = scaled(final(), scale or "full").model.slices
+            made = write_benchmark(out, patients, seed, slices, workers=workers, progress=advance)
+            summary = str(made["truth"])
+        else:
+            from spinemet.phantom.archive import write_archive
+
+            summary = str(write_archive(out, patients, seed, workers=workers, progress=advance))
+    typer.echo(summary)
 
 
 @app.command()
@@ -80,7 +131,7 @@ def study(
         str, typer.Argument(help="Folder, zip or tar of DICOM objects, or a NIfTI volume; local or s3://.")
     ],
     model: Annotated[str | None, typer.Option(help="Model folder; without one, nothing is classified.")] = None,
-    localizer: Annotated[LocalizerName | None, typer.Option(help="Where the vertebrae come from.")] = None,
+    localizer: Annotated[Localizer | None, typer.Option(help="Where the vertebrae come from.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with reading settings.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     png: Annotated[Path | None, typer.Option(help="Also draw the straightened spine to this PNG.")] = None,
@@ -94,7 +145,7 @@ def study(
 
     settings = load_config(config, StudyConfig)
     if localizer is not None:
-        settings = settings.model_copy(update={"localizer": str(localizer)})
+        settings = settings.model_copy(update={"localizer": localizer})
     predictor = None
     if model is not None:
         from spinemet.model.predictor import Predictor
@@ -267,14 +318,10 @@ def _show(table: pd.DataFrame, rendered: object) -> None:
         table.to_csv(sys.stdout, index=False)
 
 
-def main() -> None:
-    """The console script: one sentence and exit code 2 for bad input."""
-    try:
-        app()
-    except SpineMetError as error:
-        typer.echo(f"spinemet: {error}", err=True)
-        sys.exit(2)
+def main(argv: list[str] | None = None) -> int:
+    """The console script `spinemet`; gives the exit code."""
+    return run_command(app, "spinemet", argv)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

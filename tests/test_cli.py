@@ -33,15 +33,13 @@ class Ended(NamedTuple):
 
 
 @pytest.fixture
-def spinemet(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Spinemet:
+def spinemet(capsys: pytest.CaptureFixture[str]) -> Spinemet:
     """The console script, in this process: its imports are then paid once."""
 
     def run(*arguments: str | Path) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["spinemet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
+        code = main([*map(str, arguments)])
         shown = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+        return Ended(code, shown.out, shown.err)
 
     return run
 

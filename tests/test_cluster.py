@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 from jsonschema import Draft202012Validator
+from typer.exceptions import TyperException
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
@@ -119,10 +121,10 @@ def test_jobs_take_the_arguments_of_the_manifests(name: str, command: list[str])
     assert python == "python"
     assert (ROOT / script.removeprefix("/app/")).is_file()
     assert "COPY jobs /app/jobs" in (CLUSTER / "Dockerfile").read_text()
-    job = importlib.import_module(f"jobs.{Path(script).stem}")
-    job.parser().parse_args(arguments)  # an unknown argument would exit
-    with pytest.raises(SystemExit):
-        job.parser().parse_args([*arguments, "--no-such-argument"])
+    job = typer.main.get_command(importlib.import_module(f"jobs.{Path(script).stem}").app)
+    job.make_context(script, [*arguments])  # parses, does not run
+    with pytest.raises(TyperException, match="No such option"):
+        job.make_context(script, [*arguments, "--no-such-argument"])
 
 
 def test_every_job_has_a_manifest() -> None:

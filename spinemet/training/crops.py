@@ -104,6 +104,23 @@ class CropsInfo(BaseModel):
         """The columns with labels of vertebrae, then those with labels of single slices, where there are some."""
         return [*dict.fromkeys([*LABEL_CLASSES, *self.classes]), *map(slice_column, self.slice_classes)]
 
+    def __str__(self) -> str:
+        """Some lines for a log."""
+        lines = [
+            f"{self.slices} slices of {self.vertebrae} vertebrae, {self.studies} studies, {self.patients} patients"
+        ]
+        for what, classes in (("", self.classes), (" of single slices", self.slice_classes)):
+            for column, counts in classes.items():
+                lines.append(f"{column}{what}: " + ", ".join(f"{name} {count}" for name, count in counts.items()))
+        lines.append(f"labels without a whole vertebra or a slice of it: {self.labels_unmatched}")
+        if self.strays:
+            rows = ", ".join(map(str, self.strays[:20])) + (", …" if len(self.strays) > 20 else "")
+            lines.append(
+                f"label row {rows}, column slice: expected the SOPInstanceUID of one slice of the study, found another"
+            )
+        lines += [f"studies not used, {reason}: {count}" for reason, count in self.problems.items()]
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, eq=False)
 class Crops:

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jobs.prepare import main
+from spinemet.cli import main
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.evaluation import benchmark
 from spinemet.evaluation.benchmark import Case, draw_case, write_benchmark
 from spinemet.training.crops import read_crops
+from spinemet.training.recipes import final, scaled
 from spinemet.types import BONE_QUALITY
 
 SLICES = SliceConfig(size_px=32, pixel_mm=3.0, step_mm=12.0)
@@ -62,7 +63,17 @@ def test_both_sets_hold_the_same_slices(tmp_path: Path, monkeypatch: pytest.Monk
 def test_too_few_patients_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BadInput, match="expected at least 10 patients"):
         write_benchmark(str(tmp_path), 9, 0, SLICES)
-    assert main(["--phantom", "9", "--out", str(tmp_path)]) == 2
+    assert main(["phantom", str(tmp_path), "--benchmark", "--patients", "9"]) == 2
     assert "expected at least 10 patients" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["--archive", str(tmp_path), "--out", str(tmp_path)])
+
+
+def test_the_command_makes_the_benchmark_at_the_scale_of_the_recipes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(benchmark, "LEVELS_SEEN", 1)
+    out = str(tmp_path / "out")
+    assert main(["phantom", out, "--benchmark", "--patients", "10", "--scale", "small", "--workers", "1"]) == 0
+    assert "10 vertebrae, 10 studies, 10 patients" in capsys.readouterr().out
+    assert read_crops(f"{out}/truth").slices == scaled(final(), "small").model.slices
+    assert main(["phantom", out, "--scale", "small"]) == 2
+    assert "--scale needs --benchmark" in capsys.readouterr().err
