@@ -93,6 +93,47 @@ def _root(
 
 
 @app.command()
+def doctor(
+    archive: Annotated[str | None, typer.Option(help="Folder or s3:// prefix with the studies.")] = None,
+    results: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the result tables.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, local or s3://.")] = None,
+    key_file: Annotated[
+        str | None, typer.Option(help="File with the pseudonym key, instead of the environment's.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray head that jobs are submitted to, http://HOST:8265.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check this machine and the places that a job would use, and say how to mend what is wrong.
+
+    Exit code 0 if a job could start, 2 if not. Leaves nothing behind.
+    """
+    from spinemet.display.terminal import console
+    from spinemet.doctor.examine import Places, examine
+    from spinemet.doctor.findings import Finding, Level, is_ready, render
+    from spinemet.doctor.findings import as_json as json_of
+    from spinemet.on_ray.head import check_head
+    from spinemet.progress import progress_bar
+
+    findings = []
+    with progress_bar("Checking") as advance:
+        for finding in examine(Places(archive, results, model, key_file)):
+            findings.append(finding)
+            advance(len(findings), 0, finding.subject)
+        if ray_address is None:
+            findings.append(Finding("Ray", Level.SKIPPED, "not checked; give --ray-address"))
+        else:
+            findings.append(check_head(ray_address))
+    if as_json:
+        typer.echo(json.dumps(json_of(findings), indent=2))
+    else:
+        console().print(render(findings))
+    if not is_ready(findings):
+        raise typer.Exit(2)
+
+
+@app.command()
 def phantom(
     out: Annotated[str, typer.Argument(help="Folder or s3:// prefix to write to.")],
     patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 24,

@@ -71,9 +71,9 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
         except (BaseError, OSError) as error:
             raise BadInput(f"expected a folder at {uri}, found none that can be opened.") from error
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-    endpoint = _endpoint()
+    endpoint = s3_endpoint()
     plain_http = endpoint is not None and endpoint.startswith("http://")
-    settings: S3Config = {"region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"}
+    settings: S3Config = {"region": s3_region()}
     if endpoint:
         settings["endpoint"] = endpoint
     client: ClientConfig = {
@@ -125,7 +125,7 @@ def exists(uri: str) -> bool:
 
 def delta_options(uri: str) -> dict[str, str]:
     """Storage options for deltalake at `uri`: empty for a local path."""
-    endpoint = _endpoint()
+    endpoint = s3_endpoint()
     if not is_s3(uri) or not endpoint:
         return {}
     return {"AWS_ENDPOINT_URL": endpoint, "AWS_ALLOW_HTTP": str(endpoint.startswith("http://")).lower()}
@@ -136,8 +136,8 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     uri = normalize(uri)
     if not is_s3(uri):
         return pafs.LocalFileSystem(), uri
-    endpoint = _endpoint()
-    options: dict[str, str] = {"region": os.environ.get("AWS_REGION") or "us-east-1"}
+    endpoint = s3_endpoint()
+    options: dict[str, str] = {"region": s3_region()}
     if endpoint:
         scheme, _, host = endpoint.partition("://")
         options |= {"scheme": scheme, "endpoint_override": host}
@@ -152,5 +152,11 @@ def cause(error: Exception) -> str:
     return said.splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
 
 
-def _endpoint() -> str | None:
+def s3_region() -> str:
+    """The region that S3 requests are signed for: AWS_REGION, else AWS_DEFAULT_REGION, else us-east-1."""
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def s3_endpoint() -> str | None:
+    """The URL of the S3 server in the environment; None for AWS's own."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
