@@ -191,7 +191,7 @@ def study(
     if model is not None:
         from spinemet.model.predictor import Predictor
 
-        predictor = Predictor(model)
+        predictor = Predictor.load(model)
         settings = settings.model_copy(update={"slices": predictor.slices})
     reading = read_study(study_at(path), settings, views=png is not None)
     calls = predictor.predict(reading.stacks) if predictor is not None and isinstance(reading, Screened) else None

@@ -154,7 +154,7 @@ def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: 
     apart = sorted(patient for patient, fold in fold_of.items() if fold == fit.fold)
     workers = _Stored(join(out, fit.key, "state.pt"), device)
     trained = train(training_data(crops, fit.recipe, test=apart), fit.recipe, fit.seed, workers)
-    predictor = Predictor((trained.model, trained.card), device)
+    predictor = Predictor(trained.model, trained.card, device)
     tables = predictions(predictor, truth.take(truth.table["patient"].isin(apart).to_numpy()))
     for unit, name in TABLES.items():
         buffer = io.BytesIO()

@@ -83,8 +83,8 @@ def run_evaluate(
     where a patient would be measured whom one of the models learned from, where no one is left, or the crops are not
     cut as the models want them.
     """
-    predictor = Predictor(normalize(model_uri))
-    baseline = Predictor(normalize(baseline_uri)) if baseline_uri else None
+    predictor = Predictor.load(normalize(model_uri))
+    baseline = Predictor.load(normalize(baseline_uri)) if baseline_uri else None
     every = read_crops(crops_uri)
     crops = _choose(every, predictor.card, split)
     if baseline is not None:

@@ -32,8 +32,8 @@ class Predictor:
     however studies are batched.
     """
 
-    def __init__(self, source: str | tuple[MultiTask, ModelCard], device: str | torch.device | None = None) -> None:
-        model, self.card = load_model(source) if isinstance(source, str) else source
+    def __init__(self, model: MultiTask, card: ModelCard, device: str | torch.device | None = None) -> None:
+        self.card = card
         self.device = torch.device(device) if device is not None else best_device()
         self._model = copy.deepcopy(model).eval().to(self.device)
         self._batch = BATCH
@@ -42,6 +42,11 @@ class Predictor:
             fold(self._model, torch.bfloat16 if has_fast_bf16(self.device) else torch.float32)
         # In float32 the last bit of a sum depends on the slice's place in the batch; in float64 it is rounded off.
         self._model.heads.double()
+
+    @classmethod
+    def load(cls, uri: str, device: str | torch.device | None = None) -> Predictor:
+        """The predictor of the model saved at `uri`. Raises BadInput as `load_model` does."""
+        return cls(*load_model(uri), device)
 
     @property
     def digest(self) -> str:

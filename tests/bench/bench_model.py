@@ -18,7 +18,7 @@ SLICES = 64
 def run() -> Figures:
     """Slices per second at 224 pixels, the same slices for both."""
     spec = ModelSpec()
-    predictor = Predictor((MultiTask(spec), ModelCard(spec=spec)))
+    predictor = Predictor(MultiTask(spec), ModelCard(spec=spec))
     size = spec.slices.size_px
     hu_NHW = np.random.default_rng(0).normal(100, 200, (SLICES, size, size)).astype(np.int16)
     plain = densenet121(weights=None).eval().to(predictor.device)

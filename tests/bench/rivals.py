@@ -161,7 +161,7 @@ def forward_alone(model: str) -> dict[str, Any]:
         found[name] = _median(partial(forward, hu_NHW), time.perf_counter) / len(hu_NHW)
     keep_memory()  # as the job's model actors do
     torch.set_num_threads(1)
-    predictor = Predictor(model)
+    predictor = Predictor.load(model)
     found["spinemet"] = _median(lambda: predictor.predict_slices(hu_NHW), time.process_time) / len(hu_NHW)
     return found
 

@@ -57,7 +57,7 @@ def found(place: Path) -> Evaluation:
 def test_measures_are_those_of_the_models_calls(place: Path, found: Evaluation) -> None:
     assert found.facts["patients"] == len(TEST)
     assert set(found.vertebrae["patient"]) == set(map(research_key, TEST))
-    predictor, crops = Predictor(str(place / "model")), read_crops(str(place / "crops"))
+    predictor, crops = Predictor.load(str(place / "model")), read_crops(str(place / "crops"))
     true, called = [], []
     for _, rows in crops.table[crops.table["patient"].isin(list(map(research_key, TEST)))].groupby("vertebra"):
         stack = SliceStack("L1", crops.hu_NHW[rows.index], rows["offset_mm"].to_numpy(), SLICES.pixel_mm)

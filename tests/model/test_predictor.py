@@ -22,7 +22,7 @@ def stack(seed: int, count: int, size: int = 32, pixel_mm: float = 2.0) -> Slice
 
 def test_calls_come_in_order_with_a_probability_for_every_class_and_slice(model: Pair) -> None:
     stacks = [stack(seed, count) for seed, count in enumerate((7, 1, 30, 12))]
-    calls = Predictor(model).predict(stacks)
+    calls = Predictor(*model).predict(stacks)
     assert len(calls) == 4
     for one, call in zip(stacks, calls, strict=True):
         assert list(call.probabilities) == ["blastic", "lytic", "bone_quality", "posterolateral"]
@@ -35,7 +35,7 @@ def test_calls_come_in_order_with_a_probability_for_every_class_and_slice(model:
 
 
 def test_a_call_is_the_same_to_the_last_bit_however_stacks_are_batched(model: Pair) -> None:
-    predictor = Predictor(model)
+    predictor = Predictor(*model)
     stacks = [stack(seed, 9) for seed in range(8)]
     assert sum(len(one.hu_NHW) for one in stacks) > 2 * BATCH
     together = predictor.predict(stacks)
@@ -49,7 +49,7 @@ def test_a_call_is_the_same_to_the_last_bit_however_stacks_are_batched(model: Pa
 def test_each_task_follows_its_rule(model: Pair) -> None:
     net, card = model
     rules = {"blastic": Rule(kind="top"), "posterolateral": Rule(kind="noisy_or")}
-    call = Predictor((net, card.model_copy(update={"rules": rules}))).predict([stack(0, 9)])[0]
+    call = Predictor(net, card.model_copy(update={"rules": rules})).predict([stack(0, 9)])[0]
     for task, rule in {**rules, "lytic": Rule()}.items():
         expected = aggregate(call.slices_NC[task], rule)
         assert list(call.probabilities[task].values()) == pytest.approx(expected.tolist())
@@ -58,26 +58,26 @@ def test_each_task_follows_its_rule(model: Pair) -> None:
 def test_a_saved_model_answers_as_the_one_in_memory(model: Pair, tmp_path_factory: pytest.TempPathFactory) -> None:
     uri = str(tmp_path_factory.mktemp("model"))
     save_model(uri, *model)
-    saved = Predictor(uri)
-    assert saved.predict([stack(1, 5)])[0].probabilities == Predictor(model).predict([stack(1, 5)])[0].probabilities
+    saved = Predictor.load(uri)
+    assert saved.predict([stack(1, 5)])[0].probabilities == Predictor(*model).predict([stack(1, 5)])[0].probabilities
     assert len(saved.digest) == 12
     assert saved.slices.size_px == 32
 
 
 def test_nothing_asked_is_nothing_answered(model: Pair) -> None:
-    assert Predictor(model).predict([]) == []
+    assert Predictor(*model).predict([]) == []
 
 
 @pytest.mark.parametrize("wrong", [stack(0, 3, size=64), stack(0, 3, pixel_mm=1.0), stack(0, 0)])
 def test_stacks_cut_in_another_way_are_refused(model: Pair, wrong: SliceStack) -> None:
     with pytest.raises(BadInput, match="expected"):
-        Predictor(model).predict([stack(0, 2), wrong])
+        Predictor(*model).predict([stack(0, 2), wrong])
 
 
 def test_a_temperature_softens_the_task_that_it_is_given_for(model: Pair) -> None:
     net, card = model
-    plain = Predictor(model).predict([stack(0, 9)])[0]
-    warm = Predictor((net, card.model_copy(update={"temperatures": {"bone_quality": 2.0}}))).predict([stack(0, 9)])[0]
+    plain = Predictor(*model).predict([stack(0, 9)])[0]
+    warm = Predictor(net, card.model_copy(update={"temperatures": {"bone_quality": 2.0}})).predict([stack(0, 9)])[0]
     power = plain.slices_NC["bone_quality"] ** 0.5
     expected = power / power.sum(axis=1, keepdims=True)
     assert warm.slices_NC["bone_quality"] == pytest.approx(expected, abs=1e-6)

@@ -34,7 +34,7 @@ def write_place(uri: str, patients: int) -> None:
 
 def rows_alone(archive: str, model: str) -> Tables:
     """The rows that `rows_in` finds after a run with `slices` over `archive`, made without Ray and without tables."""
-    predictor, names, config = Predictor(model), Pseudonymizer(KEY, "shifted"), StudyConfig(slices=SLICES)
+    predictor, names, config = Predictor.load(model), Pseudonymizer(KEY, "shifted"), StudyConfig(slices=SLICES)
     made_with = MadeWith(predictor.digest, config_digest(config), __version__, "another run")
     alone: Tables = {"studies": [], "vertebrae": [], "slices": [], "pictures": []}
     for ref in list_studies(archive):

@@ -47,7 +47,7 @@ def test_it_learns_what_it_was_shown_and_calls_unseen_patients_right() -> None:
     workers = OneProcess()
     trained = train(training_data(crops, recipe), recipe, 0, workers)
     assert workers.history[-1]["loss"] < 0.5 * workers.history[0]["loss"]
-    predictor = Predictor((trained.model, trained.card.model_copy(update={"weights_sha256": "0"})))
+    predictor = Predictor(trained.model, trained.card.model_copy(update={"weights_sha256": "0"}))
     unseen = crops.table[crops.table["patient"].isin(trained.card.split["test"])]
     stacks, truth = [], []
     for _, rows in unseen.groupby("vertebra"):
