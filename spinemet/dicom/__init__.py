@@ -1,1 +1,1 @@
-"""DICOM objects to series, volumes and label maps."""
+"""Reads DICOM and NIfTI: from objects to series, volumes and label maps."""

@@ -1,10 +1,10 @@
-"""The slices of a series from a study's objects, decoded in several threads and taken in order.
+"""Decodes the slices of a series in several threads and hands them over in order.
 
-While headers are read the cores wait: for an object store, from which a small study's objects are fetched whole then
-(storage/objects.py), or for the one thread that parses. A SliceDecoder that is told of each header as it comes begins
-meanwhile to decode the first series that looks like a CT volume; where another series is chosen in the end, what was
-decoded is dropped and the rest of it left. From a folder it does so for JPEG 2000 alone, which gains a twentieth:
-JPEG-LS, at 5 ms a slice, gained nothing and took a twentieth more CPU: it shares a lock with the thread that parses.
+While headers are read the cores are idle: they wait for an object store, which then sends a small study's objects whole
+(archive/objects.py), or for the one thread that parses. So a SliceDecoder may see each header as it comes and decode
+the first series that looks like a CT volume ahead of the selection. If the selection chooses another series, the
+slices decoded ahead are dropped. From a folder only JPEG 2000 is decoded ahead, which saves 5 % of the time. JPEG-LS
+(5 ms a slice) gained nothing and took 5 % more CPU, because it competes with the parsing thread for Python's lock.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
         self._ahead_of: str | None = None
 
     def begin(self, instance: InstanceHeader, series: SeriesHeader) -> None:
-        """Decode this slice ahead where it is worth it and its object has been fetched or can be read at no cost."""
-        if self._ahead_of not in {None, series.SeriesInstanceUID} or not _is_worth_it(instance, series):
+        """Decode this slice ahead if that saves time, and its object was fetched already or is free to read."""
+        if self._ahead_of not in {None, series.SeriesInstanceUID} or not _may_be_ct_volume(instance, series):
             return
         content = self._objects.take_fetched(instance.name)
         if content is not None or (self._objects.are_near and is_slow(instance)):
@@ -48,43 +48,46 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
             self._ahead[instance.name] = self._pool.submit(self._quick_hu, instance, content)
 
     def slices(self, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
-        """HU of each slice, in order; no more than two slices per thread wait besides those begun already.
+        """HU of each slice, in order.
 
-        An Enhanced object is fetched once for all its frames. Raises what slice_hu and StudyObjects raise.
+        At most two slices per thread wait in memory, besides those decoded ahead. An Enhanced object is fetched once
+        for all its frames. Raises what slice_hu and StudyObjects raise.
         """
         with quiet_dicom():
             waiting: deque[tuple[str, Future[PixelArray | None]]] = deque()
-            for begun in self._begun(instances):
-                waiting.append(begun)
+            for submitted in self._submitted(instances):
+                waiting.append(submitted)
                 if len(waiting) > 2 * self._threads:
                     yield self._result(*waiting.popleft())
             while waiting:
                 yield self._result(*waiting.popleft())
 
-    def _begun(self, instances: Sequence[InstanceHeader]) -> Iterator[tuple[str, Future[PixelArray | None]]]:
+    def _submitted(self, instances: Sequence[InstanceHeader]) -> Iterator[tuple[str, Future[PixelArray | None]]]:
         if instances[0].SOPClassUID in ENHANCED_CT:
             datasets = {name: _dataset(self._objects.read(name)) for name in {item.name for item in instances}}
             for item in instances:
                 yield item.name, self._pool.submit(slice_hu, datasets[item.name], item.frame or 0)
             return
         self._drop_ahead({item.name for item in instances})
-        # A list: read_many asks for names later, when those that were begun have been taken away.
+        # A list, because read_many takes the names one by one while the loop below empties self._ahead.
         contents = self._objects.read_many([item.name for item in instances if item.name not in self._ahead])
         for item in instances:
             if item.name in self._ahead:
                 yield item.name, self._ahead.pop(item.name)
             else:
                 name, content = next(contents)
-                if name != item.name:
-                    raise AssertionError("expected the objects in the order of the slices")
+                assert name == item.name
                 yield name, self._pool.submit(_classic_hu, item, content)
 
-    def _drop_ahead(self, wanted: set[str]) -> None:
-        """Forget what is not wanted, and what has not begun where that costs nothing: in order it takes less memory."""
+    def _drop_ahead(self, chosen: set[str]) -> None:
+        """Forget the slices that were not chosen, and those not yet begun if their objects are free to read again.
+
+        The latter are decoded later in order, which takes less memory.
+        """
         for name, future in list(self._ahead.items()):
-            # What is not wanted is cancelled too, or it would be decoded first.
-            is_cancelled = (name not in wanted or self._objects.are_near) and future.cancel()
-            if is_cancelled or name not in wanted:
+            # Cancelled even if not chosen: the threads would otherwise decode it first.
+            is_cancelled = (name not in chosen or self._objects.are_near) and future.cancel()
+            if is_cancelled or name not in chosen:
                 del self._ahead[name]
 
     def _quick_hu(self, instance: InstanceHeader, content: bytes | None) -> PixelArray | None:
@@ -92,7 +95,7 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
 
     def _result(self, name: str, future: Future[PixelArray | None]) -> PixelArray:
         hu_HW = future.result()
-        # What does not decode ahead takes a whole parse, which says why; its bytes were not kept for that.
+        # If decoding ahead failed the object is read and parsed whole, which also finds out what is wrong.
         return slice_hu(_dataset(self._objects.read(name)), None) if hu_HW is None else hu_HW
 
     def __exit__(
@@ -102,15 +105,15 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
 
 
 def decoding_threads() -> int:
-    """As many as OMP_NUM_THREADS says, which Ray sets to its task's share of the CPUs; without it one per core."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked) > 0:
-        return int(asked)
+    """OMP_NUM_THREADS, which Ray sets to its task's share of the CPUs; one per core if it is not set."""
+    share = os.environ.get("OMP_NUM_THREADS", "")
+    if share.isdigit() and int(share) > 0:
+        return int(share)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _is_worth_it(instance: InstanceHeader, series: SeriesHeader) -> bool:
-    """Whether a slice may belong to a CT volume and takes milliseconds to decode."""
+def _may_be_ct_volume(instance: InstanceHeader, series: SeriesHeader) -> bool:
+    """Whether a slice may belong to a CT volume and is compressed, so that decoding takes milliseconds."""
     return (
         series.Modality == "CT"
         and instance.ImagePositionPatient is not None
@@ -130,5 +133,5 @@ def _dataset(content: bytes) -> Dataset:
         return pydicom.dcmread(io.BytesIO(content), force=True)
     except MemoryError:
         raise
-    except Exception as error:  # pydicom raises whatever the bytes provoke
+    except Exception as error:  # broken bytes make pydicom raise any kind of error
         raise StudyFailed(Reason.TRUNCATED, "expected a readable DICOM object, found a broken one.") from error

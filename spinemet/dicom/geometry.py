@@ -1,7 +1,7 @@
 """Where the slices of a series lie, from ImagePositionPatient and ImageOrientationPatient alone (PS3.3 C.7.6.2).
 
-InstanceNumber, SliceThickness, SpacingBetweenSlices and GantryDetectorTilt are not looked at: real series have each of
-them absent or wrong. Millimetres, LPS.
+InstanceNumber, SliceThickness, SpacingBetweenSlices and GantryDetectorTilt are ignored: in real series each of them
+is sometimes absent or wrong. Millimetres, LPS.
 """
 
 from __future__ import annotations
@@ -17,41 +17,46 @@ from spinemet.errors import Reason, StudyExcluded
 from spinemet.types import InstanceHeader
 
 SAME_POSITION_MM = 0.01
-"""Slices closer than this along the normal lie on the same position."""
+"""Slices closer than this along the normal are at the same position."""
 STEP_TOLERANCE = 0.1
-"""A step between neighbours may differ from a whole number of spacings by this share of one: rounding of positions."""
+"""A step between neighbours may differ from a whole number of spacings by this share of one, for rounded positions."""
 MAX_MISSING = 1
-"""Slices that may be missing within a series; they are interpolated and flagged."""
+"""Slices that may be missing within a series; volume.py interpolates and flags them."""
 SHEAR_TOLERANCE_MM = 0.25
-"""Slices may drift sideways by this much over the whole series, half a usual pixel, before they count as sheared."""
+"""Slices that drift sideways by more than this over the whole series, half a usual pixel, count as sheared."""
 SCATTER_TOLERANCE_MM = 0.5
-"""A slice may lie this far beside the straight line through all; more is a moved table, which no resampling mends."""
+"""A slice may lie this far from the straight line through all. If it lies farther the table moved, which resampling
+cannot repair."""
 RUN_STEPS = 5
-"""Steps whose median is the spacing of the stretch of a divided series that begins with them."""
+"""The spacing of a stretch of a divided series is the median of its first so many steps."""
 UNIT_TOLERANCE = 0.01
 """Direction cosines may be this far from unit length and from perpendicular."""
+
+_Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
 class SliceGrid:
     """The slices of a series in order along their normal, on an evenly spaced grid of `count` places.
 
-    order: per slice in ascending position its index in the series; place: per such slice its place on the grid, 0 to
-    count - 1. Slices on the same position share a place; a place without slice is missing.
-    origin_mm: centre of the first voxel of place 0. row, column: the two triplets of ImageOrientationPatient, unit
-    vectors along increasing column and row index. normal: their cross product, along which places ascend.
-    drift_mm: (2,) how far each place is shifted from the one before, along `row` and `column`; zero unless sheared.
+    order: the slices' indices in the series, by ascending position. place: for each slice of `order` its place on the
+    grid, 0 to count - 1. Slices at the same position share a place; a place without a slice is missing.
+    pixel_spacing: the first slice's, in DICOM's order. origin_mm: centre of the first voxel of place 0. row, column:
+    the two triplets of ImageOrientationPatient, unit vectors along increasing column and row index. normal: their
+    cross product; places ascend along it. drift_mm: (2,) how far each place is shifted from the one before, along
+    `row` and `column`; zero unless sheared.
     """
 
     order: npt.NDArray[np.intp]
     place: npt.NDArray[np.intp]
     count: int
     spacing_mm: float
-    origin_mm: npt.NDArray[np.float64]
-    row: npt.NDArray[np.float64]
-    column: npt.NDArray[np.float64]
-    normal: npt.NDArray[np.float64]
-    drift_mm: npt.NDArray[np.float64]
+    pixel_spacing: tuple[float, float]
+    origin_mm: _Array
+    row: _Array
+    column: _Array
+    normal: _Array
+    drift_mm: _Array
 
     @property
     def is_sheared(self) -> bool:
@@ -60,7 +65,7 @@ class SliceGrid:
 
     @property
     def missing(self) -> tuple[int, ...]:
-        """The places that no slice fills."""
+        """The places without a slice."""
         return tuple(sorted(set(range(self.count)) - set(self.place.tolist())))
 
     @property
@@ -68,18 +73,19 @@ class SliceGrid:
         """Distance from the first slice's outer border to the last one's, along the normal."""
         return self.count * self.spacing_mm
 
-    def affine(self, pixel_spacing: tuple[float, float]) -> npt.NDArray[np.float64]:
-        """(4, 4), array index (d, h, w) to LPS, of the grid without its drift; `pixel_spacing` in DICOM's order."""
+    @property
+    def affine(self) -> _Array:
+        """(4, 4), array index (d, h, w) to LPS, of the grid without its drift."""
         matrix = np.eye(4)
         matrix[:3, 0] = self.normal * self.spacing_mm
-        matrix[:3, 1] = self.column * pixel_spacing[0]
-        matrix[:3, 2] = self.row * pixel_spacing[1]
+        matrix[:3, 1] = self.column * self.pixel_spacing[0]
+        matrix[:3, 2] = self.row * self.pixel_spacing[1]
         matrix[:3, 3] = self.origin_mm
         return matrix
 
 
-def normal_of(orientation: Sequence[float]) -> npt.NDArray[np.float64] | None:
-    """The unit normal of ImageOrientationPatient; None where its triplets are not perpendicular unit vectors."""
+def normal_of(orientation: Sequence[float]) -> _Array | None:
+    """The unit normal of ImageOrientationPatient; None if its triplets are not perpendicular unit vectors."""
     row, column = np.asarray(orientation[:3], np.float64), np.asarray(orientation[3:], np.float64)
     if (
         abs(np.linalg.norm(row) - 1) > UNIT_TOLERANCE
@@ -95,10 +101,10 @@ def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
     """The slices of one series on their grid.
 
     Raises StudyExcluded: NO_GEOMETRY (position, orientation or pixel spacing absent or impossible), TOO_FEW_SLICES
-    (fewer than two positions), GAPS (uneven, or more than MAX_MISSING slices missing), SHEARED (slices beside a
-    straight line by more than SCATTER_TOLERANCE_MM).
+    (fewer than two positions), GAPS (uneven, or more than MAX_MISSING slices missing), SHEARED (a slice farther than
+    SCATTER_TOLERANCE_MM from the straight line through all).
     """
-    row, column, normal, positions = _frame(instances)
+    row, column, normal, positions, pixel_spacing = _frame(instances)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     place, count = _places(along[order])
@@ -107,20 +113,20 @@ def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
     spacing = float(step @ normal)
     beside = positions[order] - origin - np.outer(place, step)
     if float(np.abs(beside @ np.stack([row, column]).T).max()) > SCATTER_TOLERANCE_MM:
-        raise StudyExcluded(Reason.SHEARED, "expected slices along a straight line, found some beside it.")
+        raise StudyExcluded(Reason.SHEARED, "expected slices along a straight line, found some off it.")
     drift = np.array([step @ row, step @ column])
     if float(np.linalg.norm(drift)) * (count - 1) <= SHEAR_TOLERANCE_MM:
         drift = np.zeros(2)
-    return SliceGrid(order, place, count, spacing, origin, row, column, normal, drift)
+    return SliceGrid(order, place, count, spacing, pixel_spacing, origin, row, column, normal, drift)
 
 
 def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader, ...], ...]:
-    """The longest stretches of the series within which the slices are even, in ascending position.
+    """The longest stretches of evenly spaced slices in the series, by ascending position.
 
-    A slice where one stretch ends and the next begins is part of both; MAX_MISSING slices may be missing in each.
+    Neighbouring stretches share the slice between them; in each, MAX_MISSING slices may be missing.
     Raises StudyExcluded(NO_GEOMETRY) as arrange does.
     """
-    _, _, normal, positions = _frame(instances)
+    _, _, normal, positions, _ = _frame(instances)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     first_at = np.concatenate([[True], np.diff(along[order]) > SAME_POSITION_MM])
@@ -140,12 +146,13 @@ def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader
     return tuple(runs)
 
 
-def _frame(instances: Sequence[InstanceHeader]) -> tuple[npt.NDArray[np.float64], ...]:
-    """(row, column, normal, positions): the series' mean orientation made orthonormal, and (N, 3) positions."""
+def _frame(instances: Sequence[InstanceHeader]) -> tuple[_Array, _Array, _Array, _Array, tuple[float, float]]:
+    """(row, column, normal, positions, pixel spacing): the series' mean orientation made orthonormal, (N, 3) positions,
+    and the first slice's pixel spacing."""
     orientations = [item.ImageOrientationPatient for item in instances]
     positions = [item.ImagePositionPatient for item in instances]
-    spacings = [item.PixelSpacing for item in instances]
-    if None in orientations or None in positions or any(s is None or min(s) <= 0 for s in spacings):
+    spacings = [item.PixelSpacing for item in instances if item.PixelSpacing and min(item.PixelSpacing) > 0]
+    if None in orientations or None in positions or len(spacings) < len(instances):
         raise StudyExcluded(
             Reason.NO_GEOMETRY, "expected position, orientation and pixel spacing of every slice, found some absent."
         )
@@ -154,10 +161,10 @@ def _frame(instances: Sequence[InstanceHeader]) -> tuple[npt.NDArray[np.float64]
     if normal is None:
         raise StudyExcluded(Reason.NO_GEOMETRY, "expected perpendicular unit vectors as orientation, found others.")
     row = mean[:3] / np.linalg.norm(mean[:3])
-    return row, np.cross(normal, row), normal, np.asarray(positions, np.float64)
+    return row, np.cross(normal, row), normal, np.asarray(positions, np.float64), spacings[0]
 
 
-def _places(ascending: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], int]:
+def _places(ascending: _Array) -> tuple[npt.NDArray[np.intp], int]:
     """(place of each slice, number of places) for positions in ascending order."""
     steps = np.diff(ascending)
     real = steps[steps > SAME_POSITION_MM]
@@ -179,9 +186,7 @@ def _places(ascending: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.intp], i
     return place, count
 
 
-def _line(
-    place: npt.NDArray[np.intp], positions: npt.NDArray[np.float64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _line(place: npt.NDArray[np.intp], positions: _Array) -> tuple[_Array, _Array]:
     """(position of place 0, step per place) of the straight line through the slices."""
     middle = place.mean()
     offsets = place - middle

@@ -1,4 +1,4 @@
-"""Which slices make one series: what they share, and how far they may differ."""
+"""Which slices make one series: what they must share, and by how much they may differ."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from spinemet.types import InstanceHeader, SeriesHeader
 
 ORIENTATION_TOLERANCE = 0.01
-"""Direction cosines of one series may differ by this much (0.6 degrees): some scanners write four digits only."""
+"""Direction cosines of one series may differ by this much (0.6 degrees): some scanners write only four digits."""
 SPACING_TOLERANCE = 1e-3
 """Pixel spacings of one series may differ by this share."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """One slice with what its object says of its series."""
+    """One slice, with its object's view of the series."""
 
     instance: InstanceHeader
     series: SeriesHeader
@@ -24,13 +24,12 @@ class Record:
 
 
 def grouped(records: list[Record]) -> tuple[SeriesHeader, ...]:
-    """The series that `records` make, in the order of their first objects' names; see headers.read_series."""
+    """The series of `records`, in the order of their first objects' names; the rules are in headers.read_series."""
     groups = sorted(_group(records), key=lambda group: group[0].instance.name)
     return tuple(_series(group) for group in groups)
 
 
 def _group(records: list[Record]) -> list[list[Record]]:
-    """The records of each series; see read_series."""
     groups: dict[tuple[Any, ...], list[list[Record]]] = {}
     for record in records:
         instance, series = record.instance, record.series
@@ -66,7 +65,7 @@ def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
 
 
 def _by_acquisition(group: list[Record]) -> list[list[Record]]:
-    """Several phases in one series lie on the same positions and differ in AcquisitionNumber: one part each."""
+    """One part per AcquisitionNumber if slices share positions: a series that holds several contrast phases."""
     positions = [record.instance.ImagePositionPatient for record in group]
     acquisitions = {record.acquisition for record in group}
     if len(set(positions)) == len(positions) or len(acquisitions) == 1:
@@ -79,7 +78,7 @@ def _by_acquisition(group: list[Record]) -> list[list[Record]]:
 
 
 def _series(group: list[Record]) -> SeriesHeader:
-    """The series' facts: of each attribute the first value that any of its objects has."""
+    """The header of a series: for each attribute the first value that is set in any of its objects."""
     first = group[0].series
     names = [name for name in SeriesHeader.__dataclass_fields__ if name not in {"instances", "lossy"}]
     facts = {

@@ -1,10 +1,10 @@
-"""What the objects of a study say of themselves, without their pixels, grouped into series.
+"""Reads the headers of a study's objects, without their pixels, and groups them into series.
 
-Only the first HEAD_BYTES of each object are fetched: series that are not chosen may hold gigabytes. Where the pixel
-data do not start within them, and for deflated objects, the whole object is read. The pixels of the chosen series
-are fetched later (volume.py); a second round trip per slice costs less than holding a whole study in memory.
-What volume.py needs to know of the pixels is noted here, and the slices of a series share all but a few attributes,
-which are converted once: reading values takes longer than finding them.
+Only the first HEAD_BYTES of each object are fetched, because series that are not chosen may hold gigabytes. A longer
+head is read if the pixel data do not start within them. The pixels of the chosen series are fetched later
+(volume.py): a second round trip per slice costs less than holding a whole study in memory. The slices of a series
+share all but a few attributes; the shared ones are converted once, because converting values takes longer than
+finding them.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import InstanceHeader, SeriesHeader
 
 HEAD_BYTES = 32 << 10
-"""CT headers are 2 to 12 KB; with large private blocks up to 30. More than this costs a second read, not an error."""
+"""CT headers have 2 to 12 KB, up to 30 with large private blocks. A longer one costs a second read; it is no error."""
 LONG_HEAD_BYTES = 4 << 20
-"""Read where HEAD_BYTES do not hold the header: that of an Enhanced object with thousands of frames; then the whole."""
+"""The second try if HEAD_BYTES do not hold the header, as with thousands of Enhanced frames; the third is the whole."""
 MAX_FRAMES = 20_000
-"""Of an Enhanced object; more, or another number than it has functional groups, is no CT."""
+"""An Enhanced object with more frames, or with another number of functional groups, is not read."""
 
 ENHANCED_CT = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
 """Enhanced CT Image Storage and Legacy Converted Enhanced CT Image Storage."""
 _LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55))
-# Either lossless or lossy; (0028,2110) tells, and where it does not, they count as lossy.
+# Either lossless or lossy, as (0028,2110) says; lossy if it is absent.
 _MAYBE_LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (81, 91, 203))
 
 _PIXEL_TAGS = frozenset({Tag(0x7FE00008), Tag(0x7FE00009), Tag(0x7FE00010)})
@@ -66,18 +66,18 @@ _TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _KEYWORDS]
 # fmt: off
 _OF_ONE_SLICE = frozenset(Tag(keyword) for keyword in (
     "SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber",
-    "FrameOfReferenceUID",  # real series have one in every slice
+    "FrameOfReferenceUID",  # one real chest CT has another one in each of its 275 slices
 ))
 # fmt: on
 
 
 OnSlice = Callable[[InstanceHeader, SeriesHeader], None]
-"""Takes a slice, and what its object says of its series."""
+"""Takes a slice, and its object's view of the series."""
 
 
 @dataclass(frozen=True)
 class SeriesScan:
-    """The series of a study, and how many of its objects were passed over, by reason."""
+    """The series of a study, and the number of skipped objects by reason."""
 
     series: tuple[SeriesHeader, ...]
     skipped: Mapping[Reason, int]
@@ -85,7 +85,7 @@ class SeriesScan:
 
 @dataclass(frozen=True)
 class _Head:
-    """The parsed elements before the pixel data; whether these follow, and where, if plainly."""
+    """The parsed elements before the pixel data; whether pixel data follow, and their offset if it is usable."""
 
     dataset: Dataset
     has_pixels: bool
@@ -96,43 +96,43 @@ def read_series(objects: StudyObjects, on_slice: OnSlice | None = None) -> Serie
     """The series of a study, in the order of their first objects' names.
 
     Objects belong to one series when they share SeriesInstanceUID (their folder where it is empty), Modality, SOP
-    class, matrix, pixel spacing, orientation, and whether they are localizers. A series with several slices at the
-    same position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) where there is no object, StudyFailed
-    with the most frequent reason (NOT_DICOM, TRUNCATED) where none can be used, and what StudyObjects raises.
+    class, matrix, pixel spacing and orientation; localizers are apart. A series with several slices at the same
+    position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the
+    most frequent reason (NOT_DICOM, TRUNCATED) if none can be used, and what StudyObjects raises.
 
-    on_slice: called with each slice as its header is read, in any order of the objects.
+    on_slice: called with each slice as its header is read, in any order.
     """
     names = objects.names()
     if not names:
         raise StudyExcluded(Reason.EMPTY, "expected objects in the study, found none.")
-    passed_over: dict[str, Reason] = {}
+    skipped: dict[str, Reason] = {}
     records: list[Record] = []
-    known: _Known = {}
+    cache: _Cache = {}
     with quiet_dicom():
         for name, head in objects.heads(names, HEAD_BYTES):
             parsed = _parse(objects, name, head)
             if isinstance(parsed, Reason):
-                passed_over[name] = parsed
+                skipped[name] = parsed
             else:
-                found = _records(name, parsed, known)
+                found = _records(name, parsed, cache)
                 records += found
                 if on_slice:
                     for record in found:
                         on_slice(record.instance, record.series)
-    # Heads come in any order; what is made of them does not depend on it.
+    # Heads come in any order; sorting makes the result independent of it.
     records.sort(key=lambda record: record.instance.name)
-    skipped = Counter(passed_over[name] for name in sorted(passed_over))
+    reasons = Counter(skipped[name] for name in sorted(skipped))
     if not records:
-        reason = max(skipped, key=lambda reason: (skipped[reason], reason is Reason.NOT_DICOM))
+        reason = max(reasons, key=lambda reason: (reasons[reason], reason is Reason.NOT_DICOM))
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")
-    return SeriesScan(grouped(records), dict(skipped))
+    return SeriesScan(grouped(records), dict(reasons))
 
 
 # ---- one object ----------------------------------------------------------------------------------------------
 
 
 def _parse(objects: StudyObjects, name: str, head: bytes) -> _Head | Reason:
-    """The header of one object, or why the object is passed over."""
+    """The header of one object, or the reason to skip the object."""
     whole = objects.size(name)
     if whole == 0:
         return Reason.TRUNCATED
@@ -158,12 +158,12 @@ def _parse(objects: StudyObjects, name: str, head: bytes) -> _Head | Reason:
 
 
 def _plausible(head: bytes) -> bool:
-    """Whether bytes without preamble start like a data set: an element of group 0002 or 0008, either byte order."""
+    """Whether bytes without a preamble start like a data set: with group 0002 or 0008, in either byte order."""
     return head[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"} and len(head) > 64
 
 
 def _try_parse(content: bytes) -> _Head | None:
-    """The elements before the pixel data, as far as `content` goes; None where it cannot be parsed."""
+    """The elements before the pixel data, as far as `content` goes; None if it cannot be parsed."""
     reached = False
 
     def at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
@@ -174,36 +174,34 @@ def _try_parse(content: bytes) -> _Head | None:
     stream = io.BytesIO(content)
     try:
         dataset = read_partial(stream, at_pixels, force=True, specific_tags=_TAGS)
-    except MemoryError:
+    except (MemoryError, RecursionError):
         raise
-    except RecursionError:
-        raise
-    except Exception:  # pydicom raises whatever the bytes provoke; an object that does not parse is passed over
+    except Exception:  # broken bytes make pydicom raise any kind of error; the object is skipped
         return None
-    # Elsewhere in big-endian objects, and in deflated ones, of which pydicom has parsed a copy.
+    # The tag's bytes differ in big-endian objects, and the offset in deflated ones, which pydicom unpacks first.
     at = stream.tell()
     return _Head(dataset, reached, at if reached and content[at : at + 4] == PIXEL_DATA else None)
 
 
-_Known = dict[tuple[object, ...], tuple[InstanceHeader, SeriesHeader]]
-"""What the headers before had in common with others, by the raw bytes of it."""
+_Cache = dict[tuple[object, ...], tuple[InstanceHeader, SeriesHeader]]
+"""Converted headers, without the attributes of single slices, keyed by their raw bytes."""
 
 
-def _records(name: str, parsed: _Head, known: _Known) -> list[Record]:
+def _records(name: str, parsed: _Head, cache: _Cache) -> list[Record]:
     """One record per slice: one for a classic object, one per frame for Enhanced CT."""
     dataset = parsed.dataset
     meta = getattr(dataset, "file_meta", Dataset())
     transfer_syntax = text(meta, "TransferSyntaxUID")
     key = _raw_values(dataset, transfer_syntax)
-    facts = known.get(key) if key else None
-    if facts is None:
-        facts = _common_facts(dataset, transfer_syntax), _series_facts(dataset, transfer_syntax)
+    converted = cache.get(key) if key else None
+    if converted is None:
+        converted = _shared_header(dataset, transfer_syntax), _series_header(dataset, transfer_syntax)
         if key:
-            known[key] = facts
-    common, series = facts
+            cache[key] = converted
+    shared, series = converted
     series = replace(series, FrameOfReferenceUID=text(dataset, "FrameOfReferenceUID"))
     instance = replace(
-        common,
+        shared,
         name=name,
         SOPInstanceUID=text(dataset, "SOPInstanceUID") or text(meta, "MediaStorageSOPInstanceUID"),
         ImagePositionPatient=numbers(dataset, "ImagePositionPatient", 3),
@@ -218,7 +216,7 @@ def _records(name: str, parsed: _Head, known: _Known) -> list[Record]:
 
 
 def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | None:
-    """What a header says that is not of one slice, before any conversion; None where it holds sequences."""
+    """The unconverted values of a header without those of single slices; None if it holds sequences."""
     values: list[object] = [transfer_syntax, dataset.original_encoding]
     for tag in dataset.keys():  # noqa: SIM118 - a Dataset itself gives elements
         if tag in _OF_ONE_SLICE:
@@ -227,16 +225,16 @@ def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | 
             element = dataset.get_item(tag)
         except MemoryError:
             raise
-        except Exception:  # as in value_of: pydicom converts here too what it takes for deferred
+        except Exception:  # as in value_of: pydicom converts elements here that it takes for deferred ones
             return None
-        if element is None or not isinstance(element.value, bytes | str | None):  # text: one that _parse has asked for
+        if element is None or not isinstance(element.value, bytes | str | None):  # str if _parse has read it
             return None
         values.append((tag, element.VR, element.value))
     return tuple(values)
 
 
-def _common_facts(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
-    """An object's header without what is its own alone."""
+def _shared_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
+    """An object's header without the attributes of single slices."""
     return InstanceHeader(
         name="",
         SOPClassUID=text(dataset, "SOPClassUID"),
@@ -252,7 +250,7 @@ def _common_facts(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
     )
 
 
-def _series_facts(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
+def _series_header(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
     compression = text(dataset, "LossyImageCompression")
     study_day = day(dataset, "StudyDate")
     return SeriesHeader(
@@ -277,7 +275,7 @@ def _series_facts(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
 
 
 def _frames(dataset: Dataset, instance: InstanceHeader) -> list[InstanceHeader]:
-    """The frames of an Enhanced CT object as slices (PS3.3 C.7.6.16); the object itself where its groups are broken."""
+    """The frames of an Enhanced CT object as slices (PS3.3 C.7.6.16); the object itself if its groups are broken."""
     try:
         shared = dataset.SharedFunctionalGroupsSequence[0] if "SharedFunctionalGroupsSequence" in dataset else Dataset()
         groups = dataset.PerFrameFunctionalGroupsSequence
@@ -286,7 +284,7 @@ def _frames(dataset: Dataset, instance: InstanceHeader) -> list[InstanceHeader]:
         return [_frame(shared, group, instance, index) for index, group in enumerate(groups)]
     except MemoryError:
         raise
-    except Exception:  # as in _try_parse; without geometry the selection rejects it with a reason
+    except Exception:  # as in _try_parse; the selection then rejects the object, which has no geometry
         return [instance]
 
 

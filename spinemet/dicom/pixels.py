@@ -1,11 +1,10 @@
 """The HU of one slice, from a CT object or from its bytes and its header.
 
-16-bit grey pixels in the usual transfer syntaxes are decoded here, by imagecodecs, whose JPEG 2000, JPEG-LS and JPEG
-Lossless decoders release Python's lock (those behind pydicom hold it, so that threads gain nothing), and whose RLE
-decoder is six times pydicom's. For JPEG 2000 there is none faster free of the GPL: OpenJPEG is in all of them (31 to 36
-ms per slice), and FFmpeg's own takes 46 ms. pydicom decodes everything else, and whatever does not look as expected.
-Where the header pass has found the pixels, the object is not parsed again: parsing costs more than decoding
-uncompressed pixels.
+imagecodecs decodes 16-bit grey pixels in the usual transfer syntaxes. Its JPEG 2000, JPEG-LS and JPEG Lossless decoders
+release Python's lock, so that threads help; those behind pydicom hold it. Its RLE decoder is six times as fast as
+pydicom's. pydicom decodes everything else and every object that looks unusual. If the header pass has found the
+pixels, the object is not parsed again, because parsing takes longer than decoding uncompressed pixels. README.md in
+this folder has the decoding times.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from spinemet.types import AIR_HU, InstanceHeader, StoredPixels
 MOST_HU = 32767
 PADDING_BELOW_HU = -900.0
 PADDING_ABOVE_HU = 3071.0
-"""PixelPaddingValue counts only where its HU lies outside these: some headers declare 0, which is water."""
+"""PixelPaddingValue counts only if its HU lies outside these two: some headers declare 0, which is water."""
 WHOLE_TOLERANCE = 1e-6
 END_BYTES = 64
-"""Where the end of a codestream is looked for; padding may follow it."""
+"""The end marker of a codestream is searched in the last so many bytes; padding may follow it."""
 
 PixelArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
 _Uint16Array = npt.NDArray[np.uint16]
@@ -52,7 +51,7 @@ _UNDEFINED = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class _Layout:
-    """How the pixel data of an object with one grey sample of 16 bits are laid out."""
+    """The layout of an object's pixel data, one grey sample of 16 bits per pixel."""
 
     syntax: str
     shape: tuple[int, int]
@@ -62,13 +61,13 @@ class _Layout:
 
 
 def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
-    """HU of one slice: int16 where rescale is whole-numbered, else float32; padding and below as AIR_HU.
+    """HU of one slice: int16 if slope and intercept are whole numbers, else float32; padding and below as AIR_HU.
 
-    frame: of an Enhanced object, counted from 0; None for a classic one. Raises StudyExcluded(UNSUPPORTED_PIXELS) for
-    colour and where there is no rescale to HU, StudyFailed: TRUNCATED, UNDECODABLE.
+    frame: the frame of an Enhanced object, counted from 0; None for a classic object. Raises StudyExcluded
+    (UNSUPPORTED_PIXELS) for colour or without a rescale to HU, StudyFailed: TRUNCATED, UNDECODABLE.
     """
     if not isinstance(value_of(dataset, "PixelData"), bytes):
-        # A CT image by its header: an object that ends before its pixels was cut off. Empty and unreadable ones alike.
+        # The header says CT image, so an object without pixels was cut off.
         raise StudyFailed(Reason.TRUNCATED, "expected pixel data in every slice, found an object without.")
     facts = stored_pixels(dataset)
     if facts.SamplesPerPixel not in {None, 1}:
@@ -80,17 +79,17 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
         stored = stored_values(dataset, frame)
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise whatever the bytes provoke
+    except Exception as error:  # broken bytes make decoders raise any kind of error
         reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
         raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
     return to_hu(stored, *rescale, _padding(facts, *rescale))
 
 
 def quick_hu(content: bytes, instance: InstanceHeader) -> PixelArray | None:
-    """What slice_hu gives for a whole classic object, without parsing it again.
+    """The result of slice_hu for a whole classic object, without parsing it again.
 
-    None where that takes slice_hu, which also says what is wrong: pixels that the header pass has not found, that look
-    otherwise than it says, or that do not decode.
+    None if only slice_hu can tell: the header pass did not find the pixels, they contradict the header, or they do not
+    decode. slice_hu then raises the reason.
     """
     facts = instance.stored
     if facts is None or instance.pixels_at is None or facts.SamplesPerPixel not in {None, 1}:
@@ -109,7 +108,7 @@ def quick_hu(content: bytes, instance: InstanceHeader) -> PixelArray | None:
 
 
 def is_compressed(instance: InstanceHeader) -> bool:
-    """Whether an object's pixels lie in a compressed syntax that is decoded here."""
+    """Whether an object's pixels are in a compressed syntax that this module decodes."""
     return instance.TransferSyntaxUID in _DECODERS
 
 
@@ -122,9 +121,9 @@ def is_slow(instance: InstanceHeader) -> bool:
 
 
 def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer]:
-    """Stored values (H, W) of one slice, without the bits that BitsStored leaves unused.
+    """Stored values (H, W) of one slice, with only the bits that BitsStored declares.
 
-    Raises whatever the decoders raise.
+    Raises any error of the decoders.
     """
     syntax = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
     shape = (integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0)
@@ -133,12 +132,12 @@ def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer
         values = _decoded(dataset, layout, frame or 0)
         if values is not None:
             return values
-    # raw: no colour transformation. MONOCHROME1 only turns the display; stored values rescale alike.
+    # raw: without colour transformation. MONOCHROME1 inverts only the display; its stored values rescale as usual.
     return pixel_array(dataset, index=frame, raw=True, view_only=True)
 
 
 def _layout(facts: StoredPixels, syntax: str, shape: tuple[int, int], frames: int) -> _Layout | None:
-    """The layout; None where there are not 16 bits of which the low ones are used, or the header says too little."""
+    """The layout; None unless the header declares 16 bits per pixel with the value in the low ones."""
     bits = facts.BitsStored
     if not all(shape) or facts.BitsAllocated != 16 or bits is None or not 0 < bits <= 16 or facts.HighBit != bits - 1:
         return None
@@ -148,7 +147,7 @@ def _layout(facts: StoredPixels, syntax: str, shape: tuple[int, int], frames: in
 
 
 def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.integer] | None:
-    """Stored values (H, W) of one frame; None for another syntax or a frame that does not look as the layout says."""
+    """Stored values (H, W) of one frame; None for an unknown syntax or a frame that contradicts the layout."""
     if layout.syntax in _NATIVE:
         size = layout.shape[0] * layout.shape[1] * 2
         return _native(dataset.PixelData, frame * size, layout)
@@ -163,10 +162,10 @@ def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.in
 
 
 def _values_at(content: bytes, at: int, layout: _Layout) -> npt.NDArray[np.integer] | None:
-    """Stored values (H, W) of the only frame of the element PixelData at `at`; None as of _decoded."""
+    """Stored values (H, W) of the only frame of the element PixelData at `at`; None as in _decoded."""
     if content[at : at + 4] != PIXEL_DATA:
-        return None  # not the bytes that the header pass has seen
-    # Two letters where an implicit VR would have half of an odd length, which there is not.
+        return None  # the bytes differ from those that the header pass read
+    # Explicit VR has these letters here. In implicit VR they would be half of an odd length, and lengths are even.
     start = at + (12 if content[at + 4 : at + 6] in {b"OB", b"OW"} else 8)
     (length,) = struct.unpack_from("<I", content, start - 4)
     if layout.syntax in _NATIVE:
@@ -177,9 +176,9 @@ def _values_at(content: bytes, at: int, layout: _Layout) -> npt.NDArray[np.integ
 
 
 def _only_frame(content: bytes, at: int) -> bytes | None:
-    """The codestream of an object's only frame: all fragments behind the offset table at `at` (PS3.5 A.4).
+    """The codestream of an object's only frame: all fragments after the offset table at `at` (PS3.5 A.4).
 
-    None where they are not closed as they should be.
+    None if the end delimiter is missing.
     """
     fragments = []
     while content[at : at + 4] == _ITEM:
@@ -200,7 +199,7 @@ def _native(pixel_data: bytes, start: int, layout: _Layout) -> npt.NDArray[np.in
 def _decode_rle(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
     if len(code) < 64 or struct.unpack_from("<I", code)[0] != 2:
         return None
-    # The segments hold planes of bytes, the most significant first (PS3.5 annex G).
+    # The segments are planes of bytes, the most significant first (PS3.5 annex G).
     plain = imagecodecs.dicomrle_decode(code, "<u2")
     return _used_bits(np.frombuffer(plain, "<u2").reshape(layout.shape), layout.bits, layout.signed)
 
@@ -213,7 +212,7 @@ def _decode_jpeg_2000(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] |
     precision, signed = (depth & 0x7F) + 1, bool(depth & 0x80)
     _check((bottom - top, right - left), components, layout)
     if not 8 < precision <= 16 or signed != layout.signed:
-        return None  # header and codestream disagree: pydicom knows whom to believe
+        return None  # header and codestream disagree: pydicom has rules for that
     return imagecodecs.jpeg2k_decode(code, numthreads=1)
 
 
@@ -222,9 +221,9 @@ def _decode_jpeg_ls(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | N
     if precision is None:
         return None
     if b"\xff\xd9" not in code[-END_BYTES:]:
-        # CharLS takes four seconds to see it, where a code that breaks off ends in zero bits.
+        # CharLS needs four seconds to notice a truncated code that ends in zero bits.
         raise ValueError("expected the end of image marker, found a code that breaks off")
-    # JPEG-LS has no sign: the codestream's precision says where it is.
+    # JPEG-LS has no sign: the codestream's precision says which bit it is.
     return _used_bits(imagecodecs.jpegls_decode(code), precision, layout.signed)
 
 
@@ -235,12 +234,12 @@ def _decode_jpeg_lossless(code: bytes, layout: _Layout) -> npt.NDArray[np.intege
 
 
 def _decode_jpeg_lossy(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
-    # Twelve bits; pydicom's decoders free of the GPL read eight only.
+    # Twelve bits; pydicom's decoders without the GPL read only eight.
     precision = next(filter(None, (_jpeg_precision(code, start, layout) for start in (0xC0, 0xC1, 0xC2))), None)
     if precision is None:
         return None
     if b"\xff\xd9" not in code[-END_BYTES:]:
-        raise ValueError("expected the end of image marker, found a code whose rest would be made up")
+        raise ValueError("expected the end of image marker, found a code that breaks off")
     return _used_bits(imagecodecs.jpeg8_decode(code), layout.bits, layout.signed)
 
 
@@ -254,7 +253,7 @@ _DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]]
 
 
 def _jpeg_precision(code: bytes, start_of_frame: int, layout: _Layout) -> int | None:
-    """Bits per sample of a JPEG frame of kind SOF `start_of_frame`; None where it is another kind or not 16-bit."""
+    """Bits per sample of a JPEG frame of kind SOF `start_of_frame`; None for another kind or depth."""
     at = 2
     while at + 10 <= len(code) and code[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", code, at)
@@ -267,16 +266,16 @@ def _jpeg_precision(code: bytes, start_of_frame: int, layout: _Layout) -> int | 
 
 
 def _check(shape: tuple[int, int], components: int, layout: _Layout) -> None:
-    """Raise ValueError where a codestream is not of the header's matrix, before it takes memory.
+    """Raise ValueError if a codestream's matrix differs from the header's, before decoding takes memory.
 
-    Not left to pydicom: GDCM ends the process over such a JPEG-LS frame.
+    pydicom would not raise it: GDCM ends the process over such a JPEG-LS frame.
     """
     if shape != layout.shape or components != 1:
         raise ValueError(f"expected a frame of {layout.shape} grey pixels, found {components} x {shape}")
 
 
 def _used_bits(values_HW: _Uint16Array, bits: int, signed: bool) -> npt.NDArray[np.integer]:
-    """What the low `bits` of each value say; the others may hold anything (overlays, in old objects)."""
+    """The low `bits` of each value, with sign; the other bits may hold anything (overlays, in old objects)."""
     if not signed:
         return values_HW if bits == 16 else values_HW & np.uint16((1 << bits) - 1)
     signed_HW = values_HW.view(np.int16)
@@ -296,14 +295,14 @@ def _is_short(dataset: Dataset) -> bool:
 def to_hu(
     stored: npt.NDArray[np.integer], slope: float, intercept: float, padding: tuple[int, int] | None
 ) -> PixelArray:
-    """HU from AIR_HU to MOST_HU, int16 where slope and intercept are whole; values within `padding` as AIR_HU."""
+    """HU from AIR_HU to MOST_HU, int16 if slope and intercept are whole; values within `padding` as AIR_HU."""
     whole = all(abs(value - round(value)) < WHOLE_TOLERANCE for value in (slope, intercept))
     is_padding = None if padding is None else (stored >= padding[0]) & (stored <= padding[1])
     if whole and slope == 1 and stored.dtype.itemsize == 2 and stored.dtype.isnative:
         shift, limits = round(intercept), np.iinfo(stored.dtype)
         low, high = max(AIR_HU - shift, limits.min), min(MOST_HU - shift, limits.max)
         if low <= high:
-            # Every sum fits into 16 bits, so that it may wrap on its way there, whatever the sign of the stored type.
+            # Each result fits into int16, so the unsigned sum may wrap on the way.
             hu_uint16 = np.clip(stored, low, high).view(np.uint16)
             hu_uint16 += np.uint16(shift & 0xFFFF)
             hu_int16 = hu_uint16.view(np.int16)
@@ -318,13 +317,13 @@ def to_hu(
 
 
 def _rescale(facts: StoredPixels) -> tuple[float, float] | None:
-    """(slope, intercept) of this slice, since real series change them from slice to slice; None without."""
+    """(slope, intercept) of this slice (real series change them between slices); None if absent or not positive."""
     slope, intercept = facts.RescaleSlope, facts.RescaleIntercept
     return None if slope is None or intercept is None or slope <= 0 else (slope, intercept)
 
 
 def _frame_rescale(dataset: Dataset, frame: int) -> tuple[float, float] | None:
-    """(slope, intercept) of one frame of an Enhanced object; None without."""
+    """(slope, intercept) of one frame of an Enhanced object; None as in _rescale."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     group = dataset.PerFrameFunctionalGroupsSequence[frame]
     source = functional_group(shared[0], group, "PixelValueTransformationSequence")
@@ -333,9 +332,9 @@ def _frame_rescale(dataset: Dataset, frame: int) -> tuple[float, float] | None:
 
 
 def _padding(facts: StoredPixels, slope: float, intercept: float) -> tuple[int, int] | None:
-    """The range of stored values that stand for no value (PS3.3 C.7.5.1.1.2), None without one that is believable.
+    """The range of stored values that mean "no value" (PS3.3 C.7.5.1.1.2); None if none is declared or believable.
 
-    None also where it lies below AIR_HU, since whatever does becomes AIR_HU.
+    None also if the range lies below AIR_HU, because everything below becomes AIR_HU anyway.
     """
     value, limit = facts.PixelPaddingValue, facts.PixelPaddingRangeLimit
     if value is None:

@@ -1,7 +1,7 @@
-"""Keyed pseudonyms: the same patient, study or series always gets the same key; only the key's owner can tell whose.
+"""Keyed pseudonyms: the same patient, study or series always gets the same one, and only the key's owner can link it.
 
-HMAC-SHA256 (RFC 2104), cut to 128 bits. Each kind of key has its own domain, so that equal identifiers of different
-kinds do not show as equal.
+HMAC-SHA256 (RFC 2104), cut to 128 bits. Patients, studies and series have separate domains: an identifier that two of
+them share gives different pseudonyms.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ PSEUDONYM_DIGITS = 32
 def load_key(ephemeral: bool = False, key_file: str | Path | None = None) -> bytes:
     """The secret for pseudonyms: from `key_file`, else SPINEMET_PSEUDONYM_KEY, else SPINEMET_PSEUDONYM_KEY_FILE.
 
-    `ephemeral` gives a fresh random key instead: pseudonyms then never match those of another run. Raises BadInput
-    where there is no key, where it has fewer than 16 bytes, or where its file can be read by others than its owner.
+    ephemeral: a fresh random key instead, whose pseudonyms never match those of another run. Raises BadInput if there
+    is no key, if it has fewer than 16 bytes, or if anyone but its owner may read its file.
     """
     if ephemeral:
         return secrets.token_bytes(32)
@@ -48,9 +48,9 @@ def load_key(ephemeral: bool = False, key_file: str | Path | None = None) -> byt
 
 
 class Pseudonymizer:
-    """Pseudonyms under one key and one policy for dates.
+    """Pseudonyms with one key and one policy for dates.
 
-    An empty identifier gets an empty pseudonym: patients without an ID are not one patient.
+    An empty identifier gets an empty pseudonym, because patients without an ID are not the same patient.
     """
 
     def __init__(self, key: bytes, dates: DatePolicy) -> None:
@@ -74,10 +74,10 @@ class Pseudonymizer:
         return self._pseudonym("source", f"{archive}\0{key}")
 
     def study_date(self, patient_id: str, study_date: str) -> date | None:
-        """StudyDate (YYYYMMDD) as the policy shows it; None where there is no date.
+        """StudyDate (YYYYMMDD) under the date policy; None if there is no date.
 
-        `exact`: as it is. `shifted`: 1 to 364 days earlier, the same for all studies of a patient, so that intervals
-        are kept; None without a PatientID, for then nothing ties the studies together. `year`: 1 January of its year.
+        `exact`: unchanged. `shifted`: 1 to 364 days earlier, by the same number for all studies of a patient, which
+        keeps intervals; None without a PatientID, because nothing then connects a patient's studies. `year`: 1 January.
         """
         try:
             day = date(int(study_date[:4]), int(study_date[4:6]), int(study_date[6:8]))
@@ -93,14 +93,14 @@ class Pseudonymizer:
         return day - timedelta(days=1 + int.from_bytes(digest[:8]) % MOST_SHIFT_DAYS)
 
     def age(self, years: float | None) -> float | None:
-        """The age in whole years, 90 for anything over 89; None stays None."""
+        """The age in whole years, 90 for all above 89; None stays None."""
         return None if years is None else float(min(int(years), OLDEST_AGE))
 
     def _pseudonym(self, domain: str, identifier: str) -> str:
         return self._digest(domain, identifier).hex()[:PSEUDONYM_DIGITS] if identifier else ""
 
     def _digest(self, domain: str, identifier: str) -> bytes:
-        # File names need not be UTF-8: surrogates stand for their raw bytes.
+        # File names may not be UTF-8; Python holds their raw bytes as surrogates.
         message = f"spinemet:{domain}\0{identifier}".encode("utf-8", "surrogateescape")
         return hmac.digest(self._key, message, "sha256")
 

@@ -1,7 +1,7 @@
-"""The vertebra labels that a study brings along, on the grid of its chosen volume.
+"""A study's own vertebra labels, on the grid of its chosen volume.
 
-DICOM SEG objects (BINARY, FRACTIONAL, LABELMAP) of the study, or the NIfTI label map of a NIfTI study in the numbers of
-VerSe or of TotalSegmentator, or its masks with one vertebra each.
+They come from DICOM SEG objects (BINARY, FRACTIONAL, LABELMAP) or, in a NIfTI study, from one label map in the numbers
+of VerSe or TotalSegmentator, or from masks of one vertebra each.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from spinemet.anatomy import LEVEL_INDEX, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS,
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.values import quiet_dicom
 from spinemet.dicom.volume import nifti_grid
-from spinemet.errors import Reason, StudyExcluded, StudyFailed
+from spinemet.errors import Reason, StudyFailed, StudyProblem
 from spinemet.types import LabelMap, SeriesHeader, Volume
 
 SAME_GRID_TOLERANCE = 0.05
-"""Voxels of two grids that coincide to this share of a voxel are the same voxels."""
+"""Two grids are equal if their voxels coincide to this share of a voxel."""
 MIN_VOXELS = 5
-"""A label with fewer voxels is a stray, not a vertebra."""
+"""A label with fewer voxels is noise, not a vertebra."""
 BODY_DEPTH_MM: Mapping[str, float] = {"cervical": 28.0, "thoracic": 45.0, "lumbar": 52.0, "sacral": 60.0}
-"""A body alone is at most this deep from front to back (cervical 15-20, thoracic 18-35, lumbar 30-40 mm); a whole
-vertebra with its spinous process is 45, 60 and 75 mm and more."""
+"""A label deeper than this from front to back holds more than a body. Bodies alone are 15-20 (cervical), 18-35
+(thoracic) and 30-40 mm (lumbar) deep; whole vertebrae with their spinous process 45, 60 and 75 mm and more."""
 
 _LEVEL = re.compile(r"(?<![A-Za-z0-9])([CTLS])\s?(\d{1,2})(?![0-9A-Za-z])", re.IGNORECASE)
 _NOT_A_VERTEBRA = re.compile(r"dis[ck]|\brib|nerve|cord|lesion|met[as]|tumou?r|canal", re.IGNORECASE)
@@ -38,11 +38,11 @@ _NOT_A_VERTEBRA = re.compile(r"dis[ck]|\brib|nerve|cord|lesion|met[as]|tumou?r|c
 def find_labels(
     objects: StudyObjects, series: Sequence[SeriesHeader], chosen: SeriesHeader | None, volume: Volume
 ) -> LabelMap | None:
-    """The vertebra labels of the study on the grid of `volume`; None where the study has none that lie in it.
+    """The vertebra labels of the study on the grid of `volume`; None if it has none.
 
-    `chosen` is None for a NIfTI study. Of several DICOM SEG objects the first with vertebrae wins, those that refer to
-    the chosen series before those that share its frame of reference, before the others of its study.
-    Raises StudyFailed(BAD_SEGMENTATION) where there is a segmentation but none that can be read.
+    `chosen` is None for a NIfTI study. Of several DICOM SEG objects with vertebrae one that refers to the chosen series
+    wins, then one that shares its frame of reference, then any other of its study; among equals, the first.
+    Raises StudyFailed(BAD_SEGMENTATION) if the study has segmentations but none of them can be read.
     """
     if chosen is None:
         return _nifti_labels(objects, volume)
@@ -76,13 +76,10 @@ def find_labels(
 def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
     """The label map in a NIfTI file, in VerSe or TotalSegmentator numbers, on the grid of `volume`.
 
-    Which numbers they are follows from the labels and their order along the patient: VerSe counts down the spine,
-    TotalSegmentator up. Raises StudyFailed(BAD_SEGMENTATION) where the file cannot be read or fits neither.
+    The order of the labels along the patient shows the scheme: VerSe counts down the spine, TotalSegmentator up.
+    Raises StudyFailed(BAD_SEGMENTATION) if the file cannot be read or fits neither.
     """
-    try:
-        numbers, affine = nifti_grid(content)
-    except (StudyExcluded, StudyFailed) as problem:
-        raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected a readable label map: {problem.detail}") from problem
+    numbers, affine = _readable_grid(content)
     whole = np.rint(numbers).astype(np.int32) if numbers.dtype.kind == "f" else numbers.astype(np.int32)
     levels = numbering(whole)
     table = np.zeros(max(int(whole.max()), *levels) + 1, np.uint8)
@@ -92,16 +89,16 @@ def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
 
 
 def numbering(numbers_DHW: npt.NDArray[np.int32]) -> Mapping[int, str]:
-    """Which level each number of a label map means: VERSE_LEVELS or TOTALSEGMENTATOR_LEVELS.
+    """The scheme of a label map's numbers: VERSE_LEVELS or TOTALSEGMENTATOR_LEVELS.
 
-    D runs from inferior to superior. Raises StudyFailed(BAD_SEGMENTATION) where the labels' order fits neither.
+    D runs from inferior to superior. Raises StudyFailed(BAD_SEGMENTATION) if the order of the labels fits neither.
     """
     most = max(0, min(int(numbers_DHW.max()), 4 * 256))
     counts_DN = np.stack([np.bincount(np.clip(plane, 0, most).ravel(), minlength=most + 1) for plane in numbers_DHW])
     voxels = counts_DN.sum(axis=0)
     present = [n for n in range(1, most + 1) if voxels[n] >= MIN_VOXELS]
     heights = {n: float(np.arange(len(counts_DN)) @ counts_DN[:, n] / voxels[n]) for n in present}
-    # Only TotalSegmentator has numbers from 29 to 50; its organs have those of VerSe's vertebrae.
+    # Only TotalSegmentator uses 29 to 50; it gives VerSe's numbers to organs.
     schemes = (
         [TOTALSEGMENTATOR_LEVELS] if any(28 < n <= 50 for n in present) else [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS]
     )
@@ -110,7 +107,7 @@ def numbering(numbers_DHW: npt.NDArray[np.int32]) -> Mapping[int, str]:
     best: Mapping[int, str] = {}
     named_by_best = 0
     for scheme, labels in zip(schemes, named, strict=True):
-        # A lone label is always in order: it proves nothing where the other scheme names several.
+        # A single label is always in order: it proves nothing if the other scheme names several.
         proven = len(labels) > 1 or len(labels) == most_named
         if proven and len(labels) > named_by_best and all(heights[a] > heights[b] for a, b in pairwise(labels)):
             best, named_by_best = scheme, len(labels)
@@ -123,7 +120,7 @@ def numbering(numbers_DHW: npt.NDArray[np.int32]) -> Mapping[int, str]:
 
 
 def level_in(text: str) -> str | None:
-    """The level that a segment's name holds (`T1 vertebra`, `vertebrae_L3`), None for discs, ribs and all else."""
+    """The level in a segment's name (`T1 vertebra`, `vertebrae_L3`); None for discs, ribs and everything else."""
     if _NOT_A_VERTEBRA.search(text):
         return None
     levels = {f"{match[1].upper()}{int(match[2])}" for match in _LEVEL.finditer(text)}
@@ -162,7 +159,7 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[L
 
 
 def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-    """(label map, affine) of the segments in `levels`, on the grid of the SEG object; absent frames are empty ones."""
+    """(label map, affine) of the segments in `levels`, on the grid of the SEG object; absent frames are empty."""
     table = np.zeros(max(levels) + 1, np.uint8)
     for number, level in levels.items():
         table[number] = 1 + LEVEL_INDEX[level]
@@ -210,21 +207,24 @@ def _nifti_labels(objects: StudyObjects, volume: Volume) -> LabelMap | None:
 
 
 def _joined_masks(objects: StudyObjects, by_level: Mapping[str, str], volume: Volume) -> LabelMap:
-    """One label map of binary masks, one per vertebra, that share a grid; where two overlap the caudal one counts."""
-    joined_DHW: npt.NDArray[np.uint8] | None = None
-    affine = np.eye(4)
-    for level in sorted(by_level, key=lambda level: LEVEL_INDEX[level]):
-        try:
-            mask_DHW, affine_of_mask = nifti_grid(objects.read(by_level[level]))
-        except (StudyExcluded, StudyFailed) as problem:
-            raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected readable masks: {problem.detail}") from problem
-        if joined_DHW is None:
-            joined_DHW, affine = np.zeros(mask_DHW.shape, np.uint8), affine_of_mask
+    """One label map from binary masks of one vertebra each on one grid; the caudal mask wins an overlap."""
+    names = sorted(by_level.items(), key=lambda pair: LEVEL_INDEX[pair[0]])
+    masks = ((1 + LEVEL_INDEX[level], *_readable_grid(objects.read(name))) for level, name in names)
+    number, mask_DHW, affine = next(masks)
+    joined_DHW = np.where(mask_DHW.astype(bool), number, 0).astype(np.uint8)
+    for number, mask_DHW, affine_of_mask in masks:
         if mask_DHW.shape != joined_DHW.shape or not np.allclose(affine_of_mask, affine, atol=1e-3):
             raise StudyFailed(Reason.BAD_SEGMENTATION, "expected vertebra masks on one grid, found several grids.")
-        joined_DHW[mask_DHW.astype(bool)] = 1 + LEVEL_INDEX[level]
-    assert joined_DHW is not None
+        joined_DHW[mask_DHW.astype(bool)] = number
     return _label_map(joined_DHW, affine, volume)
+
+
+def _readable_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float64]]:
+    """The array and affine of a NIfTI label map; StudyFailed(BAD_SEGMENTATION) if it cannot be read."""
+    try:
+        return nifti_grid(content)
+    except StudyProblem as problem:
+        raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected a readable label map: {problem.detail}") from problem
 
 
 def _label_map(labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], volume: Volume) -> LabelMap:
@@ -237,7 +237,7 @@ def _onto_grid(
 ) -> npt.NDArray[np.uint8]:
     """The labels at the voxels of `volume`: nearest neighbour, 0 outside their own grid."""
     shape = volume.hu_DHW.shape
-    between = np.linalg.inv(affine) @ volume.affine  # index in the volume -> index in the labels
+    between = np.linalg.inv(affine) @ volume.affine  # from index in the volume to index in the labels
     same = np.abs(between[:3] @ _corners(shape) - _corners(shape)[:3]).max() < SAME_GRID_TOLERANCE
     if labels_DHW.shape == shape and same:
         return labels_DHW

@@ -1,13 +1,13 @@
-"""Which series of a study is read: the axial CT series that shows most of the spine best, with a reason for each other.
+"""Chooses the series of a study to read: the axial CT series that shows the spine best. Each other one gets a reason.
 
-Rules, in this order; the first that a series breaks is its reason:
- 1. it has pixels, is CT, and is an image of the patient: no localizer, no screen, no reformat or map;
- 2. its geometry is known, its slices lie nearly axial (gantry tilt), evenly spaced;
- 3. its pixels are ones that SpineMet decodes, and lossless where the configuration asks for that;
- 4. it has enough slices, thin enough, over enough of the patient, and its body part is not one without a spine.
-A series with gaps, or whose spacing changes, is divided there, and its best stretch judged by the same rules.
-Among those that are left: the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices do not outweigh
-the rest), then slices of a usual thickness, then a soft-tissue kernel, then the smaller pixel.
+A series must pass these rules; the first that it breaks is its reason:
+ 1. it has pixels, is CT, and shows the patient: it is no localizer, screen capture, reformat or map;
+ 2. its geometry is known, and its slices are nearly axial (gantry tilt) and evenly spaced;
+ 3. SpineMet can decode its pixels, and they are lossless if the configuration requires that;
+ 4. it has enough slices, thin enough, over enough of the patient, and its body part contains a spine.
+A series with gaps or several spacings is divided there, and its best stretch must pass the same rules.
+Among the series that pass, the best has the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices
+do not decide), then a usual slice thickness, then lossless pixels, then a soft-tissue kernel, then smaller pixels.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from spinemet.types import SeriesHeader
 COVERAGE_STEP_MM = 30.0
 """About one vertebra with its disc."""
 BODY_PART_COVERAGE_MM = 300.0
-"""A longer series shows more than the part that its header names: a trauma or a run-off scan."""
+"""A longer series shows more than the body part in its header: a trauma or a run-off scan."""
 MAX_SIDE = 4096
 """Rows or columns; CT matrices end at 2048."""
 
@@ -33,7 +33,7 @@ CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.2{part}" for part in ("", ".1",
 """CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage."""
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 54, 56, 100, 101, 102, 103))
-"""Retired arithmetic and hierarchical JPEG, and video: no decoder free of GPL reads them."""
+"""Retired arithmetic and hierarchical JPEG, and video: no decoder without the GPL reads them."""
 _LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "REF_SURVIEW"})
 _SCREEN_TYPES = frozenset({"DOSE_INFO", "PATIENT_INFO", "RESULTS", "SCREEN SAVE", "SCREENSHOT", "DOSE REPORT"})
 # fmt: off
@@ -44,7 +44,7 @@ _DERIVED_TYPES = frozenset({
 })
 # fmt: on
 
-_TELLING = (
+_REASONS_BY_PROGRESS = (
     Reason.NOT_CT,
     Reason.NO_PIXELS,
     Reason.SECONDARY_CAPTURE,
@@ -62,14 +62,14 @@ _TELLING = (
     Reason.FIELD_OF_VIEW,
     Reason.BODY_PART,
 )
-"""From the least to the most telling reason for a whole study: the later, the closer the series came."""
+"""Reasons in the order of how far a series came. A study without a usable series takes the last one."""
 
 
 def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
     """The series to read, which may be a stretch of one of `series`.
 
-    Raises StudyExcluded: NO_SERIES for no series at all, SEVERAL_STUDIES where the usable ones are not of one study,
-    else with the most telling of the series' reasons.
+    Raises StudyExcluded: NO_SERIES if `series` is empty, SEVERAL_STUDIES if the usable ones belong to several studies,
+    and with the reason of the series that came closest if none is usable.
     """
     verdicts = explain(series, config)
     usable = [item for item, reason in verdicts if reason in {None, Reason.NOT_PREFERRED}]
@@ -82,12 +82,12 @@ def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> Serie
     reasons = [reason for _, reason in verdicts if reason is not None]
     if not reasons:
         raise StudyExcluded(Reason.NO_SERIES, "expected at least one series, found none.")
-    reason = max(reasons, key=_TELLING.index)
+    reason = max(reasons, key=_REASONS_BY_PROGRESS.index)
     raise StudyExcluded(reason, f"expected one usable axial CT series, found {len(reasons)} series, none usable.")
 
 
 def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple[SeriesHeader, Reason | None], ...]:
-    """Every series with the reason it is not read; None for the one that is, which may be a stretch of a series."""
+    """Every series with the reason against it; None for the chosen one, which may be a stretch of a series."""
     judged: list[tuple[SeriesHeader, Reason | None]] = []
     ranks: dict[int, tuple[float, ...]] = {}
     for index, item in enumerate(series):
@@ -100,7 +100,7 @@ def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple
         judged.append((item, verdict))
         if grid is not None:
             ranks[index] = _rank(item, grid, config)
-    # Equal ranks: the first in the order of names, so that the choice never depends on chance.
+    # Of equal ranks the first in the order of names, so that the choice is always the same.
     best = min(ranks, key=lambda index: (ranks[index], index), default=None)
     return tuple(
         (item, Reason.NOT_PREFERRED if index in ranks and index != best else reason)
@@ -120,7 +120,7 @@ def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, S
     try:
         grid = arrange(series.instances)
     except StudyExcluded as problem:
-        # A few slices cannot be even; that they are few says more than how they lie.
+        # A few slices are hardly ever even; that they are few is the better reason.
         few = len(series.instances) < config.min_slices
         return (Reason.TOO_FEW_SLICES if few and problem.reason is Reason.GAPS else problem.reason), None
     if grid.count < config.min_slices:
@@ -135,7 +135,7 @@ def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, S
 
 
 def _kind(series: SeriesHeader) -> Reason | None:
-    """What the series is not, from modality, SOP class and ImageType: any of the three may be wrong, so all count."""
+    """The reason against the kind of a series, from Modality, SOP class and ImageType: each of them may be wrong."""
     first = series.instances[0]
     sop_class, image_type = first.SOPClassUID, set(first.ImageType)
     if sop_class.startswith(_SECONDARY_CAPTURE):
@@ -173,7 +173,7 @@ def _pixels(series: SeriesHeader, config: SelectConfig) -> Reason | None:
 
 
 def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[float, ...]:
-    """Sorts the better series first; see the module's rules."""
+    """A sort key: the better series first, by the module's rules."""
     thinnest, thickest = config.usual_spacing_mm
     off_usual = max(0.0, math.log(thinnest / grid.spacing_mm), math.log(grid.spacing_mm / thickest))
     pixel = series.instances[0].PixelSpacing or (math.inf, math.inf)
@@ -190,8 +190,9 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
 def kernel_sharpness(kernel: str) -> int:
     """0 for a soft-tissue kernel, 1 for an unknown one, 2 for a sharp one (bone, lung, edge).
 
-    Soft kernels keep trabecular HU; sharp ones overshoot at the cortex, where a blastic lesion would be seen.
-    Siemens: the number (B30f, Br40, I70f) grows with sharpness. Canon: FC01 to FC29 soft. GE: words. Philips: letters.
+    Soft kernels keep trabecular HU; sharp ones overshoot at the cortex, which looks like a blastic lesion there.
+    Siemens: the number (B30f, Br40, I70f) grows with sharpness. Canon: FC01 to FC29 are soft. GE: words. Philips:
+    letters.
     """
     name = kernel.strip().upper()
     if siemens := re.match(r"[A-Z]{1,2}(\d{2})[A-Z]?\b", name):

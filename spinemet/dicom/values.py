@@ -1,6 +1,6 @@
-"""Values of DICOM attributes as plain Python, None or empty where they are absent or unusable.
+"""Values of DICOM attributes as plain Python; None or empty if they are absent or unusable.
 
-Attributes are read one by one, since each may be malformed on its own: a broken value is an absent one, not an error.
+Attributes are read one by one. A malformed value counts as absent and raises no error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ OLDEST_YEARS = 130
 
 @contextmanager
 def quiet_dicom() -> Iterator[None]:
-    """pydicom and highdicom without their warnings and log lines: they quote values, and values may be a patient's."""
+    """Silence the warnings and log lines of pydicom and highdicom: they quote values, which may identify a patient."""
     loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
@@ -76,7 +76,7 @@ def numbers(
 @overload
 def numbers(dataset: Dataset, keyword: str, count: None = None) -> tuple[float, ...] | None: ...
 def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
-    """All values of an attribute as finite numbers; None where one is not, or where there are not `count` of them."""
+    """All values of an attribute as finite numbers; None if one is not, or if there are not `count` of them."""
     try:
         values = tuple(float(item) for item in texts(dataset, keyword))
     except ValueError:
@@ -96,7 +96,7 @@ def day(dataset: Dataset, keyword: str) -> date | None:
 
 
 def age_years(dataset: Dataset) -> float | None:
-    """PatientAge (PS3.5 6.2, type AS: `045Y`, `018M`), else StudyDate minus PatientBirthDate; None where neither is."""
+    """PatientAge (PS3.5 6.2, type AS: `045Y`, `018M`), else StudyDate minus PatientBirthDate; None without both."""
     age = text(dataset, "PatientAge").upper()
     if age[:-1].isdigit() and age[-1:] in _AGE_UNITS:
         years = int(age[:-1]) / _AGE_UNITS[age[-1]]
@@ -105,12 +105,12 @@ def age_years(dataset: Dataset) -> float | None:
         if born is None or seen is None:
             return None
         years = (seen - born).days / 365.25
-    # Zero is what de-identification leaves behind: infants are given in days, weeks or months.
+    # De-identification writes zero; the ages of infants come in days, weeks or months.
     return years if 0 < years <= OLDEST_YEARS else None
 
 
 def stored_pixels(dataset: Dataset) -> StoredPixels:
-    """What a classic object's header says of its stored values."""
+    """A classic object's attributes of its stored values."""
     return StoredPixels(
         SamplesPerPixel=integer(dataset, "SamplesPerPixel"),
         BitsAllocated=integer(dataset, "BitsAllocated"),
@@ -125,7 +125,7 @@ def stored_pixels(dataset: Dataset) -> StoredPixels:
 
 
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
-    """The item of one functional group (PS3.3 C.7.6.16), of the frame or else shared by all; empty without either."""
+    """The item of one functional group (PS3.3 C.7.6.16), from the frame, else from the shared groups, else empty."""
     for place in (frame, shared):
         items = value_of(place, keyword)
         if items:
@@ -135,10 +135,10 @@ def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:
-    """The value of an attribute as pydicom gives it, None where it is absent or unusable."""
+    """The value of an attribute as pydicom gives it; None if it is absent or unusable."""
     try:
         return dataset.get(keyword)
     except MemoryError:
         raise
-    except Exception:  # pydicom converts on access and raises whatever a malformed value provokes
+    except Exception:  # pydicom converts on access; a malformed value makes it raise any kind of error
         return None

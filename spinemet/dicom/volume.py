@@ -1,9 +1,4 @@
-"""The chosen series, or a NIfTI file, as a volume in HU with its LPS affine.
-
-What bounds a reading: bytes over bandwidth, or slices x time per slice over cores. Per slice of 512 x 512, in
-milliseconds of one core: 20 for JPEG 2000 (30 while the core's other hyperthread is busy), 6 for JPEG-LS, 4 for JPEG
-Lossless; besides, uncompressed too, 0.3 here and 0.3 in headers.py, where parsing holds the lock of Python.
-"""
+"""The chosen series, or a NIfTI file, as a volume in HU with its LPS affine. README.md here has the reading speed."""
 
 from __future__ import annotations
 
@@ -26,33 +21,30 @@ from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyP
 from spinemet.types import AIR_HU, Flag, InstanceHeader, SeriesHeader, Volume
 
 MAX_VOXELS = 2 << 30
-"""4 GiB of int16; a whole body at 0.5 mm has a third of that."""
+"""4 GiB of int16; a whole body at 0.5 mm takes a third of that."""
 GUNZIP_PIECE = 16 << 20
 NIFTI_HEADER_BYTES = 4 << 20
-"""The header and its extensions; those of real files have some kilobytes."""
+"""Enough for the header and its extensions, which have some kilobytes in real files."""
 AXES_TOLERANCE = 1e-3
-"""Cosine between two axes of a NIfTI affine that still count as perpendicular."""
+"""Largest cosine between two axes of a NIfTI affine that count as perpendicular."""
 
 
 def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecoder | None = None) -> Volume:
     """The volume of one classic or Enhanced CT series.
 
-    decoder: one of `objects` that may have begun already; without it, one for this volume alone.
+    decoder: a decoder of `objects` that may have decoded slices ahead; None makes one for this volume.
 
-    Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Below AIR_HU there
-    is no HU: padding, and whatever lies lower, becomes AIR_HU. Slices on one position must be identical, one of them
-    is kept. Flags: `deskewed` (slices of a tilted gantry, shifted in their own plane onto an orthogonal grid),
-    `interpolated_slice` (one missing slice, mean of its neighbours), `lossy`, `divided` (a stretch of a
-    series with gaps or several spacings).
+    Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Padding and all
+    values below AIR_HU become AIR_HU. Slices at the same position must be identical; one of them is kept. Flags:
+    DESKEWED, LOSSY, DIVIDED, INTERPOLATED_SLICE.
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
-    UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE, and
-    what StudyObjects raises.
+    UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE; and what
+    StudyObjects raises.
     """
     grid = arrange(series.instances)
     first = series.instances[0]
-    pixel_spacing = first.PixelSpacing or (0.0, 0.0)  # arrange() raises where it is absent
-    facts = {Flag.DESKEWED: grid.is_sheared, Flag.LOSSY: series.lossy, Flag.DIVIDED: series.divided}
-    flags = [flag for flag, is_so in facts.items() if is_so]
+    applies = {Flag.DESKEWED: grid.is_sheared, Flag.LOSSY: series.lossy, Flag.DIVIDED: series.divided}
+    flags = [flag for flag, is_set in applies.items() if is_set]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
     with SliceDecoder(objects) if decoder is None else nullcontext(decoder) as slices:
@@ -61,9 +53,9 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
         flags.append(Flag.INTERPOLATED_SLICE)
-    affine = grid.affine(pixel_spacing)
+    affine = grid.affine
     if grid.is_sheared:
-        hu_DHW, affine = _deskew(hu_DHW, affine, grid, pixel_spacing)
+        hu_DHW, affine = _deskew(hu_DHW, grid)
     return Volume(hu_DHW, affine, tuple(flags))
 
 
@@ -71,7 +63,7 @@ def read_nifti(objects: StudyObjects) -> Volume:
     """The volume of a NIfTI study, with its axes turned to D superior, H posterior, W left.
 
     Raises StudyExcluded: NO_GEOMETRY (no orientation), SHEARED, NOT_CT (a label map), UNSUPPORTED_PIXELS (not 3-D, not
-    numbers), MEMORY_LIMIT; StudyFailed: UNDECODABLE, and what StudyObjects raises.
+    numbers), MEMORY_LIMIT; StudyFailed: UNDECODABLE; and what StudyObjects raises.
     """
     names = [name for name in objects.names() if name.lower().endswith((".nii", ".nii.gz"))]
     # One mask per vertebra lies in a folder of its own (TotalSegmentator), one for all is named so (VerSe).
@@ -86,7 +78,7 @@ def read_nifti(objects: StudyObjects) -> Volume:
 
 
 def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float64]]:
-    """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS) of a NIfTI file; see read_nifti for what it raises."""
+    """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS) of a NIfTI file; raises as read_nifti does."""
     import nibabel as nib
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
@@ -99,7 +91,7 @@ def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.
         shape = image.shape[:3] if all(n == 1 for n in image.shape[3:]) else image.shape
         if len(shape) != 3 or min(shape) < 2 or kind not in "iuf":
             raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a 3-D NIfTI volume of numbers, found another.")
-        # Where the bytes lie: nibabel would copy them.
+        # A view of the bytes, because nibabel would copy them.
         raw: Any = image.dataobj
         stored: npt.NDArray[Any] = np.ndarray(shape, raw.dtype, plain, raw.offset, order="F")
         values = stored if (raw.slope, raw.inter) == (1, 0) else stored * raw.slope + raw.inter
@@ -108,7 +100,7 @@ def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.
         affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine @ inv_ornt_aff(to_lps, shape)  # RAS+ to LPS
     except (StudyProblem, MemoryError):
         raise
-    except Exception as error:  # nibabel raises whatever the bytes provoke
+    except Exception as error:  # broken bytes make nibabel raise any kind of error
         raise StudyFailed(Reason.UNDECODABLE, "expected a readable NIfTI file, found a broken one.") from error
     affine = affine[:, [2, 1, 0, 3]]
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
@@ -123,7 +115,7 @@ def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.
 def write_nifti(volume: Volume, path: str | Path) -> None:
     """Write the volume as NIfTI-1 (`.nii` or `.nii.gz`) with its affine, voxels in the order of the volume.
 
-    Raises BadInput where the name ends otherwise or the place cannot be written.
+    Raises BadInput if the name has another ending or the place cannot be written.
     """
     import nibabel as nib
 
@@ -142,7 +134,7 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
 
 
 def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
-    """(D, H, W) HU of all slices at their places; missing places hold anything."""
+    """(D, H, W) HU of all slices at their places; missing places are left undefined."""
     first = instances[0]
     shape = (first.Rows, first.Columns)
     hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
@@ -163,14 +155,12 @@ def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: Sli
     return hu_DHW
 
 
-def _deskew(
-    hu_DHW: PixelArray, affine: npt.NDArray[np.float64], grid: SliceGrid, pixel_spacing: tuple[float, float]
-) -> tuple[PixelArray, npt.NDArray[np.float64]]:
-    """The slices shifted within their own plane onto an orthogonal grid that holds all of them.
+def _deskew(hu_DHW: PixelArray, grid: SliceGrid) -> tuple[PixelArray, npt.NDArray[np.float64]]:
+    """The slices shifted within their own plane onto an orthogonal grid that holds all of them, and its affine.
 
-    The grid keeps the slices' normal, so nothing is interpolated across slices; in the plane it is linear.
+    The grid keeps the slices' normal: interpolation is linear within each slice, and none happens between slices.
     """
-    per_row, per_column = grid.drift_mm[1] / pixel_spacing[0], grid.drift_mm[0] / pixel_spacing[1]
+    per_row, per_column = grid.drift_mm[1] / grid.pixel_spacing[0], grid.drift_mm[0] / grid.pixel_spacing[1]
     steps = np.arange(grid.count)
     shift_H, shift_W = steps * per_row, steps * per_column
     start_H, start_W = int(np.floor(shift_H.min())), int(np.floor(shift_W.min()))
@@ -184,13 +174,13 @@ def _deskew(
             _shift(hu_HW.astype(np.float32), shift_H[place] - start_H, height, 0), shift_W[place] - start_W, width, 1
         )
         straight[place] = moved if straight.dtype == np.float32 else np.rint(moved)
-    moved_affine = affine.copy()
-    moved_affine[:3, 3] += affine[:3, 1] * start_H + affine[:3, 2] * start_W
-    return straight, moved_affine
+    affine = grid.affine
+    affine[:3, 3] += affine[:3, 1] * start_H + affine[:3, 2] * start_W
+    return straight, affine
 
 
 def _shift(image: npt.NDArray[np.float32], shift: float, length: int, axis: int) -> npt.NDArray[np.float32]:
-    """`image` moved by `shift` >= 0 pixels along `axis` into AIR_HU of `length`, linear between pixels."""
+    """`image` moved by `shift` >= 0 pixels along `axis` into AIR_HU of `length`, with linear interpolation."""
     whole, part = int(np.floor(shift)), np.float32(shift - np.floor(shift))
     pad = [(0, 0), (0, 0)]
     pad[axis] = (whole, length - image.shape[axis] - whole)
@@ -202,7 +192,7 @@ def _shift(image: npt.NDArray[np.float32], shift: float, length: int, axis: int)
 
 
 def _compact(array_DHW: npt.NDArray[np.generic]) -> PixelArray:
-    """HU clipped to AIR_HU and above, NaN as AIR_HU; int16 where every value is whole."""
+    """HU clipped to AIR_HU and above, NaN as AIR_HU; int16 if every value is whole."""
     whole = array_DHW.dtype.kind in "iu" or all(np.array_equal(np.rint(hu), hu) for hu in map(_in_range, array_DHW))
     hu_DHW: PixelArray = np.empty(array_DHW.shape, np.int16 if whole else np.float32)
     for place, values_HW in enumerate(array_DHW):
@@ -212,7 +202,7 @@ def _compact(array_DHW: npt.NDArray[np.generic]) -> PixelArray:
 
 def _in_range(values_HW: npt.NDArray[np.generic]) -> npt.NDArray[np.float32] | npt.NDArray[np.int64]:
     if values_HW.dtype.kind in "iu":
-        # 64 bits: NumPy refuses limits that the type does not hold. The largest unsigned ones are no HU.
+        # 64 bits, because NumPy rejects limits outside the type's range.
         return np.clip(values_HW.astype(np.int64), AIR_HU, MOST_HU)
     return np.clip(np.nan_to_num(values_HW.astype(np.float32), nan=AIR_HU), AIR_HU, MOST_HU)
 
@@ -222,11 +212,13 @@ def _gunzip(content: bytes) -> bytearray:
     plain = bytearray()
     try:
         with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            # In pieces: one read of the limit allocates all of it first, more than a reader process may have.
+            # In pieces, because one read of the limit would allocate all of it, more than a reader process may have.
             while len(plain) <= limit and (piece := stream.read(GUNZIP_PIECE)):
                 plain += piece
     except (OSError, EOFError, zlib.error) as error:
         raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable gzip file, found a broken one.") from error
     if len(plain) > limit:
-        raise StudyExcluded(Reason.MEMORY_LIMIT, "expected a NIfTI file of usual size, found a far larger one.")
+        raise StudyExcluded(
+            Reason.MEMORY_LIMIT, "expected a NIfTI file that unpacks to a usual size, found a far larger one."
+        )
     return plain

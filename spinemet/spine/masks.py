@@ -1,11 +1,11 @@
-"""Vertebrae from a label map: the body parted from its arch, measured, and the canal behind it.
+"""Vertebrae from a label map: separates each body from its arch, measures it, and finds the canal behind it.
 
-Coordinates inside this file are LPS millimetres of voxel centres, so the grid's order and handedness do not matter.
+This file works on voxel centres in LPS millimetres, so the grid's axis order and handedness do not matter.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,33 +20,47 @@ from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, SpineCur
 Array = npt.NDArray[np.float64]
 
 _LEAST_ML = 1.0
-"""Smaller labels are crumbs; the smallest cervical body has 4 ml."""
+"""Smaller labels are fragments; the smallest cervical body has 4 ml."""
 _FINEST_MM = 1.2
-"""Finer label maps are thinned: bodies are measured to better than half a voxel from thousands of voxels."""
+"""Finer label maps are thinned: a body has thousands of voxels, which place it to better than half a voxel."""
 _CORE_DEPTH = 0.55
-"""A voxel belongs to the body's core when it is this share of the deepest voxel's depth inside the mask: pedicles and
-processes are thinner than that (totalseg and TPTBox examples, 3 and 1.5 mm)."""
+"""A voxel belongs to the body's core if it lies at least this share of the deepest voxel's depth inside the mask.
+Pedicles and processes are thinner (TotalSegmentator's and TPTBox's examples, at 3 and 1.5 mm)."""
 _LEAST_DEPTH = 0.55
-"""A label whose deepest voxel is shallower than this share of its neighbours' holds processes only, no body."""
+"""A label whose deepest voxel is less than this share as deep as its neighbours' holds only processes, no body."""
 _CANAL_HALF_MM = 8.0
-"""From the posterior wall to the middle of the canal, where the arch is not in the labels (adult range 7 to 11)."""
+"""From the posterior wall to the middle of the canal, if the labels have no arch (adults: 7 to 11)."""
 _CANAL_MM = (9.0, 32.0)
+"""Believable distances from the posterior wall to the arch."""
 _LEAST_SHARE = 0.25
-"""A vertebra cut by the volume's border is listed when at least this share of its usual height is in view."""
+"""A vertebra cut by the volume's border is listed if at least this share of its usual height is in view."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Body:
-    """One labelled vertebra and what was measured of its body.
+class _Label:
+    """The voxels of one labelled vertebra, before its body is measured.
 
-    points_mm: voxel centres of the whole label. width_mm: of the body's core, which the transverse processes are not
-    part of. voxel_mm: (3, 3), rows are the LPS steps between neighbouring voxels. half_mm: half width, depth, height.
+    points_mm: (n, 3) voxel centres of the whole label. core_mm: (3,) centre of the body's core. beside_mm: how far the
+    core reaches to the right (negative) and left of its centre; the transverse processes reach farther. voxel_mm:
+    (3, 3), rows are the LPS steps between neighbouring voxels.
     """
 
     level: str
     points_mm: Array
-    width_mm: Array
+    core_mm: Array
+    beside_mm: Array
     voxel_mm: Array
+
+    def voxel_along(self, axes: Array) -> Array:
+        """The extent of one voxel along each of `axes`, in mm."""
+        return np.linalg.norm(axes @ self.voxel_mm.T, axis=1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Body:
+    """One measured body. half_mm: half width, depth and height along `axes`. canal: the canal's middle behind it."""
+
+    level: str
     center: Array
     axes: Array
     half_mm: tuple[float, float, float]
@@ -56,63 +70,65 @@ class _Body:
 def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
     """The labelled vertebrae, cranial to caudal, named as labelled, with the canal curve behind their bodies.
 
-    Whole vertebrae and bodies alone both do. A vertebra of which less than a quarter of its neighbours' height
-    is in view is left out. Raises StudyExcluded(NO_SPINE) where no label is large enough, StudyFailed(BAD_SEGMENTATION)
-    where the labels' order is not the order of their places.
+    The labels may hold whole vertebrae or bodies alone. A vertebra is left out if less than a quarter of its
+    neighbours' height is in view. Raises StudyExcluded(NO_SPINE) if no label is large enough, StudyFailed
+    (BAD_SEGMENTATION) if the order of the levels differs from the order of their places.
     """
-    parts = _split_all(labels)
-    if not parts:
+    found = _vertebra_labels(labels)
+    if not found:
         raise StudyExcluded(
             Reason.NO_SPINE, f"expected vertebrae of at least {_LEAST_ML:g} ml in the labels, found none"
         )
-    centers = np.array([part.center for part in parts])
-    if len(parts) > 1 and np.any(np.diff(centers[:, 2]) > 0):
+    centers = np.array([label.core_mm for label in found])
+    if np.any(np.diff(centers[:, 2]) > 0):
         raise StudyFailed(
             Reason.BAD_SEGMENTATION, "expected vertebra labels in order from cranial to caudal, found another order"
         )
-    for _ in range(2):  # the chain's direction comes from the centres, the centres are measured across it
-        tangents = _tangents(np.array([part.center for part in parts]))
-        parts = [_measured(part, up) for part, up in zip(parts, tangents, strict=True)]
-    curve = _curve(parts)
-    vertebrae = _vertebrae(volume, labels, parts, curve)
+    rough = _measured(found, centers)
+    # Again, because a body is measured across the chain, and the chain's direction comes from the bodies' centres.
+    bodies = _measured(found, np.array([body.center for body in rough]))
+    curve = _curve(bodies)
+    vertebrae = _vertebrae(volume, bodies, curve)
     more = any(vertebra.level in ("T13", "L6") for vertebra in vertebrae)
     return Spine(vertebrae, curve, Method.MASKS, (Flag.TRANSITIONAL,) if more else ())
 
 
-def _vertebrae(volume: Volume, labels: LabelMap, parts: list[_Body], curve: SpineCurve) -> tuple[Vertebra, ...]:
-    heights = np.array([2 * part.half_mm[2] for part in parts])
-    at_border = [completeness(volume, part.center, part.axes, part.half_mm) is Completeness.CUT for part in parts]
-    found = []
-    for n, part in enumerate(parts):
-        whole = [heights[m] for m in np.argsort(np.abs(np.arange(len(parts)) - n)) if not at_border[m]][:3]
-        if at_border[n] and whole and heights[n] < _LEAST_SHARE * float(np.mean(whole)):
+def _vertebrae(volume: Volume, bodies: list[_Body], curve: SpineCurve) -> tuple[Vertebra, ...]:
+    heights = np.array([2 * body.half_mm[2] for body in bodies])
+    states = [completeness(volume, body.center, body.axes, body.half_mm) for body in bodies]
+    vertebrae = []
+    for n, (body, state) in enumerate(zip(bodies, states, strict=True)):
+        nearest_first = np.argsort(np.abs(np.arange(len(bodies)) - n))
+        whole = [heights[m] for m in nearest_first if states[m] is Completeness.WHOLE][:3]
+        if state is Completeness.CUT and whole and heights[n] < _LEAST_SHARE * float(np.mean(whole)):
             continue
-        found.append(
+        vertebrae.append(
             Vertebra(
-                level=part.level,
+                level=body.level,
                 level_confidence=1.0,
-                completeness=Completeness.CUT if at_border[n] else Completeness.WHOLE,
-                center_mm=(float(part.center[0]), float(part.center[1]), float(part.center[2])),
-                axes=part.axes,
+                completeness=state,
+                center_mm=(float(body.center[0]), float(body.center[1]), float(body.center[2])),
+                axes=body.axes,
                 height_mm=float(heights[n]),
-                canal_mm=float(position_on(curve, part.center)[0]),
+                canal_mm=float(position_on(curve, body.center)[0]),
                 confidence=1.0,
-                trabecular_hu=trabecular_hu(volume, part.center, part.axes, part.half_mm),
+                trabecular_hu=trabecular_hu(volume, body.center, body.axes, body.half_mm),
             )
         )
-    return tuple(found)
+    return tuple(vertebrae)
 
 
 # ---- from labels to body voxels ------------------------------------------------------------------------------
 
 
-def _split_all(labels: LabelMap) -> list[_Body]:
+def _vertebra_labels(labels: LabelMap) -> list[_Label]:
+    """The labels that hold a vertebral body, in the order of LEVELS."""
     spacing = np.linalg.norm(labels.affine[:3, :3], axis=0)
     stride = np.maximum(1, np.floor(_FINEST_MM / spacing + 1e-6)).astype(int)
     thinned = labels.labels_DHW[tuple(slice(None, None, s) for s in stride)]
     affine = labels.affine.copy()
     affine[:3, :3] *= stride
-    found: list[_Body] = []
+    found: list[_Label] = []
     depths: list[float] = []
     for number, box in enumerate(ndimage.find_objects(thinned), start=1):
         if box is None or number > len(LEVELS):
@@ -126,13 +142,11 @@ def _split_all(labels: LabelMap) -> list[_Body]:
         points = (np.argwhere(mask) + start) @ affine[:3, :3].T + affine[:3, 3]
         in_core = core[mask]
         center = points[in_core].mean(0)
-        side = np.percentile(points[in_core][:, 0] - center[0], (2, 98))
-        found.append(
-            _Body(LEVELS[number - 1], points, side, affine[:3, :3].T, center, np.eye(3), (15.0, 12.0, 12.0), center)
-        )
+        beside = np.percentile(points[in_core][:, 0] - center[0], (2, 98))
+        found.append(_Label(LEVELS[number - 1], points, center, beside, affine[:3, :3].T))
         depths.append(float(depth.max()))
     near = [max(depths[max(n - 1, 0) : n + 2]) for n in range(len(found))]
-    return [part for part, own, best in zip(found, depths, near, strict=True) if own > _LEAST_DEPTH * best]
+    return [label for label, own, best in zip(found, depths, near, strict=True) if own > _LEAST_DEPTH * best]
 
 
 def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -145,14 +159,14 @@ def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
 def _depth(
     mask: npt.NDArray[np.bool_], box: tuple[slice, ...], shape: tuple[int, ...], spacing: Array
 ) -> npt.NDArray[np.float64]:
-    """How deep each voxel lies inside `mask`, in mm; the grid's border is no surface, for the body goes on there."""
+    """How deep each voxel lies inside `mask`, in mm. The grid's border is not a surface: the body continues there."""
     pads = [(int(side.start > 0), int(side.stop < size)) for side, size in zip(box, shape, strict=True)]
     depth = ndimage.distance_transform_edt(np.pad(mask, pads), sampling=spacing)
     return depth[tuple(slice(a, a + n) for (a, _), n in zip(pads, mask.shape, strict=True))]
 
 
 def _core(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float64], spacing: Array) -> npt.NDArray[np.bool_]:
-    """The body within a whole vertebra's mask: its opening by a ball that fits into nothing else of the vertebra."""
+    """The body within a whole vertebra's mask: the mask opened by a ball that fits only into the body."""
     radius = _CORE_DEPTH * depth.max()
     seed = _largest(depth >= radius)
     return mask & (ndimage.distance_transform_edt(~seed, sampling=spacing) <= radius)
@@ -169,50 +183,48 @@ def _tangents(centers: Array) -> Array:
     return up / np.linalg.norm(up, axis=1, keepdims=True)
 
 
-def _measured(part: _Body, tangent: Array) -> _Body:
-    """`part` with centre, axes, size and canal measured in the frame given by `tangent` (to superior)."""
-    axes = _turned(part, frame_from(tangent))
-    wall, canal = _walls(part, axes)
-    local = (part.points_mm - part.center) @ axes.T
-    beside = (local[:, 0] > part.width_mm[0] - 2) & (local[:, 0] < part.width_mm[1] + 2)
-    body = part.points_mm[(local[:, 1] <= wall) & beside]
+def _measured(labels: list[_Label], centers: Array) -> list[_Body]:
+    """The body of each label, measured about `centers` (n, 3) across the chain that they make."""
+    return [_measure(*one) for one in zip(labels, centers, _tangents(centers), strict=True)]
+
+
+def _measure(label: _Label, about: Array, tangent: Array) -> _Body:
+    """The body of `label`, measured about the point `about` in the frame of `tangent` (to superior)."""
+    axes = _turned(label, about, frame_from(tangent))
+    wall, canal = _walls(label, about, axes)
+    local = (label.points_mm - about) @ axes.T
+    beside = (local[:, 0] > label.beside_mm[0] - 2) & (local[:, 0] < label.beside_mm[1] + 2)
+    body = label.points_mm[(local[:, 1] <= wall) & beside]
     center = body.mean(0)
-    level, height = _endplates(part, body - center, axes)
+    level, height = _endplates(label, body - center, axes)
     # Half from the endplates, half from the chain of bodies: in 5 mm slices endplates alone err by up to 13 degrees.
     axes = frame_from(level[2] + axes[2], axes[0])
     low, high = np.percentile((body - center) @ axes.T, (2, 98), axis=0)
-    width, depth = (high - low + _reach(part, axes))[:2] / 2
-    behind = (part.center + canal * axes[1] - center) @ axes[1]
-    return replace(
-        part,
-        center=center,
-        axes=axes,
-        half_mm=(float(width), float(depth), height / 2),
-        canal=center + behind * axes[1],
-    )
+    width, depth = (high - low + label.voxel_along(axes))[:2] / 2
+    behind = (about + canal * axes[1] - center) @ axes[1]
+    return _Body(label.level, center, axes, (float(width), float(depth), height / 2), center + behind * axes[1])
 
 
-def _turned(part: _Body, axes: Array) -> Array:
-    """`axes` turned about superior so that posterior points from the body to the arch, where there is an arch."""
-    behind = part.points_mm[(part.points_mm - part.center) @ axes[1] > 22]
-    local = (behind - part.center) @ axes.T
-    arch = local[np.abs(local[:, 0]) < 25]
+def _turned(label: _Label, about: Array, axes: Array) -> Array:
+    """`axes` turned about superior so that posterior points from the body to the arch; unchanged without an arch."""
+    local = (label.points_mm - about) @ axes.T
+    arch = local[(local[:, 1] > 22) & (np.abs(local[:, 0]) < 25)]
     # Half an arch may be missing or a rib head may be part of the label: no vertebra turns by more than 25 degrees.
-    if len(arch) < 0.05 * len(part.points_mm) or abs(arch[:, 0].mean()) > np.tan(np.deg2rad(25)) * arch[:, 1].mean():
+    if len(arch) < 0.05 * len(local) or abs(arch[:, 0].mean()) > np.tan(np.deg2rad(25)) * arch[:, 1].mean():
         return axes
     posterior = arch[:, 0].mean() * axes[0] + arch[:, 1].mean() * axes[1]
     return frame_from(axes[2], np.cross(posterior, axes[2]))
 
 
-def _walls(part: _Body, axes: Array) -> tuple[float, float]:
-    """How far behind the core's centre the body ends, and how far the middle of the canal lies.
+def _walls(label: _Label, about: Array, axes: Array) -> tuple[float, float]:
+    """How far behind `about` the body ends, and how far the middle of the canal lies.
 
     Followed along the midline at half height: from the body through the canal into the arch.
     """
-    local = (part.points_mm - part.center) @ axes.T
+    local = (label.points_mm - about) @ axes.T
     near = local[(np.abs(local[:, 0]) < 6) & (np.abs(local[:, 2]) < 6)][:, 1]
-    voxel = float(_reach(part, axes)[1])
-    # Whole voxels to a bin: else neighbouring bins hold one row of voxels or two.
+    voxel = float(label.voxel_along(axes)[1])
+    # A bin holds whole voxels; otherwise neighbouring bins would hold one row of voxels or two.
     step = voxel * max(1.0, np.ceil(1.5 / voxel))
     filled, edges = np.histogram(near, bins=np.arange(-step / 2, 80, step))
     usual = np.median(filled[:4])
@@ -224,12 +236,12 @@ def _walls(part: _Body, axes: Array) -> tuple[float, float]:
     return float(edges[wall]), float(edges[wall]) + _CANAL_HALF_MM
 
 
-def _endplates(part: _Body, body: Array, axes: Array) -> tuple[Array, float]:
+def _endplates(label: _Label, body: Array, axes: Array) -> tuple[Array, float]:
     """`axes` with superior across the surface midway between the endplates, and the median height in mm.
 
     body: (n, 3) points relative to the body's centre.
     """
-    cell = max(3.0, float(_reach(part, axes)[:2].max()) * 1.01)
+    cell = max(3.0, float(label.voxel_along(axes)[:2].max()) * 1.01)
     for _ in range(2):
         local = body @ axes.T
         half = np.percentile(np.abs(local[:, :2]), 95, axis=0)
@@ -241,20 +253,15 @@ def _endplates(part: _Body, body: Array, axes: Array) -> tuple[Array, float]:
         np.minimum.at(bottom, column, inner[:, 2])
         design = np.column_stack([keys * cell, np.ones(len(keys))])
         slope = np.linalg.lstsq(design, (top + bottom) / 2, rcond=None)[0]
-        # A slope beyond 20 degrees is a broken label's, not an endplate's against the curve.
+        # More than 20 degrees against the curve is the slope of a broken label, not of an endplate.
         if np.hypot(slope[0], slope[1]) > np.tan(np.deg2rad(20)):
             break
         axes = frame_from(axes[2] - slope[0] * axes[0] - slope[1] * axes[1], axes[0])
-    return axes, float(np.median(top - bottom) + _reach(part, axes)[2])
+    return axes, float(np.median(top - bottom) + label.voxel_along(axes)[2])
 
 
-def _reach(part: _Body, axes: Array) -> Array:
-    """The extent of one voxel along each of `axes`, in mm."""
-    return np.linalg.norm(axes @ part.voxel_mm.T, axis=1)
-
-
-def _curve(parts: list[_Body]) -> SpineCurve:
-    canal = np.array([part.canal for part in parts])
+def _curve(bodies: list[_Body]) -> SpineCurve:
+    canal = np.array([body.canal for body in bodies])
     if len(canal) == 1:
-        canal = canal + np.outer((5.0, -5.0), parts[0].axes[2])
+        canal = canal + np.outer((5.0, -5.0), bodies[0].axes[2])
     return build_curve(canal)
