@@ -1,4 +1,4 @@
-"""Progress of long work: a bar at a terminal, a line now and then in a log. Always on standard error."""
+"""Progress of long work, on standard error: a bar at a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
@@ -9,63 +9,54 @@ from contextlib import contextmanager
 from typing import Protocol
 
 LINE_EVERY_S = 15.0
-"""Between two lines of one piece of work in a log: rare enough to read, often enough to see that it lives."""
+"""Between two lines in a log: rare enough to read, often enough to see that the work is alive."""
 
 
-class Advance(Protocol):
-    """What long work calls with the count done, the total (0 while unknown), and a few words on the state."""
+class Progress(Protocol):
+    """A function that long work calls with the count done, the total (0 while unknown) and a few words on the state."""
 
     def __call__(self, done: int, total: int, note: str = "") -> None: ...
 
 
-def ignore(done: int, total: int, note: str = "") -> None:
-    """An Advance that shows nothing."""
+def no_progress(done: int, total: int, note: str = "") -> None:
+    """A Progress that shows nothing."""
 
 
 @contextmanager
-def progress_bar(title: str) -> Iterator[Advance]:
-    """An Advance that shows `title` with a bar, counts, elapsed and remaining time; the last state stays on screen."""
+def progress_bar(title: str) -> Iterator[Progress]:
+    """A Progress that shows `title`, a bar, counts, elapsed and remaining time; its last state stays on the screen."""
     with _bar(title) if sys.stderr.isatty() else _lines(title) as advance:
         yield advance
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Advance]:
+def _bar(title: str) -> Iterator[Progress]:
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        SpinnerColumn(finished_text="[green]✔"),
-        TextColumn("{task.description:<34}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(elapsed_when_finished=False),
-        TextColumn("[dim]{task.fields[note]}"),
+        rich.SpinnerColumn(finished_text="[green]✔"),
+        rich.TextColumn("{task.description:<34}"),
+        rich.BarColumn(bar_width=28),
+        rich.MofNCompleteColumn(),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(elapsed_when_finished=False),
+        rich.TextColumn("[dim]{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as progress:
-        task = progress.add_task(title, total=None, note="")
+    with rich.Progress(*columns, console=Console(stderr=True), refresh_per_second=5) as bar:
+        task = bar.add_task(title, total=None, note="")
 
         def advance(done: int, total: int, note: str = "") -> None:
-            progress.update(task, completed=done, total=total or None, note=note)
+            bar.update(task, completed=done, total=total or None, note=note)
 
         yield advance
-        seen = progress.tasks[0]
-        progress.update(
-            task, total=seen.total or max(seen.completed, 1), completed=seen.total or max(seen.completed, 1)
-        )
+        shown = bar.tasks[0]
+        end = shown.total or max(shown.completed, 1)
+        bar.update(task, total=end, completed=end)
 
 
 @contextmanager
-def _lines(title: str) -> Iterator[Advance]:
+def _lines(title: str) -> Iterator[Progress]:
     start = last = time.monotonic()
     print(f"{title} …", file=sys.stderr, flush=True)
 

@@ -27,7 +27,7 @@ from spinemet.phantom.levels import MOBILE
 from spinemet.phantom.mimics import Changes, draw_mimics
 from spinemet.phantom.plan import derived_uid, plan_patient
 from spinemet.phantom.scan import ScanSettings, render
-from spinemet.progress import Advance, ignore
+from spinemet.progress import Progress, no_progress
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
@@ -68,7 +68,7 @@ class Case:
 
 
 def write_benchmark(
-    uri: str, patients: int, seed: int, slices: SliceConfig, *, workers: int = 1, progress: Advance = ignore
+    uri: str, patients: int, seed: int, slices: SliceConfig, *, workers: int = 1, progress: Progress = no_progress
 ) -> dict[str, CropsInfo]:
     """Write the benchmark's two sets of crops below `uri`; equal arguments give equal sets, whatever `workers`.
 

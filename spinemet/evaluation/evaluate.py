@@ -26,7 +26,7 @@ from spinemet.model.aggregate import aggregate
 from spinemet.model.checkpoint import ModelCard
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
-from spinemet.progress import Advance, ignore
+from spinemet.progress import Progress, no_progress
 from spinemet.statistics.comparison import compare, patient_confusions
 from spinemet.statistics.measures import confusion_matrix, measures
 from spinemet.statistics.operating import operating_points
@@ -73,7 +73,7 @@ def run_evaluate(
     crops_uri: str,
     out_uri: str,
     split: Split = "test",
-    progress: Advance = ignore,
+    progress: Progress = no_progress,
     baseline_uri: str | None = None,
 ) -> Evaluation:
     """Measure the model at `model_uri` and write tables, `evaluation.md`, `.json` and figures to `out_uri`.
@@ -100,7 +100,7 @@ def run_evaluate(
     return evaluation
 
 
-def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Advance = ignore) -> Evaluation:
+def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progress = no_progress) -> Evaluation:
     """Measure `predictor` on all of `crops`, whoever they are; `split` only says how they were chosen."""
     tables = predictions(predictor, crops, progress)
     found: list[dict[str, object]] = []
@@ -125,7 +125,7 @@ def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Advance
     return Evaluation(facts, pd.DataFrame(found), pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
 
 
-def predictions(predictor: Predictor, crops: Crops, progress: Advance = ignore) -> dict[str, pd.DataFrame]:
+def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
     """Unit (vertebra, slice) -> its rows of `crops` with `<task>_true`, `<task>_called` and `<task>_p_<class>`."""
     prob = _predict(predictor, crops, progress)
     slices = crops.table[list(WHERE)].reset_index(drop=True)
@@ -221,7 +221,7 @@ def _cut(slices: SliceConfig) -> str:
 # ---- predictions and measures ---------------------------------------------------------------------------------
 
 
-def _predict(predictor: Predictor, crops: Crops, progress: Advance) -> dict[str, npt.NDArray[np.float32]]:
+def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> dict[str, npt.NDArray[np.float32]]:
     """Task -> (N, C) probabilities of every slice."""
     block = 16 * BATCH  # whole batches, so that blocks change no number
     parts = []

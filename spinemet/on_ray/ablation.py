@@ -9,7 +9,7 @@ from spinemet.errors import BadInput
 from spinemet.evaluation.ablation import Fit, Plan, check_truth, claim, run_fit, unfinished, write_ablation
 from spinemet.files import normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
-from spinemet.progress import Advance, ignore
+from spinemet.progress import Progress, no_progress
 from spinemet.training.crops import Crops, read_crops
 from spinemet.training.dataset import check_crops
 from spinemet.training.recipes import TrainRecipe
@@ -25,7 +25,7 @@ def run_ablation(
     recipes: Sequence[TrainRecipe],
     folds: int,
     seeds: Sequence[int],
-    progress: Advance = ignore,
+    progress: Progress = no_progress,
 ) -> str:
     """Fit every recipe to every fold with every seed, and write what comes out to `out`; gives it as Markdown.
 
@@ -46,7 +46,9 @@ def run_ablation(
     return write_ablation(out, fits, plan)
 
 
-def run_fits(crops: str, truth: str, out: str, fits: Sequence[Fit], folds: int, progress: Advance = ignore) -> None:
+def run_fits(
+    crops: str, truth: str, out: str, fits: Sequence[Fit], folds: int, progress: Progress = no_progress
+) -> None:
     """Run those of `fits` that have no result below `out` yet, in their order: on a GPU each, or a core where there is
     none; each is stored as it ends."""
     import ray

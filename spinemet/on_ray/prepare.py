@@ -17,7 +17,7 @@ from spinemet.config import StudyConfig
 from spinemet.dicom.values import quiet_dicom
 from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
 from spinemet.process.isolation import IsolatedReader
-from spinemet.progress import Advance, ignore
+from spinemet.progress import Progress, no_progress
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, read_labels
 from spinemet.training.preparing import PreparedStudy, prepare_study, summarize
@@ -35,7 +35,7 @@ def run_prepare(
     labels_uri: str,
     out: str,
     config: StudyConfig,
-    progress: Advance = ignore,
+    progress: Progress = no_progress,
     words: LabelWords = LABEL_CLASSES,
 ) -> CropsInfo:
     """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.

@@ -34,7 +34,7 @@ from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.on_ray.cluster import connect, enough_cpus, model_pool, own_error, parallel_tasks
 from spinemet.on_ray.meters import Meters
 from spinemet.process.memory import keep_memory
-from spinemet.progress import Advance, ignore
+from spinemet.progress import Progress, no_progress
 from spinemet.results.lease import hold_lease
 from spinemet.results.tables import Results, has_results, open_results
 from spinemet.screening.drift import LAST_RUNS, drift
@@ -122,7 +122,7 @@ class _Asked:
 
 
 @quiet_dicom()
-def run_screen(options: ScreenOptions, progress: Advance = ignore) -> Run:
+def run_screen(options: ScreenOptions, progress: Progress = no_progress) -> Run:
     """Screen the studies of the archive that the results do not have for this model and configuration.
 
     Gives the counted run, which is also the last row of `runs`. A second run over the same archive adds no row to any
@@ -167,7 +167,7 @@ def _stores_needed() -> Iterator[None]:
 
 
 @quiet_dicom()
-def forecast(options: ScreenOptions, progress: Advance = ignore) -> Forecast:
+def forecast(options: ScreenOptions, progress: Progress = no_progress) -> Forecast:
     """What `run_screen` would do, at the speed of the last run; writes nothing. Raises BadInput as that does."""
     asked = _checked(options)
     results = open_results(options.results) if has_results(options.results) else None
@@ -209,7 +209,7 @@ def _checked(options: ScreenOptions) -> _Asked:
 
 
 def _screen(
-    plan: Plan, results: Results, run: Run, options: ScreenOptions, config: StudyConfig, progress: Advance, stop: Stop
+    plan: Plan, results: Results, run: Run, options: ScreenOptions, config: StudyConfig, progress: Progress, stop: Stop
 ) -> None:
     """Do the plan, round by round, committing a wave whenever one is full or old, until the end or `stop`."""
     made_with = MadeWith(run.asked["model_digest"], run.asked["config_digest"], __version__, run.run_id)

@@ -27,7 +27,7 @@ from spinemet.model.backbone import Trunk, load_pretrained
 from spinemet.model.checkpoint import ModelCard, load_card, save_model
 from spinemet.on_ray.cluster import connect
 from spinemet.process.memory import KEEPING_ENVIRONMENT
-from spinemet.progress import Advance, ignore
+from spinemet.progress import Progress, no_progress
 from spinemet.training.crops import read_crops, read_info
 from spinemet.training.dataset import TrainingData, admissions, check_crops, training_data
 from spinemet.training.distributed import Distributed
@@ -91,7 +91,7 @@ def run_train(
     seed: int = 0,
     workers: int | None = None,
     device: Device = "auto",
-    progress: Advance = ignore,
+    progress: Progress = no_progress,
 ) -> TrainRun:
     """Train `recipe` on the crops at `crops`; the model is at `out`/`name`/model in the end.
 
@@ -289,7 +289,7 @@ def _tell(where: str, told: RunProgress) -> None:
 class _Told:
     """The driver's side: shows each epoch once, and keeps a refusal."""
 
-    def __init__(self, job: Mapping[str, Any], progress: Advance) -> None:
+    def __init__(self, job: Mapping[str, Any], progress: Progress) -> None:
         self.refusal = ""
         self._place, self._attempt = join(job["where"], PROGRESS_FILE), job["attempt"]
         self._recipe, self._progress = TrainRecipe.model_validate(job["recipe"]), progress
@@ -316,7 +316,7 @@ class _Told:
 
 
 @contextmanager
-def _told(job: Mapping[str, Any], progress: Advance) -> Iterator[_Told]:
+def _told(job: Mapping[str, Any], progress: Progress) -> Iterator[_Told]:
     """What the workers tell, read by a thread while the driver waits for the run, and once more at its end."""
     told, stop = _Told(job, progress), threading.Event()
     reader = threading.Thread(target=told.keep_reading, args=(stop,), daemon=True)

@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,8 +32,8 @@ from spinemet.phantom.lesions import Lesion
 from spinemet.phantom.mimics import Changes
 from spinemet.phantom.plan import StudyPlan, plan_patient
 from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series
+from spinemet.progress import Progress, no_progress
 
-Progress = Callable[[int, int], None]
 Objects = Iterator[tuple[str, bytes]]
 
 LABELLED_FROM = 0.6
@@ -76,12 +76,12 @@ class _Written:
 
 
 def write_archive(
-    uri: str, patients: int, seed: int, *, matrix: int = 256, progress: Progress | None = None, workers: int = 1
+    uri: str, patients: int, seed: int, *, matrix: int = 256, progress: Progress = no_progress, workers: int = 1
 ) -> ArchiveSummary:
     """Write the phantom archive of `patients` patients below `uri` (a folder or an s3:// prefix).
 
     Equal (patients, seed, matrix) give equal bytes, whatever `workers`; a larger archive begins with the patients of a
-    smaller one. matrix: rows and columns of a slice. progress: called with studies done and in all.
+    smaller one. matrix: rows and columns of a slice. progress: counts studies.
     Raises BadInput where there are no patients, the matrix is too small, or `uri` cannot be written.
     """
     if patients < 1 or not 32 <= matrix <= 1024:
@@ -92,15 +92,13 @@ def write_archive(
     written = []
     for done, result in enumerate(_run(plans, uri, workers), start=1):
         written.append(result)
-        if progress is not None:
-            progress(done, total)
+        progress(done, total)
     unusable = _write_unusable(uri, seed, matrix)
     rows = [row for result in sorted(written, key=lambda result: result.order) for row in result.rows]
     labelled = [row for row in rows if row["labelled"]]
     write_bytes(join(uri, "labels.csv"), _csv(labelled, LABEL_COLUMNS))
     write_bytes(join(uri, "truth.csv"), _csv(rows, TRUTH_COLUMNS))
-    if progress is not None:
-        progress(total, total)
+    progress(total, total)
     return ArchiveSummary(
         uri=uri,
         patients=patients,

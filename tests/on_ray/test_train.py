@@ -19,7 +19,7 @@ from spinemet.model.checkpoint import load_model
 from spinemet.on_ray.ablation import run_ablation
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import _told, _work, run_train
-from spinemet.progress import ignore
+from spinemet.progress import no_progress
 from spinemet.training.recipes import recipe
 from tests.training.lesions import made_up_crops, small_recipe, write_crops
 
@@ -107,10 +107,10 @@ def test_a_worker_tells_the_driver_of_data_that_cannot_be_split(tmp_path: Path) 
     write_crops(str(tmp_path), made_up_crops(patients=2))
     job = {"crops": str(tmp_path), "where": str(tmp_path / "run"), "attempt": "this"}
     job |= {"recipe": small_recipe(test_share=0).model_dump(mode="json")}
-    with _told(job, ignore) as told:
+    with _told(job, no_progress) as told:
         _work(job)
     assert told.refusal.startswith("expected patients with a bone_quality label of a whole vertebra for validation")
-    with _told(job | {"attempt": "another"}, ignore) as told:
+    with _told(job | {"attempt": "another"}, no_progress) as told:
         pass
     assert not told.refusal
 
