@@ -1,4 +1,4 @@
-"""The conformance table keeps what it promises, and the README shows the table that the command gives today."""
+"""The conformance table keeps its promises, and spinemet/dicom/README.md shows the table of today's reader."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from tests.bench.bench_conformance import run
 from tests.bench.figures import Figures
 
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[2] / "spinemet" / "dicom" / "README.md"
 LOSSLESS = ("Explicit VR", "Implicit VR", "Deflated", "RLE", "Lossless, Non-Hierarchical", "JPEG-LS Lossless")
 
 
@@ -37,7 +37,7 @@ def test_every_lossless_form_of_the_slice_is_equal_to_the_bit(figures: Figures) 
 
 def test_the_readme_shows_the_table(figures: Figures) -> None:
     shown = README.read_text().splitlines()
-    # What lossy decoders give, and which of them are there, differs from version to version.
+    # Results of lossy decoders differ between versions of the libraries, as does which decoders exist.
     firm = [row for row in figures.rows if not re.search("lossy|undecodable", str(row[2]))]
     missing = [row for row in Figures("", figures.columns, rows=firm).markdown().splitlines() if row not in shown]
-    assert not missing, "run `make bench ONLY=conformance` and copy bench/conformance.md"
+    assert not missing, "run `make bench ONLY=conformance` and copy bench/conformance.md into spinemet/dicom/README.md"
