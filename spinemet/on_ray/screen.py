@@ -36,6 +36,7 @@ from spinemet.on_ray.meters import Meters
 from spinemet.process.memory import keep_memory
 from spinemet.progress import Progress, no_progress
 from spinemet.results.lease import hold_lease
+from spinemet.results.schemas import RunState
 from spinemet.results.tables import Results, has_results, open_results
 from spinemet.screening.drift import LAST_RUNS, drift
 from spinemet.screening.linkage import Linkage, check_linkage_apart
@@ -139,18 +140,17 @@ def run_screen(options: ScreenOptions, progress: Progress = no_progress) -> Run:
             results = open_results(options.results, create=True, guard=lease.check)
             check_continues(results.last_run(), asked.names, options.dates)
             plan = plan_studies(asked.studies, results, asked.names, **asked.digests, wanted=options.wanted)
-            results.write_run(run.row("running"))
+            results.write_run(run.row(RunState.RUNNING))
             try:
                 results.drop_leftovers()
                 _screen(plan, results, run, options, asked.config, progress, stop)
             except BaseException:
                 with suppress(Exception):  # the store may be what broke; the error that did it is the one to tell
-                    results.write_run(run.row("failed"))
+                    results.write_run(run.row(RunState.FAILED))
                 raise
-            state = "stopped" if run.stopped else "done"
             if not options.wanted.chosen:
-                run.signals = drift(run.row(state), results.usual_runs(**asked.digests, last=LAST_RUNS))
-            results.write_run(run.row(state))
+                run.signals = drift(run.row(run.state), results.usual_runs(**asked.digests, last=LAST_RUNS))
+            results.write_run(run.row(run.state))
     return run
 
 

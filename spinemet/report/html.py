@@ -19,13 +19,13 @@ from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
 from spinemet.report.pages import (
-    Row,
     flow_steps,
     gallery,
     overall_rows,
     prevalence_rows,
     spine_map,
 )
+from spinemet.results.schemas import Row
 
 if TYPE_CHECKING:
     import duckdb

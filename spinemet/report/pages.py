@@ -15,12 +15,11 @@ from spinemet.cohort.prevalence import FINDINGS, prevalence
 from spinemet.cohort.views import records
 from spinemet.display.palette import LOW_CONFIDENCE, axis_top
 from spinemet.errors import Reason
+from spinemet.results.schemas import Row
 from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
     import duckdb
-
-Row = dict[str, Any]
 
 SPINE_MAP_PATIENTS = 120
 """Columns of the overview; more would be thinner than a pixel or two on a laptop."""

@@ -9,7 +9,23 @@ study, a `runs` row by run_id.
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import Any
+
 import pyarrow as pa
+
+Row = dict[str, Any]
+"""A table's row: column -> value."""
+
+
+class RunState(StrEnum):
+    """Column `state` of `runs`. A run that was killed stays `running`."""
+
+    RUNNING = "running"
+    DONE = "done"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
 
 PROVENANCE_COLUMNS: tuple[str, ...] = (
     "run_id",

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -24,7 +23,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from spinemet import files
 from spinemet.errors import BadInput, Reason
-from spinemet.results.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS
+from spinemet.results.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS, Row, RunState
 from spinemet.types import State
 
 LEDGER = "studies"
@@ -32,7 +31,6 @@ RUNS = "runs"
 SIDE_TABLES: tuple[str, ...] = ("vertebrae", "slices", "pictures")
 """Tables that count only as far as the ledger has their wave."""
 
-Row = dict[str, Any]
 _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
 _STORE_ERRORS = (DeltaError, OSError, ValueError)
 
@@ -134,7 +132,7 @@ class Results:
             row
             for row in rows
             if (row["model_digest"], row["config_digest"]) == made_with
-            and row["state"] in {"done", "stopped"}
+            and row["state"] in {RunState.DONE, RunState.STOPPED}
             and not row.get("chosen")
         ][-last:]
 

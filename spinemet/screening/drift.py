@@ -14,15 +14,13 @@ is told for some weeks and then is what is usual. Pure: reads and writes nothing
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
 
+from spinemet.results.schemas import Row
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL, State
-
-Row = Mapping[str, Any]
 
 MIN_RUNS = 8
 """Earlier runs below which nothing is said: the scatter from run to run is not known yet."""

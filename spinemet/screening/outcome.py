@@ -9,13 +9,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.results.schemas import Row
 from spinemet.screening.sins import sins_points
 from spinemet.types import (
     BONE_QUALITY,
@@ -32,7 +32,6 @@ from spinemet.types import (
     VertebraCall,
 )
 
-Row = dict[str, Any]
 MAX_TEXT = 64
 """Characters kept of a DICOM free text: LO, the longest kind of device text, has 64 at most."""
 

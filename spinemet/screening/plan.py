@@ -19,7 +19,8 @@ from spinemet import files
 from spinemet.config import DatePolicy
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
-from spinemet.results.tables import Results, Row
+from spinemet.results.schemas import Row
+from spinemet.results.tables import Results
 from spinemet.types import State, StudyRef
 
 RETRIED: tuple[Reason, ...] = (Reason.UNREACHABLE,)

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from spinemet.results.schemas import Row, RunState
 from spinemet.screening.drift import POSITIVE, Signal, counted
 from spinemet.types import State
-
-Row = dict[str, Any]
 
 
 @dataclass
@@ -47,6 +46,11 @@ class Run:
         return self.states.total()
 
     @property
+    def state(self) -> RunState:
+        """The state of this run once it has ended in order."""
+        return RunState.STOPPED if self.stopped else RunState.DONE
+
+    @property
     def seconds(self) -> float:
         """Wall-clock seconds since the start."""
         return (datetime.now(UTC) - self.started_at).total_seconds()
@@ -75,10 +79,10 @@ class Run:
         self.vertebrae += len(rows["vertebrae"])
         self.sums.update(counted(rows["vertebrae"]))
 
-    def row(self, state: str) -> Row:
+    def row(self, state: RunState) -> Row:
         """The `runs` row, `running` without an end and without counts."""
         row: Row = {**self.asked, "run_id": self.run_id, "state": state, "started_at": self.started_at}
-        if state == "running":
+        if state is RunState.RUNNING:
             return row
         return row | {
             "finished_at": datetime.now(UTC),
@@ -113,9 +117,7 @@ class Run:
 
     def summary(self) -> str:
         """The run as JSON: its final row without the configuration, and why it was stopped."""
-        row = {
-            name: value for name, value in self.row("stopped" if self.stopped else "done").items() if name != "config"
-        }
+        row = {name: value for name, value in self.row(self.state).items() if name != "config"}
         facts = {**row, "reasons": dict(sorted(self.reasons.items())), "stopped": self.stopped or None}
         facts["drift"] = [vars(signal) for signal in self.signals]
         return json.dumps(facts | {"seconds": round(self.seconds, 1)}, indent=2, default=str) + "\n"

@@ -6,7 +6,8 @@ import time
 from dataclasses import dataclass, field
 
 from spinemet.dicom.pseudonym import Pseudonymizer
-from spinemet.results.tables import Results, Row
+from spinemet.results.schemas import Row
+from spinemet.results.tables import Results
 from spinemet.screening.linkage import Linkage
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.screening.run import Run

@@ -8,11 +8,10 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from spinemet.errors import BadInput, JobFailed, Reason
-from spinemet.results.schemas import SCHEMAS
+from spinemet.results.schemas import SCHEMAS, Row
 from spinemet.results.tables import Results, connect, moment, open_results
 from spinemet.types import State
 
-Row = dict[str, Any]
 MADE_WITH: Row = {
     "model_digest": "a" * 12,
     "config_digest": "b" * 12,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
+from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.results.schemas import Row
 from spinemet.screening.drift import LAST_RUNS, MIN_MEASURED, MIN_RUNS, POSITIVE, counted, drift
 from spinemet.screening.outcome import MadeWith, study_rows
 from tests.screening.readings import CALLS, REF, reading
 
-Row = dict[str, Any]
+NAMES = Pseudonymizer(b"a key for the tests only", "shifted")
 
 
 def night(failed: int = 2, studies: int = 100, lytic: int = 20, mean_hu: float | None = 150.0) -> Row:
@@ -106,15 +107,9 @@ def test_limits_hold_the_usual_share_and_not_the_told_one(earlier: list[int], no
 
 
 def test_a_studys_vertebrae_are_counted_by_class() -> None:
-    rows = study_rows(REF, reading(), CALLS, MadeWith("m", "c", "1", "r"), _names())["vertebrae"]
+    rows = study_rows(REF, reading(), CALLS, MadeWith("m", "c", "1", "r"), NAMES)["vertebrae"]
     sums = counted(rows)  # the first of the four is cut, its HU unknown
     assert sums["evaluable"] == 3
     assert {name: sums[name] for name in POSITIVE} == dict.fromkeys(POSITIVE, 1)
     assert (sums["hu_vertebrae"], sums["hu_sum"]) == (3, 450.0)
     assert math.isclose(counted([])["hu_sum"], 0.0)
-
-
-def _names() -> Any:
-    from spinemet.dicom.pseudonym import Pseudonymizer
-
-    return Pseudonymizer(b"a key for the tests only", "shifted")

@@ -9,8 +9,8 @@ from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import Reason
-from spinemet.results.schemas import SCHEMAS
-from spinemet.screening.outcome import MadeWith, Row, slimmed, study_rows, without_pixels
+from spinemet.results.schemas import SCHEMAS, Row
+from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
 from spinemet.types import NotScreened, Screened, State, StudyReading, VertebraCall
 from tests.screening.readings import CALLS, LEVELS, REF, SECRETS, SERIES, reading, stack
 

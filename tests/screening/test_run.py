@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from spinemet.results.schemas import RunState
 from spinemet.screening.drift import Signal
 from spinemet.screening.run import Run, account, in_words
 
@@ -14,7 +15,7 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     assert run.studies_per_hour is None
     run.count({"studies": [{"state": "screened", "reason": None}], "vertebrae": [VERTEBRA, CUT]})
     run.count({"studies": [{"state": "failed", "reason": "crashed"}], "vertebrae": []})
-    row = run.row("done")
+    row = run.row(RunState.DONE)
     assert (row["screened"], row["excluded"], row["failed"], row["vertebrae"]) == (1, 0, 1, 2)
     assert [row[name] for name in ("evaluable", "lytic", "bilateral", "hu_vertebrae", "mean_hu")] == [1, 1, 0, 1, 120.0]
     assert json.loads(row["reasons"]) == {"crashed": 1}
@@ -22,7 +23,7 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     assert row["studies_per_hour"] > 0
     assert in_words(run.states) == "1 screened, 1 failed"
     assert in_words({}) == "nothing new"
-    assert "finished_at" not in run.row("running")
+    assert "finished_at" not in run.row(RunState.RUNNING)
 
 
 def test_how_a_run_ended_is_its_exit_code_and_its_summary() -> None:
@@ -45,11 +46,11 @@ def test_what_is_out_of_control_stands_in_log_row_and_summary() -> None:
     run = Run(asked={"asked_by": "me"}, signals=[Signal("failed", 0.5, 0.0, 0.04, 12)])
     sentence = "failed: 50.0%, expected 0.0% to 4.0% after the last 12 runs"
     assert f"out of control: {sentence}" in str(run)
-    assert run.row("done")["drift"] == sentence
+    assert run.row(RunState.DONE)["drift"] == sentence
     assert json.loads(run.summary())["drift"] == [
         {"name": "failed", "value": 0.5, "low": 0.0, "high": 0.04, "runs": 12}
     ]
-    assert Run(asked={}).row("done")["drift"] is None
+    assert Run(asked={}).row(RunState.DONE)["drift"] is None
 
 
 def test_waves_have_names_of_their_own_in_order() -> None:
