@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 from spinemet.errors import BadInput
-from spinemet.process.scheduling import take_long_turns
 
 MIN_CPUS = 4
 """A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
@@ -51,9 +50,6 @@ def _start_local(min_cpus: int) -> None:
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # An actor of Ray Train that asks whether the cloud takes a node away, which nothing does to the own machine.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # Inherited by all that Ray starts: some twenty processes that wake 100 times a second, and more that compute than
-    # there are cores.
-    take_long_turns()
     # Ray makes a token by itself and warns that it did; RAY_AUTH_MODE=token without one hangs instead.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for attempt in range(1, START_ATTEMPTS + 1):
