@@ -12,10 +12,12 @@ from spinemet.cli import one_command, run_command
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
 from spinemet.files import write_bytes
-from spinemet.on_ray.screen import ScreenOptions, forecast, run_screen
+from spinemet.on_ray.screen import run_screen
 from spinemet.progress import progress_bar
 from spinemet.results.tables import moment
-from spinemet.screening.plan import Rescreen, Wanted
+from spinemet.screening.night import forecast
+from spinemet.screening.options import ScreenOptions
+from spinemet.screening.plan import Rescreen, Selection
 
 RESCREEN = "Repeat failed studies, or all; stale: only studies that another model or configuration screened."
 
@@ -52,7 +54,7 @@ def screen(
     options = ScreenOptions(
         archive, results, model, load_key(ephemeral=ephemeral_key),
         config=load_config(config, StudyConfig), dates=dates, max_hours=max_hours, workers=workers, gpus=gpus,
-        wanted=Wanted(limit, quiet_minutes * 60, start, frozenset(study or ()), rescreen),
+        selection=Selection(limit, quiet_minutes * 60, start, frozenset(study or ()), rescreen),
         pictures=not no_pictures, slices=slices, linkage=linkage,
     )  # fmt: skip
     if dry_run:

@@ -166,7 +166,8 @@ def _evaluate(paths: DemoPaths, patients: int) -> _Done:
 
 def _screen(paths: DemoPaths, patients: int) -> _Done:
     from spinemet.dicom.pseudonym import load_key
-    from spinemet.on_ray.screen import ScreenOptions, run_screen
+    from spinemet.on_ray.screen import run_screen
+    from spinemet.screening.options import ScreenOptions
     from spinemet.screening.run import in_words
 
     key = load_key(key_file=paths / "pseudonym.key")

@@ -6,6 +6,8 @@ import logging
 import os
 import re
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from spinemet.errors import BadInput
@@ -127,6 +129,19 @@ def own_error(error: BaseException) -> BadInput | None:
     """
     found = re.findall(r"^\s*spinemet\.errors\.BadInput: (.+)$", str(error), re.MULTILINE)
     return BadInput(found[-1].strip()) if found else None
+
+
+@contextmanager
+def worker_errors() -> Iterator[None]:
+    """Raises the BadInput of a worker as such, in place of the error that Ray made of it."""
+    import ray
+
+    try:
+        yield
+    except ray.exceptions.RayError as error:
+        if (own := own_error(error)) is not None:
+            raise own from error
+        raise
 
 
 def _quiet_data() -> None:

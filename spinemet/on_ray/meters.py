@@ -1,29 +1,30 @@
-"""What a screening run counts for Prometheus, through the metrics endpoints of Ray's nodes.
+"""Counts of a screening run for Prometheus, through the metrics endpoints of Ray's nodes.
 
-The driver counts a study when it has been committed, so the counts are those of the tables. Ray exports each under
-`ray_` and, for counters, with `_total`; every run has series of its own (label `WorkerId`), which stay until the node
-ends. Labels are words of closed lists: no key, no identifier.
+The driver counts a study after its commit, so the counts agree with the tables. Ray adds the prefix `ray_` and, for
+counters, the suffix `_total`. Each run has its own series (label `WorkerId`), which stay until the node ends. Labels
+are words of closed lists: no key, no identifier.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+
+from spinemet.results.schemas import Row
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-"""Bounds of the histogram's buckets: from a header of one object to the time limit of a study."""
+"""Bounds of the histogram's buckets: from reading one header to the time limit of a study."""
 
 
 class Meters:
     """Counters `spinemet_studies` (by state and reason), `spinemet_bytes`, `spinemet_vertebrae` (by bone quality), and
-    the histogram `spinemet_seconds` (by stage). Ray has to be connected.
+    the histogram `spinemet_seconds` (by stage). Ray must be connected when they are made.
     """
 
     def __init__(self) -> None:
         from ray.util.metrics import Counter, Histogram
 
         self._studies = Counter(
-            "spinemet_studies", "Studies committed, by state and, where not screened, reason.", ("state", "reason")
+            "spinemet_studies", "Studies committed, by state and, if not screened, reason.", ("state", "reason")
         )
         self._bytes = Counter("spinemet_bytes", "Bytes of the objects of these studies.")
         self._vertebrae = Counter(
@@ -33,8 +34,8 @@ class Meters:
             "spinemet_seconds", "Seconds that a stage took for a study.", boundaries=[*SECONDS], tag_keys=("stage",)
         )
 
-    def count(self, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-        """Take in the rows of a committed wave, by table."""
+    def count(self, rows: Mapping[str, Sequence[Row]]) -> None:
+        """Count the rows of a committed wave, by table."""
         for study in rows.get("studies", ()):
             self._studies.inc(1, {"state": study["state"], "reason": study["reason"] or "none"})
             if study["size_bytes"]:  # a counter refuses 0

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from spinemet.archive.listing import list_studies
 from spinemet.config import StudyConfig
 from spinemet.dicom.values import quiet_dicom
-from spinemet.on_ray.cluster import connect, own_error, parallel_tasks
-from spinemet.process.isolation import IsolatedReader
+from spinemet.on_ray.cluster import connect, parallel_tasks, worker_errors
+from spinemet.process.isolation import process_reader
 from spinemet.progress import Progress, no_progress
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, read_labels
@@ -77,22 +77,12 @@ def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, 
         )
         .iter_rows()
     )
-    try:
+    with worker_errors():
         for row in rows:
             yield PreparedStudy.model_validate_json(row["prepared"])
-    except ray.exceptions.RayError as error:
-        if (own := own_error(error)) is not None:
-            raise own from error
-        raise
 
 
 def prepare_row(row: dict[str, Any], labels: pd.DataFrame, config: StudyConfig, out: str) -> dict[str, str]:
     """A row with a pickled StudyRef -> a row with the PreparedStudy as JSON."""
-    prepared = prepare_study(pickle.loads(row["ref"]), labels, config, out, _reader().read)
+    prepared = prepare_study(pickle.loads(row["ref"]), labels, config, out, process_reader().read)
     return {"prepared": prepared.model_dump_json()}
-
-
-@cache
-def _reader() -> IsolatedReader:
-    """This worker process's reader: Ray reuses its workers, so the child and its imports serve many studies."""
-    return IsolatedReader()

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Callable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from functools import cache
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -106,6 +107,12 @@ class IsolatedReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@cache
+def process_reader() -> IsolatedReader:
+    """This process's one reader. Ray reuses its worker processes, so one child and its imports serve many studies."""
+    return IsolatedReader()
 
 
 def _begin(limit_bytes: int, environment: Mapping[str, str]) -> None:

@@ -42,7 +42,7 @@ _SHARES: dict[str, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
-class Signal:
+class Alarm:
     """A value of a run outside of its control limits, and from how many runs these are."""
 
     name: str
@@ -60,19 +60,19 @@ class Signal:
         )
 
 
-def drift(run: Row, earlier: Sequence[Row]) -> list[Signal]:
+def drift(run: Row, earlier: Sequence[Row]) -> list[Alarm]:
     """What of `run` is out of control. run, earlier: rows of `runs`, the earlier ones in order of time."""
     last = list(earlier)[-LAST_RUNS:]
-    signals = []
+    alarms = []
     for name, whole in _SHARES.items():
         now, *before = (_share(row, name, whole) for row in (run, *last))
         before = [each for each in before if each[1]]
         if now[1] and len(before) >= MIN_RUNS:
-            signals.append(_p_chart(name, now, before))
+            alarms.append(_p_chart(name, now, before))
     before_hu = [row["mean_hu"] for row in last if _measured(row)]
     if _measured(run) and len(before_hu) >= MIN_RUNS:
-        signals.append(_individuals_chart("mean_hu", run["mean_hu"], before_hu))
-    return [signal for signal in signals if signal is not None]
+        alarms.append(_individuals_chart("mean_hu", run["mean_hu"], before_hu))
+    return [alarm for alarm in alarms if alarm is not None]
 
 
 def counted(vertebrae: Sequence[Row]) -> dict[str, float]:
@@ -95,7 +95,7 @@ def _measured(row: Row) -> bool:
     return row.get("mean_hu") is not None and int(row.get("hu_vertebrae") or 0) >= MIN_MEASURED
 
 
-def _p_chart(name: str, now: tuple[int, int], before: Sequence[tuple[int, int]]) -> Signal | None:
+def _p_chart(name: str, now: tuple[int, int], before: Sequence[tuple[int, int]]) -> Alarm | None:
     from scipy.stats import binom, norm  # half a second of imports, which a first night and a quiet one do without
 
     count, size = now
@@ -107,14 +107,14 @@ def _p_chart(name: str, now: tuple[int, int], before: Sequence[tuple[int, int]])
     high = min(float(size), expected + wider * (float(binom.isf(beyond, size, mean)) - expected))
     if low <= count <= high:
         return None
-    return Signal(name, count / size, low / size, high / size, len(before))
+    return Alarm(name, count / size, low / size, high / size, len(before))
 
 
-def _individuals_chart(name: str, now: float, before: Sequence[float]) -> Signal | None:
+def _individuals_chart(name: str, now: float, before: Sequence[float]) -> Alarm | None:
     mean, width = fmean(before), SIGMAS * _sigma(before)
     if abs(now - mean) <= width:
         return None
-    return Signal(name, now, mean - width, mean + width, len(before))
+    return Alarm(name, now, mean - width, mean + width, len(before))
 
 
 def _sigma(values: Sequence[float]) -> float:

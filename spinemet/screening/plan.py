@@ -1,17 +1,18 @@
-"""What a run has to do: the archive's studies minus the ledger's, for one model and one configuration.
+"""Which studies a run screens: those of the archive that the ledger lacks, for one model and one configuration.
 
-The listing is streamed; what is held is the ledger's keys (about 190 MB per million studies). A study in the ledger
-is not screened again, whatever its state, unless asked for; but for those that could not be reached, which says
-nothing of the study, and those that have grown: a series or the second half of a transfer has come since.
-A study that is still being written waits for a later run, and so does one whose headers could not be asked what
-belongs to it: neither is in the ledger until it is whole.
+A study in the ledger is not screened again, whatever its state, with two exceptions: the archive could not be reached
+last time, which is not the study's fault, or the study has grown since (another series, the second half of a transfer).
+A study that is still being written waits for a later run, and so does one whose headers could not be read to tell
+which study they belong to. Neither gets a ledger row before it is complete.
+
+The listing is streamed. Memory holds the ledger's keys: about 190 MB per million studies.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,19 +25,20 @@ from spinemet.results.tables import Results
 from spinemet.types import State, StudyRef
 
 RETRIED: tuple[Reason, ...] = (Reason.UNREACHABLE,)
-"""Reasons that the next run tries again; the study's ledger row is then replaced."""
+"""A study that failed for one of these reasons is tried again by the next run; its ledger row is then replaced."""
 
 Rescreen = Literal["stale", "failed", "all"]
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which studies of the archive a run is for; as it stands, all that the ledger does not have.
+class Selection:
+    """Which studies of the archive a run screens; by default every study that the ledger lacks.
 
-    limit: at most so many. quiet_s: studies whose newest object is younger wait. since: only studies with an object
-    written then or later, in seconds since 1970. studies: only these, by their key in the archive or their source_key.
-    rescreen: `failed`, only what failed with this model and configuration, again; `stale`, only what another model or
-    configuration has screened and this one has not; `all`, the whole archive, again.
+    limit: at most this many. quiet_s: studies whose newest object is younger than this wait for a later run. since:
+    only studies with an object written at this time or later, in seconds since 1970. studies: only these, by their key
+    in the archive or their source_key. rescreen: `failed`: only studies that failed with this model and configuration;
+    `stale`: only studies that another model or configuration has screened and this one has not; `all`: every study of
+    the archive, again.
     """
 
     limit: int | None = None
@@ -46,52 +48,65 @@ class Wanted:
     rescreen: Rescreen | None = None
 
     @property
-    def chosen(self) -> bool:
-        """Whether it is less, or more, than what is new: the rates of such a run are not the usual ones."""
+    def by_hand(self) -> bool:
+        """Whether anything but new studies is selected: the rates of such a run are not those of a usual night."""
         return bool(self.since or self.studies or self.rescreen)
 
 
-@dataclass
-class Plan:
-    """The studies to do, one pass, and how many were seen so far.
+@dataclass(frozen=True)
+class PlannedStudy:
+    """A study to screen. replaces: its new rows replace those that the ledger already has."""
 
-    done: studies that are left out unless they have more bytes now, by source key. only: source keys of those that
-    alone are done, None for all. retried: of those that are done again, those that have grown once they are found;
-    their ledger rows have to be replaced. As the archive's clock may be another one, studies as little ahead of ours
-    as `quiet_s` wait as well.
+    ref: StudyRef
+    replaces: bool = False
+
+
+@dataclass
+class PlanCounts:
+    """Studies that planning has seen in the archive, selected, and left for a later run; bytes of those selected."""
+
+    listed: int = 0
+    planned: int = 0
+    waiting: int = 0
+    planned_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The studies to screen, in the order of the archive; iterate once. `counts` grows with the iteration.
+
+    done: bytes by source key of the studies to leave out, unless they have grown. again: source keys of studies that
+    the ledger has and that are screened again. only: source keys to choose from; None for all. A study whose newest
+    object lies up to `quiet_s` in the future waits as well, because the archive's clock may run ahead of ours.
     """
 
     studies: Iterable[StudyRef]
     names: Pseudonymizer
     done: Mapping[str, int]
-    retried: set[str] = field(default_factory=set)
-    only: set[str] | None = None
-    wanted: Wanted = field(default_factory=Wanted)
-    listed: int = 0
-    planned: int = 0
-    waiting: int = 0
-    planned_bytes: int = 0
+    again: Set[str] = frozenset()
+    only: Set[str] | None = None
+    selection: Selection = field(default_factory=Selection)
+    counts: PlanCounts = field(default_factory=PlanCounts)
     started: float = field(default_factory=time.time)
 
-    def __iter__(self) -> Iterator[StudyRef]:
+    def __iter__(self) -> Iterator[PlannedStudy]:
+        counts, limit = self.counts, self.selection.limit
         for ref in self.studies:
-            if self.wanted.limit is not None and self.planned >= self.wanted.limit:
+            if limit is not None and counts.planned >= limit:
                 return
-            self.listed += 1
-            if ref.last_modified < self.wanted.since:
+            counts.listed += 1
+            if ref.last_modified < self.selection.since:
                 continue
             key = self.names.source_key(ref.archive, ref.key)
             had = self.done.get(key)
             if (had is not None and ref.size <= had) or (self.only is not None and key not in self.only):
                 continue
-            if not ref.settled or abs(self.started - ref.last_modified) < self.wanted.quiet_s:
-                self.waiting += 1
+            if not ref.settled or abs(self.started - ref.last_modified) < self.selection.quiet_s:
+                counts.waiting += 1
                 continue
-            if had is not None:
-                self.retried.add(key)
-            self.planned += 1
-            self.planned_bytes += ref.size
-            yield ref
+            counts.planned += 1
+            counts.planned_bytes += ref.size
+            yield PlannedStudy(ref, replaces=had is not None or key in self.again)
 
 
 def plan_studies(
@@ -100,61 +115,61 @@ def plan_studies(
     names: Pseudonymizer,
     model_digest: str,
     config_digest: str,
-    wanted: Wanted = Wanted(),
+    selection: Selection = Selection(),
 ) -> Plan:
-    """The plan for `studies`, read against the ledger as it is now; results: None where there are none yet."""
+    """The plan for `studies` against the ledger as it is now; results: None if there are none yet."""
+    rescreen = selection.rescreen
     if results is None:
-        return Plan(studies, names, {}, set(), set() if wanted.rescreen in {"failed", "stale"} else None, wanted)
+        return Plan(studies, names, {}, only=set() if rescreen in {"failed", "stale"} else None, selection=selection)
     done = results.ledger_sizes(model_digest, config_digest)
     again, only = results.ledger_keys(model_digest, config_digest, only=RETRIED), None
-    if wanted.rescreen == "all":
+    if rescreen == "all":
         again = set(done)
-    elif wanted.rescreen == "failed":
+    elif rescreen == "failed":
         again = only = results.ledger_keys(model_digest, config_digest, state=State.FAILED)
-    elif wanted.rescreen == "stale":
-        only = results.ledger_keys() - done.keys()
-        again = set()
+    elif rescreen == "stale":
+        again, only = set(), results.ledger_keys() - done.keys()
     for key in again:
         done.pop(key, None)
-    return Plan(studies, names, done, again, only, wanted)
+    return Plan(studies, names, done, again, only, selection)
 
 
 def find_studies(studies: Iterable[StudyRef], names: Pseudonymizer, wanted: frozenset[str]) -> Iterator[StudyRef]:
-    """The studies that `wanted` names, by their key in the archive or their source_key.
+    """The studies named in `wanted`, by their key in the archive or their source_key.
 
-    Raises BadInput where one of them is not in the archive; the listing ends with the last one.
+    The listing ends as soon as all are found. Raises BadInput if one of them is not in the archive.
     """
-    left, found = set(wanted), []
+    missing, found = set(wanted), []
     for ref in studies:
-        if said := left & {ref.key, names.source_key(ref.archive, ref.key)}:
-            left -= said
+        if matched := missing & {ref.key, names.source_key(ref.archive, ref.key)}:
+            missing -= matched
             found.append(ref)
-            if not left:
+            if not missing:
                 return iter(found)
     raise BadInput(f"expected {len(wanted)} studies of the archive, found {len(found)} of them.")
 
 
 def first_checked(studies: Iterator[StudyRef]) -> Iterator[StudyRef]:
-    """`studies` with the first one fetched now, so that a missing or empty archive raises BadInput before any work."""
+    """`studies`, with the first one fetched now: a missing or empty archive raises BadInput before any work."""
     return itertools.chain([next(studies)], studies)
 
 
 def key_id(names: Pseudonymizer) -> str:
-    """Twelve digits that name the pseudonym key without telling it."""
+    """Twelve digits that identify the pseudonym key without revealing it."""
     return names.source_key("spinemet:key", "")[:12]
 
 
 def check_apart(archive: str, results: str) -> None:
-    """Raise BadInput where the results would lie inside the archive: the next run would take them for studies."""
+    """Raise BadInput if the results would lie inside the archive: the next run would list them as studies."""
     root, place = files.normalize(archive), files.normalize(results)
     if f"{place}/".startswith(f"{root}/"):
         raise BadInput(f"expected a results place outside the archive {root}, found {place}.")
 
 
 def check_continues(last_run: Row | None, names: Pseudonymizer, dates: DatePolicy) -> None:
-    """Raise BadInput where the results were made under another pseudonym key or date policy than this run's.
+    """Raise BadInput if the results were made with another pseudonym key or date policy than this run's.
 
-    Under another key no study would be found in the ledger, and all would be screened and counted twice.
+    With another key no study would be found in the ledger; all would be screened and counted twice.
     """
     if last_run is None:
         return

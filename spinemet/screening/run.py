@@ -1,4 +1,4 @@
-"""One screening run as it is counted: its row of the `runs` table, and the summary at its end."""
+"""What is counted of a screening run: its row of the table `runs`, and the summary at its end."""
 
 from __future__ import annotations
 
@@ -12,33 +12,32 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spinemet.results.schemas import Row, RunState
-from spinemet.screening.drift import POSITIVE, Signal, counted
+from spinemet.screening.drift import POSITIVE, Alarm, counted
+from spinemet.screening.plan import PlanCounts
+from spinemet.screening.stopping import StopReason
 from spinemet.types import State
 
 
 @dataclass
 class Run:
-    """What a run was asked for and what it has done so far.
+    """What a run has done so far.
 
-    asked: the columns of `runs` that are known from the start (see results.schemas.RUNS).
+    facts: the columns of `runs` that are known from the start (see results.schemas.RUNS). plan: the counts of its
+    plan, which grow while studies are planned. sums: over the run's vertebrae, see `drift.counted`. alarms: rates out
+    of control, see `drift.drift`. stopped: why the run ended early; None if it did not.
     """
 
-    asked: Mapping[str, Any]
+    facts: Mapping[str, Any]
     run_id: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{secrets.token_hex(3)}")
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     states: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     vertebrae: int = 0
     waves: int = 0
-    listed: int = 0
-    planned: int = 0
-    waiting: int = 0
+    plan: PlanCounts = field(default_factory=PlanCounts)
     sums: Counter[str] = field(default_factory=Counter)
-    """Over the run's vertebrae, see drift.counted."""
-    signals: Sequence[Signal] = ()
-    """What of the run is out of control, see drift.drift."""
-    stopped: str = ""
-    """Why it ended before its work did: `signal`, `deadline`, or empty."""
+    alarms: Sequence[Alarm] = ()
+    stopped: StopReason | None = None
 
     @property
     def studies(self) -> int:
@@ -57,12 +56,12 @@ class Run:
 
     @property
     def studies_per_hour(self) -> float | None:
-        """Studies by wall-clock time; None where there were none."""
+        """Studies by wall-clock time; None if there are none."""
         return self.studies / self.seconds * 3600 if self.studies else None
 
     @property
     def failed_share(self) -> float:
-        """Failed studies by all of this run; 0 where there were none."""
+        """The share of this run's studies that failed; 0 if there are none."""
         return self.states[str(State.FAILED)] / self.studies if self.studies else 0.0
 
     def next_wave(self) -> str:
@@ -71,7 +70,7 @@ class Run:
         return f"{self.run_id}-{self.waves:06d}"
 
     def count(self, rows: Mapping[str, Sequence[Row]]) -> None:
-        """Take one study's committed rows into the counts."""
+        """Add one study's committed rows to the counts."""
         for study in rows["studies"]:
             self.states[study["state"]] += 1
             if study["reason"] is not None:
@@ -80,51 +79,55 @@ class Run:
         self.sums.update(counted(rows["vertebrae"]))
 
     def row(self, state: RunState) -> Row:
-        """The `runs` row, `running` without an end and without counts."""
-        row: Row = {**self.asked, "run_id": self.run_id, "state": state, "started_at": self.started_at}
+        """The `runs` row; without end and counts while `running`."""
+        row: Row = {**self.facts, "run_id": self.run_id, "state": state, "started_at": self.started_at}
         if state is RunState.RUNNING:
             return row
         return row | {
             "finished_at": datetime.now(UTC),
-            "listed": self.listed,
-            "planned": self.planned,
-            "waiting": self.waiting,
+            "listed": self.plan.listed,
+            "planned": self.plan.planned,
+            "waiting": self.plan.waiting,
             **{str(each): self.states[str(each)] for each in State},
             "vertebrae": self.vertebrae,
             **{name: self.sums[name] for name in ("evaluable", *POSITIVE, "hu_vertebrae")},
             "mean_hu": self.sums["hu_sum"] / self.sums["hu_vertebrae"] if self.sums["hu_vertebrae"] else None,
             "reasons": json.dumps(dict(sorted(self.reasons.items()))),
-            "drift": "; ".join(map(str, self.signals)) or None,
+            "drift": "; ".join(map(str, self.alarms)) or None,
             "studies_per_hour": self.studies_per_hour,
         }
 
     def __str__(self) -> str:
         """What the run did, in a few lines for a log."""
-        lines = [
-            f"run {self.run_id}: {self.listed} studies in the archive, {self.planned} new: {in_words(self.states)}"
-        ]
-        if self.stopped:
-            why = "was told to stop" if self.stopped == "signal" else "reached its hour"
-            lines.append(f"the run {why}: the next one does the rest")
-        if self.waiting:
-            lines.append(f"{self.waiting} studies are still being written or cannot be told apart yet: left for later")
+        plan = self.plan
+        counts = f"{plan.listed} studies in the archive, {plan.planned} new: {in_words(self.states)}"
+        lines = [f"run {self.run_id}: {counts}"]
+        if self.stopped is not None:
+            why = "a signal" if self.stopped is StopReason.SIGNAL else "its deadline"
+            lines.append(f"stopped by {why}: the next run does the rest")
+        if plan.waiting:
+            lines.append(f"{plan.waiting} studies are still being written or cannot be told apart yet: left for later")
         lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
         if self.studies:
             speed = f"{self.studies_per_hour:.0f} studies per hour"
             lines.append(f"{self.vertebrae} vertebrae in {self.seconds:.0f} s, {speed}")
-        lines += [f"out of control: {signal}" for signal in self.signals]
+        lines += [f"out of control: {alarm}" for alarm in self.alarms]
         return "\n".join(lines)
 
     def summary(self) -> str:
         """The run as JSON: its final row without the configuration, and why it was stopped."""
-        row = {name: value for name, value in self.row(self.state).items() if name != "config"}
-        facts = {**row, "reasons": dict(sorted(self.reasons.items())), "stopped": self.stopped or None}
-        facts["drift"] = [vars(signal) for signal in self.signals]
-        return json.dumps(facts | {"seconds": round(self.seconds, 1)}, indent=2, default=str) + "\n"
+        facts = self.row(self.state) | {
+            "reasons": dict(sorted(self.reasons.items())),
+            "stopped": self.stopped,
+            "drift": [vars(alarm) for alarm in self.alarms],
+            "seconds": round(self.seconds, 1),
+        }
+        facts.pop("config", None)
+        return json.dumps(facts, indent=2, default=str) + "\n"
 
     def exit_code(self, max_failed_share: float | None) -> int:
-        """0; 3 where more than this share of the run's studies failed; 143 where a SIGTERM ended it."""
-        if self.stopped == "signal":
+        """0; 3 if more than this share of the run's studies failed; 143 if SIGTERM ended it."""
+        if self.stopped is StopReason.SIGNAL:
             return 143
         return 3 if max_failed_share is not None and self.failed_share > max_failed_share else 0
 
@@ -135,7 +138,7 @@ def in_words(states: Mapping[str, int]) -> str:
 
 
 def account() -> str:
-    """The account that runs this process, `unknown` where the system has no name for it."""
+    """The account that runs this process, `unknown` if the system has no name for it."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's numeric user has no entry; Python 3.13 raises OSError

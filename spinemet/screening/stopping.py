@@ -1,4 +1,4 @@
-"""How a run ends before its work does: asked by a signal, or at its hour. Knows no Ray."""
+"""How a run ends early: on SIGTERM or at a deadline."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from enum import StrEnum
 from queue import Empty, Full, Queue
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 WAKE_S = 0.5
-"""At least so often a waiting run looks whether it should stop."""
+"""A run that waits for answers checks at least this often whether it should stop."""
+
+
+class StopReason(StrEnum):
+    """Why a run ended early."""
+
+    SIGNAL = "signal"
+    DEADLINE = "deadline"
 
 
 class Stop:
-    """A context in which SIGTERM ends the run in order; `why` says whether it should stop, and for what.
+    """A context in which SIGTERM ends the run cleanly; `why` says whether to stop.
 
-    Outside of `deferred` the signal raises SystemExit at once, so that what is held is given back. deadline_s: after
-    so many seconds the run stops too.
+    Before `defer` is called, SIGTERM raises SystemExit at once, which releases the lease on its way out. Afterwards it
+    is only noted, so that the run can commit first. deadline_s: the run stops after this many seconds.
     """
 
     def __init__(self, deadline_s: float | None = None) -> None:
@@ -30,14 +38,14 @@ class Stop:
         self._deferred = False
         self._before: Callable[[int, FrameType | None], Any] | int | None = None
 
-    def why(self) -> str:
-        """`signal`, `deadline`, or empty: go on."""
+    def why(self) -> StopReason | None:
+        """Why to stop now; None to go on."""
         if self._signalled:
-            return "signal"
-        return "deadline" if self._ends is not None and time.monotonic() >= self._ends else ""
+            return StopReason.SIGNAL
+        return StopReason.DEADLINE if self._ends is not None and time.monotonic() >= self._ends else None
 
     def defer(self) -> None:
-        """From here on SIGTERM is only noted. Ray sets a handler of its own when it starts: call this after that."""
+        """Only note SIGTERM from here on. Call this after Ray has started: Ray sets a handler of its own."""
         self._deferred = True
         self._listen()
 
@@ -63,10 +71,10 @@ class Stop:
 
 
 def arriving(items: Generator[T, None, None], ahead: int, wake_s: float = WAKE_S) -> Iterator[T | None]:
-    """What `items` gives, and None whenever nothing came for `wake_s`: the caller is never stuck behind a slow item.
+    """The items of `items`, and None whenever none arrives for `wake_s`: a slow item never blocks the caller.
 
-    A thread draws from `items`, at most `ahead` in advance; what it raises is raised here. It ends, and closes
-    `items`, at its next item after the caller has closed this iterator.
+    A thread draws from `items`, at most `ahead` in advance; its exceptions are raised here. After the caller closes
+    this iterator, the thread ends at its next item and closes `items`.
     """
     arrived: Queue[tuple[bool, Any]] = Queue(maxsize=ahead)
     closed = threading.Event()

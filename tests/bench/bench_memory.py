@@ -152,7 +152,8 @@ def _little() -> ModelSpec:
 
 def main() -> None:
     """Run the job as its driver; print studies done and this process's MB as it went on, as JSON."""
-    from spinemet.on_ray.screen import ScreenOptions, run_screen
+    from spinemet.on_ray.screen import run_screen
+    from spinemet.screening.options import ScreenOptions
 
     archive, results, model = sys.argv[1:]
     me, seen = psutil.Process(), []

@@ -9,6 +9,7 @@ from typing import Any
 from jobs.screen import main
 from spinemet.config import StudyConfig
 from spinemet.on_ray import screen
+from spinemet.screening import night
 
 PAUSE_S = 1.0
 _read_row = screen.read_row
@@ -21,5 +22,5 @@ def slow_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str,
 
 
 if __name__ == "__main__":
-    screen.WAVE, screen.BATCH, screen.read_row = 2, 2, slow_row
+    night.WAVE, screen.BATCH, screen.read_row = 2, 2, slow_row
     sys.exit(main())

@@ -78,7 +78,7 @@ def test_of_two_nights_one_works_and_the_other_says_who_holds_the_lease(story: S
 
 def test_sigterm_commits_what_is_done_and_the_next_night_does_the_rest(story: Story) -> None:
     assert story.stopped.ended() == 143
-    assert "the run was told to stop: the next one does the rest" in story.stopped.said()
+    assert "stopped by a signal: the next run does the rest" in story.stopped.said()
     assert 0 < len(story.after_stop["studies"]) < len(story.expected["studies"])
     assert all(row in story.expected["studies"] for row in story.after_stop["studies"])
 

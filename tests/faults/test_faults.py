@@ -114,16 +114,15 @@ def test_a_study_that_came_in_halves_is_screened_again_when_it_is_whole(
 
 
 def night(archive: str, results: Results) -> list[Reason]:
-    """What a run does with plan and ledger, without its cluster; the reasons of the studies it took up."""
+    """What a run does with plan and ledger, without its cluster; gives the reasons of the planned studies."""
     made_with = MadeWith("model", config_digest(CONFIG), "1", "run")
     plan = plan_studies(list_studies(archive), results, NAMES, "model", made_with.config_digest)
     reasons = []
-    for ref in plan:
-        reading = read(ref)
+    for study in plan:
+        reading = read(study.ref)
         reasons.append(reading.reason)
-        rows = study_rows(ref, reading, (), made_with, NAMES)
-        again = rows["studies"][0]["source_key"] in plan.retried
-        results.commit_wave(uuid.uuid4().hex, rows, replace=again)
+        rows = study_rows(study.ref, reading, (), made_with, NAMES)
+        results.commit_wave(uuid.uuid4().hex, rows, replace=study.replaces)
     return reasons
 
 

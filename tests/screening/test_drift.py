@@ -26,7 +26,7 @@ def night(failed: int = 2, studies: int = 100, lytic: int = 20, mean_hu: float |
 
 
 def names(run: Row, earlier: list[Row]) -> list[str]:
-    return [signal.name for signal in drift(run, earlier)]
+    return [alarm.name for alarm in drift(run, earlier)]
 
 
 @pytest.mark.parametrize("runs", [0, 1, MIN_RUNS - 1])
@@ -36,10 +36,10 @@ def test_nothing_is_said_of_the_first_nights(runs: int) -> None:
 
 def test_a_jump_is_told_with_its_limits() -> None:
     earlier = [night(mean_hu=150 + n % 2) for n in range(MIN_RUNS)]
-    (signal,) = drift(night(failed=12), earlier)
-    assert (signal.name, signal.value, signal.runs) == ("failed", 0.12, MIN_RUNS)
-    assert 0 <= signal.low < 0.02 < signal.high < 0.12
-    assert str(signal) == f"failed: 12.0%, expected {signal.low:.1%} to {signal.high:.1%} after the last 8 runs"
+    (alarm,) = drift(night(failed=12), earlier)
+    assert (alarm.name, alarm.value, alarm.runs) == ("failed", 0.12, MIN_RUNS)
+    assert 0 <= alarm.low < 0.02 < alarm.high < 0.12
+    assert str(alarm) == f"failed: 12.0%, expected {alarm.low:.1%} to {alarm.high:.1%} after the last 8 runs"
     assert names(night(lytic=90), earlier) == ["lytic"]
     assert names(night(lytic=0), earlier) == ["lytic"]
     (hu,) = drift(night(mean_hu=240.0), earlier)
@@ -99,11 +99,11 @@ def test_the_same_chances_every_night_are_rarely_called_drift(seed: int, chance:
 @given(st.lists(st.integers(0, 50), min_size=0, max_size=40), st.integers(0, 50))
 def test_limits_hold_the_usual_share_and_not_the_told_one(earlier: list[int], now: int) -> None:
     rows = [night(failed=each, studies=50) for each in earlier]
-    for signal in drift(night(failed=now, studies=50), rows):
-        mean = sum(earlier[-LAST_RUNS:]) / (50 * signal.runs)
-        assert 0 <= signal.low <= signal.high <= 1
-        assert signal.low - 0.02 <= mean <= signal.high + 0.02
-        assert not signal.low <= signal.value <= signal.high
+    for alarm in drift(night(failed=now, studies=50), rows):
+        mean = sum(earlier[-LAST_RUNS:]) / (50 * alarm.runs)
+        assert 0 <= alarm.low <= alarm.high <= 1
+        assert alarm.low - 0.02 <= mean <= alarm.high + 0.02
+        assert not alarm.low <= alarm.value <= alarm.high
 
 
 def test_a_studys_vertebrae_are_counted_by_class() -> None:

@@ -9,8 +9,9 @@ from spinemet.errors import BadInput, Reason
 from spinemet.results.tables import connect, open_results
 from spinemet.screening.plan import (
     Plan,
+    PlanCounts,
     Rescreen,
-    Wanted,
+    Selection,
     check_apart,
     check_continues,
     find_studies,
@@ -29,6 +30,15 @@ def key(n: int) -> str:
     return NAMES.source_key("/archive", f"study-{n}")
 
 
+def keys(plan: Plan) -> list[str]:
+    return [study.ref.key for study in plan]
+
+
+def replaced(plan: Plan) -> dict[str, bool]:
+    """Key -> whether the study's new rows replace those of the ledger."""
+    return {study.ref.key: study.replaces for study in plan}
+
+
 def test_the_plan_is_the_archive_minus_the_ledger_of_this_model_and_configuration(tmp_path: Path) -> None:
     results = open_results(str(tmp_path), create=True)
     rows = [study_row(key(0)), study_row(key(1), Reason.CRASHED), study_row(key(2), Reason.UNREACHABLE)]
@@ -36,9 +46,8 @@ def test_the_plan_is_the_archive_minus_the_ledger_of_this_model_and_configuratio
     results.commit_wave("run-1-1", {"studies": rows[:3]})
     results.commit_wave("run-1-2", {"studies": rows[3:]})
     plan = plan_studies(REFS, results, NAMES, "a" * 12, "b" * 12)
-    assert [ref.key for ref in plan] == ["study-2", "study-3", "study-4"]
-    assert plan.retried == {key(2)}
-    assert (plan.listed, plan.planned) == (5, 3)
+    assert replaced(plan) == {"study-2": True, "study-3": False, "study-4": False}
+    assert (plan.counts.listed, plan.counts.planned) == (5, 3)
     other = plan_studies(REFS, results, NAMES, "a" * 12, "d" * 12)
     assert len(list(other)) == 5
 
@@ -50,26 +59,26 @@ def test_a_limit_counts_new_studies_only_and_stops_the_listing() -> None:
             yield StudyRef("/archive", f"study-{n}", Layout.ZIP, ())
             n += 1
 
-    plan = Plan(endless(), NAMES, done={key(0): 9, key(1): 9}, wanted=Wanted(limit=2))
-    assert [ref.key for ref in plan] == ["study-2", "study-3"]
-    assert plan.planned == 2
+    plan = Plan(endless(), NAMES, done={key(0): 9, key(1): 9}, selection=Selection(limit=2))
+    assert keys(plan) == ["study-2", "study-3"]
+    assert plan.counts.planned == 2
 
 
-def test_what_has_been_done_is_done_again_only_when_asked_for(tmp_path: Path) -> None:
+def test_studies_in_the_ledger_are_screened_again_only_on_request(tmp_path: Path) -> None:
     results = open_results(str(tmp_path), create=True)
     mine = [study_row(key(0)), study_row(key(1), Reason.CRASHED), study_row(key(2), Reason.UNREACHABLE)]
     others = [{**study_row(key(n)), "model_digest": "c" * 12} for n in (0, 3)]
     results.commit_wave("run-1-1", {"studies": mine})
     results.commit_wave("run-1-2", {"studies": others})
 
-    def planned(rescreen: Rescreen | None) -> tuple[list[str], set[str]]:
-        plan = plan_studies(REFS, results, NAMES, "a" * 12, "b" * 12, Wanted(rescreen=rescreen))
-        return [ref.key[-1] for ref in plan], plan.retried
+    def planned(rescreen: Rescreen | None) -> dict[str, bool]:
+        plan = plan_studies(REFS, results, NAMES, "a" * 12, "b" * 12, Selection(rescreen=rescreen))
+        return {name.removeprefix("study-"): replaces for name, replaces in replaced(plan).items()}
 
-    assert planned(None) == (["2", "3", "4"], {key(2)})
-    assert planned("failed") == (["1", "2"], {key(1), key(2)})
-    assert planned("stale") == (["3"], set())
-    assert planned("all") == (["0", "1", "2", "3", "4"], {key(0), key(1), key(2)})
+    assert planned(None) == {"2": True, "3": False, "4": False}
+    assert planned("failed") == {"1": True, "2": True}
+    assert planned("stale") == {"3": False}
+    assert planned("all") == {"0": True, "1": True, "2": True, "3": False, "4": False}
     first = plan_studies(REFS, None, NAMES, "a" * 12, "b" * 12)
     assert len(list(first)) == 5
 
@@ -79,42 +88,41 @@ def sized(n: int, *sizes: int, written: float = 0.0) -> StudyRef:
     return StudyRef("/archive", f"study-{n}", Layout.PREFIX, objects)
 
 
-def test_a_study_to_which_objects_were_added_is_done_again_and_replaced(tmp_path: Path) -> None:
+def test_a_study_that_has_grown_is_screened_again_and_replaced(tmp_path: Path) -> None:
     results = open_results(str(tmp_path), create=True)
     broken = study_row(key(2), Reason.TRUNCATED)
     results.commit_wave("run-1-1", {"studies": [study_row(key(0)), study_row(key(1)), broken]})  # of 9 bytes each
     grown = [sized(0, 9), sized(1, 9, 1), sized(2, 4, 4, 4), sized(3, 9)]
     plan = plan_studies(grown, results, NAMES, "a" * 12, "b" * 12)
-    assert [ref.key for ref in plan] == ["study-1", "study-2", "study-3"]
-    assert plan.retried == {key(1), key(2)}
+    assert replaced(plan) == {"study-1": True, "study-2": True, "study-3": False}
     again = [{**study_row(key(n)), "size_bytes": grown[n].size} for n in (1, 2, 3)]
     results.commit_wave("run-2-1", {"studies": again}, replace=True)
     assert list(plan_studies(grown, results, NAMES, "a" * 12, "b" * 12)) == []
-    assert list(plan_studies([sized(1, 9)], results, NAMES, "a" * 12, "b" * 12)) == []  # less than it was
+    assert list(plan_studies([sized(1, 9)], results, NAMES, "a" * 12, "b" * 12)) == []  # smaller than before
 
 
-def test_studies_written_since_a_day_can_be_done_again_where_objects_were_put_in_the_place_of_others(
+def test_studies_written_since_a_day_can_be_screened_again_if_their_objects_were_overwritten(
     tmp_path: Path,
 ) -> None:
     results = open_results(str(tmp_path), create=True)
     results.commit_wave("run-1-1", {"studies": [study_row(key(n)) for n in (0, 1)]})
     refs = [sized(0, 9, written=86400.0), sized(1, 9, written=2 * 86400.0), sized(2, 9, written=3 * 86400.0)]
-    wanted = Wanted(since=2 * 86400.0, rescreen="all")
-    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, wanted)
-    assert [ref.key for ref in plan] == ["study-1", "study-2"]
-    results.commit_wave("run-2-1", {"studies": [study_row(key(n)) for n in (1, 2)]}, replace=bool(plan.retried))
+    selection = Selection(since=2 * 86400.0, rescreen="all")
+    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, selection)
+    assert replaced(plan) == {"study-1": True, "study-2": False}
+    results.commit_wave("run-2-1", {"studies": [study_row(key(n)) for n in (1, 2)]}, replace=True)
     rows = connect(str(tmp_path)).sql("SELECT source_key, wave FROM studies").fetchall()
     assert sorted(rows) == sorted([(key(0), "run-1-1"), (key(1), "run-2-1"), (key(2), "run-2-1")])
 
 
 def test_only_studies_written_since_a_day_are_planned() -> None:
     refs = [StudyRef("/archive", str(n), Layout.ZIP, (ObjectRef(str(n), 5, n * 86400.0),)) for n in range(4)]
-    plan = Plan(refs, NAMES, done={}, wanted=Wanted(since=2 * 86400.0))
-    assert [ref.key for ref in plan] == ["2", "3"]
-    assert (plan.listed, plan.planned, plan.planned_bytes) == (4, 2, 10)
+    plan = Plan(refs, NAMES, done={}, selection=Selection(since=2 * 86400.0))
+    assert keys(plan) == ["2", "3"]
+    assert plan.counts == PlanCounts(listed=4, planned=2, planned_bytes=10)
 
 
-def test_single_studies_are_found_by_key_or_pseudonym_and_a_missing_one_is_told() -> None:
+def test_single_studies_are_found_by_key_or_pseudonym_and_a_missing_one_is_reported() -> None:
     found = find_studies(REFS, NAMES, frozenset({"study-3", key(1)}))
     assert [ref.key for ref in found] == ["study-1", "study-3"]
     with pytest.raises(BadInput, match="expected 2 studies of the archive, found 1 of them") as error:
@@ -122,7 +130,7 @@ def test_single_studies_are_found_by_key_or_pseudonym_and_a_missing_one_is_told(
     assert "PATIENT" not in str(error.value)
 
 
-def test_an_archive_that_cannot_be_listed_is_told_before_any_work() -> None:
+def test_an_archive_that_cannot_be_listed_is_reported_before_any_work() -> None:
     def broken() -> Iterator[StudyRef]:
         raise BadInput("expected studies, found none.")
         yield REFS[0]
@@ -160,8 +168,8 @@ def test_a_study_that_is_still_being_written_waits(tmp_path: Path) -> None:
     refs = [ref("old", 9000, 8000), ref("growing", 9000, 60), ref("ahead", -60), ref("misdated", -9000)]
     refs.append(ref("not told apart", 9000, settled=False))
     results = open_results(str(tmp_path), create=True)
-    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, Wanted(quiet_s=1800))
-    assert [each.key for each in plan] == ["old", "misdated"]
-    assert (plan.listed, plan.planned, plan.waiting) == (5, 2, 3)
+    plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, Selection(quiet_s=1800))
+    assert keys(plan) == ["old", "misdated"]
+    assert plan.counts == PlanCounts(listed=5, planned=2, waiting=3, planned_bytes=3)
     later = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12)
-    assert [each.key for each in later] == ["old", "growing", "ahead", "misdated"]
+    assert keys(later) == ["old", "growing", "ahead", "misdated"]

@@ -3,15 +3,16 @@ import json
 import pytest
 
 from spinemet.results.schemas import RunState
-from spinemet.screening.drift import Signal
+from spinemet.screening.drift import Alarm
 from spinemet.screening.run import Run, account, in_words
+from spinemet.screening.stopping import StopReason
 
 VERTEBRA = {"evaluable": True, "bone_quality": "lytic", "posterolateral": "none", "trabecular_hu": 120.0}
 CUT = VERTEBRA | {"evaluable": False}
 
 
 def test_a_run_counts_states_reasons_and_vertebrae() -> None:
-    run = Run(asked={"asked_by": account(), "study_limit": 9})
+    run = Run(facts={"asked_by": account(), "study_limit": 9})
     assert run.studies_per_hour is None
     run.count({"studies": [{"state": "screened", "reason": None}], "vertebrae": [VERTEBRA, CUT]})
     run.count({"studies": [{"state": "failed", "reason": "crashed"}], "vertebrae": []})
@@ -27,7 +28,7 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
 
 
 def test_how_a_run_ended_is_its_exit_code_and_its_summary() -> None:
-    run = Run(asked={"asked_by": "me", "config": "{}"})
+    run = Run(facts={"asked_by": "me", "config": "{}"})
     assert run.exit_code(0.0) == 0  # nothing done, nothing failed
     for state, reason in (("screened", None), ("screened", None), ("screened", None), ("failed", "crashed")):
         run.count({"studies": [{"state": state, "reason": reason}], "vertebrae": []})
@@ -35,26 +36,27 @@ def test_how_a_run_ended_is_its_exit_code_and_its_summary() -> None:
     told = json.loads(run.summary())
     assert (told["state"], told["failed"], told["reasons"], told["stopped"]) == ("done", 1, {"crashed": 1}, None)
     assert "config" not in told
-    run.stopped = "deadline"
+    run.stopped = StopReason.DEADLINE
     assert (run.exit_code(None), json.loads(run.summary())["state"]) == (0, "stopped")
-    assert "reached its hour" in str(run)
-    run.stopped = "signal"
+    assert "stopped by its deadline: the next run does the rest" in str(run)
+    run.stopped = StopReason.SIGNAL
     assert run.exit_code(0.2) == 143
+    assert "stopped by a signal" in str(run)
 
 
 def test_what_is_out_of_control_stands_in_log_row_and_summary() -> None:
-    run = Run(asked={"asked_by": "me"}, signals=[Signal("failed", 0.5, 0.0, 0.04, 12)])
+    run = Run(facts={"asked_by": "me"}, alarms=[Alarm("failed", 0.5, 0.0, 0.04, 12)])
     sentence = "failed: 50.0%, expected 0.0% to 4.0% after the last 12 runs"
     assert f"out of control: {sentence}" in str(run)
     assert run.row(RunState.DONE)["drift"] == sentence
     assert json.loads(run.summary())["drift"] == [
         {"name": "failed", "value": 0.5, "low": 0.0, "high": 0.04, "runs": 12}
     ]
-    assert Run(asked={}).row(RunState.DONE)["drift"] is None
+    assert Run(facts={}).row(RunState.DONE)["drift"] is None
 
 
 def test_waves_have_names_of_their_own_in_order() -> None:
-    run, other = Run(asked={}), Run(asked={})
+    run, other = Run(facts={}), Run(facts={})
     names = [run.next_wave() for _ in range(12)]
     assert names == sorted(names)
     assert len({*names, other.next_wave()}) == 13

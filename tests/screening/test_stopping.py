@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from spinemet.screening.stopping import Stop, arriving
+from spinemet.screening.stopping import Stop, StopReason, arriving
 
 
 def test_a_signal_is_noted_while_it_is_deferred_and_ends_the_run_at_once_before_that() -> None:
@@ -26,19 +26,19 @@ def test_a_signal_is_noted_while_it_is_deferred_and_ends_the_run_at_once_before_
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does when it starts: a handler of its own
         stop.defer()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.why() == "signal"
+        assert stop.why() is StopReason.SIGNAL
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_the_hour_comes() -> None:
+def test_the_deadline_comes() -> None:
     with Stop(0.05) as stop:
-        assert stop.why() == ""
+        assert stop.why() is None
         time.sleep(0.06)
-        assert stop.why() == "deadline"
+        assert stop.why() is StopReason.DEADLINE
 
 
 def test_a_thread_that_cannot_hear_signals_still_has_its_deadline() -> None:
-    heard: list[str] = []
+    heard: list[StopReason | None] = []
 
     def run() -> None:
         with Stop(0) as stop:
@@ -48,7 +48,7 @@ def test_a_thread_that_cannot_hear_signals_still_has_its_deadline() -> None:
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert heard == ["deadline"]
+    assert heard == [StopReason.DEADLINE]
 
 
 def test_nobody_waits_behind_a_slow_item() -> None:

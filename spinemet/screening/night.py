@@ -1,0 +1,191 @@
+"""One screening run from its options to its last row of `runs`. Knows no Ray: the caller says who reads and classifies.
+
+options -> lease -> plan -> rounds of studies -> answers, in any order -> waves -> tables -> drift
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from deltalake.exceptions import DeltaError
+from obstore.exceptions import BaseError
+
+from spinemet import __version__
+from spinemet.config import StudyConfig
+from spinemet.dicom.values import quiet_dicom
+from spinemet.errors import JobFailed
+from spinemet.files import cause
+from spinemet.progress import Progress, no_progress
+from spinemet.results.lease import hold_lease
+from spinemet.results.schemas import Row, RunState
+from spinemet.results.tables import Results, has_results, open_results
+from spinemet.screening.answers import Answer
+from spinemet.screening.drift import LAST_RUNS, drift
+from spinemet.screening.linkage import Linkage
+from spinemet.screening.options import Inputs, ScreenOptions, check_options
+from spinemet.screening.outcome import MadeWith
+from spinemet.screening.plan import Plan, PlannedStudy, check_continues, key_id, plan_studies
+from spinemet.screening.run import Run, account, in_words
+from spinemet.screening.stopping import WAKE_S, Stop, arriving
+from spinemet.screening.wave import Wave
+
+ROUND = 2000
+"""Studies per call of `answers`; bounds what this process holds of the listing (some 20 kB per study)."""
+WAVE = 32
+"""Studies per commit: a kill loses at most the work on these, and 1,000 studies a night make 32 files per table."""
+
+Answers = Callable[[Sequence[PlannedStudy], StudyConfig], Generator[Answer, None, None]]
+"""Reads and classifies studies; gives one answer per study, in any order."""
+OnCommit = Callable[[Mapping[str, Sequence[Row]]], None]
+"""Gets the rows of a committed wave, by table."""
+
+
+@quiet_dicom()
+def run_night(
+    options: ScreenOptions, answers: Answers, progress: Progress = no_progress, on_commit: OnCommit | None = None
+) -> Run:
+    """Screen the selected studies of the archive; gives the counted run, which is also the last row of `runs`.
+
+    A second run over the same archive adds no row to any table but `runs`. SIGTERM and `max_hours` stop the run early,
+    with everything done so far committed. `answers` is not called if no study is selected. Its call may start what it
+    needs, on this thread; another thread draws from the generator.
+
+    Raises BadInput, before anything is written, if the options do not pass `check_options`, another run holds the
+    results, or they were made with another pseudonym key or date policy. Raises JobFailed if the lease on the results
+    is lost or a store fails during the run.
+    """
+    hours = options.max_hours
+    with Stop(None if hours is None else hours * 3600) as stop:
+        inputs = check_options(options)
+        run = Run(_facts(options, inputs))
+        with _store_errors(), hold_lease(options.results, run.run_id) as lease:
+            results = open_results(options.results, create=True, guard=lease.check)
+            plan = _plan(options, inputs, results)
+            run.plan = plan.counts
+            results.write_run(run.row(RunState.RUNNING))
+            try:
+                results.drop_leftovers()
+                made_with = MadeWith(**inputs.digests, software_version=__version__, run_id=run.run_id)
+                linkage = Linkage(options.linkage, inputs.names)
+                wave = Wave(results, run, inputs.names, linkage, made_with, WAVE, options.slices)
+                _screen(plan, wave, lambda studies: answers(studies, inputs.config), stop, progress, on_commit)
+            except BaseException:
+                with suppress(Exception):  # the same store may be broken; the first error is the one to report
+                    results.write_run(run.row(RunState.FAILED))
+                raise
+            if not options.selection.by_hand:
+                run.alarms = drift(run.row(run.state), results.usual_runs(**inputs.digests, last=LAST_RUNS))
+            results.write_run(run.row(run.state))
+    return run
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a run would do: studies seen, to screen, and left waiting; bytes to read; hours, None if unknown."""
+
+    listed: int
+    planned: int
+    waiting: int
+    planned_bytes: int
+    hours: float | None
+
+    def __str__(self) -> str:
+        """In one line, for a log."""
+        size, later = f"{self.planned_bytes / 1e9:.1f} GB", f"{self.waiting} left for later"
+        time = "no run yet to tell the time" if self.hours is None else f"{self.hours:.1f} h at the last run's speed"
+        return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}"
+
+
+@quiet_dicom()
+def forecast(options: ScreenOptions, progress: Progress = no_progress) -> Forecast:
+    """What `run_night` would do, at the speed of the last run; writes nothing. Raises BadInput as that does."""
+    inputs = check_options(options)
+    results = open_results(options.results) if has_results(options.results) else None
+    plan = _plan(options, inputs, results)
+    counts = plan.counts
+    for _ in plan:
+        progress(counts.listed, 0, f"{counts.planned} to be screened")
+    rate = results.last_rate() if results is not None else None
+    return Forecast(**vars(counts), hours=None if rate is None else counts.planned / rate)
+
+
+def _plan(options: ScreenOptions, inputs: Inputs, results: Results | None) -> Plan:
+    if results is not None:
+        check_continues(results.last_run(), inputs.names, options.dates)
+    return plan_studies(inputs.studies, results, inputs.names, **inputs.digests, selection=options.selection)
+
+
+def _screen(
+    plan: Plan,
+    wave: Wave,
+    answers: Callable[[Sequence[PlannedStudy]], Generator[Answer, None, None]],
+    stop: Stop,
+    progress: Progress,
+    on_commit: OnCommit | None,
+) -> None:
+    """Work off the plan in rounds, committing each wave that is full or old, until the end or `stop`."""
+    seen: Counter[str] = Counter()
+    total = 0
+
+    def show() -> None:
+        progress(seen.total(), total, in_words(seen))
+
+    def commit() -> None:
+        rows = wave.commit()
+        if rows and on_commit is not None:
+            on_commit(rows)
+
+    planned = iter(plan)
+    studies = list(islice(planned, ROUND))
+    while studies and not wave.run.stopped:
+        following = list(islice(planned, ROUND))
+        total = 0 if following else plan.counts.planned
+        coming = answers(studies)
+        stop.defer()  # after that call: Ray sets a SIGTERM handler of its own when it starts
+        show()
+        for answer in arriving(coming, WAVE, WAKE_S):
+            if answer is not None:
+                wave.add(answer)
+                seen[answer.reading.state] += 1
+                show()
+            wave.results.guard()
+            if wave.is_due():
+                commit()
+            wave.run.stopped = stop.why()
+            if wave.run.stopped:
+                break
+        studies = following
+    commit()
+    total = seen.total()
+    show()
+
+
+@contextmanager
+def _store_errors() -> Iterator[None]:
+    """Turns a store's failure during the run into one sentence: at night nobody is there to read a traceback."""
+    try:
+        yield
+    except (DeltaError, BaseError, OSError) as error:
+        raise JobFailed(
+            f"A store failed during the run: {cause(error)}. What was committed stands; the next run does the rest."
+        ) from error
+
+
+def _facts(options: ScreenOptions, inputs: Inputs) -> dict[str, Any]:
+    """The columns of `runs` that are known from the start."""
+    return {
+        "asked_by": account(),
+        "archive_key": inputs.names.source_key(options.archive, ""),
+        "pseudonym_key_id": key_id(inputs.names),
+        "date_policy": options.dates,
+        "study_limit": options.selection.limit,
+        "chosen": options.selection.by_hand,
+        "config": inputs.config.model_dump_json(),
+        "software_version": __version__,
+        **inputs.digests,
+    }

@@ -1,0 +1,26 @@
+"""An archive and a model that can be planned with, and no more: no study can be read, no weights loaded."""
+
+from __future__ import annotations
+
+import hashlib
+
+from spinemet.files import join, write_bytes
+from spinemet.model.card import CARD, WEIGHTS, ModelCard
+from spinemet.model.spec import DenseNetSpec, ModelSpec
+
+STUDIES = 7
+
+
+def write_stub_place(uri: str, studies: int = STUDIES) -> None:
+    """Below `uri`: `archive/`, zips of 9 bytes named study-0.zip and so on, and `model/`."""
+    for number in range(studies):
+        write_bytes(join(uri, f"archive/study-{number}.zip"), b"not a zip")
+    write_stub_model(join(uri, "model"))
+
+
+def write_stub_model(uri: str, weights: bytes = b"weights") -> None:
+    """A model card and, as its weights, any bytes."""
+    spec = ModelSpec(backbone=DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8))
+    card = ModelCard(spec=spec, weights_sha256=hashlib.sha256(weights).hexdigest())
+    write_bytes(join(uri, WEIGHTS), weights)
+    write_bytes(join(uri, CARD), card.model_dump_json().encode())

@@ -1,0 +1,426 @@
+"""The night with a generator in place of the cluster: what is planned, committed, counted, stopped and resumed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from spinemet.config import SliceConfig, StudyConfig
+from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.files import exists, join
+from spinemet.results.lease import LEASE, Lease, hold_lease
+from spinemet.results.schemas import PROVENANCE_COLUMNS, Row, RunState
+from spinemet.results.tables import LEDGER, Results, connect
+from spinemet.screening import night, wave
+from spinemet.screening.answers import Answer
+from spinemet.screening.drift import MIN_RUNS
+from spinemet.screening.night import forecast, run_night
+from spinemet.screening.options import ScreenOptions
+from spinemet.screening.plan import PlannedStudy, Selection
+from spinemet.screening.run import Run
+from spinemet.screening.stopping import StopReason
+from spinemet.types import NotScreened, State
+from tests.screening.places import STUDIES, write_stub_model, write_stub_place
+from tests.screening.readings import CALLS, reading
+
+KEY = b"a key for the tests only"
+BROKEN = "study-3.zip"
+"""The study that fails; all others are screened."""
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("night")
+    write_stub_place(str(root))
+    return root
+
+
+@pytest.fixture
+def options(place: Path, tmp_path: Path) -> ScreenOptions:
+    return ScreenOptions(str(place / "archive"), str(tmp_path / "results"), str(place / "model"), KEY, slices=True)
+
+
+def answer(study: PlannedStudy) -> Answer:
+    if study.ref.key == BROKEN:
+        return Answer(study, NotScreened(State.FAILED, Reason.TRUNCATED, "cut off."))
+    return Answer(study, reading(), CALLS, 0.25)
+
+
+def answers(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+    """All answers, last study first: the order is free."""
+    yield from map(answer, reversed(studies))
+
+
+def no_answers(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+    pytest.fail("a night without new studies needs no cluster")
+
+
+def rows(options: ScreenOptions) -> dict[str, list[Row]]:
+    """Every row that counts, by table, without the columns that differ between two runs."""
+    connection = connect(options.results)
+    return {
+        name: sorted(
+            (
+                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
+                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
+            ),
+            key=repr,
+        )
+        for name in ("studies", "vertebrae", "slices", "pictures")
+    }
+
+
+def runs(options: ScreenOptions) -> list[Row]:
+    return connect(options.results).sql("SELECT * FROM runs ORDER BY started_at").to_arrow_table().to_pylist()
+
+
+def test_a_night_accounts_for_every_study(options: ScreenOptions) -> None:
+    shown: list[tuple[int, int, str]] = []
+    committed: list[int] = []
+    run = run_night(
+        options, answers, lambda *told: shown.append(told), lambda rows: committed.append(len(rows["studies"]))
+    )
+    assert (run.plan.listed, run.plan.planned, run.plan.waiting, run.waves) == (STUDIES, STUDIES, 0, 1)
+    assert run.states == {State.SCREENED: STUDIES - 1, State.FAILED: 1}
+    assert committed == [STUDIES]
+    assert shown[0] == (0, STUDIES, "nothing new")
+    assert shown[-1] == (STUDIES, STUDIES, f"{STUDIES - 1} screened, 1 failed")
+    (row,) = runs(options)
+    assert (row["state"], row["listed"], row["planned"], row["waiting"]) == (RunState.DONE, STUDIES, STUDIES, 0)
+    assert [row[state] for state in State] == [run.states[state] for state in State]
+    assert (row["run_id"], row["study_limit"], row["chosen"], row["drift"]) == (run.run_id, None, False, None)
+    found = rows(options)
+    assert len(found["studies"]) == STUDIES
+    assert len(found["vertebrae"]) == len(CALLS) * (STUDIES - 1)
+    assert found["slices"]
+    assert not exists(join(options.results, LEASE))
+
+
+def test_a_second_night_does_nothing(options: ScreenOptions) -> None:
+    run_night(options, answers)
+    before, shown = rows(options), []
+    run = run_night(options, no_answers, lambda *told: shown.append(told))
+    assert (run.plan.listed, run.plan.planned, run.studies, run.waves) == (STUDIES, 0, 0, 0)
+    assert shown == [(0, 0, "nothing new")]
+    assert rows(options) == before
+    assert [row["state"] for row in runs(options)] == [RunState.DONE] * 2
+    assert len({row["run_id"] for row in runs(options)}) == 2
+
+
+def test_studies_come_in_rounds_and_are_committed_in_waves(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "ROUND", 3)
+    monkeypatch.setattr(night, "WAVE", 2)
+    rounds: list[int] = []
+    waves: list[int] = []
+    totals: list[int] = []
+
+    def counted(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        rounds.append(len(studies))
+        return answers(studies, config)
+
+    run = run_night(
+        options, counted, lambda done, total, note="": totals.append(total), lambda rows: waves.append(len(rows[LEDGER]))
+    )
+    assert rounds == [3, 3, 1]
+    assert waves == [2, 2, 2, 1]
+    assert run.waves == 4
+    assert totals == [0] * 8 + [STUDIES] * 3  # the total is known once the last round is listed
+    assert len(rows(options)["studies"]) == STUDIES
+
+
+def test_a_study_does_not_wait_for_its_commit_behind_slow_ones(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "WAKE_S", 0.02)
+    monkeypatch.setattr(wave, "MAX_WAIT_S", 0.05)
+    committed = threading.Event()
+
+    def slow(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        yield answer(studies[0])
+        assert committed.wait(20), "the first study was not committed while the others took their time"
+        yield from map(answer, studies[1:])
+
+    assert run_night(options, slow, on_commit=lambda rows: committed.set()).studies == STUDIES
+    assert len(rows(options)["studies"]) == STUDIES
+
+
+def stopping(at: int) -> night.Answers:
+    """Answers of which number `at` comes with a SIGTERM; later ones wait until the run has heard it."""
+
+    def signalled(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        for number, study in enumerate(studies):
+            if number == at:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield answer(study)
+
+    return signalled
+
+
+@pytest.mark.parametrize("round_size", [2, 100])
+def test_sigterm_commits_what_is_done_and_the_next_night_does_the_rest(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch, round_size: int
+) -> None:
+    monkeypatch.setattr(night, "ROUND", round_size)
+    monkeypatch.setattr(night, "WAVE", 1)  # which also bounds how far the generator runs ahead
+    run = run_night(options, stopping(at=1))
+    assert run.stopped is StopReason.SIGNAL
+    assert run.exit_code(None) == 143
+    assert 0 < run.studies < STUDIES
+    assert len(rows(options)["studies"]) == run.studies
+    assert runs(options)[-1]["state"] == RunState.STOPPED
+    rest = run_night(options, answers)
+    assert rest.plan.planned == STUDIES - run.studies
+    assert len(rows(options)["studies"]) == STUDIES
+
+
+def test_sigterm_while_the_cluster_starts_ends_the_night_at_once(options: ScreenOptions) -> None:
+    def starting(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return answers(studies, config)
+
+    with pytest.raises(SystemExit) as ended:
+        run_night(options, starting)
+    assert ended.value.code == 143
+    assert [row["state"] for row in runs(options)] == [RunState.FAILED]
+    assert not exists(join(options.results, LEASE))
+
+
+def test_a_night_stops_at_its_deadline(options: ScreenOptions, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night, "WAVE", 2)
+    run = run_night(replace(options, max_hours=1e-9), answers)
+    assert run.stopped is StopReason.DEADLINE
+    assert run.exit_code(None) == 0
+    (row,) = runs(options)
+    assert (row["state"], sum(row[state] for state in State)) == (RunState.STOPPED, run.studies)
+    assert len(rows(options)["studies"]) == run.studies < run.plan.planned
+
+
+def test_a_night_that_dies_between_two_commits_is_resumed_without_loss_or_double(
+    options: ScreenOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = replace(options, results=str(tmp_path / "undisturbed"))
+    run_night(undisturbed, answers)
+    monkeypatch.setattr(night, "WAVE", 2)
+    write, ledger_writes = Results._write, []
+
+    def dying(self: Results, name: str, rows: Any, replaced: str | None) -> None:
+        if name == LEDGER:
+            ledger_writes.append(rows)
+            if len(ledger_writes) == 2:
+                raise OSError("the store went away")
+        write(self, name, rows, replaced)
+
+    monkeypatch.setattr(Results, "_write", dying)
+    with pytest.raises(JobFailed, match="^A store failed during the run: the store went away. What was committed"):
+        run_night(options, answers)
+    assert len(rows(options)["studies"]) == 2
+    (last,) = runs(options)
+    assert (last["state"], sum(last[state] for state in State)) == (RunState.FAILED, 2)
+    monkeypatch.setattr(Results, "_write", write)
+    for number in range(MIN_RUNS):  # nights without a failed study; tonight has one
+        usual = {"state": "done", "screened": 9999, "excluded": 1, "failed": 0, "run_id": f"usual-{number}"}
+        Results(options.results).write_run(last | usual)
+    run = run_night(options, answers)
+    assert "failed" in [alarm.name for alarm in run.alarms]
+    drift = connect(options.results).sql(f"SELECT drift FROM runs WHERE run_id = '{run.run_id}'").fetchall()
+    assert str(run.alarms[0]) in drift[0][0]
+    assert rows(options) == rows(undisturbed)
+    everything = connect(options.results).sql("SELECT count(*) FROM all_vertebrae").fetchall()
+    assert everything == [(len(CALLS) * (STUDIES - 1),)]  # those of the wave that died are gone
+
+
+def test_a_store_that_stays_away_is_reported_with_its_first_error(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, failures = Results._write, []
+
+    def gone(self: Results, name: str, rows: Any, replaced: str | None) -> None:
+        if name == LEDGER or failures:
+            failures.append(name)
+            raise OSError(f"failure {len(failures)}")
+        write(self, name, rows, replaced)
+
+    monkeypatch.setattr(Results, "_write", gone)
+    with pytest.raises(JobFailed, match="failure 1"):
+        run_night(options, answers)
+    assert failures == [LEDGER, "runs"]
+    assert [row["state"] for row in runs(options)] == [RunState.RUNNING]
+
+
+def test_a_lost_lease_ends_the_night_before_the_next_write(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = threading.Event()
+
+    def check(self: Lease) -> None:
+        if lost.is_set():
+            raise JobFailed("the lease was lost")
+
+    def losing(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        yield answer(studies[0])
+        lost.set()
+        yield answer(studies[1])
+
+    monkeypatch.setattr(Lease, "check", check)
+    with pytest.raises(JobFailed, match="the lease was lost"):
+        run_night(options, losing)
+    assert rows(options)["studies"] == []
+
+
+def test_an_error_of_the_cluster_ends_the_night_and_committed_waves_stand(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "WAVE", 2)
+
+    def breaking(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        yield from map(answer, studies[:5])
+        raise RuntimeError("no node is left")
+
+    with pytest.raises(RuntimeError, match="no node is left"):
+        run_night(options, breaking)
+    assert len(rows(options)["studies"]) == 4
+    assert [row["state"] for row in runs(options)] == [RunState.FAILED]
+
+
+def test_another_run_on_the_results_is_bad_input_and_changes_nothing(options: ScreenOptions) -> None:
+    run_night(options, answers)
+    with (
+        hold_lease(options.results, "20260101T200000-abcdef"),
+        pytest.raises(BadInput, match="20260101T200000-abcdef on "),
+    ):
+        run_night(options, no_answers)
+    assert len(runs(options)) == 1
+
+
+def test_a_limit_is_kept_and_noted(options: ScreenOptions) -> None:
+    run = run_night(replace(options, selection=Selection(limit=2)), answers)
+    assert (run.plan.planned, run.studies, runs(options)[0]["study_limit"]) == (2, 2, 2)
+    assert run_night(options, answers).studies == STUDIES - 2
+
+
+def test_young_studies_wait_for_a_later_night(options: ScreenOptions) -> None:
+    run = run_night(replace(options, selection=Selection(quiet_s=1e6)), no_answers)
+    assert (run.plan.listed, run.plan.planned, run.plan.waiting) == (STUDIES, 0, STUDIES)
+    assert runs(options)[0]["waiting"] == STUDIES
+    assert f"{STUDIES} studies are still being written" in str(run)
+
+
+def test_rescreening_replaces_and_does_not_double(options: ScreenOptions, tmp_path: Path) -> None:
+    def again(rescreen: Any, options: ScreenOptions = options) -> Run:
+        return run_night(replace(options, selection=Selection(rescreen=rescreen)), answers)
+
+    run_night(options, answers)
+    before = rows(options)
+    everything, failed, stale = again("all"), again("failed"), again("stale")
+    assert (everything.studies, failed.studies, stale.studies) == (STUDIES, 1, 0)
+    assert failed.states == {State.FAILED: 1}
+    assert rows(options) == before
+    assert [row["chosen"] for row in runs(options)] == [False, True, True, True]
+    write_stub_model(str(tmp_path / "model"), b"other weights")
+    other = again("stale", replace(options, model=str(tmp_path / "model")))
+    assert other.studies == STUDIES
+    assert len(rows(options)["studies"]) == 2 * STUDIES
+
+
+def test_a_night_of_chosen_studies_raises_no_alarm(options: ScreenOptions) -> None:
+    run_night(options, answers)
+    (last,) = runs(options)
+    for number in range(MIN_RUNS):
+        usual = {"state": "done", "screened": 9999, "excluded": 1, "failed": 0, "run_id": f"usual-{number}"}
+        Results(options.results).write_run(last | usual)
+    run = run_night(replace(options, selection=Selection(studies=frozenset({BROKEN}), rescreen="all")), answers)
+    assert (run.studies, run.states, list(run.alarms)) == (1, {State.FAILED: 1}, [])
+
+
+def test_studies_are_read_with_the_slices_of_the_model(options: ScreenOptions) -> None:
+    seen: list[StudyConfig] = []
+
+    def noting(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        seen.append(config)
+        return answers(studies, config)
+
+    own = StudyConfig(slices=SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0))
+    run_night(replace(options, config=own), noting)
+    assert seen == [StudyConfig()]
+    assert runs(options)[0]["config"] == StudyConfig().model_dump_json()
+
+
+def test_linkage_names_every_study_and_only_where_it_was_requested(options: ScreenOptions, tmp_path: Path) -> None:
+    run_night(replace(options, linkage=str(tmp_path / "linkage"), slices=False), answers)
+    named = pq.read_table(tmp_path / "linkage").to_pylist()
+    found = rows(options)
+    assert {row["source_key"] for row in named} == {row["source_key"] for row in found["studies"]}
+    assert all(row["source"].endswith(".zip") for row in named)
+    assert found["slices"] == []
+
+
+def test_a_forecast_says_what_a_night_would_do_and_writes_nothing(options: ScreenOptions, tmp_path: Path) -> None:
+    shown: list[tuple[int, int, str]] = []
+    first = forecast(options, lambda *told: shown.append(told))
+    assert (first.listed, first.planned, first.waiting, first.planned_bytes) == (STUDIES, STUDIES, 0, 9 * STUDIES)
+    assert first.hours is None
+    assert str(first) == "7 studies listed, 7 to be screened (0.0 GB; no run yet to tell the time), 0 left for later"
+    assert shown[-1] == (STUDIES, 0, f"{STUDIES} to be screened")
+    assert not Path(options.results).exists()
+    run_night(options, answers)
+    assert (forecast(options).planned, forecast(options).hours) == (0, 0.0)
+    again = forecast(replace(options, selection=Selection(rescreen="all")))
+    assert again.planned == STUDIES
+    assert again.hours is not None
+    assert "h at the last run's speed" in str(again)
+    with pytest.raises(BadInput, match="pseudonym key"):
+        forecast(replace(options, key=b"another key, as long"))
+    assert len(runs(options)) == 1
+
+
+Change = Callable[[ScreenOptions], ScreenOptions]
+BAD: dict[str, tuple[Change, str]] = {
+    "limit": (lambda o: replace(o, selection=Selection(limit=0)), "expected a limit of at least 1, found 0"),
+    "workers": (lambda o: replace(o, workers=0), "number of workers of at least 1, found 0"),
+    "gpus": (lambda o: replace(o, gpus=-1), "number of GPUs of at least 0, found -1"),
+    "quiet": (lambda o: replace(o, selection=Selection(quiet_s=-60)), "quiet minutes of at least 0, found -1"),
+    "hours": (lambda o: replace(o, max_hours=0), "number of hours above 0, found 0"),
+    "archive": (lambda o: replace(o, archive=f"{o.archive}/nowhere"), "nowhere"),
+    "no model": (lambda o: replace(o, model=o.archive), "expected a model"),
+    "results in the archive": (lambda o: replace(o, results=f"{o.archive}/results"), "outside the archive"),
+    "linkage in the archive": (lambda o: replace(o, linkage=f"{o.archive}/linkage"), "outside the archive"),
+    "linkage in the results": (lambda o: replace(o, linkage=f"{o.results}/linkage"), "apart from the results"),
+    "study": (lambda o: replace(o, selection=Selection(studies=frozenset({"no.zip"}))), "expected 1 studies"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_options_are_one_sentence_before_anything_is_written(name: str, options: ScreenOptions) -> None:
+    change, sentence = BAD[name]
+    for attempt in (lambda: run_night(change(options), no_answers), lambda: forecast(change(options))):
+        with pytest.raises(BadInput, match=sentence):
+            attempt()
+    assert not Path(options.results).exists()
+    assert not (Path(options.archive) / "results").exists()
+
+
+def test_a_damaged_model_is_found_before_anything_is_written(options: ScreenOptions, tmp_path: Path) -> None:
+    write_stub_model(str(tmp_path / "model"))
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(BadInput, match="damaged"):
+        run_night(replace(options, model=str(tmp_path / "model")), no_answers)
+    assert not Path(options.results).exists()
+
+
+def test_results_go_on_only_with_their_own_key_and_dates(options: ScreenOptions) -> None:
+    run_night(options, answers)
+    with pytest.raises(BadInput, match="pseudonym key"):
+        run_night(replace(options, key=b"another key, as long"), no_answers)
+    with pytest.raises(BadInput, match="date policy"):
+        run_night(replace(options, dates="exact"), no_answers)
+    assert len(runs(options)) == 1
