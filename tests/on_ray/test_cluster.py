@@ -7,7 +7,7 @@ import ray
 
 from spinemet.errors import BadInput
 from spinemet.on_ray import cluster
-from spinemet.on_ray.cluster import START_ATTEMPTS, connect, enough_cpus, own_error, parallel_tasks
+from spinemet.on_ray.cluster import START_ATTEMPTS, connect, enough_cpus, model_pool, own_error, parallel_tasks
 
 
 def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +76,28 @@ ray.exceptions.UserCodeException: UDF failed to process a data block."""
     assert isinstance(found, BadInput)
     assert str(found) == "expected a place that can be written at s3://b/c, found PermissionDeniedError."
     assert own_error(Exception("ValueError: something else")) is None
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gpus", "workers", "expected"),
+    [
+        (4, 0, None, (2, {"num_cpus": 1})),
+        (32, 0, None, (16, {"num_cpus": 1})),
+        (8, 0, 2, (2, {"num_cpus": 1})),
+        (2, 0, None, (1, {"num_cpus": 1})),
+        (8, 2, None, (2, {"num_cpus": 0, "num_gpus": 1})),
+        (8, 2, 4, (4, {"num_cpus": 0, "num_gpus": 0.5})),
+        (8, 2, 1, (1, {"num_cpus": 0, "num_gpus": 1})),
+    ],
+)
+def test_model_actors_leave_cpus_to_read_with(
+    cpus: int, gpus: int, workers: int | None, expected: tuple[int, dict[str, float]]
+) -> None:
+    count, resources = model_pool(cpus, gpus, workers)
+    assert (count, {name: value for name, value in resources.items() if name != "memory"}) == expected
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, None), (4, 4), (0, None)])
+def test_a_cluster_that_could_only_wait_is_refused(cpus: int, workers: int | None) -> None:
+    with pytest.raises(BadInput, match="expected a cluster with more than"):
+        model_pool(cpus, 0, workers)

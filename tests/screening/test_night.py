@@ -129,7 +129,10 @@ def test_studies_come_in_rounds_and_are_committed_in_waves(
         return answers(studies, config)
 
     run = run_night(
-        options, counted, lambda done, total, note="": totals.append(total), lambda rows: waves.append(len(rows[LEDGER]))
+        options,
+        counted,
+        lambda done, total, note="": totals.append(total),
+        lambda rows: waves.append(len(rows[LEDGER])),
     )
     assert rounds == [3, 3, 1]
     assert waves == [2, 2, 2, 1]
@@ -155,7 +158,7 @@ def test_a_study_does_not_wait_for_its_commit_behind_slow_ones(
 
 
 def stopping(at: int) -> night.Answers:
-    """Answers of which number `at` comes with a SIGTERM; later ones wait until the run has heard it."""
+    """A generator that sends SIGTERM to this process before answer number `at`."""
 
     def signalled(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
         for number, study in enumerate(studies):
@@ -221,7 +224,7 @@ def test_a_night_that_dies_between_two_commits_is_resumed_without_loss_or_double
         write(self, name, rows, replaced)
 
     monkeypatch.setattr(Results, "_write", dying)
-    with pytest.raises(JobFailed, match="^A store failed during the run: the store went away. What was committed"):
+    with pytest.raises(JobFailed, match=r"^A store failed during the run: the store went away\. What was committed"):
         run_night(options, answers)
     assert len(rows(options)["studies"]) == 2
     (last,) = runs(options)
