@@ -1,35 +1,29 @@
-"""Crops made on a Ray cluster: the archive's studies spread over worker processes, one shard each.
+"""Crops made on a Ray cluster: its worker processes share the archive's studies and store one shard per study.
 
 A study's volume lives in a child process of the worker that reads it, and its slices go from there to the crops
-place; what comes back through Ray is a few numbers per study.
+place. Only a few numbers per study come back through Ray.
 """
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from spinemet.archive.listing import list_studies
 from spinemet.config import StudyConfig
-from spinemet.dicom.values import quiet_dicom
 from spinemet.on_ray.cluster import connect, parallel_tasks, worker_errors
 from spinemet.process.isolation import process_reader
 from spinemet.progress import Progress, no_progress
-from spinemet.training.crops import CropsInfo, check_writable, write_manifest
-from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, read_labels
-from spinemet.training.preparing import PreparedStudy, prepare_study, summarize
+from spinemet.training.crops import CropsInfo
+from spinemet.training.labels import LABEL_CLASSES, LabelWords
+from spinemet.training.preparing import PreparedStudy, prepare_archive, prepare_study
+from spinemet.types import StudyRef
 
 if TYPE_CHECKING:
     import pandas as pd
 
-WAVE = 2000
-"""Studies that Ray Data gets at a time; bounds what the driver holds of the archive's listing."""
 
-
-@quiet_dicom()
 def run_prepare(
     archive: str,
     labels_uri: str,
@@ -38,43 +32,21 @@ def run_prepare(
     progress: Progress = no_progress,
     words: LabelWords = LABEL_CLASSES,
 ) -> CropsInfo:
-    """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.
+    """Do what `prepare_archive` does, with the studies prepared on the Ray cluster."""
 
-    words: the label columns to take, and what may stand in them (see `training.labels.label_words`).
-    A rerun on the same archive and labels gives the same crops; one that is stopped leaves the earlier crops as they
-    were. Studies that cannot be used are counted by reason. Raises BadInput where archive or label table are missing
-    or wrong, nothing in the archive is labelled, or `out` cannot be written.
-    """
-    labels = consensus(read_labels(labels_uri, words))
-    studies = list_studies(archive)
-    wave = list(islice(studies, WAVE))
-    check_writable(out)
-    connect()
-    prepared: list[PreparedStudy] = []
-    while wave:
-        following = list(islice(studies, WAVE))
-        total = 0 if following else len(prepared) + len(wave)
-        for one in _prepare_wave([pickle.dumps(ref) for ref in wave], labels, config, out):
-            prepared.append(one)
-            cut = sum(1 for each in prepared if each.shard)
-            progress(len(prepared), total, f"{cut} with labels")
-        wave = following
-    info = summarize(prepared, labels, config, archive)
-    write_manifest(out, info)
-    return info
+    def prepared(studies: Sequence[StudyRef], labels: pd.DataFrame) -> Iterator[PreparedStudy]:
+        connect()
+        return _prepared(studies, partial(prepare_row, labels=labels, config=config, out=out))
+
+    return prepare_archive(archive, labels_uri, out, config, prepared, progress, words)
 
 
-def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, out: str) -> Iterator[PreparedStudy]:
-    """What became of each study, in the order in which they end."""
+def _prepared(studies: Sequence[StudyRef], prepare: Any) -> Iterator[PreparedStudy]:
     import ray
 
     rows = (
-        ray.data.from_items([{"ref": ref} for ref in refs], override_num_blocks=len(refs))
-        .map(
-            partial(prepare_row, labels=labels, config=config, out=out),
-            compute=ray.data.TaskPoolStrategy(size=parallel_tasks()),
-            num_cpus=1,
-        )
+        ray.data.from_items([{"study": pickle.dumps(ref)} for ref in studies], override_num_blocks=len(studies))
+        .map(prepare, compute=ray.data.TaskPoolStrategy(size=parallel_tasks()), num_cpus=1)
         .iter_rows()
     )
     with worker_errors():
@@ -84,5 +56,5 @@ def _prepare_wave(refs: list[bytes], labels: pd.DataFrame, config: StudyConfig, 
 
 def prepare_row(row: dict[str, Any], labels: pd.DataFrame, config: StudyConfig, out: str) -> dict[str, str]:
     """A row with a pickled StudyRef -> a row with the PreparedStudy as JSON."""
-    prepared = prepare_study(pickle.loads(row["ref"]), labels, config, out, process_reader().read)
+    prepared = prepare_study(pickle.loads(row["study"]), labels, config, out, process_reader().read)
     return {"prepared": prepared.model_dump_json()}

@@ -1,27 +1,28 @@
-"""From an archive and a label table to crops: what happens to one study, and what all of them add up to.
-
-Knows no Ray: `on_ray/prepare.py` calls `prepare_study` on many workers and `summarize` where they come together.
-"""
+"""From an archive and a label table to crops. Knows no Ray: the caller says who prepares the studies."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 import pandas as pd
 from pydantic import BaseModel, ConfigDict
 
 from spinemet.archive.grouping import NO_IDENTITY, identity_in
-from spinemet.archive.listing import open_study
+from spinemet.archive.listing import list_studies, open_study
 from spinemet.config import StudyConfig, config_digest
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.files import normalize
-from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_shard
-from spinemet.training.labels import LABEL_CLASSES, label_columns
+from spinemet.progress import Progress, no_progress
+from spinemet.training.crops import CropsInfo, Shard, check_writable, crop_rows, write_manifest, write_shard
+from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, label_columns, read_labels
 from spinemet.training.matching import match_labels
 from spinemet.types import Layout, NotScreened, Screened, StudyReading, StudyRef
 
+ROUND = 2000
+"""Studies per call of `Prepare`; bounds what this process holds of the archive's listing."""
 HEAD_BYTES = 64 << 10
 """Holds the identifiers of any CT object: they stand before the image's description."""
 HEADS = 5
@@ -46,6 +47,46 @@ class PreparedStudy(BaseModel):
     strays: tuple[int, ...] = ()
     reason: Reason | None = None
     skipped: bool = False
+
+
+Prepare = Callable[[Sequence[StudyRef], pd.DataFrame], Iterator[PreparedStudy]]
+"""Does `prepare_study` for each study with the labels; gives one result per study, in any order."""
+
+
+@quiet_dicom()
+def prepare_archive(
+    archive: str,
+    labels_uri: str,
+    out: str,
+    config: StudyConfig,
+    prepare: Prepare,
+    progress: Progress = no_progress,
+    words: LabelWords = LABEL_CLASSES,
+) -> CropsInfo:
+    """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.
+
+    words: the label columns to take and the words allowed in them (see `training.labels.label_words`).
+    The same archive and labels give the same crops. A run that is stopped leaves earlier crops unchanged. Studies that
+    cannot be used are counted by reason. Raises BadInput if archive or label table are missing or wrong, nothing in the
+    archive is labelled, or `out` cannot be written.
+    """
+    labels = consensus(read_labels(labels_uri, words))
+    listed = list_studies(archive)
+    studies = list(islice(listed, ROUND))
+    check_writable(out)
+    done: list[PreparedStudy] = []
+    labelled = 0
+    while studies:
+        following = list(islice(listed, ROUND))
+        total = 0 if following else len(done) + len(studies)
+        for one in prepare(studies, labels):
+            done.append(one)
+            labelled += one.shard is not None
+            progress(len(done), total, f"{labelled} with labels")
+        studies = following
+    info = summarize(done, labels, config, archive)
+    write_manifest(out, info)
+    return info
 
 
 def prepare_study(

@@ -36,7 +36,7 @@ sub-3,L1,blastic,,
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster(s3_server: str) -> Iterator[None]:
-    """A cluster that knows the S3 server: workers have the environment that Ray was started in."""
+    """A cluster that knows the S3 server: workers inherit the environment that Ray was started in."""
     import ray
 
     connect()
@@ -127,8 +127,8 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
 
 
 def test_bad_input_found_by_a_worker_is_bad_input_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probe of the place is passed over, so that the first worker to write is the one that finds out."""
+    """Without the check on the driver, the first worker that writes finds the mistake."""
     (place / "in-the-way").write_text("")
-    monkeypatch.setattr("spinemet.on_ray.prepare.check_writable", lambda uri: None)
+    monkeypatch.setattr("spinemet.training.preparing.check_writable", lambda uri: None)
     with pytest.raises(BadInput, match=r"^expected a folder at .*in-the-way"):
         run_prepare(str(place / "archive"), str(place / "labels.csv"), str(place / "in-the-way" / "crops"), CONFIG)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +13,7 @@ from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.errors import BadInput, Reason
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
-from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_study, summarize
+from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_archive, prepare_study, summarize
 from spinemet.types import Layout, NotScreened, State, StudyReading, StudyRef
 from tests.training.readings import SLICES, label_table, reading, with_slices
 
@@ -29,6 +30,29 @@ def prepare(out: Path, one: StudyReading, labels: pd.DataFrame = LABELS) -> Prep
     # NIfTI: such a study is read without a look at its head.
     ref = StudyRef(str(out), "volume.nii", Layout.NIFTI, ())
     return prepare_study(ref, labels, CONFIG, str(out), lambda ref, config: one)
+
+
+def test_an_archive_is_prepared_in_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spinemet.training.preparing.ROUND", 2)
+    (tmp_path / "archive").mkdir()
+    for number in range(5):
+        (tmp_path / "archive" / f"{number}.zip").write_bytes(b"not read here")
+    (tmp_path / "labels.csv").write_text("patient,level,bone_quality\np1,L1,lytic\n")
+    out, rounds, shown = tmp_path / "crops", [], []
+
+    def prepared(studies: Sequence[StudyRef], labels: pd.DataFrame) -> Iterator[PreparedStudy]:
+        rounds.append([ref.key for ref in studies])
+        for ref in studies:
+            one = reading("p1", ["L1"]) if ref.key == "1.zip" else NotScreened(State.FAILED, Reason.TRUNCATED)
+            yield prepare(out, one, labels)
+
+    args = (str(tmp_path / "archive"), str(tmp_path / "labels.csv"), str(out), CONFIG, prepared)
+    info = prepare_archive(*args, lambda *told: shown.append(told))
+    assert rounds == [["0.zip", "1.zip"], ["2.zip", "3.zip"], ["4.zip"]]
+    assert [told[:2] for told in shown] == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 5)]
+    assert shown[-1][2] == "1 with labels"
+    assert (info.studies, info.problems) == (1, {"truncated": 4})
+    assert read_info(str(out)) == info
 
 
 def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
