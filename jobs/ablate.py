@@ -8,9 +8,11 @@ from typing import Annotated
 from typer import Option
 
 from spinemet.cli import one_command, print_wide, run_command
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
-from spinemet.training.recipes import ABLATION, SCALES, recipe, scaled
+from spinemet.training.recipes import ABLATION, recipe
+from spinemet.training.scales import SCALES, scaled
 
 
 def ablate(
@@ -38,7 +40,7 @@ def ablate(
     from spinemet.on_ray.ablation import run_ablation
 
     changes = {"pretrained": pretrained} if pretrained else {}
-    chosen = [scaled(recipe(name), scale).model_copy(update=changes) for name in recipes.split(",")]
+    chosen = [changed(scaled(recipe(name), scale), **changes) for name in recipes.split(",")]
     with progress_bar("Training") as advance:
         text = run_ablation(crops, truth or crops, out, chosen, folds, _numbers(seeds), advance)
     print_wide(Markdown(text))

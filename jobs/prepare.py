@@ -9,10 +9,11 @@ from typing import Annotated
 from typer import Option
 
 from spinemet.cli import one_command, run_command
-from spinemet.config import StudyConfig, load_config
+from spinemet.config import StudyConfig, changed, load_config
 from spinemet.progress import progress_bar
 from spinemet.training.labels import label_words
-from spinemet.training.recipes import SCALES, recipe, scaled
+from spinemet.training.recipes import recipe
+from spinemet.training.scales import SCALES, scaled
 
 
 def prepare(
@@ -35,7 +36,7 @@ def prepare(
     from spinemet.on_ray.prepare import run_prepare
 
     model = scaled(recipe(recipe_name), scale).model
-    settings = load_config(config, StudyConfig).model_copy(update={"slices": model.slices})
+    settings = changed(load_config(config, StudyConfig), slices=model.slices)
     with progress_bar("Preparing crops") as advance:
         info = run_prepare(archive, labels, out, settings, advance, label_words(model.tasks))
     print(info)

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from typer import Option
 
 from spinemet.cli import one_command, run_command
+from spinemet.config import changed
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import RECIPES, recipe
 
@@ -34,7 +35,7 @@ def train(
 
     chosen = recipe(recipe_name)
     if pretrained:
-        chosen = chosen.model_copy(update={"pretrained": pretrained})
+        chosen = changed(chosen, pretrained=pretrained)
     with progress_bar("Training") as advance:
         run = run_train(crops, out, name, chosen, seed=seed, workers=workers, device=device, progress=advance)
     print(f"{'found finished' if run.found_finished else 'trained'}: {run.model_uri}")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spinemet import __version__
-from spinemet.config import Localizer, StudyConfig, load_config
+from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput, JobFailed, SpineMetError
 
 if TYPE_CHECKING:
@@ -154,7 +154,8 @@ def phantom(
     with progress_bar("Making phantom patients") as advance:
         if benchmark:
             from spinemet.evaluation.benchmark import write_benchmark
-            from spinemet.training.recipes import final, scaled
+            from spinemet.training.recipes import final
+            from spinemet.training.scales import scaled
 
             slices = scaled(final(), scale or "full").model.slices
             made = write_benchmark(out, patients, seed, slices, workers=workers, progress=advance)
@@ -186,13 +187,13 @@ def study(
 
     settings = load_config(config, StudyConfig)
     if localizer is not None:
-        settings = settings.model_copy(update={"localizer": localizer})
+        settings = changed(settings, localizer=localizer)
     predictor = None
     if model is not None:
         from spinemet.model.predictor import Predictor
 
         predictor = Predictor.load(model)
-        settings = settings.model_copy(update={"slices": predictor.slices})
+        settings = changed(settings, slices=predictor.slices)
     reading = read_study(study_at(path), settings, views=png is not None)
     calls = predictor.predict(reading.stacks) if predictor is not None and isinstance(reading, Screened) else None
     if png is not None and isinstance(reading, Screened):

@@ -21,11 +21,13 @@ Localizer = Literal["auto", "masks", "geometric", "totalsegmentator"]
 DatePolicy = Literal["exact", "shifted", "year"]
 
 
-class _Section(BaseModel):
+class FrozenModel(BaseModel):
+    """A pydantic model that refuses unknown fields and never changes; `changed` makes a copy with other values."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class SelectConfig(_Section):
+class SelectConfig(FrozenModel):
     """Which series of a study is read; a series that breaks a rule is not."""
 
     max_tilt_degrees: float = Field(35.0, ge=0, lt=90)
@@ -49,7 +51,7 @@ class SelectConfig(_Section):
     """BodyPartExamined of short series that show no vertebra, or C1 and C2 at most. Shoulder, hip and breast do."""
 
 
-class SliceConfig(_Section):
+class SliceConfig(FrozenModel):
     """The slices that go to the model."""
 
     size_px: int = Field(224, ge=32, multiple_of=32)
@@ -59,7 +61,7 @@ class SliceConfig(_Section):
     """Between neighbouring slices of one vertebra."""
 
 
-class StudyConfig(_Section):
+class StudyConfig(FrozenModel):
     """Everything that decides what a study's reading looks like."""
 
     localizer: Localizer = "auto"
@@ -86,10 +88,26 @@ def load_config(path: str | Path | None, kind: type[T]) -> T:
     except OSError as error:
         raise BadInput(f"expected a configuration file at {path}, found none ({error.strerror}).") from error
     try:
-        return kind.model_validate(tomllib.loads(text))
+        return _validated(kind, tomllib.loads(text), str(path))
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"expected TOML in {path}, found a syntax error: {error}.") from error
+
+
+def changed(model: T, /, **changes: object) -> T:
+    """A copy of `model` with `changes`, validated like a new one (pydantic's `model_copy` accepts anything).
+
+    Raises BadInput if a name is no field of the model or a value is not allowed.
+    """
+    kind = type(model)
+    if unknown := sorted(changes.keys() - kind.model_fields.keys()):
+        raise BadInput(f"{kind.__name__} has no field {unknown[0]}; its fields are {', '.join(kind.model_fields)}.")
+    return _validated(kind, {**dict(model), **changes}, kind.__name__)
+
+
+def _validated(kind: type[T], values: dict[str, object], source: str) -> T:
+    try:
+        return kind.model_validate(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"{path}: {place}: {first['msg']}, found {first['input']!r}.") from error
+        raise BadInput(f"{source}: {place}: {first['msg']}, found {first['input']!r}.") from error

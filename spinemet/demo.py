@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
+from spinemet.files import claim
 from spinemet.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
 
 SEED = 7
 RECIPE = "demo"
+
+
+class DemoRequest(FrozenModel):
+    """What a demo makes."""
+
+    patients: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -95,22 +104,17 @@ def run_demo(out: Path, *, patients: int) -> None:
 
 def _claim(paths: DemoPaths, patients: int) -> None:
     """Take the folder for a demo of `patients` patients, with a pseudonym key of its own."""
-    note, asked = paths.root / "demo.json", {"patients": patients, "seed": SEED}
     try:
         paths.root.mkdir(parents=True, exist_ok=True)
-        if not note.exists() and any(paths.root.iterdir()):
-            raise BadInput(f"expected an empty folder or an earlier demo at {paths.root}, found something else.")
-        if note.exists() and json.loads(note.read_text()) != asked:
-            raise BadInput(f"expected a demo of {asked} at {paths.root}, found one of {note.read_text()}; remove it.")
-        note.write_text(json.dumps(asked))
+        if not (paths.root / "demo.json").exists() and any(paths.root.iterdir()):
+            raise BadInput(f"{paths.root} holds something other than a demo; use an empty folder.")
+        claim(paths / "demo.json", DemoRequest(patients=patients, seed=SEED))
         key = paths.root / "pseudonym.key"
         if not key.exists():
             with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(16))
-    except (OSError, ValueError) as error:
-        raise BadInput(
-            f"expected a folder that can be written at {paths.root}, found {type(error).__name__}."
-        ) from error
+    except OSError as error:
+        raise BadInput(f"The folder {paths.root} cannot be written ({type(error).__name__}).") from error
 
 
 def _make_archive(paths: DemoPaths, patients: int) -> _Done:

@@ -16,6 +16,7 @@ import obstore
 import pyarrow.fs as pafs
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
+from pydantic import BaseModel, ValidationError
 
 from spinemet.errors import BadInput
 
@@ -121,6 +122,36 @@ def exists(uri: str) -> bool:
     except BaseError as error:
         raise BadInput(f"expected a reachable object store for {uri}, found {type(error).__name__}.") from error
     return True
+
+
+def claim(place: str, request: BaseModel) -> None:
+    """Make the folder of the JSON file `place` belong to `request`, which is stored there.
+
+    The same request may claim the folder again, to continue. Raises BadInput if it belongs to another request; the
+    message names the fields that differ.
+    """
+    if not exists(place):
+        write_bytes(place, (request.model_dump_json(indent=2) + "\n").encode())
+        return
+    try:
+        found = type(request).model_validate_json(read_bytes(place))
+    except ValidationError as error:
+        raise BadInput(f"{place} holds no {type(request).__name__} of this version; use another folder.") from error
+    if different := _differences(found.model_dump(mode="json"), request.model_dump(mode="json")):
+        raise BadInput(f"{split(place)[0]} belongs to another request: {', '.join(different)}; use another folder.")
+
+
+def _differences(found: object, requested: object, field: str = "") -> list[str]:
+    """The fields whose values differ, by their dotted names, with short values."""
+    if found == requested:
+        return []
+    if isinstance(found, dict) and isinstance(requested, dict):
+        names = sorted(found.keys() | requested.keys())
+        each = (_differences(found.get(name), requested.get(name), f"{field}.{name}".lstrip(".")) for name in names)
+        return [one for several in each for one in several]
+    if isinstance(found, list | dict) or isinstance(requested, list | dict):
+        return [f"another {field}"]
+    return [f"{field} is {found}, not {requested}"]
 
 
 def delta_options(uri: str) -> dict[str, str]:

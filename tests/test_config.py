@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from spinemet.config import StudyConfig, config_digest, load_config
+from spinemet.config import StudyConfig, changed, config_digest, load_config
 from spinemet.errors import BadInput
 
 
@@ -42,6 +42,34 @@ def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:
 
 def test_the_digest_changes_with_every_value_and_with_nothing_else() -> None:
     base = StudyConfig()
-    changed = base.model_copy(update={"slices": base.slices.model_copy(update={"step_mm": 4.0})})
     assert config_digest(base) == config_digest(StudyConfig())
-    assert config_digest(base) != config_digest(changed)
+    assert config_digest(base) != config_digest(changed(base, slices=changed(base.slices, step_mm=4.0)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"step": 4.0}, "SliceConfig has no field step; its fields are size_px, pixel_mm, step_mm"),
+        ({"size_px": 33}, "SliceConfig: size_px: .*multiple of 32, found 33"),
+        ({"pixel_mm": -0.5, "step_mm": 2.0}, "SliceConfig: pixel_mm: .*greater than 0, found -0.5"),
+    ],
+)
+def test_a_copy_with_an_unknown_name_or_a_bad_value_is_refused(changes: dict[str, object], said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        changed(StudyConfig().slices, **changes)
+
+
+def test_a_copy_has_the_new_values_and_keeps_the_others() -> None:
+    base = StudyConfig(localizer="geometric")
+    copy = changed(base, slices=changed(base.slices, step_mm=4))
+    assert (copy.localizer, copy.slices.step_mm, copy.slices.pixel_mm) == ("geometric", 4.0, 0.5)
+    assert base.slices.step_mm == 3.0
+    with pytest.raises(BadInput, match=r"StudyConfig: select\.min_slices: .*found 1"):
+        changed(base, select={"min_slices": 1})
+
+
+def test_no_code_copies_a_model_without_validation() -> None:
+    root = Path(__file__).parents[1]
+    files = [path for room in ("spinemet", "jobs", "tests") for path in (root / room).rglob("*.py")]
+    assert len(files) > 100
+    assert [path for path in files if ".model_" + "copy(" in path.read_text()] == []

@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from spinemet.errors import BadInput
-from spinemet.files import exists, join, normalize, read_bytes, split, write_bytes
+from spinemet.files import claim, exists, join, normalize, read_bytes, split, write_bytes
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
@@ -36,3 +37,34 @@ def test_uris_are_normalized_and_split() -> None:
     assert split("s3://bucket/a/b.txt") == ("s3://bucket/a", "b.txt")
     with pytest.raises(BadInput, match=r"s3://"):
         normalize("gs://bucket/a")
+
+
+class _Size(BaseModel):
+    wide: int
+    parts: list[str] = []
+
+
+class _Request(BaseModel):
+    name: str
+    size: _Size
+
+
+@pytest.mark.parametrize("place", ["local", "s3"])
+def test_a_folder_belongs_to_one_request(place: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder = str(tmp_path) if place == "local" else request.getfixturevalue("s3_bucket")
+    note, asked = join(folder, "request.json"), _Request(name="a", size=_Size(wide=2))
+    claim(note, asked)
+    claim(note, asked)
+    assert _Request.model_validate_json(read_bytes(note)) == asked
+    with pytest.raises(BadInput, match=f"{folder} belongs to another request: name is a, not b; use another folder"):
+        claim(note, _Request(name="b", size=_Size(wide=2)))
+    with pytest.raises(BadInput, match=r"request: another size\.parts, size\.wide is 2, not 3; use"):
+        claim(note, _Request(name="a", size=_Size(wide=3, parts=["c"])))
+    assert _Request.model_validate_json(read_bytes(note)) == asked
+
+
+def test_a_folder_with_a_file_of_another_kind_is_not_taken(tmp_path: Path) -> None:
+    (tmp_path / "request.json").write_text('{"wide": "yes"}')
+    with pytest.raises(BadInput, match="holds no _Size of this version; use another folder"):
+        claim(str(tmp_path / "request.json"), _Size(wide=1))
+    assert (tmp_path / "request.json").read_text() == '{"wide": "yes"}'

@@ -20,20 +20,22 @@ import numpy.typing as npt
 import obstore
 import pandas as pd
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from spinemet import __version__
+from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
 from spinemet.evaluation.ablation_tables import figure, markdown
 from spinemet.evaluation.evaluate import UNITS, predictions, task_confusions
 from spinemet.files import exists, join, open_store, read_bytes, write_bytes
 from spinemet.model.predictor import Predictor
 from spinemet.statistics.comparison import compare
+from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import patient_strata, training_data
-from spinemet.training.loop import OneProcess, State, train
-from spinemet.training.recipes import TrainRecipe
+from spinemet.training.loop import train
 from spinemet.training.split import fold_patients
+from spinemet.training.workers import OneProcess, State
 
 TABLES = {"vertebra": "vertebrae.parquet", "slice": "slices.parquet"}
 STATE_EVERY_S = 120.0
@@ -54,10 +56,8 @@ class Fit:
         return f"fits/{self.recipe.name}/fold{self.fold}-seed{self.seed}"
 
 
-class Plan(BaseModel):
+class Plan(FrozenModel):
     """What all fits of an OUT have in common."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     crops_digest: str
     truth_digest: str
@@ -72,20 +72,6 @@ def check_truth(crops: Crops, truth: Crops) -> None:
             f"expected the same slices with other labels as truth, found {len(truth.table)} slices that are not the "
             f"{len(crops.table)} of the crops."
         )
-
-
-def claim(out: str, plan: Plan) -> None:
-    """Write `plan` to OUT, or find it there. Raises BadInput where another one is."""
-    place = join(out, "plan.json")
-    if not exists(place):
-        write_bytes(place, (plan.model_dump_json(indent=2) + "\n").encode())
-        return
-    try:
-        found = Plan.model_validate_json(read_bytes(place))
-    except ValidationError as error:
-        raise BadInput(f"expected the plan of an ablation in {place}, found something else.") from error
-    if found != plan:
-        raise BadInput(f"expected {out} to hold fits of {plan}, found {found}; give another folder.")
 
 
 def unfinished(out: str, fits: Iterable[Fit]) -> list[Fit]:

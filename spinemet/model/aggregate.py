@@ -13,20 +13,19 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from spinemet.config import FrozenModel
 from spinemet.types import FloatArray
 
 
-class Rule(BaseModel):
+class Rule(FrozenModel):
     """How slice probabilities become one; class 0 is the negative one.
 
     mean: of all slices. top: mean of the `share` of slices with the least probability of class 0. noisy_or: the
     vertebra is negative if every slice is; grows with the number of slices. vote: each slice votes for its most
     probable class; positive classes count once together they reach `share` of the votes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Literal["mean", "top", "noisy_or", "vote"] = "mean"
     share: float = Field(1 / 3, gt=0, le=1)

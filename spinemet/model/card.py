@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from spinemet import __version__
+from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, read_bytes
 from spinemet.model.aggregate import Rule
@@ -17,14 +18,12 @@ WEIGHTS = "model.safetensors"
 CARD = "model.json"
 
 
-class ModelCard(BaseModel):
+class ModelCard(FrozenModel):
     """What a model is, what it was made from, and how well it did on its validation patients.
 
     split: part (`train`, `validation`, `test`) -> the patients' keys as they stand in the crops; who uses the model
     on the same crops evaluates on `test`. weights_sha256 ties the card to its weights.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     spec: ModelSpec
     rules: dict[str, Rule] = Field(default_factory=dict)

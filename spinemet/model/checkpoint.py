@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.files import join, write_bytes
 from spinemet.model.card import CARD, WEIGHTS, ModelCard, load_card, model_digest, read_weights
@@ -24,7 +25,7 @@ def save_model(uri: str, model: MultiTask, card: ModelCard) -> ModelCard:
     """Write `model` and `card` to the folder `uri`; gives the card as written, with the digest of the weights."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = safetensors.torch.save(state)
-    card = card.model_copy(update={"spec": model.spec, "weights_sha256": hashlib.sha256(content).hexdigest()})
+    card = changed(card, spec=model.spec, weights_sha256=hashlib.sha256(content).hexdigest())
     write_bytes(join(uri, WEIGHTS), content)
     write_bytes(join(uri, CARD), (card.model_dump_json(indent=2) + "\n").encode())
     return card

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from spinemet.config import SliceConfig
+from spinemet.config import FrozenModel, SliceConfig
 from spinemet.model.tasks import TASKS, Task
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class DenseNetSpec(_Part):
+class DenseNetSpec(FrozenModel):
     """The shape of a DenseNet (Huang et al. 2017); the defaults are DenseNet-121."""
 
     growth_rate: int = Field(32, gt=0)
@@ -22,7 +18,7 @@ class DenseNetSpec(_Part):
     init_features: int = Field(64, gt=0)
 
 
-class Window(_Part):
+class Window(FrozenModel):
     """A range of HU that one input channel spreads over its whole scale; values outside it are clipped."""
 
     center: float
@@ -36,7 +32,7 @@ WINDOWS: tuple[Window, Window, Window] = (
 )
 
 
-class ModelSpec(_Part):
+class ModelSpec(FrozenModel):
     """Tasks, backbone and preprocessing; the same for training and for prediction."""
 
     tasks: tuple[Task, ...] = TASKS

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
@@ -23,7 +24,7 @@ def slice_column(column: str) -> str:
     return f"slice_{column}"
 
 
-class Task(BaseModel):
+class Task(FrozenModel):
     """One question, its answers, and how the true answer is read from a column of the label table.
 
     classes: the first one is the negative (`normal`, `none`, `no`). positive: words of the column that mean `yes`;
@@ -31,8 +32,6 @@ class Task(BaseModel):
     in lower case, as those of label tables are read.
     fuses: tasks whose logits an MLP combines into this one's; empty for a task with a head of its own.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     column: str = Field(pattern=r"^[a-z][a-z0-9_]*$")

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from functools import cache
 
 from spinemet.errors import BadInput
-from spinemet.evaluation.ablation import Fit, Plan, check_truth, claim, run_fit, unfinished, write_ablation
-from spinemet.files import normalize
+from spinemet.evaluation.ablation import Fit, Plan, check_truth, run_fit, unfinished, write_ablation
+from spinemet.files import claim, join, normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
 from spinemet.progress import Progress, no_progress
+from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import Crops, read_crops
 from spinemet.training.dataset import check_crops
-from spinemet.training.recipes import TrainRecipe
 
 MAX_RETRIES = 3
 """Of a fit whose machine or process is lost; it goes on from its stored state."""
@@ -39,7 +39,7 @@ def run_ablation(
     for one in recipes:
         check_crops(learned.info, one)
     plan = Plan(crops_digest=learned.digest, truth_digest=measured.digest, folds=folds)
-    claim(out, plan)
+    claim(join(out, "plan.json"), plan)
     # Seeds outermost: stopped early, there is a comparison of all recipes for the seeds that are through.
     fits = [Fit(one, fold, seed) for seed in seeds for fold in range(folds) for one in recipes]
     run_fits(crops, truth, out, fits, folds, progress)

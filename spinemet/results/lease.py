@@ -20,9 +20,10 @@ from typing import Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, ValidationError
 
 from spinemet import files
+from spinemet.config import FrozenModel, changed
 from spinemet.errors import BadInput, JobFailed
 
 LEASE = "lease.json"
@@ -36,13 +37,11 @@ CLOCK_SKEW = timedelta(seconds=30)
 _STORE_ERRORS = (BaseError, OSError)
 
 
-class Holder(BaseModel):
+class Holder(FrozenModel):
     """Who holds a lease, and until when unless it is renewed.
 
     machine: names the host since its last boot and the container, so that `pid` is looked up where it means something.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     run_id: str
     host: str
@@ -91,7 +90,7 @@ class Lease:
 
     def _renew(self) -> None:
         asked = time.monotonic()
-        renewed = self._holder.model_copy(update={"expires": datetime.now(UTC) + self._duration})
+        renewed = changed(self._holder, expires=datetime.now(UTC) + self._duration)
         tag = self._cell.swap(renewed, self._tag)
         if tag is None:
             found = self._cell.read()

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spinemet.archive.listing import list_studies
-from spinemet.config import DatePolicy, StudyConfig, config_digest
+from spinemet.config import DatePolicy, StudyConfig, changed, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
 from spinemet.model.card import load_card, model_digest, read_weights
@@ -68,7 +68,7 @@ def check_options(options: ScreenOptions) -> Inputs:
         raise BadInput(f"expected a number of hours above 0, found {options.max_hours:g}.")
     card = load_card(options.model)
     read_weights(options.model, card)  # finds a damaged model now, and without torch, which a quiet night does not need
-    config = options.config.model_copy(update={"slices": card.spec.slices})
+    config = changed(options.config, slices=card.spec.slices)
     names = Pseudonymizer(options.key, options.dates)
     check_apart(options.archive, options.results)
     if options.linkage is not None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spinemet.training.recipes import AugmentConfig
+from spinemet.training.config import AugmentConfig
 
 
 @dataclass(frozen=True, eq=False)

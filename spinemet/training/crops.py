@@ -24,10 +24,10 @@ import obstore
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field, ValidationError
 
 from spinemet import __version__
-from spinemet.config import SliceConfig
+from spinemet.config import FrozenModel, SliceConfig
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.model.tasks import slice_column
@@ -58,17 +58,15 @@ WHERE = ("patient", "study", "level", "vertebra", "offset_mm")
 """The columns of Crops.table before those with labels."""
 
 
-class Shard(BaseModel):
+class Shard(FrozenModel):
     """One study's crops: the shard's name, and what is in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     slices: int
     vertebrae: int
 
 
-class CropsInfo(BaseModel):
+class CropsInfo(FrozenModel):
     """The manifest: how the slices were cut, which shards count, and what became of labels and studies.
 
     classes: label column -> class -> vertebrae. slice_classes: label column -> class -> labels of single slices; empty
@@ -76,8 +74,6 @@ class CropsInfo(BaseModel):
     rows of the label table (as people count) whose `slice` is the SOPInstanceUID of no slice of the study, or of
     several. problems: reason -> studies that could not be used.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     slice_config: SliceConfig
     config_digest: str
@@ -87,10 +83,10 @@ class CropsInfo(BaseModel):
     vertebrae: int
     slices: int
     classes: dict[str, dict[str, int]]
-    slice_classes: dict[str, dict[str, int]] = {}
+    slice_classes: dict[str, dict[str, int]] = Field(default_factory=dict)
     labels_unmatched: int = 0
     strays: tuple[int, ...] = ()
-    problems: dict[str, int] = {}
+    problems: dict[str, int] = Field(default_factory=dict)
     software_version: str = __version__
 
     @property

@@ -14,8 +14,8 @@ from torch import Tensor
 from spinemet.errors import BadInput
 from spinemet.model.loss import sample_weights
 from spinemet.model.tasks import MISSING
+from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import Crops, CropsInfo
-from spinemet.training.recipes import TrainRecipe
 from spinemet.training.split import split_patients
 
 

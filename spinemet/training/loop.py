@@ -10,9 +10,9 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,63 +26,12 @@ from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.multitask import MultiTask
 from spinemet.model.precision import autocast
 from spinemet.training import augment, selfpaced
+from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples, TrainingData, resident
-from spinemet.training.recipes import TrainRecipe
 from spinemet.training.validation import choose_rules, fit_temperatures, tempered, validation_metrics
-
-State = dict[str, Any]
-"""Tensors, numbers and dicts of them: what `torch.load(..., weights_only=True)` reads back."""
+from spinemet.training.workers import State, Workers
 
 EVALUATION_BATCH = 64
-
-
-class Workers(Protocol):
-    """What the loop asks of the processes that train together."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the processes."""
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' `tensor`, on each of them."""
-
-    def report(self, metrics: Mapping[str, float], state: State) -> None:
-        """Called by every process after every epoch; `state` is what `resume` gives to a later attempt."""
-
-    def resume(self) -> State | None:
-        """The newest reported state, None at the start."""
-
-
-class OneProcess:
-    """Workers of one: for tests, and for training without a cluster."""
-
-    rank = 0
-    world = 1
-
-    def __init__(self, state: State | None = None, device: str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.history: list[dict[str, float]] = []
-        self.state = state
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` itself."""
-        return model
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """`tensor` itself."""
-        return tensor
-
-    def report(self, metrics: Mapping[str, float], state: State) -> None:
-        """Keep the metrics, and a copy of the state."""
-        self.history.append(dict(metrics))
-        self.state = copy.deepcopy(state)
-
-    def resume(self) -> State | None:
-        """The state kept last."""
-        return copy.deepcopy(self.state)
 
 
 @dataclass(frozen=True, eq=False)

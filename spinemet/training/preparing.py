@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict
 
 from spinemet.archive.grouping import NO_IDENTITY, identity_in
 from spinemet.archive.listing import list_studies, open_study
-from spinemet.config import StudyConfig, config_digest
+from spinemet.config import FrozenModel, StudyConfig, config_digest
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.files import normalize
@@ -29,15 +28,13 @@ HEADS = 5
 """Objects whose head is tried before a study counts as one that has to be read to learn whose it is."""
 
 
-class PreparedStudy(BaseModel):
+class PreparedStudy(FrozenModel):
     """What became of one study.
 
     patient, study: keys of the crops, "" without any. labels: row number in the label table of each cropped vertebra
     that is labelled as a whole. slice_labels: of the labels that reached a slice. strays: see CropsInfo. reason: why
     the study could not be used. skipped: no label speaks of it, so that it was not read.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     patient: str = ""
     study: str = ""

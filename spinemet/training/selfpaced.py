@@ -10,15 +10,14 @@ number of workers. N samples.
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.training.recipes import PacingConfig
+from spinemet.training.config import PacingConfig, Regularizer
 
 IndexArray = npt.NDArray[np.int64]
-Regularizer = Literal["hard", "linear", "mixture"]
+
 
 LEAST = 0.05
 """Weight of an admitted sample whose loss is at the limit."""

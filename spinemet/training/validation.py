@@ -14,8 +14,8 @@ from scipy.optimize import minimize_scalar
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.tasks import MISSING, Task
 from spinemet.statistics.measures import calibration_error, confusion_matrix, sensitivity
+from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples
-from spinemet.training.recipes import TrainRecipe
 
 TEMPERATURES = (0.5, 4.0)
 """What a fitted temperature may be; a small set that is called right throughout would ask for 0."""

@@ -25,18 +25,19 @@ import torch.distributed
 from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, TensorDataset
 
-from spinemet.config import config_digest
+from spinemet.config import changed, config_digest
 from spinemet.model.checkpoint import untrained
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.precision import autocast
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import run_train
 from spinemet.process.memory import KEEPING_ENVIRONMENT
+from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import SCHEMA, CropsInfo, read_crops, write_manifest, write_shard
 from spinemet.training.dataset import TrainingData, training_data
-from spinemet.training.distributed import Distributed
-from spinemet.training.loop import OneProcess, train
-from spinemet.training.recipes import TrainRecipe, recipe
+from spinemet.training.loop import train
+from spinemet.training.recipes import recipe
+from spinemet.training.workers import Distributed, OneProcess
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 from tests.bench.figures import Figures
 
@@ -49,9 +50,7 @@ PATIENTS, LEVELS, SLICES = 32, 4, 3
 
 def run() -> Figures:
     """Slices per second of DenseNet-121 at 224 pixels, forward, backward and update; medians."""
-    wanted = recipe("final").model_copy(
-        update={"epochs": EPOCHS, "batch": BATCH, "pacing": None, "test_share": 0.0, "validation_share": 1 / 3}
-    )
+    wanted = changed(recipe("final"), epochs=EPOCHS, batch=BATCH, pacing=None, test_share=0.0, validation_share=1 / 3)
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     found: dict[str, list[float]] = {"job": [], "core": [], "plain": [], "slow": []}
     with tempfile.TemporaryDirectory() as folder:

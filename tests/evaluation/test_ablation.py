@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation import ablation
-from spinemet.evaluation.ablation import Fit, Plan, check_truth, claim, run_fit, summarize, unfinished, write_ablation
+from spinemet.evaluation.ablation import Fit, Plan, check_truth, run_fit, summarize, unfinished, write_ablation
+from spinemet.files import claim
 from spinemet.model.tasks import TASKS
 from spinemet.training.crops import Crops
 from tests.training.lesions import made_up_crops, small_recipe
@@ -83,7 +85,7 @@ def test_a_task_that_the_baseline_lacks_has_no_difference(tmp_path: Path) -> Non
     less = small_recipe(
         name="less",
         epochs=1,
-        model=more.model.model_copy(update={"tasks": (whole[0].model_copy(update={"fuses": ()}),)}).model_dump(),
+        model=changed(more.model, tasks=(changed(whole[0], fuses=()),)).model_dump(),
     )
     fits, crops = [Fit(one, fold, 0) for fold in range(FOLDS) for one in (less, more)], made_up_crops(patients=8)
     for fit in fits:
@@ -123,7 +125,8 @@ def test_a_lost_fit_goes_on_from_its_stored_state(out: str, tmp_path: Path, monk
 def test_sets_and_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="expected the same slices with other labels"):
         check_truth(made_up_crops(patients=4), made_up_crops(patients=5))
-    claim(str(tmp_path), PLAN)
-    claim(str(tmp_path), PLAN)
-    with pytest.raises(BadInput, match="give another folder"):
-        claim(str(tmp_path), PLAN.model_copy(update={"folds": 3}))
+    place = str(tmp_path / "plan.json")
+    claim(place, PLAN)
+    claim(place, PLAN)
+    with pytest.raises(BadInput, match="folds is 2, not 3; use another folder"):
+        claim(place, changed(PLAN, folds=3))

@@ -13,6 +13,7 @@ from rich.console import Console
 from sklearn.metrics import recall_score
 
 from jobs.evaluate import main
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, run_evaluate
 from spinemet.evaluation.evaluation_tables import render
@@ -124,7 +125,7 @@ def test_a_slice_is_measured_by_its_own_label_and_its_vertebra_by_the_vertebras(
 
 
 def test_crops_cut_another_way_are_refused(place: Path, tmp_path: Path) -> None:
-    spec = SPEC.model_copy(update={"slices": SLICES.model_copy(update={"pixel_mm": 1.0})})
+    spec = changed(SPEC, slices=changed(SLICES, pixel_mm=1.0))
     save_model(str(tmp_path / "model"), untrained(spec, 0), ModelCard(spec=spec))
     with pytest.raises(BadInput, match=r"pixel_mm 1\.0.*found.*pixel_mm 3\.5"):
         run_evaluate(str(tmp_path / "model"), str(place / "crops"), str(tmp_path / "out"))

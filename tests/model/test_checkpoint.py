@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import Rule
 from spinemet.model.checkpoint import CARD, WEIGHTS, ModelCard, load_card, load_model, model_digest, save_model
@@ -18,7 +19,7 @@ Pair = tuple[MultiTask, ModelCard]
 
 def test_a_model_comes_back_as_it_was(model: Pair, tmp_path: Path) -> None:
     net, card = model
-    card = card.model_copy(update={"rules": {"lytic": Rule(kind="top")}, "split": {"test": ("p1",)}, "seed": 3})
+    card = changed(card, rules={"lytic": Rule(kind="top")}, split={"test": ("p1",)}, seed=3)
     written = save_model(str(tmp_path / "m"), net, card)
     back, read = load_model(str(tmp_path / "m"))
     assert read == written == load_card(str(tmp_path / "m"))
@@ -36,7 +37,7 @@ def test_the_digest_follows_weights_and_card(model: Pair, tmp_path: Path) -> Non
     net, card = model
     first = model_digest(save_model(str(tmp_path / "a"), net, card))
     assert first == model_digest(save_model(str(tmp_path / "b"), net, card))
-    assert first != model_digest(save_model(str(tmp_path / "c"), net, card.model_copy(update={"seed": 1})))
+    assert first != model_digest(save_model(str(tmp_path / "c"), net, changed(card, seed=1)))
     with torch.no_grad():
         next(net.parameters()).add_(1)
     assert first != model_digest(save_model(str(tmp_path / "d"), net, card))

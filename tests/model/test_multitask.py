@@ -8,6 +8,7 @@ import pytest
 import torch
 from torchvision.models import densenet121
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.backbone import CrossStitched, Trunk, Windows, load_pretrained
 from spinemet.model.checkpoint import untrained
@@ -38,7 +39,7 @@ def test_the_default_trunk_is_densenet_121() -> None:
 
 def test_a_new_binary_task_is_configuration(spec: ModelSpec) -> None:
     collapse = Task(name="collapse", column="collapse", positive=("yes",))
-    grown = untrained(spec.model_copy(update={"tasks": (*spec.tasks, collapse)}), seed=0)
+    grown = untrained(changed(spec, tasks=(*spec.tasks, collapse)), seed=0)
     logits = grown(hu(3))
     assert {name: tuple(value.shape) for name, value in logits.items()} == {
         "blastic": (3, 2),
@@ -65,7 +66,7 @@ def test_bone_quality_sees_the_sub_tasks_alone(spec: ModelSpec) -> None:
 
 
 def test_coupled_trunks_start_apart_and_feel_each_others_tasks(spec: ModelSpec) -> None:
-    soft = untrained(spec.model_copy(update={"sharing": "soft"}), seed=0)
+    soft = untrained(changed(spec, sharing="soft"), seed=0)
     trunks = soft.trunks()
     assert len(trunks) == 3  # bone quality has no head on a trunk
     assert not torch.equal(*(next(trunk.parameters()) for trunk in trunks[:2]))
@@ -134,7 +135,7 @@ def test_missing_or_wrong_imagenet_weights_are_one_clear_sentence(tmp_path: Path
 
 
 def test_composed_bone_quality_begins_with_what_the_sub_tasks_give(spec: ModelSpec) -> None:
-    model = untrained(spec.model_copy(update={"composed": True}), seed=0).eval()
+    model = untrained(changed(spec, composed=True), seed=0).eval()
     fusion = model.heads["bone_quality"]
     assert isinstance(fusion, torch.nn.Sequential)
     with torch.no_grad():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.checkpoint import ModelCard, save_model
@@ -49,7 +50,7 @@ def test_a_call_is_the_same_to_the_last_bit_however_stacks_are_batched(model: Pa
 def test_each_task_follows_its_rule(model: Pair) -> None:
     net, card = model
     rules = {"blastic": Rule(kind="top"), "posterolateral": Rule(kind="noisy_or")}
-    call = Predictor(net, card.model_copy(update={"rules": rules})).predict([stack(0, 9)])[0]
+    call = Predictor(net, changed(card, rules=rules)).predict([stack(0, 9)])[0]
     for task, rule in {**rules, "lytic": Rule()}.items():
         expected = aggregate(call.slices_NC[task], rule)
         assert list(call.probabilities[task].values()) == pytest.approx(expected.tolist())
@@ -77,7 +78,7 @@ def test_stacks_cut_in_another_way_are_refused(model: Pair, wrong: SliceStack) -
 def test_a_temperature_softens_the_task_that_it_is_given_for(model: Pair) -> None:
     net, card = model
     plain = Predictor(*model).predict([stack(0, 9)])[0]
-    warm = Predictor(net, card.model_copy(update={"temperatures": {"bone_quality": 2.0}})).predict([stack(0, 9)])[0]
+    warm = Predictor(net, changed(card, temperatures={"bone_quality": 2.0})).predict([stack(0, 9)])[0]
     power = plain.slices_NC["bone_quality"] ** 0.5
     expected = power / power.sum(axis=1, keepdims=True)
     assert warm.slices_NC["bone_quality"] == pytest.approx(expected, abs=1e-6)

@@ -18,9 +18,10 @@ from spinemet.errors import BadInput
 from spinemet.model.checkpoint import load_model
 from spinemet.on_ray.ablation import run_ablation
 from spinemet.on_ray.cluster import connect
-from spinemet.on_ray.train import _told, _work, run_train
+from spinemet.on_ray.train import run_train, train_worker
 from spinemet.progress import no_progress
 from spinemet.training.recipes import recipe
+from spinemet.training.run import TrainJob, show_progress
 from tests.training.lesions import made_up_crops, small_recipe, write_crops
 
 RECIPE = small_recipe(epochs=4, pacing={"warm_epochs": 1, "first_share": 0.5, "full_at": 0.9})
@@ -103,16 +104,13 @@ def test_an_ablation_runs_its_fits_once_and_goes_on_with_what_is_missing(crops: 
     assert "| other | 1 | per vertebra |" in text
 
 
-def test_a_worker_tells_the_driver_of_data_that_cannot_be_split(tmp_path: Path) -> None:
+def test_a_worker_reports_data_that_cannot_be_split(tmp_path: Path) -> None:
     write_crops(str(tmp_path), made_up_crops(patients=2))
-    job = {"crops": str(tmp_path), "where": str(tmp_path / "run"), "attempt": "this"}
-    job |= {"recipe": small_recipe(test_share=0).model_dump(mode="json")}
-    with _told(job, no_progress) as told:
-        _work(job)
-    assert told.refusal.startswith("expected patients with a bone_quality label of a whole vertebra for validation")
-    with _told(job | {"attempt": "another"}, no_progress) as told:
-        pass
-    assert not told.refusal
+    recipe = small_recipe(test_share=0)
+    job = TrainJob(crops=str(tmp_path), run=str(tmp_path / "run"), recipe=recipe, seed=0)
+    message = "expected patients with a bone_quality label of a whole vertebra for validation"
+    with pytest.raises(BadInput, match=message), show_progress(job, no_progress):
+        train_worker(job)
 
 
 @pytest.mark.job

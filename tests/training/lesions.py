@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spinemet.config import SliceConfig, config_digest
+from spinemet.config import SliceConfig, changed, config_digest
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import SCHEMA, Crops, CropsInfo, write_manifest, write_shard
-from spinemet.training.recipes import TrainRecipe
 from spinemet.types import BONE_QUALITY
 
 SIZE = 32
@@ -92,6 +92,6 @@ def write_crops(uri: str, crops: Crops) -> CropsInfo:
         }
         columns["hu"] = [crops.hu_NHW[n].astype("<i2").tobytes() for n in rows.index]
         shards.append(write_shard(uri, pa.table(columns, schema=SCHEMA)))
-    info = crops.info.model_copy(update={"shards": tuple(shards)})
+    info = changed(crops.info, shards=tuple(shards))
     write_manifest(uri, info)
     return info

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from spinemet.config import SliceConfig, StudyConfig, config_digest
+from spinemet.config import SliceConfig, StudyConfig, changed, config_digest
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_columns
 from spinemet.types import (
@@ -71,7 +71,7 @@ def write_crops(uri: str, readings: list[Screened], labels: pd.DataFrame) -> Cro
     shards = [write_shard(uri, crop_rows(one, labels)) for one in readings]
     said: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}
     of_slices = said if (labels["slice"] != "").any() else {}
-    info = crops_info(shards).model_copy(update={"classes": said, "slice_classes": of_slices})
+    info = changed(crops_info(shards), classes=said, slice_classes=of_slices)
     write_manifest(uri, info)
     return info
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn import functional
 
+from spinemet.config import changed
 from spinemet.training.augment import apply, draw
-from spinemet.training.recipes import AugmentConfig
+from spinemet.training.config import AugmentConfig
 
 STILL = AugmentConfig(rotation_deg=0, scale=0, shift=0, flip=False, offset_hu=0, gain=0, noise_hu=0, blur_px=0)
 
@@ -18,7 +19,7 @@ def image(count: int = 2) -> torch.Tensor:
 
 
 def only(**limits: float | bool) -> AugmentConfig:
-    return STILL.model_copy(update=limits)
+    return changed(STILL, **limits)
 
 
 def test_without_limits_nothing_changes() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.training.crops import (
@@ -119,7 +120,7 @@ def test_labels_of_slices_and_of_further_columns_come_back(tmp_path: Path) -> No
     assert table["bone_quality"].tolist() == ["lytic"] * 3
     assert table["slice_bone_quality"].tolist() == [None, "normal", None]
     assert table["collapse"].tolist() == table["slice_collapse"].tolist() == [None] * 3
-    write_manifest(str(tmp_path), info.model_copy(update={"classes": {}, "slice_classes": {}}))
+    write_manifest(str(tmp_path), changed(info, classes={}, slice_classes={}))
     assert list(read_crops(str(tmp_path)).table) == [*WHERE, *LABEL_CLASSES]
 
 
@@ -177,7 +178,7 @@ def test_damaged_and_missing_shards_are_bad_input(tmp_path: Path) -> None:
 
 
 def replace_slices(shard: object, slices: int) -> object:
-    return shard.model_copy(update={"slices": slices})  # type: ignore[attr-defined]
+    return changed(shard, slices=slices)  # type: ignore[attr-defined]
 
 
 def test_take_keeps_vertebra_numbers(tmp_path: Path) -> None:

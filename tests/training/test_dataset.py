@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spinemet.config import SliceConfig
+from spinemet.config import SliceConfig, changed
 from spinemet.errors import BadInput
 from spinemet.model.tasks import MISSING, Task
 from spinemet.training.crops import Crops
@@ -86,7 +86,7 @@ def test_only_labelled_slices_are_learned_from_and_vertebrae_without_a_label_cho
 def test_crops_without_the_column_of_a_task_are_refused() -> None:
     recipe = small_recipe()
     tasks = (*recipe.model.tasks, Task(name="collapse", column="fracture", positive=("yes",)))
-    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"tasks": tasks})})
+    other = changed(recipe, model=changed(recipe.model, tasks=tasks))
     message = "labels of fracture, as the task collapse .* found those of bone_quality, posterolateral; prepare them"
     with pytest.raises(BadInput, match=message):
         training_data(made_up_crops(), other)
@@ -94,7 +94,7 @@ def test_crops_without_the_column_of_a_task_are_refused() -> None:
 
 def test_slices_cut_in_another_way_are_refused() -> None:
     recipe = small_recipe()
-    other = recipe.model_copy(update={"model": recipe.model.model_copy(update={"slices": SliceConfig()})})
+    other = changed(recipe, model=changed(recipe.model, slices=SliceConfig()))
     with pytest.raises(BadInput, match=r"expected crops of 224 px .* found 32 px"):
         training_data(made_up_crops(), other)
 

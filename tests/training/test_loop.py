@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.predictor import Predictor
@@ -19,8 +20,9 @@ from spinemet.model.tasks import MISSING, TASKS, Task
 from spinemet.training import loop
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
-from spinemet.training.loop import OneProcess, learning_rate_factor, train
+from spinemet.training.loop import learning_rate_factor, train
 from spinemet.training.validation import macro_sensitivity
+from spinemet.training.workers import OneProcess
 from spinemet.types import BONE_QUALITY, SliceStack
 from tests.training.lesions import made_up_crops, small_recipe
 from tests.training.together import two_threads
@@ -47,7 +49,7 @@ def test_it_learns_what_it_was_shown_and_calls_unseen_patients_right() -> None:
     workers = OneProcess()
     trained = train(training_data(crops, recipe), recipe, 0, workers)
     assert workers.history[-1]["loss"] < 0.5 * workers.history[0]["loss"]
-    predictor = Predictor(trained.model, trained.card.model_copy(update={"weights_sha256": "0"}))
+    predictor = Predictor(trained.model, changed(trained.card, weights_sha256="0"))
     unseen = crops.table[crops.table["patient"].isin(trained.card.split["test"])]
     stacks, truth = [], []
     for _, rows in unseen.groupby("vertebra"):
@@ -88,7 +90,7 @@ class InOneGroup(OneProcess):
 def test_every_weight_gets_its_gradient_from_distributed_data_parallel(sharing: str, tmp_path: Path) -> None:
     """It refuses the second step where a weight took no part in the first."""
     recipe = small_recipe(epochs=2)
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"sharing": sharing})})
+    recipe = changed(recipe, model=changed(recipe.model, sharing=sharing))
     data, plain, wrapped = training_data(made_up_crops(patients=8), recipe), OneProcess(), InOneGroup()
     train(data, recipe, 0, plain)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
@@ -114,7 +116,7 @@ class DiesAfter(OneProcess):
 
 def test_a_killed_run_resumes_and_ends_with_the_same_weights() -> None:
     recipe = small_recipe(**PACED)
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"dropout": 0.3})})
+    recipe = changed(recipe, model=changed(recipe.model, dropout=0.3))
     data = training_data(made_up_crops(), recipe)
     whole = train(data, recipe, 0, OneProcess())
     killed = DiesAfter()
@@ -146,10 +148,10 @@ def test_a_new_task_is_learned_by_configuration_alone() -> None:
     fallen = (crops.table["level"].isin(["T1", "T2"])).map({True: "yes", False: "no"})
     crops.hu_NHW[(fallen == "yes").to_numpy(), :6] = 1500
     table = crops.table.assign(collapse=fallen.where(crops.table["patient"] != "p00", None))
-    info = crops.info.model_copy(update={"classes": {"collapse": {}}})
+    info = changed(crops.info, classes={"collapse": {}})
     recipe = small_recipe(epochs=6)
     tasks = (*recipe.model.tasks, Task(name="collapse", column="collapse", positive=("yes",)))
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"tasks": tasks})})
+    recipe = changed(recipe, model=changed(recipe.model, tasks=tasks))
     workers = OneProcess()
     trained = train(training_data(Crops(crops.hu_NHW, table, info), recipe), recipe, 0, workers)
     assert trained.card.spec.tasks[-1].name == "collapse"
@@ -182,7 +184,7 @@ def test_soft_weights_change_what_is_learned_once_pacing_begins() -> None:
 
 def test_coupled_trunks_are_trained_like_one() -> None:
     recipe = small_recipe(epochs=2)
-    recipe = recipe.model_copy(update={"model": recipe.model.model_copy(update={"sharing": "soft"})})
+    recipe = changed(recipe, model=changed(recipe.model, sharing="soft"))
     workers = OneProcess()
     trained = train(training_data(made_up_crops(patients=8), recipe), recipe, 0, workers)
     assert workers.history[1]["loss"] < workers.history[0]["loss"]

@@ -9,8 +9,9 @@ from spinemet.model.checkpoint import save_model
 from spinemet.training.crops import read_crops
 from spinemet.training.dataset import training_data
 from spinemet.training.labels import consensus, label_words, read_labels
-from spinemet.training.loop import OneProcess, train
+from spinemet.training.loop import train
 from spinemet.training.recipes import recipe
+from spinemet.training.workers import OneProcess
 from tests.training.readings import reading, write_crops
 
 RECIPE = """

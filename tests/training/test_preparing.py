@@ -10,7 +10,7 @@ import pydicom
 import pytest
 
 from spinemet.archive.listing import study_at
-from spinemet.config import StudyConfig
+from spinemet.config import StudyConfig, changed
 from spinemet.errors import BadInput, Reason
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_archive, prepare_study, summarize
@@ -113,7 +113,7 @@ def test_the_manifest_comes_back(tmp_path: Path) -> None:
 def test_the_digest_changes_with_shards_and_slices() -> None:
     def info(shard: str, pixel_mm: float) -> CropsInfo:
         prepared = PreparedStudy(patient="a", study="b", shard=Shard(name=shard, slices=3, vertebrae=1), labels=(0,))
-        slices = SLICES.model_copy(update={"pixel_mm": pixel_mm})
+        slices = changed(SLICES, pixel_mm=pixel_mm)
         return summarize([prepared], LABELS, StudyConfig(slices=slices), "archive")
 
     assert info("x", 1.0).digest == info("x", 1.0).digest

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinemet.training.recipes import PacingConfig
-from spinemet.training.selfpaced import Regularizer, admitted, batches, may_be_best, order, rank_part, share_at
+from spinemet.training.config import PacingConfig, Regularizer
+from spinemet.training.selfpaced import admitted, batches, may_be_best, order, rank_part, share_at
 
 SEEDS = st.integers(0, 10_000)
 

@@ -1,0 +1,95 @@
+"""The processes that train one model together: what the loop needs of them, one process, and several. Knows no Ray."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+import torch.distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+State = dict[str, Any]
+"""Tensors, numbers and dicts of them, which `torch.load(..., weights_only=True)` can read."""
+
+
+class Workers(Protocol):
+    """One process of `world`, number `rank`, as the training loop sees it."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with gradients averaged over the processes."""
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' `tensor`; each process gets it."""
+
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        """Store an epoch's metrics and state; every process calls it after every epoch."""
+
+    def resume(self) -> State | None:
+        """The newest stored state, None at the start."""
+
+
+class OneProcess:
+    """A single process: for tests, and for training without a cluster."""
+
+    rank = 0
+    world = 1
+
+    def __init__(self, state: State | None = None, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.history: list[dict[str, float]] = []
+        self.state = state
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` itself."""
+        return model
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """`tensor` itself."""
+        return tensor
+
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        """Keep the metrics and a copy of the state in memory."""
+        self.history.append(dict(metrics))
+        self.state = copy.deepcopy(state)
+
+    def resume(self) -> State | None:
+        """A copy of the last state."""
+        return copy.deepcopy(self.state)
+
+
+class Distributed:
+    """`wrap` and `sum` of Workers for a process that has joined a group of torch.distributed."""
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self.rank, self.world, self.device = rank, world, device
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` with gradients averaged over the processes."""
+        if self.world == 1:
+            return model
+        with warnings.catch_warnings():
+            # torch warns of a new name for broadcast_buffers, which torch 2.11 does not have yet.
+            warnings.simplefilter("ignore", FutureWarning)
+            # With broadcast_buffers, the first worker's running statistics would replace the others' before every
+            # step. The loop averages them after each epoch instead.
+            return DistributedDataParallel(
+                model,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+            )
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' `tensor`; each process gets it."""
+        total = tensor.clone()
+        if self.world > 1:
+            torch.distributed.all_reduce(total)
+        return total
