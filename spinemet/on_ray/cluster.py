@@ -1,4 +1,4 @@
-"""The Ray cluster a job runs on: the one that is there, else a local one."""
+"""The Ray cluster that a job runs on: a running one if RAY_ADDRESS names it, else a local one."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from typing import Any
 from spinemet.errors import BadInput
 
 MIN_CPUS = 4
-"""A Data pipeline on 2 declared CPUs can deadlock: an actor per stage takes them all (FACTS.md section 4)."""
+"""A Ray Data pipeline on 2 declared CPUs can deadlock: one actor per stage takes them all."""
 
 MODEL_MEMORY_BYTES = 1 << 30
-"""Of a model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
+"""For one model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
 
 GROWTH_S = 900.0
-"""A node that has to be bought, and its image pulled, is there by then."""
+"""Longest wait for a new node, whose image may have to be pulled first."""
 
 START_ATTEMPTS = 3
-"""Ray gives its processes 30 s to start; on a machine as busy as CI's (load 15 on 2 cores) that was too short."""
+"""Ray gives its processes 30 s to start, which was too short on a busy CI machine (load 15 on 2 cores)."""
 
 
 def connect(min_cpus: int = MIN_CPUS) -> None:
     """Make `ray` usable: join the cluster of RAY_ADDRESS (set inside a submitted job), else start a local one.
 
-    Does nothing where Ray is initialised already, so jobs can follow each other in one process. A local cluster
-    declares at least `min_cpus` CPUs, serves no dashboard, and ends with this process.
+    Does nothing if Ray is initialised already: several jobs can run in one process. A local cluster declares at least
+    `min_cpus` CPUs, serves no dashboard, and ends with this process.
     """
-    # Ray's future default, set so that it does not warn of the change.
+    # Ray's future default; unset, Ray warns of the change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray
 
@@ -46,13 +46,13 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
 def _start_local(min_cpus: int) -> None:
     import ray
 
-    # Ray's native side writes to the terminal that every actor of Ray Data "has constructor arguments in the object
-    # store", as an error, in the middle of the progress. Errors that matter come as exceptions. On a joined cluster
-    # it stays: its last words say why a driver ended that lost its head node.
+    # Ray's native log reports in the middle of the progress bar, as an error, that each actor of Ray Data "has
+    # constructor arguments in the object store". Real errors arrive as exceptions. On a joined cluster the log stays
+    # on: it says why a driver ended that lost its head node.
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # An actor of Ray Train that asks whether the cloud takes a node away, which nothing does to the own machine.
+    # This actor of Ray Train asks whether a cloud is about to take a node away; a local machine has no such cloud.
     os.environ.setdefault("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
-    # Ray makes a token by itself and warns that it did; RAY_AUTH_MODE=token without one hangs instead.
+    # Ray creates a token and warns about it. Without one, RAY_AUTH_MODE=token hangs.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
@@ -64,36 +64,36 @@ def _start_local(min_cpus: int) -> None:
                 log_to_driver=False,
             )
             return
-        except Exception as error:  # Ray has no type of its own for this
+        except Exception as error:  # Ray has no specific exception type for this
             if attempt == START_ATTEMPTS or "timed out" not in str(error).lower():
                 raise
             ray.shutdown()
 
 
 def parallel_tasks() -> int | None:
-    """How many tasks should run at a time: as many as there are cores on a local cluster, None (no limit) on another.
+    """The number of tasks to run at a time: one per core on a local cluster, None (no limit) on a joined one.
 
     A local cluster declares more CPUs than a small machine has, and more processes than cores only start more slowly.
-    On a cluster that grows with the tasks that wait, a limit of today's size would keep it from growing.
+    A joined cluster may grow with the number of waiting tasks; a limit would prevent that.
     """
     return None if os.environ.get("RAY_ADDRESS") else os.cpu_count()
 
 
 def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:
-    """How many model actors, and what each takes of a cluster with so many CPUs and GPUs.
+    """The number of model actors and the resources of each, for a cluster with this many CPUs and GPUs.
 
-    On GPUs an actor takes one, or a share where there are more actors than GPUs, and no CPU; without, it takes one
-    CPU, which any node has, and by default half of the CPUs are left to reading. Raises BadInput where no CPU would be
-    left to read with: such a pipeline would wait for ever.
+    With GPUs an actor takes one GPU, or a share if there are more actors than GPUs, and no CPU. Without, it takes one
+    CPU, which any node has; by default half of the CPUs are left for reading. Raises BadInput if no CPU would be left
+    for reading: such a pipeline would wait for ever.
     """
-    # The memory also keeps Ray Data from fusing reading into the model actors, which it does where all resources are
-    # equal: studies would then be read only where a model is.
+    # The memory request also keeps Ray Data from fusing the reading tasks into the model actors, as it does if both
+    # request the same resources: studies would then be read only where a model is loaded.
     resources: dict[str, Any] = {"memory": MODEL_MEMORY_BYTES}
     if gpus:
         count, taken = workers or gpus, 0
         resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
     else:
-        # One thread each: two threads of one pass wait for each other whenever a reader has taken the core of one.
+        # One thread each: the threads of one forward pass wait for each other whenever a reader takes a core from one.
         count = taken = workers or max(1, cpus // 2)
         resources |= {"num_cpus": 1}
     if cpus - taken < 1:
@@ -102,9 +102,10 @@ def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str
 
 
 def enough_cpus(wanted: int) -> int:
-    """The CPUs of the cluster; where a joined one has fewer than `wanted`, it is asked to grow, and waited for.
+    """The CPUs of the cluster. If a joined one has fewer than `wanted`, requests more and waits for them.
 
-    A group of nodes that starts empty, or has just lost one, takes minutes. After GROWTH_S the cluster is as it is.
+    A group of nodes that starts empty, or has just lost a node, needs minutes. The wait ends after GROWTH_S, also
+    with fewer CPUs.
     """
     import ray
     from ray.util import placement_group, remove_placement_group
@@ -113,7 +114,8 @@ def enough_cpus(wanted: int) -> int:
         return int(ray.cluster_resources().get("CPU", 0))
 
     if cpus() < wanted and os.environ.get("RAY_ADDRESS"):
-        # What the autoscaler sees waiting. Its own request_resources outlives the job: the nodes would stay for ever.
+        # The autoscaler starts nodes for a waiting group. Its own request_resources outlives the job: the nodes would
+        # stay for ever.
         waiting = placement_group([{"CPU": 1}] * wanted)
         ends = time.monotonic() + GROWTH_S
         while cpus() < wanted and time.monotonic() < ends:
@@ -123,9 +125,9 @@ def enough_cpus(wanted: int) -> int:
 
 
 def own_error(error: BaseException) -> BadInput | None:
-    """The BadInput that a worker raised, out of the error that Ray made of it; None where it was another.
+    """The BadInput that a worker raised, from Ray's error around it; None if the worker raised something else.
 
-    Ray Data sends the text of a worker's error and not the error, so it is found by its name there.
+    Ray Data sends only the text of a worker's error, so the BadInput is found there by its name.
     """
     found = re.findall(r"^\s*spinemet\.errors\.BadInput: (.+)$", str(error), re.MULTILINE)
     return BadInput(found[-1].strip()) if found else None
@@ -133,7 +135,7 @@ def own_error(error: BaseException) -> BadInput | None:
 
 @contextmanager
 def worker_errors() -> Iterator[None]:
-    """Raises the BadInput of a worker as such, in place of the error that Ray made of it."""
+    """A context that raises a worker's BadInput in place of Ray's error around it."""
     import ray
 
     try:
@@ -145,9 +147,9 @@ def worker_errors() -> Iterator[None]:
 
 
 def _quiet_data() -> None:
-    """Leave the terminal to the jobs' own progress bars: Ray Data's plans and bars stay out of it."""
+    """Keep Ray Data's plans and bars off the terminal, which shows the jobs' own progress bars."""
     from ray.data import DataContext
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
-    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it warns that the bars are off
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would warn that the bars are off
     DataContext.get_current().enable_progress_bars = False

@@ -1,1 +1,1 @@
-"""Processes: isolation of untrusted bytes, memory."""
+"""Running untrusted bytes apart from the rest of a process, and settings for memory."""

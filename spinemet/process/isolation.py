@@ -1,7 +1,7 @@
 """Studies read in a child process with a time and a memory limit.
 
-Archive bytes go through native decoders, and a decoder that crashes takes its process with it: Ray would retry such
-a task for ever (FACTS.md section 4). Here a crash, a hang or a greedy study costs the child, and one ledger row.
+Native decoders read the archive's bytes, and a decoder that crashes ends its whole process. Ray would retry such a task
+for ever. Here a study that crashes, hangs or takes too much memory ends the child process and becomes one ledger row.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from spinemet.types import NotScreened, State, StudyReading, StudyRef
 T = TypeVar("T")
 
 TIME_LIMIT_S = 600.0
-"""Per study; a 1,000-slice JPEG 2000 study takes about a minute on one core."""
+"""For one study; 1,000 slices of JPEG 2000 take about a minute on one core."""
 MEMORY_LIMIT_BYTES = 8 << 30
-"""Address space of the child: about 2 GB of libraries' mappings and three copies of a 1,000-slice float volume."""
+"""Address space of the child: about 2 GB for mapped libraries, and three copies of a 1,000-slice float volume."""
 STUDIES_PER_CHILD = 100
-"""Then it is replaced: what decoders leak, and the holes in memory that it keeps, end with it."""
+"""A child that has read this many is replaced, which frees memory that decoders leak or that is fragmented."""
 
 
 class IsolatedReader:
-    """Reads studies one after another in one child process, which is replaced whenever a study kills it."""
+    """Reads studies one after another in a child process, which is replaced if a study kills it."""
 
     def __init__(self, time_limit_s: float = TIME_LIMIT_S, memory_limit_bytes: int = MEMORY_LIMIT_BYTES) -> None:
         self._time_limit_s = time_limit_s
@@ -44,8 +44,8 @@ class IsolatedReader:
         self._pool = self._new_pool()
 
     def _new_pool(self) -> ProcessPool:
-        # Not fork: a process with Ray's and obstore's threads can deadlock in its forked child. The fork server has
-        # no threads, and has imported once what a child that replaces another would need seconds for.
+        # Not fork: the forked child of a process with Ray's and obstore's threads can deadlock. The fork server has no
+        # threads, and it has the imports done for which each new child would need seconds.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         return ProcessPool(
@@ -57,26 +57,26 @@ class IsolatedReader:
         )
 
     def read(self, ref: StudyRef, config: StudyConfig, *, views: bool = False) -> StudyReading:
-        """As `read_study`, with `failed: crashed`, `failed: time_limit` and `failed: memory_limit` besides."""
+        """Like `read_study`; also gives `failed` with the reasons `crashed`, `time_limit` and `memory_limit`."""
         try:
             return self.run(read_study, ref, config, views=views)
         except StudyFailed as problem:
             return NotScreened(State.FAILED, problem.reason, problem.detail)
 
     def run(self, work: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """What `work`, a function of a module, gives in the child for arguments that can be pickled.
+        """The result of `work` in the child; `work` is a function of a module, and its arguments can be pickled.
 
-        Raises StudyFailed: TIME_LIMIT, CRASHED, MEMORY_LIMIT; and what `work` raises.
+        Raises StudyFailed (TIME_LIMIT, CRASHED, MEMORY_LIMIT) and the exceptions of `work`.
         """
         try:
             return self._run(work, args, kwargs)
         except BrokenProcessPool:
-            # The child died before it took the study (at its start, or killed while idle): not the study's doing.
+            # The child died before it got the study (at its start, or killed while idle): not the study's fault.
             self.close()
             self._pool = self._new_pool()
             return self._run(work, args, kwargs)
         except StudyFailed as problem:
-            # SIGKILL comes from outside, as a rule from a kernel short of memory: once is not the study's doing.
+            # SIGKILL comes from outside, usually from a kernel short of memory: once is not the study's fault.
             if not (isinstance(problem.__cause__, ProcessExpired) and problem.__cause__.exitcode == -signal.SIGKILL):
                 raise
             return self._run(work, args, kwargs)
@@ -87,7 +87,7 @@ class IsolatedReader:
             result: T = future.result()
         except FutureTimeoutError as error:
             limit = f"{self._time_limit_s:.0f} s"
-            raise StudyFailed(Reason.TIME_LIMIT, f"expected a reading within {limit}, found none.") from error
+            raise StudyFailed(Reason.TIME_LIMIT, f"the study was not read within {limit}.") from error
         except ProcessExpired as death:
             detail = f"the process that read the study died (exit code {death.exitcode})."
             raise StudyFailed(Reason.CRASHED, detail) from death
@@ -116,14 +116,14 @@ def process_reader() -> IsolatedReader:
 
 
 def _begin(limit_bytes: int, environment: Mapping[str, str]) -> None:
-    """Make the child ready: limits, silence, and the environment as it is now, not as the fork server began with it."""
+    """Prepare the child: limits, no output, and today's environment instead of the fork server's."""
     os.environ.update(environment)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, hard))
-    # A crash is a row of the ledger; its core would be gigabytes on the node's disk, pixels and names included.
+    # A crash becomes a ledger row. A core file would put gigabytes on the node's disk, with pixels and names.
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
     keep_memory()
-    # What decoders print, Ray would log; they quote what they find in the headers.
+    # Decoders print values that they find in the headers, and Ray would log them.
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in (1, 2):
         os.dup2(nowhere, stream)

@@ -1,1 +1,1 @@
-"""Which studies are new, and what rows a study becomes."""
+"""Screening an archive: which studies a run reads, what rows they become, when a run stops and what is unusual."""

@@ -1,14 +1,14 @@
-"""Whether a run's rates are those of the runs before it: control charts, as in statistical process control.
+"""Control charts: whether a run's rates differ from those of the runs before it by more than chance.
 
-Shares (excluded and failed studies, vertebrae of each class) are judged by a p chart with probability limits: the
-binomial quantiles beyond which a share falls as rarely as beyond 3 standard deviations (1 in 740 to a side). As
-vertebrae of one patient are alike, shares of many vertebrae scatter by more than the binomial says; the limits then
-stand further from the mean by the sigma_z of Laney's p' chart (Quality Engineering 14:531, 2002), which is the scatter
-from run to run of z = (p - mean p) / sqrt(mean p (1 - mean p) / n), where that is above 1. The mean HU is judged by an
-individuals chart: mean +- 2.66 times the mean moving range (Montgomery, Statistical Quality Control, chapters 6, 7).
+Shares (excluded and failed studies, vertebrae of each class) get a p chart with probability limits: the binomial
+quantiles that a share leaves as rarely as 3 standard deviations (1 in 740 on each side). Vertebrae of one patient are
+alike, so their shares scatter more than the binomial distribution says. The limits are therefore widened by the sigma_z
+of Laney's p' chart (Quality Engineering 14:531, 2002) if that is above 1: the scatter from run to run of
+z = (p - mean p) / sqrt(mean p (1 - mean p) / n). The mean HU gets an individuals chart: mean +- 2.66 times the mean
+moving range (Montgomery, Statistical Quality Control, chapters 6 and 7).
 
-The runs compared with are the last LAST_RUNS of this model and configuration over whatever was new: a lasting change
-is told for some weeks and then is what is usual. Pure: reads and writes nothing.
+A run is compared with the last LAST_RUNS usual runs of the same model and configuration (see Results.usual_runs). A
+lasting change is reported for weeks, then becomes the baseline. Reads and writes nothing.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from spinemet.results.schemas import Row
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL, State
 
 MIN_RUNS = 8
-"""Earlier runs below which nothing is said: the scatter from run to run is not known yet."""
+"""With fewer earlier runs there is no alarm: the scatter from run to run is not known yet."""
 LAST_RUNS = 30
-"""Earlier runs at most."""
+"""A run is compared with at most this many earlier ones."""
 SIGMAS = 3.0
 MOVING_RANGE = 1.128
-"""d2: the mean range of two normal values in standard deviations."""
+"""d2: the mean range of two normal values, in standard deviations."""
 MIN_MEASURED = 30
-"""Vertebrae below which a run's mean HU is not judged: its scatter would be that of few patients."""
+"""With fewer measured vertebrae a run's mean HU is not compared: it would depend on few patients."""
 
 POSITIVE = (*BONE_QUALITY[1:], *POSTEROLATERAL[1:])
-"""Classes whose share of the evaluable vertebrae is watched, as columns of `runs`."""
+"""Classes whose share of the evaluable vertebrae has a chart; columns of `runs`."""
 _SHARES: dict[str, tuple[str, ...]] = {
     **{str(state): tuple(map(str, State)) for state in (State.EXCLUDED, State.FAILED)},
     **dict.fromkeys(POSITIVE, ("evaluable",)),
 }
-"""What is counted -> the columns whose sum it is a share of."""
+"""Column of `runs` -> the columns whose sum it is a share of."""
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """A value of a run outside of its control limits, and from how many runs these are."""
+    """A value of a run outside its control limits; runs: the number of runs that the limits come from."""
 
     name: str
     value: float
@@ -52,16 +52,16 @@ class Alarm:
     runs: int
 
     def __str__(self) -> str:
-        """In a line, for a log."""
-        say = (lambda x: f"{x:.0f} HU") if self.name == "mean_hu" else (lambda x: f"{x:.1%}")
+        """In one line, for a log."""
+        show = (lambda x: f"{x:.0f} HU") if self.name == "mean_hu" else (lambda x: f"{x:.1%}")
         return (
-            f"{self.name.replace('_', ' ')}: {say(self.value)}, expected {say(self.low)} to {say(self.high)} "
+            f"{self.name.replace('_', ' ')}: {show(self.value)}, expected {show(self.low)} to {show(self.high)} "
             f"after the last {self.runs} runs"
         )
 
 
 def drift(run: Row, earlier: Sequence[Row]) -> list[Alarm]:
-    """What of `run` is out of control. run, earlier: rows of `runs`, the earlier ones in order of time."""
+    """The rates of `run` that are out of control. run, earlier: rows of `runs`, the earlier ones in order of time."""
     last = list(earlier)[-LAST_RUNS:]
     alarms = []
     for name, whole in _SHARES.items():
@@ -76,7 +76,7 @@ def drift(run: Row, earlier: Sequence[Row]) -> list[Alarm]:
 
 
 def counted(vertebrae: Sequence[Row]) -> dict[str, float]:
-    """What of a study's `vertebrae` rows a run adds up: evaluable ones, those of each class, and HU with their sum."""
+    """Counts of a study's `vertebrae` rows: evaluable ones, those of each class, those with HU, and the sum of HU."""
     evaluable = [row for row in vertebrae if row["evaluable"]]
     hu = [row["trabecular_hu"] for row in evaluable if row["trabecular_hu"] is not None]
     found = {name: sum(row["bone_quality"] == name for row in evaluable) for name in BONE_QUALITY[1:]}
@@ -85,7 +85,7 @@ def counted(vertebrae: Sequence[Row]) -> dict[str, float]:
 
 
 def _share(row: Row, name: str, whole: Sequence[str]) -> tuple[int, int]:
-    """How many, of how many; rows of an earlier version lack some columns."""
+    """Count and total of a share; rows of an earlier version lack some columns."""
     if row.get(name) is None:
         return 0, 0
     return int(row[name]), sum(int(row.get(each) or 0) for each in whole)
@@ -96,15 +96,15 @@ def _measured(row: Row) -> bool:
 
 
 def _p_chart(name: str, now: tuple[int, int], before: Sequence[tuple[int, int]]) -> Alarm | None:
-    from scipy.stats import binom, norm  # half a second of imports, which a first night and a quiet one do without
+    from scipy.stats import binom, norm  # half a second of imports that a first or quiet night does not need
 
     count, size = now
-    # Half an event is added: after 1,000 studies without a failure the rate is small, and not 0.
+    # Half an event is added, so that the mean is above 0 even after 1,000 studies without a failure.
     mean = (sum(x for x, _ in before) + 0.5) / (sum(n for _, n in before) + 1)
     z = [(x / n - mean) / math.sqrt(mean * (1 - mean) / n) for x, n in before]
-    wider, beyond, expected = max(1.0, _sigma(z)), norm.sf(SIGMAS), mean * size
-    low = max(0.0, expected - wider * (expected - float(binom.ppf(beyond, size, mean))))
-    high = min(float(size), expected + wider * (float(binom.isf(beyond, size, mean)) - expected))
+    widening, beyond, expected = max(1.0, _sigma(z)), norm.sf(SIGMAS), mean * size
+    low = max(0.0, expected - widening * (expected - float(binom.ppf(beyond, size, mean))))
+    high = min(float(size), expected + widening * (float(binom.isf(beyond, size, mean)) - expected))
     if low <= count <= high:
         return None
     return Alarm(name, count / size, low / size, high / size, len(before))
@@ -118,5 +118,5 @@ def _individuals_chart(name: str, now: float, before: Sequence[float]) -> Alarm 
 
 
 def _sigma(values: Sequence[float]) -> float:
-    """The standard deviation from one value to the next, by the mean moving range; blind to slow trends."""
+    """The standard deviation between successive values, from the mean moving range; slow trends do not raise it."""
     return fmean(abs(b - a) for a, b in pairwise(values)) / MOVING_RANGE

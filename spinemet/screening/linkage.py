@@ -1,6 +1,6 @@
-"""The linkage table: what the pseudonyms of the results stand for, for those who may know.
+"""The linkage table: which identifiers the pseudonyms of the results stand for.
 
-One Parquet file per wave, in a place of its own; local files can be read by their owner alone.
+One Parquet file per wave, in a place apart from the results; only the owner can read local files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = (
 
 
 def linkage_row(ref: StudyRef, reading: StudyReading, names: Pseudonymizer) -> Row:
-    """The pseudonyms of one study beside what they stand for; empty where the study never said it."""
+    """The pseudonyms of one study and the identifiers behind them; "" for those that the study does not give."""
     about = facts_series(reading)
     series = reading.chosen.SeriesInstanceUID if reading.chosen is not None else ""
     return {
@@ -41,7 +41,7 @@ def linkage_row(ref: StudyRef, reading: StudyReading, names: Pseudonymizer) -> R
 
 
 class Linkage:
-    """The linkage of one run, written wave by wave; nothing at all where `uri` is None."""
+    """The linkage of one run, written wave by wave; writes nothing if `uri` is None."""
 
     def __init__(self, uri: str | None, names: Pseudonymizer) -> None:
         self._uri = uri
@@ -49,15 +49,15 @@ class Linkage:
         self._rows: list[Row] = []
 
     def add(self, ref: StudyRef, reading: StudyReading) -> None:
-        """Take one study into the wave."""
+        """Add one study to the wave."""
         if self._uri is not None:
             self._rows.append(linkage_row(ref, reading, self._names))
 
     def write(self, wave: str) -> None:
-        """Write the wave's rows. Raises BadInput where the place cannot be written."""
+        """Write the wave's rows. Raises BadInput if the place cannot be written."""
         if self._uri is None:
             return
-        # Keys of objects need not be UTF-8.
+        # Object keys may hold bytes that are not UTF-8.
         rows = [{k: value.encode(errors="replace").decode() for k, value in row.items()} for row in self._rows]
         content = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(rows, pa.schema([(column, pa.string()) for column in COLUMNS])), content)
@@ -69,7 +69,7 @@ class Linkage:
 
 
 def check_linkage_apart(linkage: str, results: str) -> None:
-    """Raise BadInput where linkage and results lie in one another: who may read the results would read the names."""
+    """Raise BadInput if linkage and results lie in one another: readers of the results could read the names."""
     one, other = f"{files.normalize(linkage)}/", f"{files.normalize(results)}/"
     if one.startswith(other) or other.startswith(one):
         raise BadInput(f"expected a linkage place apart from the results {results}, found {linkage}.")

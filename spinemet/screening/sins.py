@@ -1,4 +1,4 @@
-"""The part of the Spinal Instability Neoplastic Score (Fisher et al., Spine 2010) that a classified vertebra gives."""
+"""The components of the Spinal Instability Neoplastic Score (Fisher et al., Spine 2010) that classification gives."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ POSTEROLATERAL_POINTS = {"none": 0, "unilateral": 1, "bilateral": 3}
 MOST_LOCATION_POINTS = 3
 MOST_POSTEROLATERAL_POINTS = 3
 MOST_UNSEEN_POINTS = 3 + 4 + 3
-"""Pain 0-3, alignment 0-4 and body collapse 0-3 are not read from the image."""
+"""Pain 0-3, alignment 0-4 and body collapse 0-3, which are not read from the image."""
 
 
 @dataclass(frozen=True)
 class SinsPoints:
-    """The three components that are read, their sum, and the bounds of the whole score; None where unknown."""
+    """The three known components, their sum, and the bounds of the whole score; None if unknown."""
 
     location: int | None = None
     bone: int | None = None
@@ -29,9 +29,9 @@ class SinsPoints:
 def sins_points(level: str, bone_quality: str | None, posterolateral: str | None) -> SinsPoints:
     """The points of one vertebra.
 
-    All None without a bone quality and for a normal one: the score is defined for a metastasis. A component that is
-    not known (a vertebra without a name, a model without posterolateral involvement) leaves the partial sum None and
-    widens the bounds by all it could be.
+    All None for a vertebra that is normal or not classified: the score is defined for metastases. An unknown component
+    (a vertebra without a name, a model without posterolateral involvement) makes the partial sum None and widens the
+    bounds by its whole range.
     """
     if bone_quality not in BONE_POINTS:
         return SinsPoints()
