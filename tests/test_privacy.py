@@ -1,4 +1,4 @@
-"""No identifier leaves the archive: planted ones reach no table, log line, error, report, or log of Ray's."""
+"""No identifier leaves the archive: planted ones appear in no table, log line, error, report or log of Ray."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UID = "1.2.826.0.1.3680043.8.498.7777"
 PLANTED = re.compile(
     rb"zqx|1\.2\.826\.0\.1\.3680043\.8\.498\.7777|19870623|1987-06-23|19310817|1931-08-17", re.IGNORECASE
 )
-"""Every planted identifier holds ZQX, this UID's root, or one of the dates of study and birth."""
+"""Every planted identifier contains ZQX, this UID root, or the date of study or birth."""
 CONFIG = """
 localizer = "masks"
 [select]
@@ -44,7 +44,7 @@ min_coverage_mm = 3
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`archive` with identifiers wherever DICOM, keys and archives can hold them, in sound and in broken studies."""
+    """`archive` with identifiers wherever DICOM, keys and packed files can hold them, in sound and broken studies."""
     root = tmp_path_factory.mktemp("privacy")
     archive = root / "archive"
     sound = archive / "ZQXNAME^JANE" / f"{UID}.1" / "series"
@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plant(dataset: pydicom.Dataset, at: int) -> None:
-    """Identifiers in the attributes that have them (PS3.15 annex E), malformed ones that provoke warnings too."""
+    """Put identifiers into the attributes that hold them (PS3.15 annex E); some are malformed and cause warnings."""
     for keyword in (
         "PatientName", "PatientID", "OtherPatientNames", "PatientAddress", "PatientComments", "AccessionNumber",
         "InstitutionName", "ReferringPhysicianName", "OperatorsName", "StudyID", "StudyDescription",
@@ -89,7 +89,7 @@ def plant(dataset: pydicom.Dataset, at: int) -> None:
 
 
 def damage(sound: Path, archive: Path) -> None:
-    """Copies of the sound study, each broken in its own way and under a telling name."""
+    """Write copies of the sound study, each broken in another way, with identifiers in their paths."""
     files = sorted(sound.glob("9*.dcm"))
     for number, name in enumerate(("truncated", "colour", "no-geometry", "numbers", "deep", "flat")):
         folder = archive / f"ZQXNAME^{name}" / f"{UID}.{10 + number}" / "ZQXSERIES"
@@ -109,11 +109,11 @@ def damage(sound: Path, archive: Path) -> None:
     shutil.copytree(sound, archive / "ZQXNAME^GONE" / f"{UID}.31" / "ZQXSERIES")
     for path in (archive / "ZQXNAME^GONE" / f"{UID}.31" / "ZQXSERIES").iterdir():
         path.unlink()
-        path.symlink_to("/proc/self/mem")  # opens, and cannot be read
+        path.symlink_to("/proc/self/mem")  # can be opened but not read
 
 
 def break_object(path: Path, how: str) -> None:
-    """One object damaged in place."""
+    """Damage one object in place."""
     if how == "truncated":
         path.write_bytes(path.read_bytes()[:-1000])
         return
@@ -128,7 +128,7 @@ def break_object(path: Path, how: str) -> None:
         dataset.add_new(0x00280030, "LO", "ZQX\\ZQX")
         dataset.add_new(0x00281053, "LO", "ZQX")
         dataset.SpecificCharacterSet = "ZQX_IR 998"
-    elif how == "flat":  # where planning asks headers, and pydicom warns of what it finds in them
+    elif how == "flat":  # planning reads its headers, and pydicom warns about them
         dataset.SpecificCharacterSet = "ZQX_IR 999"
     else:
         inner = dataset
@@ -142,7 +142,7 @@ def break_object(path: Path, how: str) -> None:
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[Path]:
-    """Ray's own folder of the cluster that the jobs run on."""
+    """Ray's session folder of the cluster that the jobs run on."""
     import ray
 
     connect()
@@ -169,7 +169,7 @@ def test_no_planted_identifier_leaves_the_archive(
         )
         == 0
     )
-    # The same archive again, whose only key is wrong: errors for the caller.
+    # The same results with another key: an error message for the caller.
     monkeypatch.setenv(KEY_VARIABLE, "another key, as long as it")
     assert screen_job.main([*common, "--results", results, "--model", str(place / "model")]) == 2
     assert prepare_job.main([*common, "--labels", str(place / "labels.csv"), "--out", crops]) == 0
@@ -179,22 +179,22 @@ def test_no_planted_identifier_leaves_the_archive(
     assert ("screened", None) in rows
     assert {"truncated", "unsupported_pixels", "no_geometry", "broken_archive", "not_dicom", "unreachable"} <= reasons
     assert "internal" not in reasons
-    said = capfd.readouterr()
-    ray.shutdown()  # Ray's last lines too
-    assert not PLANTED.search((said.out + said.err).encode())
+    printed = capfd.readouterr()
+    ray.shutdown()  # so that Ray's last lines are searched too
+    assert not PLANTED.search((printed.out + printed.err).encode())
     assert not [each for each in recwarn if PLANTED.search(str(each.message).encode())]
     assert leaks(place / "results") == []
     assert leaks(place / "report.html") == []
     assert leaks(session) == []
     assert leaks(place / "crops") == []
-    # Where it was asked for, and nowhere else.
+    # The linkage table alone holds them, on request.
     named = pq.read_table(linkage).to_pylist()
     assert len(named) == len(rows)
     assert ("ZQXPID", f"{UID}.1") in {(row["PatientID"], row["StudyInstanceUID"]) for row in named}
 
 
 def leaks(place: Path) -> list[str]:
-    """Where planted identifiers are found below `place`: names, bytes, and the values inside Parquet."""
+    """Places of planted identifiers below `place`: in file names, bytes, and values inside Parquet."""
     found = []
     paths = [path for path in ([place] if place.is_file() else place.rglob("*")) if path.is_file()]
     assert paths
@@ -211,8 +211,8 @@ def leaks(place: Path) -> list[str]:
     return found
 
 
-def test_the_search_finds_what_is_planted(place: Path, tmp_path: Path) -> None:
-    assert len(leaks(place / "archive" / "ZQXNAME^JANE")) >= 2 * 15  # each name, and what is in it
+def test_the_search_finds_planted_identifiers(place: Path, tmp_path: Path) -> None:
+    assert len(leaks(place / "archive" / "ZQXNAME^JANE")) >= 2 * 15  # in each name and each content
     table = tmp_path / "t" / "x.parquet"
     table.parent.mkdir()
     pq.write_table(pa.table({"name": ["ZQX"] * 100}), table, compression="zstd")

@@ -1,4 +1,4 @@
-"""A TCP gate in front of a server: while it is shut, connections are refused and those that were open are gone."""
+"""A TCP gate in front of a server: while it is shut, new connections are refused and open ones are broken."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import suppress
 
 
 class Gate:
-    """Passes connections on to `upstream`, a port of this machine, from a port of its own that stays the same."""
+    """Forwards connections from a fixed port of its own to `upstream`, a port of this machine."""
 
     def __init__(self, upstream: int) -> None:
         self._upstream = upstream
@@ -20,7 +20,7 @@ class Gate:
         self.open()
 
     def open(self) -> None:
-        """Let connections in; does nothing where they are."""
+        """Let connections in; does nothing if the gate is open."""
         if self._door is None:
             self._door = socket.create_server(("127.0.0.1", self.port), backlog=64)
             self.port = self._door.getsockname()[1]
@@ -34,8 +34,8 @@ class Gate:
             self._door.close()
             self._door = None
         with self._lock:
-            gone, self._open = self._open, set()
-        for each in gone:
+            broken, self._open = self._open, set()
+        for each in broken:
             with suppress(OSError):
                 each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 each.shutdown(socket.SHUT_RDWR)

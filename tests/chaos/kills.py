@@ -1,4 +1,4 @@
-"""What is killed when: a plan that a seed repeats."""
+"""Random plans of what is killed and when; a seed repeats its plan."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 
 class Victim(StrEnum):
-    """What may be taken away from a night."""
+    """Parts that a night may lose."""
 
     TASK_WORKER = "task worker"
     MODEL_ACTOR = "model actor"
@@ -20,9 +20,9 @@ class Victim(StrEnum):
 
 @dataclass(frozen=True)
 class Kill:
-    """One kill: so many seconds after the one before it, or after the night was started again.
+    """One kill, `after_s` seconds after the one before it or after the night was started again.
 
-    outage_s: how long the object store stays away.
+    outage_s: how long the object store is unreachable.
     """
 
     victim: Victim
@@ -31,7 +31,7 @@ class Kill:
 
 
 def plan_kills(seed: int, horizon_s: float) -> list[Kill]:
-    """Two to four kills at random instants of a night that takes `horizon_s` undisturbed."""
+    """Two to four kills at random instants of a night that takes `horizon_s` if undisturbed."""
     rng = np.random.default_rng(seed)
     victims = list(Victim)
     return [

@@ -1,7 +1,7 @@
-"""Three Ray nodes and an S3 server on one machine, and how each of them is lost.
+"""Three Ray nodes and an S3 server on one machine, and ways to lose each of them.
 
-The S3 server keeps its objects in memory, so it is not killed: it stands behind a gate, which is shut. A night's
-driver is a process of its own; killed with SIGKILL, it leaves its cluster, its lease and its half-written wave.
+The S3 server keeps its objects in memory, so it is not killed: a gate in front of it is shut. A night's driver is a
+process of its own; killed with SIGKILL, it leaves its cluster, its lease and its half-written wave behind.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 BUCKET = "s3://chaos"
 LIMIT_S = 600.0
-"""A night that takes longer hangs: thirty times what it takes undisturbed on two idle cores."""
+"""A night that takes longer counts as hung: undisturbed on two idle cores it takes a thirtieth."""
 STORE_BYTES = 100 << 20
 ACTOR, AGENT = "ModelActor", "Agent"
-"""In the titles of Ray's processes: a model actor; a part of Ray itself."""
+"""Parts of the titles of Ray's processes: a model actor; an agent of Ray itself."""
 
 _MOTO = """
 import sys, time
@@ -50,7 +50,7 @@ sys.stdin.read()
 
 @dataclass
 class Night:
-    """The driver of a screening job, and the file that its output goes to."""
+    """The driver of a screening job and its log file."""
 
     process: subprocess.Popen[bytes]
     log: Path
@@ -60,7 +60,7 @@ class Night:
         return self.log.read_text()
 
     def ended(self) -> int:
-        """Its exit code; waits for it."""
+        """Waits for the end; gives the exit code."""
         return self.process.wait(timeout=LIMIT_S)
 
 
@@ -78,11 +78,11 @@ class Machines:
     def add_node(self) -> None:
         """One more node; on the main thread only."""
         self.nodes.append(
-            _patiently(lambda: self.cluster.add_node(num_cpus=self.node_cpus, object_store_memory=STORE_BYTES))
+            _retried(lambda: self.cluster.add_node(num_cpus=self.node_cpus, object_store_memory=STORE_BYTES))
         )
 
     def night(self, results: str) -> Night:
-        """A screening job that has just been started."""
+        """Start a screening job."""
         self.nights += 1
         given = ["--archive", join(BUCKET, "archive"), "--model", join(BUCKET, "model"), "--results", results]
         log = self.folder / f"night-{self.nights:03d}.log"
@@ -94,7 +94,7 @@ class Machines:
         return Night(process, log)
 
     def kill(self, victim: Victim, rng: np.random.Generator, night: Night, outage_s: float) -> bool:
-        """Take `victim` away, any one where there are several; False where there is none at this moment."""
+        """Kill `victim`, a random one if there are several; False if there is none at this moment."""
         if victim is Victim.DRIVER:
             night.process.kill()
             night.process.wait()
@@ -114,7 +114,7 @@ class Machines:
         return True
 
     def _lose(self, node: Any) -> None:
-        """End all processes of a node at once; what they read in goes last, so that nobody is left to see it die."""
+        """Kill all processes of a node. Workers' reader processes go last: no worker is left to report their end."""
         tree = _raylet(node).children(recursive=True)
         self.cluster.remove_node(node, allow_graceful=False)
         for process in sorted(tree, key=lambda each: not _title(each).startswith("ray::")):
@@ -140,12 +140,12 @@ def _title(process: psutil.Process) -> str:
     return ""
 
 
-def _patiently(start: Callable[[], T]) -> T:
-    """What `start` gives; where Ray's 30 s were too short on a busy machine, what it left is ended, and asked again."""
+def _retried(start: Callable[[], T]) -> T:
+    """The result of `start`, tried again if it fails: Ray's limit of 30 s can be too short on a busy machine."""
     me = psutil.Process()
     for _ in range(START_ATTEMPTS - 1):
         before = set(me.children(recursive=True))
-        with suppress(Exception):  # Ray has no type of its own for this
+        with suppress(Exception):  # Ray has no specific exception type for this
             return start()
         for process in set(me.children(recursive=True)) - before:
             with suppress(psutil.NoSuchProcess):
@@ -155,7 +155,7 @@ def _patiently(start: Callable[[], T]) -> T:
 
 @contextmanager
 def machines(folder: Path, node_cpus: int = 2) -> Iterator[Machines]:
-    """The machines, with a bucket BUCKET and the environment that finds it; all end with the block."""
+    """The machines, a bucket BUCKET and the environment to reach it; all end with the block."""
     moto = subprocess.Popen(
         [sys.executable, "-c", _MOTO],
         stdin=subprocess.PIPE,
@@ -181,14 +181,14 @@ def machines(folder: Path, node_cpus: int = 2) -> Iterator[Machines]:
 
         boto3.client("s3", endpoint_url=settings["AWS_ENDPOINT_URL"]).create_bucket(Bucket=BUCKET.removeprefix("s3://"))
         head = {"num_cpus": 0, "temp_dir": str(folder / "ray"), "include_dashboard": False}
-        cluster = _patiently(
+        cluster = _retried(
             lambda: Cluster(initialize_head=True, head_node_args={**head, "object_store_memory": STORE_BYTES})
         )
         try:
-            all_of_them = Machines(cluster, gate, folder, node_cpus)
-            all_of_them.add_node()
-            all_of_them.add_node()
-            yield all_of_them
+            everything = Machines(cluster, gate, folder, node_cpus)
+            everything.add_node()
+            everything.add_node()
+            yield everything
         finally:
             cluster.shutdown()
             gate.shut()

@@ -1,4 +1,4 @@
-"""jobs/screen.py with small waves and slow studies, so that a short night has its length: `-m tests.chaos.night …`."""
+"""jobs/screen.py with small waves and slow studies, which makes a small archive last: `-m tests.chaos.night …`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _read_row = screen.read_row
 
 
 def slow_row(row: dict[str, Any], config: StudyConfig, views: bool) -> dict[str, Any]:
-    """As `read_row`, a second later: small phantoms are read faster than a test can look."""
+    """Like `read_row`, but a second slower: small phantoms are read faster than a test can watch."""
     time.sleep(PAUSE_S)
     return _read_row(row, config, views)
 

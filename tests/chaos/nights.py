@@ -1,4 +1,4 @@
-"""Nights that are disturbed, and started again until every study is accounted for."""
+"""Nights that are disturbed and started again until every study is accounted for."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.chaos.machines import LIMIT_S, Machines
 from tests.on_ray.places import Tables, rows_in
 
 STARTS = 12
-"""Nights that are started for one plan of kills; more, and it does not come to its end."""
+"""Most nights to start for one plan of kills; with more, it will probably never finish."""
 
 
 @dataclass
 class Outcome:
-    """What a plan of kills came to: kills that hit; exit codes of the nights, and what each said; seconds in all."""
+    """Result of a plan of kills: kills that hit, nights that hung, exit code and log of each night, total seconds."""
 
     kills: Counter[Victim] = field(default_factory=Counter)
     codes: list[int] = field(default_factory=list)
@@ -31,13 +31,13 @@ class Outcome:
     logs: list[str] = field(default_factory=list)
 
     def in_words(self) -> str:
-        """For a line of a log."""
+        """In one line, for a log."""
         kills = ", ".join(f"{count} {victim}" for victim, count in self.kills.items()) or "no kill"
         return f"{kills}; exit codes {self.codes}, {self.seconds:.0f} s"
 
 
 def disturbed(machines: Machines, results: str, kills: list[Kill], seed: int) -> Outcome:
-    """Run nights on `results`, killing as planned, until one ends with 0 and no study is left that is tried again."""
+    """Run nights on `results` with the planned kills, until one exits with 0 and leaves no study to try again."""
     outcome, left, rng = Outcome(), list(kills), np.random.default_rng(seed)
     began = time.monotonic()
     while len(outcome.codes) < STARTS:
@@ -54,20 +54,20 @@ def disturbed(machines: Machines, results: str, kills: list[Kill], seed: int) ->
                 night.process.kill()
         outcome.codes.append(night.ended())
         outcome.logs.append(night.said())
-        if outcome.codes[-1] == 0 and not left_for_later(results):
+        if outcome.codes[-1] == 0 and not to_retry(results):
             break
     outcome.seconds = time.monotonic() - began
     return outcome
 
 
-def left_for_later(results: str) -> int:
-    """Studies that the next night tries again."""
+def to_retry(results: str) -> int:
+    """The number of studies that the next night tries again."""
     reasons = ", ".join(f"'{reason}'" for reason in RETRIED)
     return _count(tables.connect(results), f"studies WHERE reason IN ({reasons})")
 
 
 def differences(results: str, expected: Tables) -> int:
-    """Rows that are lost, doubled or other than expected, and rows that do not count but lie there."""
+    """The number of rows that are missing, doubled or wrong, or that lie in a table without counting."""
     found, connection, count = rows_in(results), tables.connect(results), 0
     for name, rows in expected.items():
         ours, theirs = Counter(map(repr, found[name])), Counter(map(repr, rows))

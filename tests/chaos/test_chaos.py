@@ -1,4 +1,4 @@
-"""The short form of `make bench ONLY=chaos`: three nights on three nodes, and all that may happen to them once."""
+"""The short form of `make bench ONLY=chaos`: three nights on three nodes, with each kind of disturbance once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ RESULTS = join(BUCKET, "results")
 
 @dataclass
 class Story:
-    """What happened: a night, one beside it, the same night told to stop, and nights that lose what they need."""
+    """What happened: a night with another beside it, the first stopped by a signal, and nights that were disturbed."""
 
     beside: Night
     stopped: Night
@@ -40,35 +40,35 @@ class Story:
 
 @pytest.fixture(scope="module")
 def story() -> Iterator[Story]:
-    # Short: the paths of Ray's sockets have to fit into 107 bytes.
+    # A short name: the paths of Ray's sockets must fit into 107 bytes.
     with tempfile.TemporaryDirectory(prefix="chaos") as folder:
-        with machines(Path(folder), node_cpus=1) as all_of_them:
+        with machines(Path(folder), node_cpus=1) as everything:
             write_place(BUCKET, patients=2)
-            told = _told(all_of_them)
-        yield told
+            story = _happened(everything)
+        yield story
 
 
-def _told(all_of_them: Machines) -> Story:
-    first = all_of_them.night(RESULTS)
+def _happened(everything: Machines) -> Story:
+    first = everything.night(RESULTS)
     _wait(lambda: exists(join(RESULTS, LEASE)), first)
-    beside = all_of_them.night(RESULTS)
+    beside = everything.night(RESULTS)
     beside.ended()
     _wait(lambda: _committed() > 0, first)
     first.process.terminate()
     first.ended()
-    after_stop, metrics = rows_in(RESULTS), _scraped(all_of_them)
+    after_stop, metrics = rows_in(RESULTS), _scraped(everything)
     kills = [
         Kill(Victim.TASK_WORKER, 0.5),
         Kill(Victim.NODE, 0.5),
         Kill(Victim.STORE, 0.5, outage_s=1.0),
         Kill(Victim.DRIVER, 0.5),
     ]
-    outcome = disturbed(all_of_them, RESULTS, kills, seed=1)
+    outcome = disturbed(everything, RESULTS, kills, seed=1)
     expected = rows_alone(join(BUCKET, "archive"), join(BUCKET, "model"))
     return Story(beside, first, after_stop, metrics, outcome, differences(RESULTS, expected), expected)
 
 
-def test_of_two_nights_one_works_and_the_other_says_who_holds_the_lease(story: Story) -> None:
+def test_of_two_nights_one_runs_and_the_other_names_the_holder_of_the_lease(story: Story) -> None:
     assert story.beside.ended() == 2
     (said,) = (line for line in story.beside.said().splitlines() if line.startswith("screen: "))
     assert re.search(
@@ -76,21 +76,21 @@ def test_of_two_nights_one_works_and_the_other_says_who_holds_the_lease(story: S
     )
 
 
-def test_sigterm_commits_what_is_done_and_the_next_night_does_the_rest(story: Story) -> None:
+def test_sigterm_commits_finished_studies_and_the_next_night_does_the_rest(story: Story) -> None:
     assert story.stopped.ended() == 143
     assert "stopped by a signal: the next run does the rest" in story.stopped.said()
     assert 0 < len(story.after_stop["studies"]) < len(story.expected["studies"])
     assert all(row in story.expected["studies"] for row in story.after_stop["studies"])
 
 
-def test_nothing_is_lost_or_doubled_whatever_is_killed(story: Story) -> None:
+def test_no_kill_loses_or_doubles_a_row(story: Story) -> None:
     assert story.differences == 0
     assert story.disturbed.hung == 0
     assert story.disturbed.codes[-1] == 0
     assert story.disturbed.kills[Victim.NODE] == story.disturbed.kills[Victim.DRIVER] == 1
 
 
-def test_prometheus_counts_what_was_committed_and_names_nobody(story: Story) -> None:
+def test_prometheus_counts_committed_studies_and_holds_no_identifier(story: Story) -> None:
     counted: defaultdict[str, float] = defaultdict(float)
     for name, labels, value in re.findall(r"^ray_spinemet_(\w+)\{(.*)\} (\S+)$", story.metrics, re.MULTILINE):
         label = re.search(r'\b(?:state|bone_quality|stage)="(\w+)"', labels)
@@ -100,7 +100,9 @@ def test_prometheus_counts_what_was_committed_and_names_nobody(story: Story) -> 
     assert counted["bytes_total"] == sum(row["size_bytes"] for row in story.after_stop["studies"])
     for found, count in Counter(row["bone_quality"] for row in story.after_stop["vertebrae"]).items():
         assert counted[f"vertebrae_total {found}"] == count
-    assert 0 < counted["seconds_count headers"] <= len(story.after_stop["studies"])  # some cannot even be opened
+    assert (
+        0 < counted["seconds_count headers"] <= len(story.after_stop["studies"])
+    )  # studies that cannot be opened have no header time
     keys = {row[key] for row in story.after_stop["studies"] for key in ("source_key", "patient_key", "study_key")}
     assert not any(key in story.metrics for key in keys if key)
     assert "PH-" not in story.metrics
@@ -123,9 +125,9 @@ def _committed() -> int:
     return len(open_results(RESULTS).ledger_keys()) if has_results(RESULTS) else 0
 
 
-def _scraped(all_of_them: Machines) -> str:
-    """What Prometheus would read from the node that the drivers run on."""
-    head = all_of_them.cluster.head_node
+def _scraped(everything: Machines) -> str:
+    """The metrics page of the node that the drivers run on."""
+    head = everything.cluster.head_node
     with urllib.request.urlopen(
         f"http://{head.node_ip_address}:{head.metrics_export_port}/metrics", timeout=30
     ) as page:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 
 class Fault(StrEnum):
-    """What may go wrong with a request."""
+    """Ways in which a request may fail."""
 
     UNAVAILABLE = "503"
     INTERNAL_ERROR = "500"
@@ -30,28 +30,28 @@ class Fault(StrEnum):
 
 @dataclass
 class Proxy:
-    """Which requests go wrong: those whose path matches `pattern`, `times` of them (for ever: -1)."""
+    """Breaks the next `times` requests (-1: all) whose path matches `pattern`."""
 
     endpoint: str = ""
     fault: Fault = Fault.UNAVAILABLE
     pattern: str = "$nothing"
     times: int = 0
     seen: list[str] = field(default_factory=list)
-    """The paths of all requests so far, the broken ones too."""
+    """The paths of all requests so far, including broken ones."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def break_requests(self, fault: Fault, pattern: str, times: int) -> None:
-        """From now on, and instead of what was broken before."""
+        """Break these requests from now on, and no others."""
         with self.lock:
             self.fault, self.pattern, self.times = fault, pattern, times
             self.seen.clear()
 
     def mend(self) -> None:
-        """Nothing goes wrong any more."""
+        """Break no more requests."""
         self.break_requests(Fault.UNAVAILABLE, "$nothing", 0)
 
     def fault_of(self, path: str) -> Fault | None:
-        """What shall happen to this request."""
+        """The fault for this request; None to pass it on."""
         with self.lock:
             self.seen.append(path)
             if self.times == 0 or not re.search(self.pattern, path):
@@ -62,7 +62,7 @@ class Proxy:
 
 @contextmanager
 def proxy_of(upstream: str) -> Iterator[Proxy]:
-    """A proxy of the server at `upstream`; ends with the `with` block."""
+    """A proxy in front of the server at `upstream`; ends with the `with` block."""
     proxy = Proxy()
     handler = type("Handler", (_Handler,), {"proxy": proxy, "upstream": urlsplit(upstream).netloc})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -128,4 +128,4 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = handle_any
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""

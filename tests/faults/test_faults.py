@@ -1,4 +1,4 @@
-"""The object store misbehaves under a reading study, a listing, a night; over HTTP, with the retries that jobs have."""
+"""The object store fails during a reading, a listing and a night; over HTTP, with the retries of the jobs."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read(ref: StudyRef) -> NotScreened:
 
 
 @pytest.mark.parametrize("fault", Fault)
-def test_a_fault_that_passes_is_not_noticed(fault: Fault, archive: str, proxy: Proxy) -> None:
+def test_a_short_fault_changes_nothing(fault: Fault, archive: str, proxy: Proxy) -> None:
     ref = next(iter(list_studies(archive)))
     healthy = read(ref)
     assert (healthy.state, healthy.reason, healthy.slice_count) == (State.EXCLUDED, Reason.NO_SPINE, SLICES)
@@ -73,7 +73,7 @@ def test_a_fault_that_passes_is_not_noticed(fault: Fault, archive: str, proxy: P
 
 
 @pytest.mark.parametrize("fault", [fault for fault in Fault if fault is not Fault.SLOW])
-def test_a_fault_that_lasts_makes_the_study_unreachable(fault: Fault, archive: str, proxy: Proxy) -> None:
+def test_a_lasting_fault_makes_the_study_unreachable(fault: Fault, archive: str, proxy: Proxy) -> None:
     first, second = list_studies(archive)
     proxy.break_requests(fault, f"/{first.key}/S/", times=-1)
     lost = read(first)
@@ -83,9 +83,7 @@ def test_a_fault_that_lasts_makes_the_study_unreachable(fault: Fault, archive: s
     assert read(second).reason is Reason.NO_SPINE
 
 
-def test_a_study_that_could_not_be_reached_comes_back_the_next_night(
-    archive: str, proxy: Proxy, tmp_path: Path
-) -> None:
+def test_an_unreachable_study_is_tried_again_the_next_night(archive: str, proxy: Proxy, tmp_path: Path) -> None:
     results = open_results(str(tmp_path / "results"), create=True)
     proxy.break_requests(Fault.UNAVAILABLE, "/A/1/", times=-1)
     assert night(archive, results) == [Reason.UNREACHABLE, Reason.NO_SPINE]
@@ -97,7 +95,7 @@ def test_a_study_that_could_not_be_reached_comes_back_the_next_night(
     assert states == [(State.EXCLUDED, 2)]
 
 
-def test_a_study_that_came_in_halves_is_screened_again_when_it_is_whole(
+def test_a_study_that_arrives_in_two_parts_is_screened_again_when_complete(
     archive: str, series: list[Path], tmp_path: Path
 ) -> None:
     results, store = open_results(str(tmp_path / "results"), create=True), files.open_store(archive)
@@ -137,7 +135,7 @@ def test_objects_that_vanish_or_appear_while_the_archive_is_listed(
     client.put_object(Bucket=bucket, Key="C/3/S/new.dcm", Body=series[0].read_bytes())
     assert read(first).reason is Reason.UNREACHABLE
     assert [ref.key for ref in studies][:1] == ["B/2"]
-    # The next night takes the study as it then is, and the new one with it.
+    # The next night takes the changed study and the new one.
     assert [(ref.key, len(ref.objects)) for ref in list_studies(archive)] == [
         ("A/1", SLICES - 1), ("B/2", SLICES), ("C/3", 1),
     ]  # fmt: skip
@@ -151,7 +149,7 @@ def test_a_listing_is_retried_and_fails_as_a_sentence(archive: str, proxy: Proxy
         list(list_studies(archive))
 
 
-def test_a_zip_that_is_cut_off_on_its_way_is_fetched_again(
+def test_a_zip_whose_transfer_is_cut_off_is_fetched_again(
     s3_bucket: str, proxy: Proxy, series: list[Path], tmp_path: Path
 ) -> None:
     packed = tmp_path / "study.zip"

@@ -1,4 +1,4 @@
-"""An S3 place with a small phantom archive and a tiny model, and what a run leaves there."""
+"""An S3 place with a small phantom archive and a tiny model, and the rows that a run writes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Tables = dict[str, list[dict[str, Any]]]
 
 
 def write_place(uri: str, patients: int) -> None:
-    """Below `uri`: `archive/`, phantom patients and the phantom's three unusable studies, and `model/`."""
+    """Below `uri`: `archive/` (phantom patients and the phantom's three unusable studies) and `model/`."""
     write_archive(uri, patients, 3, matrix=64)
     network = DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8)
     spec = ModelSpec(backbone=network, slices=SLICES)
@@ -49,7 +49,7 @@ def rows_alone(archive: str, model: str) -> Tables:
 
 
 def rows_in(uri: str) -> Tables:
-    """Every row that counts, by table, without what may differ between two runs."""
+    """Every row that counts, by table, without the columns that differ between two runs."""
     connection = tables.connect(uri)
     return {
         name: sorted(

@@ -1,4 +1,4 @@
-"""How jobs find their cluster, and what comes back of a worker's error."""
+"""How jobs find their cluster, divide its resources and report a worker's error."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ def test_a_running_cluster_is_joined_and_not_limited(monkeypatch: pytest.MonkeyP
     assert (parallel_tasks() or 0) >= 1
 
 
-def test_a_joined_cluster_is_asked_to_grow_and_a_local_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[object] = []
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0} if asked else {})
-    monkeypatch.setattr(ray.util, "placement_group", asked.extend)
-    monkeypatch.setattr(ray.util, "remove_placement_group", asked.append)
+def test_only_a_joined_cluster_is_made_to_grow(monkeypatch: pytest.MonkeyPatch) -> None:
+    requested: list[object] = []
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0} if requested else {})
+    monkeypatch.setattr(ray.util, "placement_group", requested.extend)
+    monkeypatch.setattr(ray.util, "remove_placement_group", requested.append)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     assert enough_cpus(2) == 0
-    assert asked == []
+    assert requested == []
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
     assert enough_cpus(2) == 8
-    assert asked == [{"CPU": 1}, {"CPU": 1}, None]  # and lets go of the group
+    assert requested == [{"CPU": 1}, {"CPU": 1}, None]  # and releases the group
     monkeypatch.setattr(ray, "cluster_resources", dict)
     monkeypatch.setattr(cluster, "GROWTH_S", 0.01)
     assert enough_cpus(2) == 0

@@ -60,16 +60,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def crops(place: Path) -> str:
     uri = str(place / "crops")
-    told: list[tuple[int, int]] = []
+    shown: list[tuple[int, int]] = []
     info = run_prepare(
         str(place / "archive"),
         str(place / "labels.csv"),
         uri,
         CONFIG,
-        lambda done, total, note="": told.append((done, total)),
+        lambda done, total, note="": shown.append((done, total)),
         WORDS,
     )
-    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert shown == [(1, 4), (2, 4), (3, 4), (4, 4)]
     assert info == read_info(uri)
     return uri
 
@@ -84,7 +84,7 @@ def test_the_manifest_accounts_for_labels_and_studies(crops: str) -> None:
     assert sum(info.problems.values()) == 1
 
 
-def test_the_crops_are_those_of_the_plain_reading(crops: str, place: Path) -> None:
+def test_crops_equal_those_made_without_ray(crops: str, place: Path) -> None:
     labels = consensus(read_labels(str(place / "labels.csv"), WORDS))
     found = read_crops(crops)
     for patient in ("sub-1", "sub-2"):
@@ -92,9 +92,9 @@ def test_the_crops_are_those_of_the_plain_reading(crops: str, place: Path) -> No
         reading = read_study(ref, CONFIG)
         assert isinstance(reading, Screened)
         rows = crop_rows(reading, labels)
-        mine = (found.table["patient"] == research_key(patient)).to_numpy()
-        assert found.hu_NHW[mine].astype("<i2").tobytes() == b"".join(rows["hu"].to_pylist())
-        assert found.table.loc[mine, "level"].tolist() == rows["level"].to_pylist()
+        own = (found.table["patient"] == research_key(patient)).to_numpy()
+        assert found.hu_NHW[own].astype("<i2").tobytes() == b"".join(rows["hu"].to_pylist())
+        assert found.table.loc[own, "level"].tolist() == rows["level"].to_pylist()
 
 
 def test_another_run_from_s3_to_s3_gives_the_same_crops(
@@ -126,7 +126,7 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
-def test_bad_input_found_by_a_worker_is_bad_input_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_input_found_by_a_worker_is_bad_input_for_the_caller(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check on the driver, the first worker that writes finds the mistake."""
     (place / "in-the-way").write_text("")
     monkeypatch.setattr("spinemet.training.preparing.check_writable", lambda uri: None)

@@ -52,7 +52,7 @@ def test_the_ledger_accounts_for_every_study_of_the_archive(first: ScreenOptions
     ledger = rows_in(first.results)["studies"]
     assert sorted(row["source_key"] for row in ledger) == sorted(names.source_key(r.archive, r.key) for r in refs)
     states = Counter(row["state"] for row in ledger)
-    assert states[State.SCREENED] == len(refs) - 4  # three studies of the phantom cannot be used, and the broken zip
+    assert states[State.SCREENED] == len(refs) - 4  # three studies of the phantom are unusable, and the zip is broken
     reasons = {row["reason"] for row in ledger if row["state"] == State.FAILED}
     assert {Reason.BROKEN_ARCHIVE, Reason.NOT_DICOM} <= reasons
     run = Results(first.results).last_run()

@@ -1,3 +1,5 @@
+"""Studies that hang, crash, are killed or take too much memory cost the child process alone."""
+
 from __future__ import annotations
 
 import ctypes
@@ -18,12 +20,12 @@ from spinemet.process.isolation import IsolatedReader
 from spinemet.types import Layout, ObjectRef, State, StudyRef
 
 MEMORY_LIMIT_BYTES = 4 << 30
-only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keeps to RLIMIT_AS")
+only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS")
 
 
 @pytest.fixture
 def endless(tmp_path: Path) -> StudyRef:
-    """A study whose only object never ends: a named pipe that nobody writes to."""
+    """A study whose only object never ends: a named pipe without a writer."""
     (tmp_path / "study").mkdir()
     os.mkfifo(tmp_path / "study" / "1.dcm")
     return StudyRef(str(tmp_path), "study", Layout.PREFIX, (ObjectRef("study/1.dcm", 1000),))
@@ -42,7 +44,7 @@ def reader() -> Iterator[IsolatedReader]:
         yield one
 
 
-def test_a_study_that_hangs_costs_its_time_and_nothing_else(
+def test_a_study_that_hangs_is_ended_at_the_time_limit(
     reader: IsolatedReader, endless: StudyRef, empty: StudyRef
 ) -> None:
     hung = reader.read(endless, StudyConfig())
@@ -51,17 +53,17 @@ def test_a_study_that_hangs_costs_its_time_and_nothing_else(
     assert (after.state, after.reason) == (State.FAILED, Reason.NOT_DICOM)
 
 
-def test_a_child_is_replaced_after_its_studies_and_keeps_its_memory_until_then(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_keeps_its_memory_until_it_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spinemet.process.isolation.STUDIES_PER_CHILD", 2)
     with IsolatedReader(memory_limit_bytes=MEMORY_LIMIT_BYTES) as one:
-        children, faults = zip(*(one.run(_faults_of_an_array_had_before) for _ in range(4)), strict=True)
+        children, faults = zip(*(one.run(_faults_of_a_second_array) for _ in range(4)), strict=True)
     assert (len(set(children)), children[0], children[2]) == (2, children[1], children[3])
     if sys.platform == "linux":
-        assert max(faults) < 1000  # of the 12,500 pages of 4 kB that the array has
+        assert max(faults) < 1000  # the array has 12,500 pages of 4 kB
 
 
-def _faults_of_an_array_had_before() -> tuple[int, int]:
-    """This process, and the pages that it takes for an array of a size that it has had and freed before."""
+def _faults_of_a_second_array() -> tuple[int, int]:
+    """The process id, and the page faults for an array after one of the same size was freed."""
     np.ones(50_000_000, np.uint8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     np.ones(50_000_000, np.uint8)
@@ -86,7 +88,7 @@ def test_a_process_that_dies_idle_is_replaced(reader: IsolatedReader, empty: Stu
 
 
 def spin() -> None:
-    """A loop in native code that keeps Python's lock and listens to no signal handler."""
+    """A loop in native code that holds the GIL and runs no signal handler."""
     sum(iter(int, 1))
 
 
@@ -116,8 +118,8 @@ def test_native_code_that_misbehaves_becomes_a_reason(
 
 
 @only_linux
-def test_a_study_that_does_not_fit_is_told_from_a_broken_one(reader: IsolatedReader, tmp_path: Path) -> None:
-    # Enough for the header, which says what the object is; the whole of it is more than the child may hold.
+def test_a_study_too_large_for_memory_has_its_own_reason(reader: IsolatedReader, tmp_path: Path) -> None:
+    # The header is readable; the whole file exceeds the child's memory limit.
     with (tmp_path / "1.nii").open("wb") as stream:
         stream.truncate(2 * MEMORY_LIMIT_BYTES)
     ref = StudyRef(str(tmp_path), "1.nii", Layout.NIFTI, (ObjectRef("1.nii", 2 * MEMORY_LIMIT_BYTES),))

@@ -1,3 +1,5 @@
+"""Settings for malloc reach the threads of a process that starts with them."""
+
 from __future__ import annotations
 
 import os
@@ -8,7 +10,7 @@ import pytest
 
 from spinemet.process.memory import KEEPING_ENVIRONMENT
 
-# The pages that a second thread takes for 12 arrays of 4 MB together, of which it has had and freed the same before.
+# The page faults of a second thread for 12 arrays of 4 MB, after it freed 12 such arrays.
 SECOND_THREAD = """
 import resource, threading
 import numpy as np
@@ -25,13 +27,13 @@ thread.join()
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="malloc is told this with glibc alone")
-def test_a_second_thread_keeps_its_memory_where_the_process_started_so() -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc has these settings")
+def test_a_second_thread_keeps_its_memory_if_the_process_started_with_the_settings() -> None:
     def faults(settings: dict[str, str]) -> int:
         command = [sys.executable, "-c", SECOND_THREAD]
         environment = {**os.environ, **settings}
         return int(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 
     if faults({}) < 10_000:  # of 11,700 pages of 4 kB
-        pytest.skip("memory is not given back, or comes in huge pages, on this machine")
+        pytest.skip("this machine keeps freed memory anyway, or uses huge pages")
     assert faults(KEEPING_ENVIRONMENT) < 1000

@@ -1,3 +1,5 @@
+"""The linkage table joins the ledger, names each study, and is readable by its owner alone."""
+
 from __future__ import annotations
 
 import stat
@@ -27,12 +29,12 @@ def test_rows_join_the_ledger_and_name_the_study() -> None:
     assert row["source"].endswith(REF.key)
 
 
-def test_a_study_that_says_nothing_keeps_its_place() -> None:
+def test_a_study_without_headers_still_has_its_place_in_the_archive() -> None:
     row = linkage_row(REF, NotScreened(State.FAILED, Reason.BROKEN_ARCHIVE), NAMES)
     assert {name for name, value in row.items() if value} == {"source_key", "source"}
 
 
-def test_files_are_their_owners(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     odd = replace(REF, key="caf\udce9")  # a file name that is not UTF-8
     linkage = Linkage(str(tmp_path / "linkage"), NAMES)
     for ref in (REF, odd):

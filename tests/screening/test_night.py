@@ -1,4 +1,4 @@
-"""The night with a generator in place of the cluster: what is planned, committed, counted, stopped and resumed."""
+"""A night with a generator in place of the cluster: its plan, rounds, waves, counts, stops, failures and forecast."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_night_accounts_for_every_study(options: ScreenOptions) -> None:
     shown: list[tuple[int, int, str]] = []
     committed: list[int] = []
     run = run_night(
-        options, answers, lambda *told: shown.append(told), lambda rows: committed.append(len(rows["studies"]))
+        options, answers, lambda *each: shown.append(each), lambda rows: committed.append(len(rows["studies"]))
     )
     assert (run.plan.listed, run.plan.planned, run.plan.waiting, run.waves) == (STUDIES, STUDIES, 0, 1)
     assert run.states == {State.SCREENED: STUDIES - 1, State.FAILED: 1}
@@ -107,7 +107,7 @@ def test_a_night_accounts_for_every_study(options: ScreenOptions) -> None:
 def test_a_second_night_does_nothing(options: ScreenOptions) -> None:
     run_night(options, answers)
     before, shown = rows(options), []
-    run = run_night(options, no_answers, lambda *told: shown.append(told))
+    run = run_night(options, no_answers, lambda *each: shown.append(each))
     assert (run.plan.listed, run.plan.planned, run.studies, run.waves) == (STUDIES, 0, 0, 0)
     assert shown == [(0, 0, "nothing new")]
     assert rows(options) == before
@@ -150,7 +150,7 @@ def test_a_study_does_not_wait_for_its_commit_behind_slow_ones(
 
     def slow(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
         yield answer(studies[0])
-        assert committed.wait(20), "the first study was not committed while the others took their time"
+        assert committed.wait(20), "the first study had to wait for the slow ones"
         yield from map(answer, studies[1:])
 
     assert run_night(options, slow, on_commit=lambda rows: committed.set()).studies == STUDIES
@@ -170,7 +170,7 @@ def stopping(at: int) -> night.Answers:
 
 
 @pytest.mark.parametrize("round_size", [2, 100])
-def test_sigterm_commits_what_is_done_and_the_next_night_does_the_rest(
+def test_sigterm_commits_finished_studies_and_the_next_night_does_the_rest(
     options: ScreenOptions, monkeypatch: pytest.MonkeyPatch, round_size: int
 ) -> None:
     monkeypatch.setattr(night, "ROUND", round_size)
@@ -208,7 +208,7 @@ def test_a_night_stops_at_its_deadline(options: ScreenOptions, monkeypatch: pyte
     assert len(rows(options)["studies"]) == run.studies < run.plan.planned
 
 
-def test_a_night_that_dies_between_two_commits_is_resumed_without_loss_or_double(
+def test_a_night_that_dies_between_two_commits_is_resumed_without_losing_or_doubling_a_row(
     options: ScreenOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = replace(options, results=str(tmp_path / "undisturbed"))
@@ -239,7 +239,7 @@ def test_a_night_that_dies_between_two_commits_is_resumed_without_loss_or_double
     assert str(run.alarms[0]) in drift[0][0]
     assert rows(options) == rows(undisturbed)
     everything = connect(options.results).sql("SELECT count(*) FROM all_vertebrae").fetchall()
-    assert everything == [(len(CALLS) * (STUDIES - 1),)]  # those of the wave that died are gone
+    assert everything == [(len(CALLS) * (STUDIES - 1),)]  # the rows of the wave that failed are gone
 
 
 def test_a_store_that_stays_away_is_reported_with_its_first_error(
@@ -305,7 +305,7 @@ def test_another_run_on_the_results_is_bad_input_and_changes_nothing(options: Sc
     assert len(runs(options)) == 1
 
 
-def test_a_limit_is_kept_and_noted(options: ScreenOptions) -> None:
+def test_a_limit_is_kept_and_recorded(options: ScreenOptions) -> None:
     run = run_night(replace(options, selection=Selection(limit=2)), answers)
     assert (run.plan.planned, run.studies, runs(options)[0]["study_limit"]) == (2, 2, 2)
     assert run_night(options, answers).studies == STUDIES - 2
@@ -335,7 +335,7 @@ def test_rescreening_replaces_and_does_not_double(options: ScreenOptions, tmp_pa
     assert len(rows(options)["studies"]) == 2 * STUDIES
 
 
-def test_a_night_of_chosen_studies_raises_no_alarm(options: ScreenOptions) -> None:
+def test_a_night_of_studies_selected_by_hand_raises_no_alarm(options: ScreenOptions) -> None:
     run_night(options, answers)
     (last,) = runs(options)
     for number in range(MIN_RUNS):
@@ -358,7 +358,7 @@ def test_studies_are_read_with_the_slices_of_the_model(options: ScreenOptions) -
     assert runs(options)[0]["config"] == StudyConfig().model_dump_json()
 
 
-def test_linkage_names_every_study_and_only_where_it_was_requested(options: ScreenOptions, tmp_path: Path) -> None:
+def test_linkage_names_every_study(options: ScreenOptions, tmp_path: Path) -> None:
     run_night(replace(options, linkage=str(tmp_path / "linkage"), slices=False), answers)
     named = pq.read_table(tmp_path / "linkage").to_pylist()
     found = rows(options)
@@ -369,7 +369,7 @@ def test_linkage_names_every_study_and_only_where_it_was_requested(options: Scre
 
 def test_a_forecast_says_what_a_night_would_do_and_writes_nothing(options: ScreenOptions, tmp_path: Path) -> None:
     shown: list[tuple[int, int, str]] = []
-    first = forecast(options, lambda *told: shown.append(told))
+    first = forecast(options, lambda *each: shown.append(each))
     assert (first.listed, first.planned, first.waiting, first.planned_bytes) == (STUDIES, STUDIES, 0, 9 * STUDIES)
     assert first.hours is None
     assert str(first) == "7 studies listed, 7 to be screened (0.0 GB; no run yet to tell the time), 0 left for later"

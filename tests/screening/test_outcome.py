@@ -34,13 +34,13 @@ def test_rows_are_valid_against_the_schemas_and_name_only_their_columns() -> Non
             assert column.nullable or made[column.name].null_count == 0, column.name
 
 
-def test_no_identifier_comes_out() -> None:
+def test_rows_hold_no_identifier() -> None:
     text = repr(rows_of(reading(), slices=True))
     for secret in SECRETS:
         assert secret not in text
 
 
-def test_the_ledger_row_tells_what_was_read() -> None:
+def test_the_ledger_row_describes_the_study() -> None:
     (row,) = rows_of(reading(), seconds_model=0.25)["studies"]
     expected = {
         "state": "screened", "reason": None, "layout": "prefix", "objects": 2, "size_bytes": 30, "series_count": 2,
@@ -55,7 +55,7 @@ def test_the_ledger_row_tells_what_was_read() -> None:
     assert row["patient_key"] == NAMES.patient_key("SECRET-PATIENT")
 
 
-def test_vertebrae_stand_cranial_first_with_their_calls() -> None:
+def test_vertebrae_are_listed_from_cranial_to_caudal_with_their_calls() -> None:
     rows = rows_of(reading())["vertebrae"]
     assert [row["level"] for row in rows] == list(LEVELS)
     assert [row["vertebra"] for row in rows] == [0, 1, 2, 3]
@@ -73,7 +73,7 @@ def test_vertebrae_stand_cranial_first_with_their_calls() -> None:
     assert (lytic["center_x_mm"], lytic["center_y_mm"], lytic["center_z_mm"]) == (1.0, 2.0, -30.0)
 
 
-def test_sins_stands_for_lesions_only() -> None:
+def test_only_lesions_have_sins_points() -> None:
     rows = rows_of(reading())["vertebrae"]
     points = [
         [row[f"sins_{name}"] for name in ("location", "bone", "posterolateral", "partial", "min", "max")]
@@ -120,7 +120,7 @@ def test_calls_that_do_not_match_the_vertebrae_are_refused() -> None:
 
 
 @pytest.mark.parametrize("state", [State.EXCLUDED, State.FAILED])
-def test_a_study_that_was_not_screened_has_its_ledger_row_alone(state: State) -> None:
+def test_a_study_that_was_not_screened_has_only_its_ledger_row(state: State) -> None:
     study = NotScreened(state, Reason.TOO_THICK, "one sentence.", series_seen=((SERIES, Reason.TOO_THICK),))
     rows = rows_of(study, calls=())
     assert {name: len(table) for name, table in rows.items()} == {
@@ -128,9 +128,7 @@ def test_a_study_that_was_not_screened_has_its_ledger_row_alone(state: State) ->
     }  # fmt: skip
     (row,) = rows["studies"]
     assert (row["state"], row["reason"], row["detail"]) == (str(state), "too_thick", "one sentence.")
-    assert row["patient_key"] == NAMES.patient_key(
-        "SECRET-PATIENT"
-    )  # who it was is known although no series was chosen
+    assert row["patient_key"] == NAMES.patient_key("SECRET-PATIENT")  # known although no series was chosen
     assert row.get("series_key") is None
     assert row["levels_imaged"] is None
     assert row["levels_evaluable"] is None
@@ -142,7 +140,7 @@ def test_a_study_without_any_header_still_has_its_place() -> None:
     assert (row["study_key"], row["patient_key"], row["age"], row["sex"], row["study_date"]) == (None,) * 5
 
 
-def test_slices_are_rows_only_when_asked_for() -> None:
+def test_slices_are_rows_only_on_request() -> None:
     assert rows_of(reading())["slices"] == []
     rows = rows_of(reading(), slices=True)["slices"]
     assert len(rows) == 4 * 3 * 3  # vertebrae x slices x classes of the one task with slices

@@ -1,3 +1,5 @@
+"""Which studies a run screens, which wait, and which places and keys are refused."""
+
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -166,7 +168,7 @@ def test_a_study_that_is_still_being_written_waits(tmp_path: Path) -> None:
         return StudyRef("/archive", name, Layout.PREFIX, objects, settled)
 
     refs = [ref("old", 9000, 8000), ref("growing", 9000, 60), ref("ahead", -60), ref("misdated", -9000)]
-    refs.append(ref("not told apart", 9000, settled=False))
+    refs.append(ref("several studies", 9000, settled=False))
     results = open_results(str(tmp_path), create=True)
     plan = plan_studies(refs, results, NAMES, "a" * 12, "b" * 12, Selection(quiet_s=1800))
     assert keys(plan) == ["old", "misdated"]

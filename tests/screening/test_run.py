@@ -1,3 +1,5 @@
+"""A run's counts, its row of `runs`, its summary and exit code."""
+
 import json
 
 import pytest
@@ -27,15 +29,20 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     assert "finished_at" not in run.row(RunState.RUNNING)
 
 
-def test_how_a_run_ended_is_its_exit_code_and_its_summary() -> None:
+def test_exit_code_and_summary_say_how_a_run_ended() -> None:
     run = Run(facts={"asked_by": "me", "config": "{}"})
     assert run.exit_code(0.0) == 0  # nothing done, nothing failed
     for state, reason in (("screened", None), ("screened", None), ("screened", None), ("failed", "crashed")):
         run.count({"studies": [{"state": state, "reason": reason}], "vertebrae": []})
     assert [run.exit_code(share) for share in (None, 0.25, 0.2)] == [0, 0, 3]
-    told = json.loads(run.summary())
-    assert (told["state"], told["failed"], told["reasons"], told["stopped"]) == ("done", 1, {"crashed": 1}, None)
-    assert "config" not in told
+    summary = json.loads(run.summary())
+    assert (summary["state"], summary["failed"], summary["reasons"], summary["stopped"]) == (
+        "done",
+        1,
+        {"crashed": 1},
+        None,
+    )
+    assert "config" not in summary
     run.stopped = StopReason.DEADLINE
     assert (run.exit_code(None), json.loads(run.summary())["state"]) == (0, "stopped")
     assert "stopped by its deadline: the next run does the rest" in str(run)
@@ -44,7 +51,7 @@ def test_how_a_run_ended_is_its_exit_code_and_its_summary() -> None:
     assert "stopped by a signal" in str(run)
 
 
-def test_what_is_out_of_control_stands_in_log_row_and_summary() -> None:
+def test_an_alarm_stands_in_log_row_and_summary() -> None:
     run = Run(facts={"asked_by": "me"}, alarms=[Alarm("failed", 0.5, 0.0, 0.04, 12)])
     sentence = "failed: 50.0%, expected 0.0% to 4.0% after the last 12 runs"
     assert f"out of control: {sentence}" in str(run)
@@ -55,7 +62,7 @@ def test_what_is_out_of_control_stands_in_log_row_and_summary() -> None:
     assert Run(facts={}).row(RunState.DONE)["drift"] is None
 
 
-def test_waves_have_names_of_their_own_in_order() -> None:
+def test_names_of_waves_are_unique_and_in_order() -> None:
     run, other = Run(facts={}), Run(facts={})
     names = [run.next_wave() for _ in range(12)]
     assert names == sorted(names)

@@ -1,3 +1,5 @@
+"""SINS points of a vertebra: known cases, and bounds that hold for every combination."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,7 +30,7 @@ def test_points_of_known_vertebrae(level: str, bone: str | None, involved: str |
 
 
 @given(LEVEL, BONE, INVOLVED)
-def test_bounds_hold_whatever_is_unknown(level: str, bone: str | None, involved: str | None) -> None:
+def test_bounds_contain_the_score_if_parts_are_unknown(level: str, bone: str | None, involved: str | None) -> None:
     points = sins_points(level, bone, involved)
     if bone in (None, "normal"):
         assert points == SinsPoints()
@@ -41,7 +43,7 @@ def test_bounds_hold_whatever_is_unknown(level: str, bone: str | None, involved:
         assert points.least == points.partial == points.most - 10
     if involved is None:  # knowing more never leaves the bounds
         for known in ("none", "unilateral", "bilateral"):
-            told = sins_points(level, bone, known)
-            assert told.least is not None
-            assert told.most is not None
-            assert points.least <= told.least <= told.most <= points.most
+            more = sins_points(level, bone, known)
+            assert more.least is not None
+            assert more.most is not None
+            assert points.least <= more.least <= more.most <= points.most

@@ -1,3 +1,5 @@
+"""A run stops on SIGTERM or at its deadline, and is never blocked by a slow item."""
+
 from __future__ import annotations
 
 import os
@@ -11,7 +13,7 @@ import pytest
 from spinemet.screening.stopping import Stop, StopReason, arriving
 
 
-def test_a_signal_is_noted_while_it_is_deferred_and_ends_the_run_at_once_before_that() -> None:
+def test_sigterm_ends_the_run_at_once_before_defer_and_is_noted_afterwards() -> None:
     before = signal.getsignal(signal.SIGTERM)
 
     def run() -> None:
@@ -23,7 +25,7 @@ def test_a_signal_is_noted_while_it_is_deferred_and_ends_the_run_at_once_before_
         run()
     assert ended.value.code == 143
     with Stop() as stop:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as Ray does when it starts: a handler of its own
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # Ray, when it starts, also sets a handler of its own
         stop.defer()
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.why() is StopReason.SIGNAL
@@ -37,29 +39,29 @@ def test_the_deadline_comes() -> None:
         assert stop.why() is StopReason.DEADLINE
 
 
-def test_a_thread_that_cannot_hear_signals_still_has_its_deadline() -> None:
-    heard: list[StopReason | None] = []
+def test_a_thread_that_gets_no_signals_still_has_its_deadline() -> None:
+    reasons: list[StopReason | None] = []
 
     def run() -> None:
         with Stop(0) as stop:
             stop.defer()
-            heard.append(stop.why())
+            reasons.append(stop.why())
 
     thread = threading.Thread(target=run)
     thread.start()
     thread.join()
-    assert heard == [StopReason.DEADLINE]
+    assert reasons == [StopReason.DEADLINE]
 
 
-def test_nobody_waits_behind_a_slow_item() -> None:
+def test_a_slow_item_does_not_block_the_caller() -> None:
     def slow() -> Iterator[int]:
         yield 1
         time.sleep(0.3)
         yield 2
 
-    came = list(arriving(slow(), 4, wake_s=0.02))
-    assert [item for item in came if item is not None] == [1, 2]
-    assert None in came
+    arrived = list(arriving(slow(), 4, wake_s=0.02))
+    assert [item for item in arrived if item is not None] == [1, 2]
+    assert None in arrived
 
 
 def test_an_error_arrives_after_the_items_before_it() -> None:
@@ -73,7 +75,7 @@ def test_an_error_arrives_after_the_items_before_it() -> None:
         next(items)
 
 
-def test_who_leaves_early_ends_the_source() -> None:
+def test_closing_the_iterator_ends_the_source() -> None:
     ended = threading.Event()
 
     def endless() -> Iterator[int]:
