@@ -1,7 +1,7 @@
-"""Vertebral levels: their order, their numbers in public label maps, and their weight in SINS.
+"""Vertebral levels: their order, their numbers in public label maps, and their points in SINS.
 
-Levels are named as radiologists name them (`C1` … `S1`); a vertebra whose name is not known is `?1`, `?2`, … in
-cranio-caudal order within its study.
+Levels have the names that radiologists use (`C1` … `S1`). Vertebrae without a known name are `?1`, `?2`, … from cranial
+to caudal in their study.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ LEVELS: tuple[str, ...] = (
     *(f"L{n}" for n in range(1, 7)),
     "S1",
 )
-"""Every level name, cranial to caudal; T13 and L6 are the transitional ones."""
+"""Every level name, cranial to caudal; T13 and L6 are transitional."""
 
 USUAL_LEVELS: tuple[str, ...] = tuple(level for level in LEVELS if level not in {"T13", "L6"})
 
 LEVEL_INDEX: dict[str, int] = {level: n for n, level in enumerate(LEVELS)}
-"""Level to its place in LEVELS; label maps inside SpineMet hold this number plus one (0 is background)."""
+"""Level -> place in LEVELS; label maps in SpineMet hold this number plus one (0 is background)."""
 
 # VerSe 2020 (Sekuboyina et al.): 1-7 C1-C7, 8-19 T1-T12, 20-25 L1-L6, 26 sacrum, 28 T13.
 VERSE_LEVELS: dict[int, str] = {
@@ -56,8 +56,8 @@ def region(level: str) -> Region | None:
 def sins_location_points(level: str) -> int | None:
     """SINS points for the location of `level` (Fisher 2010), None for an unnamed level.
 
-    Junctional (occiput-C2, C7-T2, T11-L1, L5-S1) 3, mobile (C3-C6, L2-L4) 2, semi-rigid (T3-T10) 1. T13 and L6
-    border the junctions and count as junctional.
+    Junctional (occiput-C2, C7-T2, T11-L1, L5-S1) 3, mobile (C3-C6, L2-L4) 2, semi-rigid (T3-T10) 1. T13 and L6 lie at
+    junctions and count as junctional.
     """
     if not is_named(level):
         return None

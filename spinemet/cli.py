@@ -181,7 +181,8 @@ def study(
     """Find the vertebrae of one study and, with a model, classify them."""
     from spinemet.archive.listing import study_at
     from spinemet.display.figures import study_figure
-    from spinemet.display.terminal import console, render_study, study_json
+    from spinemet.display.study_json import study_json
+    from spinemet.display.terminal import console, render_study
     from spinemet.study import read_study
     from spinemet.types import Screened
 

@@ -1,7 +1,7 @@
-"""Configuration: what can be set, its defaults, and the digest that goes on every result row.
+"""Settings for reading studies, their defaults, and the digest that goes on every result row.
 
-A configuration is a TOML file with the tables below; unknown keys are errors. Only what can change a result is part
-of `StudyConfig` and hence of the digest: how studies are read. How a job runs (waves, workers) is not.
+A configuration is a TOML file with the tables below; unknown keys are errors. `StudyConfig`, and so the digest, holds
+only settings that can change a result. The settings of a job (waves, workers) are not among them.
 """
 
 from __future__ import annotations
@@ -28,44 +28,45 @@ class FrozenModel(BaseModel):
 
 
 class SelectConfig(FrozenModel):
-    """Which series of a study is read; a series that breaks a rule is not."""
+    """Rules for the series of a study; a series that breaks one is not read."""
 
     max_tilt_degrees: float = Field(35.0, ge=0, lt=90)
-    """Between the slices and the axial plane: gantries tilt by at most 30 degrees, reformats lie at 90."""
+    """Between slices and axial plane: gantries tilt by at most 30 degrees, sagittal and coronal reformats by 90."""
     max_spacing_mm: float = Field(5.0, gt=0)
-    """Thicker series miss whole lesions and cannot be told apart by endplates; 5 mm is the usual archive thickness."""
+    """Archives usually keep 5 mm. Thicker slices miss whole lesions and hide the endplates between vertebrae."""
     min_slices: int = Field(16, ge=3)
-    """Fewer cannot show a vertebra's shape at any spacing allowed; localizers and bolus tracking have 1 to 10."""
+    """Fewer slices cannot show the shape of a vertebra; localizers and bolus tracking have 1 to 10."""
     min_coverage_mm: float = Field(40.0, gt=0)
-    """Less than about one vertebra with its discs is not a spine examination."""
+    """About one vertebra with its discs; less does not show a spine."""
     allow_lossy: bool = True
-    """Old archives keep lossy series only; what was lost is far below a lesion's contrast. Such volumes are flagged."""
+    """Some old archives have only lossy series. The loss is far below a lesion's contrast; such volumes get a flag."""
     usual_spacing_mm: tuple[float, float] = (0.9, 3.0)
-    """Preferred where there is a choice: thinner slices are noisier and show no more at the model's 3 mm step,
-    thicker ones blur endplates."""
+    """Preferred if there is a choice: thinner slices are noisier and add nothing at the model's step of 3 mm, thicker
+    ones blur the endplates."""
     skip_body_parts: tuple[str, ...] = (
         *("HEAD", "BRAIN", "SKULL", "ORBIT", "SINUS", "PARANASAL SINUS", "MAXILLA", "MANDIBLE", "TEMPORAL BONE", "EAR"),
         *("HAND", "FINGER", "WRIST", "FOREARM", "ELBOW", "ARM", "HUMERUS"),
         *("FOOT", "TOE", "ANKLE", "CALF", "LEG", "KNEE", "THIGH", "FEMUR", "EXTREMITY"),
     )
-    """BodyPartExamined of short series that show no vertebra, or C1 and C2 at most. Shoulder, hip and breast do."""
+    """BodyPartExamined of short series without a vertebra, or with C1 and C2 only. Series of the shoulder, the hip and
+    the breast show vertebrae."""
 
 
 class SliceConfig(FrozenModel):
-    """The slices that go to the model."""
+    """The slices that are cut for the model."""
 
     size_px: int = Field(224, ge=32, multiple_of=32)
     pixel_mm: float = Field(0.5, gt=0)
-    """224 x 0.5 mm = 112 mm: a large lumbar vertebra with its transverse processes."""
+    """224 x 0.5 mm = 112 mm holds a large lumbar vertebra with its transverse processes."""
     step_mm: float = Field(3.0, gt=0)
-    """Between neighbouring slices of one vertebra."""
+    """Distance between neighbouring slices of a vertebra."""
 
 
 class StudyConfig(FrozenModel):
-    """Everything that decides what a study's reading looks like."""
+    """Every setting that can change the reading of a study."""
 
     localizer: Localizer = "auto"
-    """`auto`: the study's own segmentation where it has one, else the geometric localizer."""
+    """`auto`: the study's own segmentation if it has one, else the geometric localizer."""
     select: SelectConfig = SelectConfig()
     slices: SliceConfig = SliceConfig()
 
@@ -79,18 +80,18 @@ def config_digest(config: BaseModel) -> str:
 def load_config(path: str | Path | None, kind: type[T]) -> T:
     """The configuration of `kind` in the TOML file at `path`, or its defaults for None.
 
-    Raises BadInput where the file is missing, is not TOML, or holds an unknown key or a value out of range.
+    Raises BadInput if the file is missing, is not TOML, or holds an unknown key or a value out of range.
     """
     if path is None:
         return kind()
     try:
         text = Path(path).read_text()
     except OSError as error:
-        raise BadInput(f"expected a configuration file at {path}, found none ({error.strerror}).") from error
+        raise BadInput(f"cannot read the configuration file {path}: {error.strerror}.") from error
     try:
         return _validated(kind, tomllib.loads(text), str(path))
     except tomllib.TOMLDecodeError as error:
-        raise BadInput(f"expected TOML in {path}, found a syntax error: {error}.") from error
+        raise BadInput(f"{path} is not valid TOML: {error}.") from error
 
 
 def changed(model: T, /, **changes: object) -> T:

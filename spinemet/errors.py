@@ -1,14 +1,14 @@
-"""The exception tree of SpineMet, whole.
+"""The exceptions of SpineMet.
 
     SpineMetError
-    ├── BadInput          the caller's mistake: one clear sentence, exit code 2, nothing changed
-    ├── JobFailed         a job cannot go on, its input is sound: one sentence, exit code 1, what is done stands
-    └── StudyProblem      one study cannot be used; becomes one ledger row and never stops a job
+    ├── BadInput          the caller's mistake: exit code 2, nothing was changed
+    ├── JobFailed         a job cannot go on although its input is sound: exit code 1, finished work is kept
+    └── StudyProblem      one study cannot be used: it becomes one ledger row and never stops a job
         ├── StudyExcluded   the study is sound but does not qualify (no axial CT, no spine in view, …)
         └── StudyFailed     something broke (truncated, undecodable, unreachable, out of time, …)
 
-Messages are one sentence that says what was expected and what was found. They never hold a patient identifier, an
-object key or a UID: they go to logs and tables.
+A message is one sentence; about a wrong value it says "expected X, found Y". Messages of a StudyProblem go to logs and
+tables, so they never hold a patient identifier, an object key or a UID.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why a study was not screened, or a series not chosen; the closed vocabulary of the ledger's `reason` column."""
+    """Why a study was not screened or a series not chosen: every value of the ledger's column `reason`."""
 
-    # Series rejected by the selection; the study takes the most telling one when no series is left.
+    # Of series. If no series can be used, the study gets the most informative of their reasons.
     NOT_CT = "not_ct"
     LOCALIZER = "localizer"
     SECONDARY_CAPTURE = "secondary_capture"
@@ -37,12 +37,12 @@ class Reason(StrEnum):
     DUPLICATE_POSITIONS = "duplicate_positions"
     SHEARED = "sheared"
     NOT_PREFERRED = "not_preferred"
-    # Whole studies that do not qualify.
+    # Of studies that do not qualify.
     EMPTY = "empty"
     NO_SERIES = "no_series"
     SEVERAL_STUDIES = "several_studies"
     NO_SPINE = "no_spine"
-    # Studies that broke.
+    # Of studies that failed.
     NOT_DICOM = "not_dicom"
     BROKEN_ARCHIVE = "broken_archive"
     UNSAFE_ARCHIVE = "unsafe_archive"
@@ -61,15 +61,15 @@ class SpineMetError(Exception):
 
 
 class BadInput(SpineMetError):
-    """The caller asked for something that cannot be done as asked; commands print the message and exit with 2."""
+    """The caller's input cannot be used; commands print the message and exit with 2."""
 
 
 class JobFailed(SpineMetError):
-    """A job cannot go on (a lease was lost); jobs print the message and exit with 1."""
+    """A job cannot go on, for example because it lost a lease; jobs print the message and exit with 1."""
 
 
 class StudyProblem(SpineMetError):
-    """A study that cannot be used, with the reason code for its ledger row."""
+    """A study cannot be used; `reason` goes to its ledger row."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -77,7 +77,7 @@ class StudyProblem(SpineMetError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[type[StudyProblem], tuple[Reason, str]]:
-        # Crosses process borders (Ray, pebble): Exception's default pickling would drop the reason.
+        # Pickled between processes (Ray, pebble): the default of Exception would drop the reason.
         return type(self), (self.reason, self.detail)
 
 
@@ -86,4 +86,4 @@ class StudyExcluded(StudyProblem):
 
 
 class StudyFailed(StudyProblem):
-    """Something broke while the study was read."""
+    """Reading the study failed."""

@@ -1,7 +1,7 @@
-"""Places that a path or an `s3://` URI can name, opened for the libraries that read and write them.
+"""Local paths and `s3://` URIs, opened for the libraries that read and write them.
 
-S3 settings come from the environment, as every AWS tool reads them: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (for MinIO, Ceph, moto; plain http is allowed only there).
+S3 settings come from the same environment variables as for every AWS tool: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
+AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL (for MinIO, Ceph, moto; only such an endpoint may use plain http).
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 RETRIES = 6
-"""With the back-off 0.1, 0.2 … 6.4 s and jitter: an outage of some ten seconds passes unnoticed, and one that lasts
-costs a study that long, not the three minutes that are obstore's default."""
+"""With waits of 0.1, 0.2 … 6.4 s and jitter, reading survives an outage of about ten seconds. A longer outage costs
+each study these ten seconds, instead of three minutes with obstore's default."""
 RETRY_TIMEOUT = timedelta(seconds=60)
 CONNECT_TIMEOUT = timedelta(seconds=10)
 READ_TIMEOUT = timedelta(seconds=30)
-"""Without a single byte. There is no limit for a whole request but one: a 4 GB zip takes its minutes, where obstore's
-default of 30 s would cut it off."""
+"""Longest wait for the next byte."""
 REQUEST_TIMEOUT = timedelta(hours=1)
+"""For a whole request: a zip of 4 GB takes minutes, and obstore's default of 30 s would cut it off."""
 
 
 def is_s3(uri: str) -> bool:
@@ -40,7 +40,7 @@ def is_s3(uri: str) -> bool:
 
 
 def normalize(uri: str | Path) -> str:
-    """`uri` without a trailing slash; a local path becomes absolute, so that it means the same in every process."""
+    """`uri` without a trailing slash; a local path becomes absolute, because other processes have other folders."""
     text = str(uri)
     if is_s3(text):
         return text.rstrip("/")
@@ -50,12 +50,12 @@ def normalize(uri: str | Path) -> str:
 
 
 def join(uri: str, *names: str) -> str:
-    """`uri` with `names` appended, one slash between each."""
+    """`uri` and `names`, joined by single slashes."""
     return "/".join([normalize(uri), *(name.strip("/") for name in names)])
 
 
 def split(uri: str) -> tuple[str, str]:
-    """(parent, name) of `uri`, both without slashes at the border."""
+    """(parent, name) of `uri`, without the slash between them."""
     parent, _, name = normalize(uri).rpartition("/")
     return parent or "/", name
 
@@ -63,14 +63,14 @@ def split(uri: str) -> tuple[str, str]:
 def open_store(uri: str, *, create: bool = False) -> ObjectStore:
     """An obstore store rooted at `uri`; with `create`, a missing local folder is made.
 
-    Raises BadInput where a local folder is missing or cannot be made, or the S3 settings are not usable.
+    Raises BadInput if a local folder is missing or cannot be made, or if the S3 settings cannot be used.
     """
     uri = normalize(uri)
     if not is_s3(uri):
         try:
             return LocalStore(uri, mkdir=create)
         except (BaseError, OSError) as error:
-            raise BadInput(f"expected a folder at {uri}, found none that can be opened.") from error
+            raise BadInput(f"cannot open the folder {uri}.") from error
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     endpoint = s3_endpoint()
     plain_http = endpoint is not None and endpoint.startswith("http://")
@@ -87,31 +87,33 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
     try:
         return S3Store(bucket, prefix=prefix or None, config=settings, client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
-        raise BadInput(f"expected usable S3 settings for {uri}, found: {type(error).__name__}.") from error
+        raise BadInput(
+            f"cannot open {uri} with the AWS settings of the environment ({type(error).__name__})."
+        ) from error
 
 
 def read_bytes(uri: str) -> bytes:
-    """The content of the file or object at `uri`. Raises BadInput where there is none or it cannot be read."""
+    """The content of the file or object at `uri`. Raises BadInput if it is missing or cannot be read."""
     parent, name = split(uri)
     try:
         return bytes(obstore.get(open_store(parent), name).bytes())
     except (NotFoundError, FileNotFoundError) as error:
         raise BadInput(f"expected a file at {uri}, found none.") from error
     except (BaseError, OSError) as error:
-        raise BadInput(f"expected a readable file at {uri}, found {type(error).__name__}.") from error
+        raise BadInput(f"cannot read {uri} ({type(error).__name__}).") from error
 
 
 def write_bytes(uri: str, content: bytes) -> None:
-    """Write `content` to `uri` in one step: a reader sees the old content or the new, never a part."""
+    """Write `content` to `uri` in one step: a reader sees either the old or the new content, never a part."""
     parent, name = split(uri)
     try:
         obstore.put(open_store(parent, create=True), name, content)
     except (BaseError, OSError) as error:
-        raise BadInput(f"expected a place that can be written at {uri}, found {type(error).__name__}.") from error
+        raise BadInput(f"cannot write {uri} ({type(error).__name__}).") from error
 
 
 def exists(uri: str) -> bool:
-    """Whether a file or object lies at exactly `uri`."""
+    """True if there is a file or object at `uri`."""
     parent, name = split(uri)
     if not is_s3(uri):
         return Path(normalize(uri)).exists()
@@ -120,7 +122,7 @@ def exists(uri: str) -> bool:
     except (NotFoundError, FileNotFoundError):
         return False
     except BaseError as error:
-        raise BadInput(f"expected a reachable object store for {uri}, found {type(error).__name__}.") from error
+        raise BadInput(f"cannot reach the object store of {uri} ({type(error).__name__}).") from error
     return True
 
 
@@ -163,7 +165,7 @@ def delta_options(uri: str) -> dict[str, str]:
 
 
 def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """A pyarrow file system and the path inside it for `uri`."""
+    """A pyarrow file system, and the path of `uri` in it."""
     uri = normalize(uri)
     if not is_s3(uri):
         return pafs.LocalFileSystem(), uri
@@ -176,7 +178,7 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def cause(error: Exception) -> str:
-    """The innermost cause of an error of the store: S3's own code where it gave one, else the last line."""
+    """The innermost cause of a store's error: the code that S3 gave, else the last line of the message."""
     said = str(error).strip() or type(error).__name__
     if code := re.search(r"<Code>(\w+)</Code>", said):
         return code.group(1)

@@ -1,12 +1,12 @@
-"""One study's objects -> selected series -> volume -> vertebrae -> slice stacks.
+"""Reads one study: its objects -> selected series -> volume -> vertebrae -> slice stacks.
 
-Training, screening and the single-study command all read studies here, and nowhere else. Knows no Ray, no torch and
-no model.
+Training, screening and `spinemet study` all read studies through this module. It does not use Ray, torch or a model.
 """
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -47,7 +47,7 @@ class StageClock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the `with` block to `name`, also when it raises."""
+        """Add the time of the `with` block to `name`, also if the block raises."""
         start = time.perf_counter()
         try:
             yield
@@ -84,9 +84,9 @@ class _Found:
 def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> StudyReading:
     """The reading of the study at `ref`: its vertebrae with their slice stacks, or the reason why it has none.
 
-    The contents of a study never raise: a StudyProblem becomes the state `excluded` or `failed` with its reason, and
-    an unexpected error becomes `failed: internal` with the error's type (its text could hold an identifier). Raises
-    BadInput if the configuration needs something that is not installed.
+    A problem with the study is part of the result: a StudyProblem becomes the state `excluded` or `failed` with its
+    reason, an unexpected error becomes `failed: internal` with the error's type (its text could hold an identifier).
+    Raises BadInput if the configuration needs something that is not installed.
 
     views: also cut the straightened pictures.
     """
@@ -100,7 +100,7 @@ def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> St
     except BadInput:
         raise
     except MemoryError:
-        return found.problem(State.FAILED, Reason.MEMORY_LIMIT, "the study did not fit into the memory allowed.")
+        return found.problem(State.FAILED, Reason.MEMORY_LIMIT, "the study needs more memory than the limit.")
     except Exception as error:
         return found.problem(State.FAILED, Reason.INTERNAL, f"unexpected {_where(error)}.")
 
@@ -194,8 +194,5 @@ def _nothing_readable(skipped: Mapping[Reason, int]) -> StudyProblem:
 
 def _where(error: BaseException) -> str:
     """Type, file and line of an error, without its text."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    place = f" at {PurePosixPath(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
-    return f"{type(error).__name__}{place}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {PurePosixPath(last.filename).name}:{last.lineno}"

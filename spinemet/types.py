@@ -1,8 +1,8 @@
-"""The plain data that flows through SpineMet; no behaviour beyond what each value knows of itself.
+"""The plain data that flows through SpineMet.
 
 Axes in names: D slices, H rows, W columns, N slices of a stack, C classes.
-Patient coordinates are LPS millimetres: +x to the patient's left, +y to posterior, +z to superior. Array index
-(d, h, w) goes to LPS through a 4x4 affine.
+Patient coordinates are LPS millimetres: +x to the patient's left, +y to posterior, +z to superior. A 4x4 affine maps an
+array index (d, h, w) to LPS.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ BONE_QUALITY: tuple[str, ...] = ("normal", "blastic", "mixed", "lytic")
 POSTEROLATERAL: tuple[str, ...] = ("none", "unilateral", "bilateral")
 
 AIR_HU = -1024
-"""What stands where the scanner has no value: outside the reconstruction circle, outside the volume."""
+"""The value of voxels without a measurement: outside the reconstruction circle or outside the volume."""
 
 
 # ---- archive -------------------------------------------------------------------------------------------------
@@ -41,9 +41,10 @@ class Layout(StrEnum):
 
 @dataclass(frozen=True)
 class ObjectRef:
-    """One object of the archive: its key relative to the archive's root, its size in bytes, when it was written.
+    """One object of the archive.
 
-    last_modified: seconds since 1970; 0 where that does not matter. No part of what the object is.
+    key: relative to the archive's root. size: in bytes. last_modified: in seconds since 1970, 0 if it does not matter;
+    comparisons ignore it.
     """
 
     key: str
@@ -53,10 +54,11 @@ class ObjectRef:
 
 @dataclass(frozen=True)
 class StudyRef:
-    """Where one study lies: the archive's URI, the study's key below it, and its objects.
+    """The place of one study.
 
-    `key` is a prefix for Layout.PREFIX ("" for the root itself), or `#PatientID/StudyInstanceUID` where the headers
-    had to say what belongs together; else the key of the single file. `settled` is False where they could not be asked.
+    archive: URI. key: below the archive; a prefix for Layout.PREFIX ("" for the root itself), or
+    `#PatientID/StudyInstanceUID` if the objects were grouped by their headers; else the key of the single file.
+    settled: False if the headers were needed for grouping and could not be read.
     """
 
     archive: str
@@ -121,9 +123,9 @@ class Flag(StrEnum):
 
 @dataclass(frozen=True)
 class StoredPixels:
-    """What an object's header says of its stored values and how they become HU; None where it does not say.
+    """How an object stores its pixel values and how they become HU; None if the header does not say.
 
-    Slices of one series mostly share one of these.
+    The slices of a series usually share one of these.
     """
 
     SamplesPerPixel: int | None = None
@@ -139,7 +141,7 @@ class StoredPixels:
 
 @dataclass(frozen=True)
 class InstanceHeader:
-    """One object's header as far as SpineMet needs it; absent or unusable attributes are None or empty."""
+    """The part of one object's header that SpineMet needs; absent or unusable attributes are None or empty."""
 
     name: str
     """The object's name inside its study (key, or member name of the zip or tar)."""
@@ -150,7 +152,7 @@ class InstanceHeader:
     ImagePositionPatient: Vec3 | None = None
     ImageOrientationPatient: tuple[float, float, float, float, float, float] | None = None
     PixelSpacing: tuple[float, float] | None = None
-    """Row spacing, column spacing in mm, in DICOM's order."""
+    """Row spacing and column spacing in mm, in the order of DICOM."""
     SliceThickness: float | None = None
     Rows: int = 0
     Columns: int = 0
@@ -158,21 +160,21 @@ class InstanceHeader:
     InstanceNumber: int | None = None
     has_pixels: bool = True
     frame: int | None = None
-    """The frame of an Enhanced multi-frame object that this slice is, counted from 0; None for a classic object."""
+    """Frame number of this slice in an Enhanced multi-frame object, from 0; None for a classic object."""
     stored: StoredPixels | None = None
     pixels_at: int | None = None
-    """Where the element PixelData begins; None where the object has to be parsed again (big-endian, deflated)."""
+    """Byte offset of the element PixelData; None if the object must be parsed again (big-endian, deflated)."""
 
 
 @dataclass(frozen=True)
 class SeriesHeader:
-    """One series: what its objects agree on, and their headers. Holds identifiers; never logged, never stored."""
+    """One series: the attributes that its objects share, and their headers. Holds identifiers: never log it."""
 
     Modality: str = ""
     PatientID: str = ""
     PatientSex: str = ""
     age_years: float | None = None
-    """PatientAge, or StudyDate minus PatientBirthDate; None where neither is there. Never a default."""
+    """PatientAge, or StudyDate minus PatientBirthDate; None if both are missing, never a default."""
     StudyInstanceUID: str = ""
     StudyDate: str = ""
     """YYYYMMDD or empty."""
@@ -187,7 +189,7 @@ class SeriesHeader:
     BodyPartExamined: str = ""
     lossy: bool = False
     divided: bool = False
-    """True for the stretch that is read of a series with gaps or several spacings."""
+    """True for an even stretch of a series that has gaps or several spacings."""
     instances: tuple[InstanceHeader, ...] = ()
 
 
@@ -195,8 +197,8 @@ class SeriesHeader:
 class Volume:
     """A CT volume on an orthogonal grid.
 
-    hu_DHW: HU, int16 (or float32 where a rescale slope is fractional); AIR_HU where there is no value.
-    affine: (4, 4) float64, array index (d, h, w, 1) to LPS mm. Its columns are orthogonal; handedness is not fixed.
+    hu_DHW: HU, int16 (float32 if a rescale slope is fractional); AIR_HU in voxels without a measurement.
+    affine: (4, 4) float64, from array index (d, h, w, 1) to LPS mm. Its columns are orthogonal; it may be left-handed.
     """
 
     hu_DHW: npt.NDArray[np.int16] | npt.NDArray[np.float32]
@@ -221,10 +223,10 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelMap:
-    """Which voxel belongs to which vertebra, on the grid of the volume it goes with.
+    """The vertebra that each voxel belongs to, on the grid of its volume.
 
-    labels_DHW: uint8, 0 background, else 1 + LEVEL_INDEX[level]. `bodies_only` is True when posterior elements
-    are not part of the labels.
+    labels_DHW: uint8, 0 for background, else 1 + LEVEL_INDEX[level]. bodies_only: True if the labels leave out the
+    posterior elements.
     """
 
     labels_DHW: npt.NDArray[np.uint8]
@@ -243,7 +245,7 @@ class Completeness(StrEnum):
 
 
 class Method(StrEnum):
-    """What found the vertebrae of a spine."""
+    """The method that found the vertebrae."""
 
     MASKS = "masks"
     """The study's own segmentation."""
@@ -254,11 +256,11 @@ class Method(StrEnum):
 
 @dataclass(frozen=True, eq=False)
 class Vertebra:
-    """One vertebra as found in a volume.
+    """One vertebra in a volume.
 
-    axes: (3, 3) rows are the unit vectors left, posterior, superior of this vertebra in LPS (right-handed).
-    height_mm: body height along the superior axis, endplate to endplate (visible part where cut).
-    canal_mm: position of the body centre along the spine curve, from its cranial end.
+    center_mm: of the body, LPS. axes: (3, 3), its rows are the unit vectors left, posterior and superior of this
+    vertebra in LPS (right-handed). height_mm: of the body along the superior axis, from endplate to endplate, or its
+    visible part if it is cut. canal_mm: position of the body centre along the spine curve, from the cranial end.
     """
 
     level: str
@@ -270,17 +272,17 @@ class Vertebra:
     height_mm: float
     canal_mm: float
     confidence: float
-    """Probability that there is a vertebral body at all."""
+    """Probability that this is a vertebral body."""
     trabecular_hu: float | None = None
-    """Mean HU of the trabecular core of the body; None where too little of it is in view."""
+    """Mean HU of the trabecular core of the body; None if too little of it is in view."""
     flags: tuple[Flag, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
 class SpineCurve:
-    """The course of the spinal canal, cranial to caudal, sampled every millimetre.
+    """The course of the spinal canal, cranial to caudal, with a point every millimetre.
 
-    points_mm: (N, 3) LPS. frames: (N, 3, 3), per point the unit vectors left, posterior, superior in LPS.
+    points_mm: (N, 3) LPS. frames: (N, 3, 3), for each point the unit vectors left, posterior and superior in LPS.
     """
 
     points_mm: npt.NDArray[np.float64]
@@ -289,7 +291,7 @@ class SpineCurve:
 
 @dataclass(frozen=True, eq=False)
 class Spine:
-    """The vertebrae of a volume, cranial to caudal, and the curve they sit on."""
+    """The vertebrae of a volume, cranial to caudal, and the course of the canal behind them."""
 
     vertebrae: tuple[Vertebra, ...]
     curve: SpineCurve
@@ -301,9 +303,9 @@ class Spine:
 class SliceStack:
     """Axial slices of one vertebra, cut perpendicular to its own axis.
 
-    hu_NHW: int16 HU. Rows run from anterior to posterior, columns from the patient's right to left, as a
-    radiologist looks at an axial CT; the body centre is at a fixed place of every slice.
-    offsets_mm: (N,) height of each slice over the body centre, positive to superior; cranial first.
+    hu_NHW: int16 HU. Rows run from anterior to posterior, columns from the patient's right to left, as radiologists
+    view an axial CT. The body centre has the same place in every slice.
+    offsets_mm: (N,) height of each slice above the body centre, positive to superior; the most cranial slice is first.
     """
 
     level: str
@@ -314,10 +316,10 @@ class SliceStack:
 
 @dataclass(frozen=True, eq=False)
 class StraightenedViews:
-    """The straightened spine for pictures: 1 mm pixels, row r is r mm along the spine curve.
+    """The straightened spine for pictures: pixels of 1 mm, row r is r mm along the spine curve.
 
-    sagittal_SP: (S, P) uint8 grey, columns run from anterior to posterior. coronal_SR: (S, R) uint8 grey, columns
-    from the patient's right to left. `canal_column` is the sagittal column of the curve; the coronal one is the middle.
+    sagittal: (rows, columns) uint8 grey; columns run from anterior to posterior. coronal: the same rows; columns run
+    from the patient's right to left. canal_column: of the curve in `sagittal`; in `coronal` it is the middle column.
     """
 
     sagittal: npt.NDArray[np.uint8]
@@ -330,10 +332,10 @@ class StraightenedViews:
 
 @dataclass(frozen=True, eq=False)
 class VertebraCall:
-    """What the model says of one vertebra: per task the probability of each class, and the same per slice.
+    """The model's answer for one vertebra.
 
-    probabilities: task -> class -> probability; a binary task has the classes "no" and "yes".
-    slices_NC: task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes.
+    probabilities: task -> class -> probability; a binary task has the classes "no" and "yes". slices_NC: the same per
+    slice, task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes.
     """
 
     probabilities: Mapping[str, Mapping[str, float]]
@@ -346,7 +348,7 @@ class VertebraCall:
 
 
 class State(StrEnum):
-    """What became of a study in the ledger."""
+    """The outcome of a study in the ledger."""
 
     SCREENED = "screened"
     EXCLUDED = "excluded"
@@ -358,7 +360,7 @@ class _Reading:
     """The facts that a reading has whether or not the study was screened."""
 
     series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
-    """Every series and why it was rejected, None for the chosen one. Empty for a NIfTI volume: it has no series."""
+    """Every series with the reason for its rejection, None for the chosen one. Empty for NIfTI, which has no series."""
     flags: tuple[Flag, ...] = ()
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Stage of the reading -> its time."""
@@ -366,7 +368,7 @@ class _Reading:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Screened(_Reading):
-    """A study whose vertebrae were found and cut into slices: the input of training, screening and `spinemet study`."""
+    """A study whose vertebrae were found and cut into slices: the start of training, screening and `spinemet study`."""
 
     state: ClassVar[State] = State.SCREENED
     chosen: SeriesHeader
@@ -415,4 +417,4 @@ class NotScreened(_Reading):
 
 
 StudyReading = Screened | NotScreened
-"""What became of a study when it was read."""
+"""The outcome of reading one study."""

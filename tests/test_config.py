@@ -25,7 +25,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("slicez = 3", "slicez"),
         ("[slices]\nsize_px = 33", "slices.size_px"),
         ('localizer = "guess"', "localizer"),
-        ("not toml", "syntax"),
+        ("not toml", "not valid TOML"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
@@ -36,7 +36,7 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
 
 
 def test_a_missing_file_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="found none"):
+    with pytest.raises(BadInput, match="cannot read"):
         load_config(tmp_path / "none.toml", StudyConfig)
 
 

@@ -1,7 +1,7 @@
-"""One study on one dark page: the straightened spine, each vertebra's call, and one slice of each vertebra.
+"""One study on one dark page: the straightened spine, and the call and one slice of each vertebra.
 
-Lengths are inches on paper and millimetres in the body; every millimetre along the spine has the same height in the
-sagittal view, the coronal view and the column of calls, so that a row reads straight across.
+Lengths are inches on paper and millimetres in the body. A millimetre along the spine has the same height in the
+sagittal view, the coronal view and the column of calls, so a vertebra is one row across the page.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.types import (
     Completeness,
+    Method,
     Screened,
     SliceStack,
     Spine,
@@ -36,8 +37,8 @@ INK = "#eef2f5"
 QUIET = "#8b97a3"
 FAINT = "#2b343d"
 
-# Inches. The views are at most 11 high (24 vertebrae print on A3 and read on a screen) and at least 4.6;
-# a spine shorter than 120 mm keeps its size and leaves the rest empty.
+# Inches. The views are 4.6 to 11 high: 24 vertebrae can be printed on A3 and read on a screen. A spine shorter than
+# 120 mm keeps its scale and leaves the rest of the page empty.
 INCH_PER_MM = 0.024
 MIN_HEIGHT, MAX_HEIGHT = 4.6, 11.0
 MIN_LENGTH_MM = 120
@@ -45,14 +46,18 @@ MARGIN, AXIS, TOP, BOTTOM = 0.3, 0.5, 1.05, 0.62
 NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.0, 1.9, 0.3, 0.09
 
 SLICE_WINDOW_HU = (-180, 780)
-"""Wide enough to part sclerosis from cortex, narrow enough that a lytic defect (40 HU) is dark in bone (150 HU)."""
+"""Wide enough to tell sclerosis from cortex, narrow enough that a lytic defect (40 HU) is dark in bone (150 HU)."""
 
-METHODS = {"masks": "the segmentation", "geometric": "the geometric localizer", "totalsegmentator": "TotalSegmentator"}
+METHODS = {
+    Method.MASKS: "the segmentation",
+    Method.GEOMETRIC: "the geometric localizer",
+    Method.TOTALSEGMENTATOR: "TotalSegmentator",
+}
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What is drawn of one vertebra."""
+    """One vertebra and its call, as they are drawn."""
 
     vertebra: Vertebra
     call: VertebraCall | None
@@ -86,9 +91,8 @@ class _Row:
 def study_figure(reading: Screened, calls: Sequence[VertebraCall | None] | None, path: str | Path) -> None:
     """Write the picture of one screened study to `path` (PNG, SVG or PDF, by its suffix).
 
-    reading: with `views` and `stacks`. calls: one per vertebra of the spine in the same order, or None without a
-    model; then the column of calls shows trabecular HU. Raises BadInput where the study has no spine to draw or
-    `path` cannot be written.
+    reading: with `views`. calls: one per vertebra of the spine in the same order, or None without a model; then the
+    column of calls shows trabecular HU. Raises BadInput if `path` cannot be written.
     """
     if reading.views is None:
         raise ValueError("expected a reading with views")
@@ -96,12 +100,12 @@ def study_figure(reading: Screened, calls: Sequence[VertebraCall | None] | None,
     try:
         figure.savefig(path, dpi=150, facecolor=BACKGROUND)
     except (OSError, ValueError) as error:
-        raise BadInput(f"expected a picture file that can be written at {path}, found: {error}.") from error
+        raise BadInput(f"cannot write the picture {path}: {error}.") from error
 
 
 def _rows(spine: Spine, calls: Sequence[VertebraCall | None] | None) -> list[_Row]:
-    said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(spine.vertebrae)
-    return [_Row(vertebra, call) for vertebra, call in zip(spine.vertebrae, said, strict=True)]
+    given: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(spine.vertebrae)
+    return [_Row(vertebra, call) for vertebra, call in zip(spine.vertebrae, given, strict=True)]
 
 
 def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> Figure:
@@ -140,7 +144,7 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> F
 
 
 def _grid(count: int, height: float) -> tuple[int, float]:
-    """Columns and tile size (inches) so that `count` square tiles fill `height` and none is over 2.1 inches."""
+    """Number of columns and tile size (inches, at most 2.1) with which `count` square tiles fill `height` best."""
     best = (1, 0.0)
     for columns in range(1, max(count, 1) + 1):
         lines = math.ceil(count / columns)
@@ -160,7 +164,7 @@ def _prepare(axes: Axes, length_mm: float) -> None:
 
 
 def _in_frame(spine: Spine, vertebra: Vertebra) -> tuple[float, float]:
-    """Millimetres of the body centre to the left of and behind the spine curve."""
+    """Distances (mm) of the body centre to the left of the spine curve and behind it."""
     row = int(np.clip(round(vertebra.canal_mm), 0, len(spine.curve.points_mm) - 1))
     offset = np.asarray(vertebra.center_mm) - spine.curve.points_mm[row]
     left, posterior, _ = spine.curve.frames[row]
@@ -168,7 +172,7 @@ def _in_frame(spine: Spine, vertebra: Vertebra) -> tuple[float, float]:
 
 
 def _mark(axes: Axes, row: _Row, column: float) -> None:
-    """A ring at the body centre; hollow and dashed for a body that the field of view cuts."""
+    """A ring at the body centre, dashed if the field of view cuts the body."""
     style = (0, (2, 1.5)) if row.is_cut else "-"
     for colour, width, line in (("#000000", 2.8, "-"), (row.colour, 1.4, style)):
         axes.scatter([column], [row.vertebra.canal_mm], s=44, facecolors="none", edgecolors=colour, linewidths=width,
@@ -209,7 +213,7 @@ def _letters(axes: Axes, image_mm: int, left: str, right: str) -> None:
 
 
 def _draw_names(axes: Axes, rows: list[_Row], length_mm: float) -> None:
-    """Level names between the two views, with a bar on either side as high as the body."""
+    """Level names between the two views, with bars on both sides as high as the body."""
     _prepare(axes, length_mm)
     axes.set_xlim(0, 1)
     for row in rows:
@@ -222,7 +226,7 @@ def _draw_names(axes: Axes, rows: list[_Row], length_mm: float) -> None:
 
 
 def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) -> None:
-    """Per vertebra a bar of the four probabilities (or of HU without a model), the call in words, and HU."""
+    """For each vertebra a bar of the four probabilities (of HU without a model), the call in words, and HU."""
     _prepare(axes, length_mm)
     axes.set_xlim(0, width)
     called = any(row.quality for row in rows)
@@ -270,7 +274,7 @@ def _draw_hu(axes: Axes, row: _Row, y: float, bar: float) -> None:
 
 
 def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:
-    """The slice nearest to the body's middle, as a radiologist looks at it."""
+    """The slice nearest to the middle of the body, in the orientation that radiologists use."""
     middle = int(np.argmin(np.abs(stack.offsets_mm))) if len(stack.offsets_mm) else None
     axes.set_xticks([])
     axes.set_yticks([])
@@ -303,7 +307,7 @@ def _draw_title(figure: Figure, reading: Screened, rows: list[_Row], left: float
     facts = [f"{whole} whole, {len(rows) - whole} cut by the field of view"]
     depth, height, width = reading.spacing_mm
     facts.append(f"{reading.slice_count} slices of {height:.2f} × {width:.2f} × {depth:.2f} mm")
-    facts.append(f"vertebrae by {METHODS.get(reading.localizer, reading.localizer)}")
+    facts.append(f"vertebrae by {METHODS[reading.localizer]}")
 
     figure.text(left, 1 - 0.2 / total, title, color=INK, fontsize=15, weight="bold", va="top")
     figure.text(left, 1 - 0.51 / total, "  ·  ".join(facts), color=QUIET, fontsize=9, va="top")

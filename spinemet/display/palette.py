@@ -1,7 +1,7 @@
-"""Colours and marks of the calls, the same in every picture, table and page.
+"""Colours and marks of the calls: the one source for terminal, figures and pages.
 
-The hues are those of Okabe and Ito (2008), which stay apart for every common kind of colour blindness; normal is a
-quiet grey so that lesions stand out. Each class also has a letter: colour is never the only sign.
+The hues are those of Okabe and Ito (2008), which stay distinct for every common kind of colour blindness. Normal is a
+quiet grey so that lesions stand out. Each class also has a letter or a shade: colour is never the only sign.
 """
 
 from __future__ import annotations
@@ -10,32 +10,41 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from spinemet.types import BONE_QUALITY, VertebraCall
+from spinemet.types import BONE_QUALITY, State, VertebraCall
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LIGHT: dict[str, str] = {"normal": "#8d9aa5", "blastic": "#0072b2", "mixed": "#a0478c", "lytic": "#d55e00"}
-"""On white."""
+LIGHT: dict[str, str] = {"normal": "#87949f", "blastic": "#0072b2", "mixed": "#a0478c", "lytic": "#d55e00"}
+"""On a white page."""
 DARK: dict[str, str] = {"normal": "#97a5b1", "blastic": "#56b4e9", "mixed": "#d987b5", "lytic": "#ff8c42"}
-"""On black."""
+"""On a black page."""
 UNCALLED = {"light": "#b6bec6", "dark": "#c3ccd4"}
+"""Without a call, on a white and on a black page."""
+TERMINAL: dict[str, str] = {"normal": "#8a8a8a", "blastic": "#2a86c4", "mixed": "#b565a2", "lytic": "#d4661a"}
+"""On a terminal, which may be black or white: contrast of at least 3 with both, as WCAG 2 asks of graphics."""
+STATES: dict[State, str] = {State.SCREENED: "#2a9153", State.EXCLUDED: "#a87f00", State.FAILED: "#d9534f"}
+"""On a terminal."""
+WARNING = STATES[State.EXCLUDED]
+"""On a terminal."""
 
 LETTERS: dict[str, str] = {"normal": "N", "blastic": "B", "mixed": "M", "lytic": "L"}
+SHADES: dict[str, str] = {"normal": "░", "blastic": "█", "mixed": "▓", "lytic": "▒"}
+"""Bars of these can be read without colour, in a file or a log."""
 POSTEROLATERAL_MARKS: dict[str, str] = {"none": "", "unilateral": "◐", "bilateral": "●"}
 
 LOW_CONFIDENCE = 0.5
-"""A call or a level name less probable than this is marked with a question mark."""
+"""A call or a level name less probable than this gets a question mark."""
 
 
 def axis_top(highs: Iterable[float]) -> float:
-    """The round share at which an axis of proportions ends so that it just holds `highs` (NaN: unknown)."""
+    """The round proportion at which an axis ends so that it just holds `highs`; NaN is ignored."""
     highest = max((high for high in highs if not math.isnan(high)), default=0.0)
     return next((limit for limit in (0.1, 0.2, 0.4, 0.6, 0.8) if limit >= highest), 1.0)
 
 
 def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:
-    """The most probable bone quality of `call` and its probability; None where the model said nothing of it."""
+    """The most probable bone quality of `call` and its probability; None without a call for this task."""
     if call is None or "bone_quality" not in call.probabilities:
         return None
     label = call.label("bone_quality")
@@ -43,21 +52,21 @@ def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:
 
 
 def bone_quality_probabilities(call: VertebraCall | None) -> dict[str, float]:
-    """Class to probability, normal first; empty where the model said nothing of bone quality."""
+    """Class -> probability, normal first; empty without a call for this task."""
     if call is None or "bone_quality" not in call.probabilities:
         return {}
     return {name: call.probabilities["bone_quality"][name] for name in BONE_QUALITY}
 
 
 def posterolateral(call: VertebraCall | None) -> str | None:
-    """The most probable posterolateral involvement, None where the model said nothing of it."""
+    """The most probable posterolateral involvement; None without a call for this task."""
     if call is None or "posterolateral" not in call.probabilities:
         return None
     return call.label("posterolateral")
 
 
 def bare(axes: Axes, label_size: float, grid: Literal["both", "x"] = "both") -> None:
-    """Leave of the frame of a diagram its labels and a faint grid."""
+    """Remove all of a diagram's frame but the labels, and add a faint grid."""
     axes.tick_params(labelsize=label_size, length=0)
     axes.grid(axis=grid, color="#e3e8ee", lw=0.7)
     axes.set_axisbelow(True)

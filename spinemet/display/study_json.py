@@ -1,4 +1,4 @@
-"""One study's answer as plain data, for `spinemet study --json`: technical facts only, no identifier, no free text."""
+"""One study's result as plain data for `spinemet study --json`: technical facts, no identifiers and no free text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spinemet.types import NotScreened, Screened, SeriesHeader, StudyReading, Ve
 
 
 def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> dict[str, Any]:
-    """`reading` and its `calls` (one per vertebra, or None without a model) as values that JSON can hold.
+    """`reading` and its `calls` (one per vertebra, or None without a model) as values for JSON.
 
     Keys: `state`, `reason`, `detail` (null when screened), `series` (the chosen one, or null), `series_rejected`,
     `localizer`, `flags`, `seconds` per stage, and `vertebrae`, cranial to caudal. Lengths are millimetres, centres LPS.
@@ -38,7 +38,7 @@ def _vertebrae(reading: Screened, calls: Sequence[VertebraCall | None] | None) -
 
 
 def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason], ...]:
-    """Every series that was not chosen, with its reason, whether or not another one was chosen."""
+    """Every series that was not chosen, with the reason."""
     return tuple((header, reason) for header, reason in reading.series_seen if reason is not None)
 
 
@@ -54,7 +54,7 @@ def _series(reading: StudyReading) -> dict[str, Any] | None:
 
 
 def _facts(header: SeriesHeader) -> dict[str, Any]:
-    """Device facts of a series; its description is free text and stays out."""
+    """Technical facts of a series, without its description, which is free text."""
     first = header.instances[0] if header.instances else None
     return {
         "modality": header.Modality or None,

@@ -1,4 +1,4 @@
-"""Answers for a reader at a terminal."""
+"""Tables for a person at a terminal: one study, prevalences, the rows of any query."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from rich.text import Text
 
 from spinemet.cohort.flow import REASON_WORDS
 from spinemet.display import palette
-from spinemet.display.study_json import rejected_series, study_json
+from spinemet.display.study_json import rejected_series
 from spinemet.types import (
     BONE_QUALITY,
     Completeness,
     NotScreened,
     Screened,
-    State,
     StudyReading,
     Vertebra,
     VertebraCall,
@@ -29,23 +28,18 @@ from spinemet.types import (
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["console", "render_prevalence", "render_study", "render_table", "study_json"]
-
-# Colours that stay readable on light and on dark terminals.
-_COLOURS = {"normal": "grey58", "blastic": "#2f8fd0", "mixed": "#b565a2", "lytic": "#e0701c"}
-_SHADES = {"normal": "░", "blastic": "█", "mixed": "▓", "lytic": "▒"}
-"""Bars stay readable without colour, in a file or a log."""
-_STATES = {State.SCREENED: "green", State.EXCLUDED: "yellow", State.FAILED: "red"}
 _BAR = 14
+"""Characters of a bar of probabilities."""
 _WIDE = 112
-"""Columns of a terminal that has room for bars."""
+"""A terminal with at least so many columns has room for bars."""
 _MANY_COLUMNS = 12
+"""A table with more columns and few rows is shown on its side."""
 _MAX_ROWS = 200
-"""A terminal shows no more rows of a table; piped, the answer is whole."""
+"""A terminal shows at most so many rows; a pipe gets all."""
 
 
 def console() -> Console:
-    """A console on standard output; wide enough for a table where the output is no terminal."""
+    """A console on standard output, 120 columns wide if that is not a terminal."""
     plain = Console()
     return plain if plain.is_terminal else Console(width=120)
 
@@ -53,18 +47,21 @@ def console() -> Console:
 def render_study(
     reading: StudyReading, calls: Sequence[VertebraCall | None] | None, width: int | None = None
 ) -> RenderableType:
-    """One study: its state and series, and a table of its vertebrae with their calls, or why there are none.
+    """One study: its state and series, and a table of its vertebrae with their calls, or the reason why it has none.
 
-    width: of the terminal, by default of this one; a narrow one gets no bars.
+    calls: one per vertebra, or None without a model. width: columns of the terminal, by default of this one; a narrow
+    one gets no bars.
     """
     parts: list[RenderableType] = [_headline(reading)]
     if isinstance(reading, Screened):
-        said: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(reading.spine.vertebrae)
+        given: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(reading.spine.vertebrae)
         wide = (width or console().width) >= _WIDE
-        parts.append(_vertebrae(list(zip(reading.spine.vertebrae, said, strict=True)), wide))
+        parts.append(_vertebrae(list(zip(reading.spine.vertebrae, given, strict=True)), wide))
         if not wide:
             parts += [
-                Text(f"{v.level}: {', '.join(v.flags)}", style="yellow") for v in reading.spine.vertebrae if v.flags
+                Text(f"{v.level}: {', '.join(v.flags)}", style=palette.WARNING)
+                for v in reading.spine.vertebrae
+                if v.flags
             ]
         if calls is not None:
             parts.append(_legend())
@@ -72,14 +69,14 @@ def render_study(
         parts.append(_rejected(reading))
     if reading.seconds:
         times = "  ".join(f"{stage} {seconds:.1f} s" for stage, seconds in reading.seconds.items())
-        parts.append(Text(f"{sum(reading.seconds.values()):.1f} s in all: {times}", style="dim"))
+        parts.append(Text(f"{sum(reading.seconds.values()):.1f} s in total: {times}", style="dim"))
     return Padding(Group(*parts), (1, 1))
 
 
 def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
-    """The answer of `cohort.prevalence`, one line per group: denominators, any finding with its interval, classes.
+    """The result of `cohort.prevalence`, one line per group: denominators, any finding with its interval, classes.
 
-    width: of the terminal, by default of this one; a narrow one gets no bars.
+    width: columns of the terminal, by default of this one; a narrow one gets no bars.
     """
     wide = (width or console().width) >= _WIDE
     groups = list(table.columns[: list(table.columns).index("finding")])
@@ -96,7 +93,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
         out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")
     for finding in BONE_QUALITY[1:]:
         name = finding if wide else palette.LETTERS[finding]
-        out.add_column(name, justify="right", no_wrap=True, header_style=f"bold {_COLOURS[finding]}")
+        out.add_column(name, justify="right", no_wrap=True, header_style=f"bold {palette.TERMINAL[finding]}")
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in table.to_dict("records"):
         rows.setdefault(tuple(str(row[name]) for name in groups), {})[row["finding"]] = row
@@ -108,19 +105,19 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
             f"{found['n_positive']}",
             _rate(found["prevalence"], found["ci_low"], found["ci_high"]),
             *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
-            *(_count(findings[finding]["n_positive"], _COLOURS[finding]) for finding in BONE_QUALITY[1:]),
+            *(_count(findings[finding]["n_positive"], palette.TERMINAL[finding]) for finding in BONE_QUALITY[1:]),
         )
     return out
 
 
 _PREVALENCE_CAPTION = (
-    "Prevalence = positive / evaluable (whole and classified). Cut by the field of view is not negative; "
-    "not imaged is in no count. One row per patient and level, from the latest study that shows it."
+    "Prevalence = positive / evaluable (whole and classified). Cut by the field of view does not mean negative, and a "
+    "vertebra that was not imaged is in no count. Each level of a patient counts once, in the latest study with it."
 )
 
 
 def render_table(table: pd.DataFrame) -> RenderableType:
-    """Any data frame, at most 200 rows of it; a few wide rows become one line per column."""
+    """Any data frame, at most 200 rows of it; up to three rows with many columns become one line per column."""
     if len(table.columns) > _MANY_COLUMNS and 0 < len(table) <= 3:
         table = table.T.rename(columns=str).reset_index(names="column")
     out = _table()
@@ -129,7 +126,7 @@ def render_table(table: pd.DataFrame) -> RenderableType:
     for values in table.head(_MAX_ROWS).itertuples(index=False):
         out.add_row(*(_cell(value) for value in values))
     if len(table) > _MAX_ROWS:
-        return Group(out, Text(f"{_MAX_ROWS} of {len(table)} rows; pipe the command to see all", style="dim"))
+        return Group(out, Text(f"{_MAX_ROWS} of {len(table)} rows; pipe the command to get all", style="dim"))
     return out
 
 
@@ -139,7 +136,7 @@ def _table(**options: Any) -> Table:
 
 def _headline(reading: StudyReading) -> Text:
     text = Text()
-    text.append(f" {reading.state.value} ", style=f"bold reverse {_STATES[reading.state]}")
+    text.append(f" {reading.state.value} ", style=f"bold reverse {palette.STATES[reading.state]}")
     problem = reading if isinstance(reading, NotScreened) else None
     if problem is not None:
         text.append(f"  {REASON_WORDS[problem.reason]}", style="bold")
@@ -149,7 +146,7 @@ def _headline(reading: StudyReading) -> Text:
     if facts:
         text.append(("  " if problem is None else "\n") + " · ".join(facts), style="default")
     if reading.flags:
-        text.append(f"\nflags: {', '.join(reading.flags)}", style="yellow")
+        text.append(f"\nflags: {', '.join(reading.flags)}", style=palette.WARNING)
     return text
 
 
@@ -180,12 +177,15 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
             out.add_column("probabilities", no_wrap=True)
         out.add_column("posterolateral", no_wrap=True)
     if wide:
-        out.add_column("notes", style="yellow")
+        out.add_column("notes", style=palette.WARNING)
     for vertebra, call in rows:
         hu = vertebra.trabecular_hu
         cells: list[RenderableType] = [
             _level(vertebra),
-            Text(vertebra.completeness.value, style="dim" if vertebra.completeness is Completeness.WHOLE else "yellow"),
+            Text(
+                vertebra.completeness.value,
+                style="dim" if vertebra.completeness is Completeness.WHOLE else palette.WARNING,
+            ),
             " ".join(f"{value:7.1f}" if wide else f"{value:5.0f}" for value in vertebra.center_mm),
             *([f"{vertebra.height_mm:.0f}"] if wide else []),
             "–" if hu is None else f"{hu:.0f}",
@@ -203,13 +203,13 @@ def _level(vertebra: Vertebra) -> Text:
 
 
 def _call(call: VertebraCall | None) -> Text:
-    said = palette.bone_quality(call)
-    if said is None:
+    found = palette.bone_quality(call)
+    if found is None:
         return Text("–", style="dim")
-    label, probability = said
+    label, probability = found
     unsure = "?" if probability < palette.LOW_CONFIDENCE else ""
     weight = "" if label == "normal" else "bold "
-    return Text(f"{label + unsure:<8} {probability:.2f}", style=f"{weight}{_COLOURS[label]}")
+    return Text(f"{label + unsure:<8} {probability:.2f}", style=f"{weight}{palette.TERMINAL[label]}")
 
 
 def _side(call: VertebraCall | None) -> Text:
@@ -222,22 +222,22 @@ def _side(call: VertebraCall | None) -> Text:
 
 
 def _bar(probabilities: Mapping[str, float]) -> Text:
-    """`_BAR` cells shared out among the classes by largest remainder."""
+    """`_BAR` characters, shared among the classes by largest remainder."""
     exact = {name: value * _BAR for name, value in probabilities.items()}
     cells = {name: math.floor(value) for name, value in exact.items()}
     for name in sorted(exact, key=lambda key: cells[key] - exact[key])[
         : round(sum(exact.values())) - sum(cells.values())
     ]:
         cells[name] += 1
-    return Text.assemble(*((_SHADES[name] * count, _COLOURS[name]) for name, count in cells.items()))
+    return Text.assemble(*((palette.SHADES[name] * count, palette.TERMINAL[name]) for name, count in cells.items()))
 
 
 def _legend() -> Text:
     text = Text()
     for name in BONE_QUALITY:
-        text.append(_SHADES[name] * 2, style=_COLOURS[name])
+        text.append(palette.SHADES[name] * 2, style=palette.TERMINAL[name])
         text.append(f" {name}   ", style="dim")
-    return text.append("? less probable than 0.5   for research, not for diagnosis", style="dim")
+    return text.append("? probability below 0.5   for research, not for diagnosis", style="dim")
 
 
 def _rejected(reading: StudyReading) -> Table:
@@ -254,12 +254,12 @@ def _rate(rate: float, low: float, high: float) -> str:
 
 
 def _rate_bar(rate: float, low: float, high: float, top: float) -> Text:
-    """15 cells from 0 to `top`: the interval as a line, the rate as a dot."""
+    """15 characters from 0 to `top`: the interval as a line, the rate as a dot."""
     if math.isnan(rate):
         return Text()
     first, dot, last = (min(int(15 * value / top), 14) for value in (low, rate, high))
     marks = ["●" if n == dot else "━" if first <= n <= last else "·" for n in range(15)]
-    return Text.assemble(*((mark, "dim" if mark == "·" else _COLOURS["blastic"]) for mark in marks))
+    return Text.assemble(*((mark, "dim" if mark == "·" else palette.TERMINAL["blastic"]) for mark in marks))
 
 
 def _count(count: int, colour: str) -> Text:

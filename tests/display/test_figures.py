@@ -51,7 +51,7 @@ def test_a_reading_without_views_cannot_be_drawn(tmp_path: Path) -> None:
 
 
 def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="can be written"):
+    with pytest.raises(BadInput, match="cannot write"):
         study_figure(reading_of(["L1"]), None, tmp_path / "missing" / "a.png")
-    with pytest.raises(BadInput, match="can be written"):
+    with pytest.raises(BadInput, match="cannot write"):
         study_figure(reading_of(["L1"]), None, tmp_path / "a.docx")
