@@ -52,7 +52,7 @@ def test_the_console_script_is_installed() -> None:
 
 def test_help_names_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
-    assert all(name in shown for name in ("phantom", "study", "volume", "cohort", "sql", "report", "demo"))
+    assert all(name in shown for name in ("doctor", "phantom", "study", "volume", "cohort", "sql", "report", "demo"))
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,23 @@ def test_real_thoracic_ct_in_twelve_bodies_and_more_none_spurious(realct: Path, 
     assert heights == sorted(heights, reverse=True)
     # C6 (cut), C7 and T1 to T12 are in view, counted on the pictures by their rib pairs.
     assert len(heights) == 14
+
+
+def test_the_doctor_says_whether_a_job_can_start(tmp_path: Path, spinemet: Spinemet) -> None:
+    (tmp_path / "study.zip").write_bytes(b"PK")
+    (tmp_path / "key").write_text("a key for the tests only")
+    (tmp_path / "key").chmod(0o600)
+    places = ["--archive", tmp_path, "--results", tmp_path / "results", "--key-file", tmp_path / "key"]
+    done = spinemet("doctor", *places, "--json")
+    answer = json.loads(done.stdout)
+    assert (done.returncode, answer["ready"]) == (0, True)
+    levels = {each["subject"]: each["level"] for each in answer["findings"]}
+    assert levels["archive"] == levels["results"] == levels["key"] == "ok"
+    assert levels["model"] == levels["Ray"] == "skipped"
+    assert not (tmp_path / "results").exists()
+    wrong = spinemet("doctor", *places, "--model", tmp_path)
+    assert wrong.returncode == 2
+    assert "1 problem would stop a job" in wrong.stdout
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def render(findings: Sequence[Finding]) -> RenderableType:
         mark, style = _MARKS[finding.level]
         text = Text(finding.found, style="dim" if finding.level is Level.SKIPPED else "")
         if finding.remedy:
-            text.append(f"\n{finding.remedy}", style=style.removeprefix("bold "))
+            text.append(f"\n→ {finding.remedy}", style=style.removeprefix("bold "))
         table.add_row(Text(mark, style=style), finding.subject, text)
     return Padding(Group(table, Text(), _closing(findings)), (1, 1))
 

@@ -25,7 +25,12 @@ TIMEOUT_S = 5
 ATTEMPTS = 2
 REFUSAL_S = 900
 """S3 refuses requests whose time is further than this from its own."""
-READ_BY_JOBS = {"env", "container-role", "iam-role", "assume-role-with-web-identity"}
+READ_BY_JOBS = {
+    "env": "environment variables",
+    "container-role": "role of the container",
+    "iam-role": "role of the machine",
+    "assume-role-with-web-identity": "web identity",
+}
 """Kinds of credentials, as boto3 names them, that obstore finds too. It reads no file in ~/.aws."""
 
 _VARIABLES = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (and AWS_SESSION_TOKEN for temporary keys)."
@@ -68,7 +73,7 @@ class S3:
             return Finding("S3", Level.PROBLEM, f"{facts}none", _VARIABLES)
         if credentials.method not in READ_BY_JOBS:
             return Finding("S3", Level.PROBLEM, f"{facts}{credentials.method}, which jobs do not read", _VARIABLES)
-        return Finding("S3", Level.OK, facts + credentials.method)
+        return Finding("S3", Level.OK, facts + READ_BY_JOBS[credentials.method])
 
     def check_bucket(self, uri: str) -> None:
         """Raise StoreProblem if what lies below `uri` cannot be listed with these settings."""
@@ -97,7 +102,7 @@ class S3:
             return dict(answer)
 
         try:
-            tag = self._answer(lambda: put(IfNoneMatch="*"))["ETag"]
+            tag = self._answer(lambda: put(IfNoneMatch="*")).get("ETag", "")
             if not _is_refused(lambda: put(IfNoneMatch="*")):
                 raise _unconditional("If-None-Match")
             if not _is_refused(lambda: put(IfMatch='"0"')):
@@ -121,7 +126,7 @@ class S3:
 
     def _answer(self, request: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The answer to `request`; notes the server's date. Raises StoreProblem."""
-        from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
 
         if self._no_answer is not None:
             raise self._no_answer
@@ -130,7 +135,7 @@ class S3:
         except ClientError as error:
             self._note_date(error.response)
             raise _explained(error.response) from error
-        except HTTPClientError as error:
+        except (ConnectionError, HTTPClientError) as error:
             self._no_answer = StoreProblem(
                 f"no S3 server answers at {_server()} ({type(error).__name__})",
                 "Check AWS_ENDPOINT_URL, the network and the proxy settings, and that the server runs.",

@@ -37,14 +37,15 @@ def check_head(address: str) -> Finding:
         if error.code == _REFUSES_TOKEN:
             return _problem("the head does not take the token that is set here", _SET_TOKEN)
         cause = f"HTTP status {error.code}"
-    except (OSError, HTTPException, ValueError, KeyError) as error:
-        cause = str(getattr(error, "reason", "")) or type(error).__name__
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        reason = getattr(error, "reason", error)
+        cause = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
     remedy = "Start a head (ray start --head), forward its port 8265, or correct --ray-address (http://HOST:8265)."
     return _problem(f"no Jobs API answers at {address} ({cause})", remedy)
 
 
 def _ray_version(address: str, token: str) -> str:
-    """Ray's version on the head. Raises HTTPError, OSError, or ValueError and KeyError for something other than Ray."""
+    """Ray's version on the head. Raises HTTPError or OSError, and other errors for an answer that is not Ray's."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(f"{address.rstrip('/')}/api/version", headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:

@@ -1,0 +1,59 @@
+"""What the doctor says of machines of several sizes, and of this one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from spinemet.doctor import machine
+from spinemet.doctor.findings import Level
+from spinemet.doctor.machine import (
+    available_cores,
+    available_memory_gb,
+    check_cores,
+    check_machine,
+    check_memory,
+    check_python,
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "level"),
+    [((3, 10), Level.PROBLEM), ((3, 11), Level.OK), ((3, 13), Level.OK), ((3, 14), Level.WARNING)],
+)
+def test_python(version: tuple[int, int], level: Level) -> None:
+    assert check_python(version).level is level
+
+
+@pytest.mark.parametrize(("cores", "level"), [(1, Level.WARNING), (1.5, Level.WARNING), (2, Level.OK)])
+def test_cores(cores: float, level: Level) -> None:
+    assert check_cores(cores).level is level
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "cores", "level"),
+    [(2.0, 1, Level.PROBLEM), (3.0, 1, Level.OK), (4.5, 2, Level.WARNING), (5.0, 2, Level.OK), (24, 8, Level.OK)],
+)
+def test_memory_must_hold_a_study_and_should_hold_one_per_core(gigabytes: float, cores: float, level: Level) -> None:
+    assert check_memory(gigabytes, cores).level is level
+
+
+def test_the_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+    cores, memory = available_cores(), available_memory_gb()
+    for unlimited in ("max", "max 100000"):
+        (tmp_path / "memory.max").write_text("max\n")
+        (tmp_path / "cpu.max").write_text(unlimited)
+        assert (available_cores(), available_memory_gb()) == (cores, memory)
+    (tmp_path / "memory.max").write_text(f"{500 * 10**6}\n")
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert (available_cores(), available_memory_gb()) == (0.5, 0.5)
+
+
+def test_this_machine_runs_the_tests() -> None:
+    findings = list(check_machine())
+    assert [finding.subject for finding in findings] == ["Python", "cores", "memory", "GPU"]
+    assert findings[0].found == f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert all(finding.level is not Level.PROBLEM for finding in findings)
