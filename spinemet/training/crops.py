@@ -32,7 +32,7 @@ from spinemet.errors import BadInput
 from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.model.tasks import slice_column
 from spinemet.training.labels import LABEL_CLASSES, label_columns
-from spinemet.training.matching import match_labels
+from spinemet.training.matching import Matches
 from spinemet.types import Screened
 
 MANIFEST = "crops.json"
@@ -148,15 +148,16 @@ class Crops:
 # ---- from a reading to rows -----------------------------------------------------------------------------------
 
 
-def crop_rows(reading: Screened, labels: pd.DataFrame) -> pa.Table:
-    """The reading's labelled vertebrae, a row per slice, as SCHEMA says; cranial first; may have no rows.
+def crop_rows(reading: Screened, labels: pd.DataFrame, matches: Matches) -> pa.Table:
+    """The reading's labelled vertebrae as SCHEMA describes: a row per slice, cranial first; may have no rows.
 
-    labels: as `training.labels.consensus` gives them. Patients and studies become `research_key`s; a patient is the
-    one whom the label table names, since archives are often de-identified another way than their labels.
+    labels: from `training.labels.consensus`. matches: from `training.matching.match_labels`, for these two. Patients
+    and studies become `research_key`s. The patient's name is the label table's, because archive and labels are often
+    de-identified in different ways.
     """
     schema, names = _schema(labels), label_columns(labels)
     columns: dict[str, list[object]] = {name: [] for name in schema.names}
-    for n, match in match_labels(reading, labels).vertebrae.items():
+    for n, match in matches.vertebrae.items():
         stack, study = reading.stacks[n], reading.chosen.StudyInstanceUID
         known = [row for row in (match.row, *sorted(match.slice_rows)) if row is not None]
         count = len(stack.hu_NHW)

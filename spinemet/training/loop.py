@@ -125,7 +125,7 @@ class _Run:
         if recipe.pacing and epoch >= recipe.pacing.warm_epochs:
             self.entered_N[(self.entered_N == 0) & (pace_N > 0)] = epoch
         weights_TN = train.weights_TN * pace_N.astype(np.float32)
-        order = selfpaced.order(np.ceil(pace_N), self.seed, epoch, recipe.epoch_slices)
+        order = selfpaced.order(pace_N > 0, self.seed, epoch, recipe.epoch_slices)
         batches = selfpaced.batches(order, recipe.batch, workers.world)
         self.wrapped.train()
         started = time.monotonic()

@@ -107,7 +107,8 @@ def prepare_study(
 
 def store_crops(reading: Screened, labels: pd.DataFrame, out: str) -> PreparedStudy:
     """Store the labelled vertebrae of a reading as a shard below `out`; none where no label speaks of it."""
-    rows, matches = crop_rows(reading, labels), match_labels(reading, labels)
+    matches = match_labels(reading, labels)
+    rows = crop_rows(reading, labels, matches)
     if rows.num_rows == 0:
         return PreparedStudy(strays=matches.strays)
     found = matches.vertebrae.values()

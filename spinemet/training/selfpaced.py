@@ -1,10 +1,10 @@
-"""Who is learned from, when, and by which process: pure functions of (losses, seed, epoch).
+"""Which samples each epoch uses, in which order, and on which process: pure functions of (losses, seed, epoch).
 
-Self-paced learning (Kumar 2010) minimises sum_i v_i L_i + f(v, lambda) over weights and v. With the hard regulariser
-v_i is 1 where L_i < lambda, else 0; linear and mixture ones give v_i between (Jiang 2014, "Easy Samples First"). lambda
-is a quantile of the losses here, so that a chosen share is admitted, and one per class, else the rare classes starve.
-Every rank computes the same order from the same inputs and takes its part: no sample is lost or doubled, whatever the
-number of workers. N samples.
+Self-paced learning (Kumar 2010) minimises sum_i v_i L_i + f(v, lambda) over the network's weights and v. The hard
+regulariser makes v_i 1 if L_i < lambda, else 0; linear and mixture ones allow values between (Jiang 2014, "Easy Samples
+First"). Here lambda is a quantile of the losses, so that a chosen share is admitted. Each class has its own lambda;
+with a common one, rare classes would hardly be admitted. All ranks compute the same order and each takes its part, so
+no sample is lost or used twice with any number of workers. N samples.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ IndexArray = npt.NDArray[np.int64]
 
 
 LEAST = 0.05
-"""Weight of an admitted sample whose loss is at the limit."""
+"""Smallest weight of an admitted sample."""
 
 
 def share_at(epoch: int, epochs: int, pacing: PacingConfig | None) -> float:
-    """The share of each class to admit in `epoch` (from 0): 1 while warming up, then from the first share up to 1."""
+    """The share of each class to admit in `epoch` (from 0): 1 in the warm epochs, then growing from the first share."""
     if pacing is None or epoch < pacing.warm_epochs:
         return 1.0
     full_epoch = pacing.full_at * epochs
@@ -35,10 +35,9 @@ def share_at(epoch: int, epochs: int, pacing: PacingConfig | None) -> float:
 
 
 def may_be_best(epoch: int, epochs: int, pacing: PacingConfig | None) -> bool:
-    """Whether the model after `epoch` may be the one that is kept: only once the hard samples are admitted for good.
+    """Whether the model after `epoch` may be kept: once all samples stay admitted, and always after the last epoch.
 
-    Before that, a few validation patients without hard vertebrae would crown a model that has never seen any. The
-    last epoch always may.
+    Earlier, validation patients who happen to have no hard vertebrae would prefer a model that has never seen any.
     """
     return pacing is None or epoch >= min(pacing.full_at * epochs, epochs - 1)
 
@@ -49,12 +48,12 @@ def admitted(
     share: float,
     regularizer: Regularizer = "hard",
 ) -> npt.NDArray[np.float64]:
-    """(N,) weights, 0 for all but the `share` of each class with the smallest losses (rounded up).
+    """(N,) loss weights: positive for the `share` of each class with the smallest losses (rounded up), else 0.
 
-    hard: those weigh 1. linear: 1 - L / lambda, where lambda is the smallest loss of the class that is not admitted.
-    mixture: 1 up to half the admitted, beyond zeta (1 / L - 1 / lambda), with zeta such that there is no step. Neither
-    is below LEAST, so that the share is what was asked for, even among equal losses. All weigh 1 at the full share.
-    Equal losses are taken in the order of the samples; NaN (not seen yet) comes last.
+    hard: 1. linear: 1 - L / lambda, with lambda the class's smallest loss that is not admitted. mixture: 1 for the
+    easier half of the admitted samples, then zeta (1 / L - 1 / lambda), with zeta such that the weights have no step.
+    No admitted sample weighs less than LEAST, also among equal losses. At the full share all weigh 1. Equal losses are
+    admitted in the order of the samples; NaN (not seen yet) comes last.
     """
     weights_N = np.zeros(len(losses_N))
     for one_class in np.unique(classes_N):
@@ -69,7 +68,7 @@ def admitted(
 
 
 def _soft(losses_N: npt.NDArray[np.floating], limit: float, regularizer: Regularizer) -> npt.NDArray[np.float64]:
-    """Weights of the admitted, whose losses ascend up to `limit`; 1 where it is not known."""
+    """Weights of the admitted samples, whose losses ascend up to `limit`; 1 if the limit is not known."""
     if not (math.isfinite(limit) and limit > 0):
         return np.ones(len(losses_N))
     losses = np.asarray(losses_N, np.float64)
@@ -84,23 +83,22 @@ def _soft(losses_N: npt.NDArray[np.floating], limit: float, regularizer: Regular
     return np.asarray(np.clip(weights, LEAST, 1))
 
 
-def order(weights_N: npt.NDArray[np.floating], seed: int, epoch: int, size: int | None = None) -> IndexArray:
-    """The samples of `epoch` in the order in which they are learned from, each at most once.
+def order(admitted_N: npt.NDArray[np.bool_], seed: int, epoch: int, size: int | None = None) -> IndexArray:
+    """The admitted samples in the random order of `epoch`, each once; only `size` of them if given, all equally likely.
 
-    Samples of weight 0 never come; with `size`, that many are drawn with odds in proportion to their weights
-    (Efraimidis and Spirakis 2006), or all of positive weight where there are fewer.
+    Weights play no part in the draw: they scale the loss, and would count twice.
     """
     rng = np.random.default_rng([seed, epoch])
-    candidates = np.flatnonzero(weights_N > 0)
-    keys = rng.exponential(size=len(weights_N))[candidates] / weights_N[candidates]
+    candidates = np.flatnonzero(admitted_N)
+    keys = rng.exponential(size=len(admitted_N))[candidates]
     drawn = candidates[np.argsort(keys, kind="stable")[:size]]
     return np.asarray(rng.permutation(drawn), np.int64)
 
 
 def batches(order_N: IndexArray, batch: int, world: int) -> list[IndexArray]:
-    """`order_N` in consecutive batches of at most `batch`, equal to within one, none too small for `world` ranks.
+    """`order_N` in consecutive batches of at most `batch`; sizes differ by at most 1 and are at least `world`.
 
-    Raises ValueError where there are fewer samples than ranks.
+    Raises ValueError if there are fewer samples than ranks.
     """
     if len(order_N) < world:
         raise ValueError(f"expected at least {world} samples for {world} workers, found {len(order_N)}")
@@ -109,5 +107,5 @@ def batches(order_N: IndexArray, batch: int, world: int) -> list[IndexArray]:
 
 
 def rank_part(indices: IndexArray, rank: int, world: int) -> IndexArray:
-    """What `rank` of `world` takes of `indices`; the parts of all ranks are disjoint and make up the whole."""
+    """The part of `indices` for `rank` of `world`; each index is in the part of exactly one rank."""
     return indices[rank::world]

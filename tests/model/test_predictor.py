@@ -49,7 +49,7 @@ def test_a_call_is_the_same_to_the_last_bit_however_stacks_are_batched(model: Pa
 
 def test_each_task_follows_its_rule(model: Pair) -> None:
     net, card = model
-    rules = {"blastic": Rule(kind="top"), "posterolateral": Rule(kind="noisy_or")}
+    rules = {"blastic": Rule(kind="top"), "posterolateral": Rule(kind="top", share=1.0)}
     call = Predictor(net, changed(card, rules=rules)).predict([stack(0, 9)])[0]
     for task, rule in {**rules, "lytic": Rule()}.items():
         expected = aggregate(call.slices_NC[task], rule)

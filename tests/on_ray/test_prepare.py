@@ -16,10 +16,11 @@ from spinemet.files import join
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.study import read_study
-from spinemet.training.crops import MANIFEST, crop_rows, read_crops, read_info, research_key
+from spinemet.training.crops import MANIFEST, read_crops, read_info, research_key
 from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels
 from spinemet.types import Screened
 from tests.on_ray.archives import write_study
+from tests.training.readings import cropped
 
 pytestmark = pytest.mark.job
 
@@ -91,7 +92,7 @@ def test_crops_equal_those_made_without_ray(crops: str, place: Path) -> None:
         ref = study_at(str(place / "archive" / patient / f"{patient}_ct.nii.gz"))
         reading = read_study(ref, CONFIG)
         assert isinstance(reading, Screened)
-        rows = crop_rows(reading, labels)
+        rows = cropped(reading, labels)
         own = (found.table["patient"] == research_key(patient)).to_numpy()
         assert found.hu_NHW[own].astype("<i2").tobytes() == b"".join(rows["hu"].to_pylist())
         assert found.table.loc[own, "level"].tolist() == rows["level"].to_pylist()

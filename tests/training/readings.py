@@ -7,10 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from spinemet.config import SliceConfig, StudyConfig, changed, config_digest
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_columns
+from spinemet.training.matching import match_labels
 from spinemet.types import (
     Completeness,
     InstanceHeader,
@@ -58,6 +60,10 @@ def with_slices(one: Screened, uids: Mapping[str, float]) -> Screened:
     return replace(one, chosen=chosen, series_seen=((chosen, None),))
 
 
+def cropped(one: Screened, labels: pd.DataFrame) -> pa.Table:
+    return crop_rows(one, labels, match_labels(one, labels))
+
+
 def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
     """A checked label table with the cells given and all others empty; rows count from 0."""
     further = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
@@ -68,7 +74,7 @@ def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
 
 def write_crops(uri: str, readings: list[Screened], labels: pd.DataFrame) -> CropsInfo:
     """Crops of `readings` at `uri`, without Ray."""
-    shards = [write_shard(uri, crop_rows(one, labels)) for one in readings]
+    shards = [write_shard(uri, cropped(one, labels)) for one in readings]
     said: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}
     of_slices = said if (labels["slice"] != "").any() else {}
     info = changed(crops_info(shards), classes=said, slice_classes=of_slices)

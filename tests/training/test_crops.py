@@ -15,14 +15,13 @@ from spinemet.training.crops import (
     MANIFEST,
     SHARDS,
     WHERE,
-    crop_rows,
     read_crops,
     research_key,
     write_manifest,
     write_shard,
 )
 from spinemet.training.labels import LABEL_CLASSES
-from tests.training.readings import crops_info, label_table, reading, write_crops
+from tests.training.readings import cropped, crops_info, label_table, reading, write_crops
 
 LABELS = label_table(
     {"patient": "p1", "level": "T12", "bone_quality": "normal"},
@@ -36,7 +35,7 @@ LABELS = label_table(
 
 def test_only_whole_named_labelled_vertebrae_become_crops() -> None:
     one = reading("p1", ["?1", "T12", "L1", "L2", "L3", "L4"], cut=("L2",))
-    rows = crop_rows(one, LABELS).to_pydict()
+    rows = cropped(one, LABELS).to_pydict()
     assert rows["level"] == ["T12"] * 3 + ["L1"] * 3
     assert rows["bone_quality"] == ["normal"] * 3 + ["lytic"] * 3
     assert rows["posterolateral"] == [None] * 3 + ["bilateral"] * 3
@@ -52,7 +51,7 @@ def test_the_most_specific_label_counts() -> None:
         {"patient": "p1", "study": "1.3", "level": "L1", "bone_quality": "blastic"},
     )
     words = [
-        set(crop_rows(reading("p1", ["L1"], study=study), labels)["bone_quality"].to_pylist())
+        set(cropped(reading("p1", ["L1"], study=study), labels)["bone_quality"].to_pylist())
         for study in ("1.1", "1.2", "1.3")
     ]
     assert words == [{"normal"}, {"lytic"}, {"blastic"}]
@@ -72,7 +71,7 @@ def test_a_label_made_on_another_reconstruction_counts_unless_these_disagree() -
         row("L4", "", "blastic"),
         {"patient": "p1", "level": "L3", "bone_quality": "mixed"},
     )
-    rows = crop_rows(reading("p1", ["L1", "L2", "L3", "L4"], study="1.2"), labels).to_pydict()
+    rows = cropped(reading("p1", ["L1", "L2", "L3", "L4"], study="1.2"), labels).to_pydict()
     assert dict(zip(rows["level"], rows["bone_quality"], strict=True)) == {
         "L1": "lytic",
         "L2": "lytic",
@@ -83,12 +82,12 @@ def test_a_label_made_on_another_reconstruction_counts_unless_these_disagree() -
 
 def test_a_study_named_by_its_uid_belongs_to_the_patient_of_the_label_table() -> None:
     labels = label_table({"patient": "case 7", "study": "1.2", "level": "L1", "bone_quality": "lytic"})
-    rows = crop_rows(reading("another pseudonym", ["L1"], study="1.2"), labels)
+    rows = cropped(reading("another pseudonym", ["L1"], study="1.2"), labels)
     assert set(rows["patient"].to_pylist()) == {research_key("case 7")}
 
 
 def test_a_study_without_vertebrae_has_no_rows() -> None:
-    assert crop_rows(reading("p1", []), LABELS).num_rows == 0
+    assert cropped(reading("p1", []), LABELS).num_rows == 0
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
@@ -145,11 +144,11 @@ def test_writing_again_changes_nothing_and_another_content_replaces_the_old(tmp_
 
 def test_a_label_or_a_pixel_changes_the_shard_name(tmp_path: Path) -> None:
     one = reading("p1", ["L1"])
-    names = {write_shard(str(tmp_path), crop_rows(one, LABELS)).name}
+    names = {write_shard(str(tmp_path), cropped(one, LABELS)).name}
     relabelled = label_table({"patient": "p1", "level": "L1", "bone_quality": "blastic"})
-    names.add(write_shard(str(tmp_path), crop_rows(one, relabelled)).name)
+    names.add(write_shard(str(tmp_path), cropped(one, relabelled)).name)
     one.stacks[0].hu_NHW[0, 0, 0] += 1
-    names.add(write_shard(str(tmp_path), crop_rows(one, LABELS)).name)
+    names.add(write_shard(str(tmp_path), cropped(one, LABELS)).name)
     assert len(names) == 3
 
 
@@ -163,7 +162,7 @@ def test_what_is_no_crops_place_is_bad_input(tmp_path: Path) -> None:
 
 def test_damaged_and_missing_shards_are_bad_input(tmp_path: Path) -> None:
     uri = str(tmp_path)
-    shard = write_shard(uri, crop_rows(reading("p1", ["L1"]), LABELS))
+    shard = write_shard(uri, cropped(reading("p1", ["L1"]), LABELS))
     write_manifest(uri, crops_info([replace_slices(shard, shard.slices + 1)]))
     with pytest.raises(BadInput, match="expected 4 slices"):
         read_crops(uri)

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinemet.training.crops import crop_rows
 from spinemet.training.matching import match_labels
 from spinemet.types import Screened, SeriesHeader
-from tests.training.readings import label_table, reading, with_slices
+from tests.training.readings import cropped, label_table, reading, with_slices
 
 
 def row(word: str | None, at: str = "", level: str = "L1", **more: str) -> dict[str, str]:
@@ -25,7 +24,7 @@ def row(word: str | None, at: str = "", level: str = "L1", **more: str) -> dict[
 
 def said(one: Screened, *rows: dict[str, str], column: str = "bone_quality") -> tuple[list[object], list[object]]:
     """(what is said of the vertebra, what of its slices) in the crops of `one`."""
-    found = crop_rows(one, label_table(*rows)).to_pydict()
+    found = cropped(one, label_table(*rows)).to_pydict()
     return found[column], found[f"slice_{column}"]
 
 
