@@ -1,6 +1,6 @@
-"""Training slices moved and changed, in batch and on the device: drawn in one step, applied in another.
+"""Augmentation of training slices, in batches and on the device: one step draws random changes, another applies them.
 
-N slices, H rows, W columns, square pixels. Left and right may be swapped: no class says which side is involved.
+N slices, H rows, W columns, square pixels. Left and right may be swapped because no class names the involved side.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from spinemet.training.config import AugmentConfig
 
 @dataclass(frozen=True, eq=False)
 class AugmentDraw:
-    """What happens to each slice of a batch.
+    """The changes of each slice of a batch.
 
-    affine_N23: from output to input in grid_sample's coordinates (-1 to 1). gain_N, offset_N: HU' = HU * gain +
-    offset. blur_N: standard deviation of the softening in pixels. noise_N: standard deviation in HU. noise_seed: of the
-    noise itself.
+    affine_N23: from output to input, in grid_sample's coordinates (-1 to 1). gain_N, offset_N: HU' = HU * gain +
+    offset. blur_N: standard deviation of the blur in pixels. noise_N: standard deviation of the noise in HU.
+    noise_seed: seed of the noise itself.
     """
 
     affine_N23: Tensor
@@ -32,7 +32,7 @@ class AugmentDraw:
 
 
 def draw(count: int, config: AugmentConfig, seed: int) -> AugmentDraw:
-    """The changes for `count` slices, on the CPU; the same for the same seed."""
+    """Random changes for `count` slices, on the CPU; the same for the same seed."""
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(limit: float) -> Tensor:
@@ -56,11 +56,11 @@ def draw(count: int, config: AugmentConfig, seed: int) -> AugmentDraw:
 
 
 def apply(hu_NHW: Tensor, drawn: AugmentDraw) -> Tensor:
-    """(N, H, W) float32 HU: `hu_NHW` (int16 or float, any device) changed as drawn; beyond the border it goes on."""
+    """(N, H, W) float32 HU: `hu_NHW` (int16 or float, any device) changed as `drawn`; outside, border pixels repeat."""
     device = hu_NHW.device
     grid = _grid(drawn.affine_N23.to(device), *hu_NHW.shape[1:])
     moved = functional.grid_sample(hu_NHW.float().unsqueeze(1), grid, padding_mode="border", align_corners=False)[:, 0]
-    moved = _softened(moved, drawn.blur_N.to(device))
+    moved = _blurred(moved, drawn.blur_N.to(device))
     generator = torch.Generator(device).manual_seed(drawn.noise_seed)
     noise_NHW = torch.randn(moved.shape, generator=generator, device=device)
 
@@ -71,15 +71,15 @@ def apply(hu_NHW: Tensor, drawn: AugmentDraw) -> Tensor:
 
 
 def _grid(affine_N23: Tensor, height: int, width: int) -> Tensor:
-    """(N, H, W, 2) what torch's affine_grid gives with align_corners=False, which takes as long as sampling itself."""
+    """(N, H, W, 2), like torch's affine_grid with align_corners=False, which takes as long as the sampling itself."""
     x_W, y_H = ((2 * torch.arange(size, device=affine_N23.device) + 1) / size - 1 for size in (width, height))
     along_N2W = affine_N23[:, :, 0, None] * x_W + affine_N23[:, :, 2, None]
     down_N2H = affine_N23[:, :, 1, None] * y_H
     return along_N2W.mT[:, None] + down_N2H.mT[:, :, None]
 
 
-def _softened(hu_NHW: Tensor, sigma_N: Tensor) -> Tensor:
-    """`hu_NHW` through the taps (a, 1 - 2a, a) along rows and columns, whose variance 2a is the square of sigma."""
+def _blurred(hu_NHW: Tensor, sigma_N: Tensor) -> Tensor:
+    """`hu_NHW` blurred along rows and columns by the taps (a, 1 - 2a, a); their variance 2a is sigma squared."""
     side_N = (sigma_N**2 / 2)[:, None, None]
     for axis in (1, 2):
         size = hu_NHW.shape[axis]

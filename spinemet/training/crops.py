@@ -1,9 +1,10 @@
-"""Crops: the labelled slices of a data set, cut once, stored as Parquet shards and a manifest.
+"""Crops: the labelled slices of a data set, cut once and stored as Parquet shards with a manifest.
 
-Axes: N slices, H rows, W columns. A crops place holds `crops.json` (CropsInfo) and `slices/<digest>.parquet`, one
-shard per study, named after its content: writing one again changes nothing, and crops.json, written last, says which
-shards count. Patients and studies stand there as short unkeyed hashes. They join crops of one source and keep UIDs
-out of logs, but who has a list of identifiers can find them again: crops stay with the research data they come from.
+A folder of crops holds `crops.json` (CropsInfo) and `slices/<digest>.parquet`, one shard per study. Shards are named
+after their content, so writing one again changes nothing. `crops.json` is written last and lists the shards that count.
+Patients and studies appear as short hashes without a key. The hashes join crops of one source and keep UIDs out of
+logs, but anyone with a list of identifiers can find them in it: keep crops with the research data that they come from.
+N slices, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from spinemet.types import Screened
 MANIFEST = "crops.json"
 SHARDS = "slices"
 IN_MEMORY_BYTES = 2 << 30
-"""Larger sets become a memory-mapped file, which all training processes of a machine share."""
+"""Larger sets are memory-mapped from a file that all training processes of a machine share."""
 
 SCHEMA = pa.schema(
     [
@@ -51,15 +52,15 @@ SCHEMA = pa.schema(
         pa.field("posterolateral", pa.string()),
     ]
 )
-"""Of every shard. Further label columns follow where the label table has them, and `slice_<column>` for each where it
-labels single slices."""
+"""The columns of every shard. Further label columns of the label table follow, then one `slice_<column>` per label
+column if the table labels single slices."""
 
 WHERE = ("patient", "study", "level", "vertebra", "offset_mm")
-"""The columns of Crops.table before those with labels."""
+"""The first columns of Crops.table; those with labels follow."""
 
 
 class Shard(FrozenModel):
-    """One study's crops: the shard's name, and what is in it."""
+    """The crops of one study."""
 
     name: str
     slices: int
@@ -67,12 +68,12 @@ class Shard(FrozenModel):
 
 
 class CropsInfo(FrozenModel):
-    """The manifest: how the slices were cut, which shards count, and what became of labels and studies.
+    """The manifest: how the slices were cut, which shards count, and how many labels and studies were used.
 
-    classes: label column -> class -> vertebrae. slice_classes: label column -> class -> labels of single slices; empty
-    where there are none. labels_unmatched: labels for which no whole vertebra, or no slice of it, was found. strays:
-    rows of the label table (as people count) whose `slice` is the SOPInstanceUID of no slice of the study, or of
-    several. problems: reason -> studies that could not be used.
+    classes: label column -> class -> number of vertebrae. slice_classes: the same for labels of single slices; empty
+    without any. labels_unmatched: labels without a whole vertebra, or without a slice of one. strays: rows of the label
+    table (as people count) whose `slice` is not the SOPInstanceUID of exactly one slice of the study. problems: reason
+    -> number of studies that could not be used.
     """
 
     slice_config: SliceConfig
@@ -97,11 +98,11 @@ class CropsInfo(FrozenModel):
 
     @property
     def label_columns(self) -> list[str]:
-        """The columns with labels of vertebrae, then those with labels of single slices, where there are some."""
+        """The columns with labels of vertebrae, then those with labels of single slices (if any)."""
         return [*dict.fromkeys([*LABEL_CLASSES, *self.classes]), *map(slice_column, self.slice_classes)]
 
     def __str__(self) -> str:
-        """Some lines for a log."""
+        """A summary of a few lines."""
         lines = [
             f"{self.slices} slices of {self.vertebrae} vertebrae, {self.studies} studies, {self.patients} patients"
         ]
@@ -120,10 +121,11 @@ class CropsInfo(FrozenModel):
 
 @dataclass(frozen=True, eq=False)
 class Crops:
-    """A data set in memory (or memory-mapped), in an order that depends on its content only.
+    """A data set in memory or memory-mapped; its order depends on its content only.
 
-    hu_NHW: int16 HU. table: one row per slice, same order: WHERE (vertebra: 0, 1, … over the whole set), then
-    `info.label_columns`, None where there is no label. The slices of a vertebra are neighbours, cranial first.
+    hu_NHW: int16 HU. table: one row per slice in the same order: the columns WHERE (vertebra counts from 0 over the
+    whole set), then `info.label_columns`, None without a label. The slices of a vertebra follow each other, cranial
+    first.
     """
 
     hu_NHW: npt.NDArray[np.int16]
@@ -141,7 +143,7 @@ class Crops:
         return self.info.digest
 
     def take(self, rows: npt.NDArray[np.bool_]) -> Crops:
-        """The crops of the chosen rows, (N,) bool; vertebrae keep their numbers."""
+        """The crops of the rows selected by an (N,) mask; vertebrae keep their numbers."""
         return Crops(self.hu_NHW[rows], self.table[rows].reset_index(drop=True), self.info)
 
 
@@ -187,7 +189,7 @@ def _word(labels: pd.DataFrame, name: str, row: int | None) -> str | None:
 
 
 def research_key(identifier: str) -> str:
-    """Sixteen hexadecimal digits for an identifier: the same everywhere, not secret (see this file's header)."""
+    """A hash of `identifier` with sixteen hexadecimal digits; the same everywhere and not secret (see this module)."""
     return hashlib.sha256(f"spinemet crops\0{identifier}".encode()).hexdigest()[:16]
 
 
@@ -195,13 +197,13 @@ def research_key(identifier: str) -> str:
 
 
 def check_writable(uri: str) -> None:
-    """Raise BadInput where nothing can be written at `uri`; leaves nothing behind but an empty folder."""
+    """Raise BadInput if `uri` cannot be written; leaves at most an empty folder."""
     write_bytes(join(uri, SHARDS, ".probe"), b"")
     obstore.delete(open_store(join(uri, SHARDS)), ".probe")
 
 
 def write_shard(uri: str, rows: pa.Table) -> Shard:
-    """Store one study's rows below the crops place `uri`; repeating it changes nothing."""
+    """Store one study's rows in the crops folder `uri`; a repeat changes nothing."""
     digest = hashlib.sha256()
     for name in rows.column_names:
         for value in rows[name].to_pylist():
@@ -214,7 +216,7 @@ def write_shard(uri: str, rows: pa.Table) -> Shard:
 
 
 def write_manifest(uri: str, info: CropsInfo) -> None:
-    """Make `info` what counts at `uri`, then remove the shards of earlier runs."""
+    """Write the manifest to `uri`, then remove the shards of earlier runs."""
     write_bytes(join(uri, MANIFEST), (info.model_dump_json(indent=2) + "\n").encode())
     wanted = {f"{shard.name}.parquet" for shard in info.shards}
     store = open_store(join(uri, SHARDS), create=True)
@@ -227,7 +229,7 @@ def write_manifest(uri: str, info: CropsInfo) -> None:
 
 
 def read_info(uri: str) -> CropsInfo:
-    """The manifest of the crops at `uri`. Raises BadInput where there are none."""
+    """The manifest of the crops at `uri`. Raises BadInput if there are none."""
     where = normalize(uri)
     try:
         return CropsInfo.model_validate_json(read_bytes(join(where, MANIFEST)))
@@ -238,9 +240,9 @@ def read_info(uri: str) -> CropsInfo:
 
 
 def read_crops(uri: str, in_memory_bytes: int = IN_MEMORY_BYTES) -> Crops:
-    """The crops at `uri`, local or s3://; above `in_memory_bytes` of pixels, `hu_NHW` is a memory-mapped file.
+    """The crops at `uri`, local or s3://; `hu_NHW` is memory-mapped if the pixels take more than `in_memory_bytes`.
 
-    Raises BadInput where there are none, or a shard is missing or damaged.
+    Raises BadInput if there are no crops, or a shard is missing or damaged.
     """
     info = read_info(uri)
     size = info.slice_config.size_px
@@ -257,7 +259,7 @@ def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crop
     ready = cache / f"crops-{info.digest}.npy"
     if ready.exists():
         return Crops(np.load(ready, mmap_mode="r"), _fill(uri, info, None), info)
-    # Several processes may fill their own copy at a time; the rename makes one of them count.
+    # Several processes may each fill a copy at the same time; the last rename wins, and all copies are equal.
     filling = cache / f"{ready.name}.{os.getpid()}"
     hu_NHW = np.lib.format.open_memmap(filling, mode="w+", dtype=np.int16, shape=shape)
     table = _fill(uri, info, hu_NHW)
@@ -267,7 +269,7 @@ def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crop
 
 
 def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd.DataFrame:
-    """The table of the shards that count, in the manifest's order; their pixels go into `hu_NHW` where given."""
+    """The table of all shards in the manifest's order; also copies their pixels into `hu_NHW` if given."""
     place = [name for name in WHERE if name != "vertebra"]
     columns = [*place, *info.label_columns, *(["hu"] if hu_NHW is not None else [])]
     tables, start, vertebrae = [], 0, 0
@@ -286,7 +288,7 @@ def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd
 
 
 def _read_shards(uri: str, shards: tuple[Shard, ...], columns: list[str]) -> Iterator[pa.Table]:
-    """The shards' rows in order, some fetched ahead of the one in use (mapping over all would hold all of them)."""
+    """The shards' rows in order; fetches a few ahead (ThreadPoolExecutor.map would hold all of them)."""
     ahead: deque[Future[pa.Table]] = deque()
     with ThreadPoolExecutor(8) as pool:
         for shard in shards:

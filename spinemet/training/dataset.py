@@ -1,4 +1,4 @@
-"""Crops as what training takes: pixels, targets and weights, addressed by index arrays. T tasks, N slices."""
+"""Crops as arrays for training: pixels, targets and weights, addressed by index arrays. T tasks, N slices."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from spinemet.training.split import split_patients
 class Samples:
     """The slices of some patients.
 
-    hu_NHW: all crops' pixels, maybe memory-mapped, of which `rows_N` are these samples'. targets_TN: class numbers of
-    the slices, MISSING where not labelled; what is learned from. weights_TN: for the loss. vertebra_N: which slices
-    belong together. vertebra_targets_TN: class numbers of the vertebrae as a whole, the same for all slices of one.
+    hu_NHW: the pixels of all crops, possibly memory-mapped; `rows_N` are the rows of these samples. targets_TN: the
+    slices' class numbers, used for training; MISSING if not labelled. weights_TN: loss weights. vertebra_N: the number
+    of each slice's vertebra. vertebra_targets_TN: class numbers of whole vertebrae, repeated for each of their slices.
     """
 
     hu_NHW: npt.NDArray[np.int16]
@@ -44,11 +44,11 @@ class Samples:
 
 
 RESIDENT_SHARE = 0.3
-"""Of a GPU's free memory, for crops; the rest is for the model and its activations."""
+"""Part of a GPU's free memory that crops may use; the rest is for the model and its activations."""
 
 
 def resident(samples: Samples, device: torch.device) -> Tensor | None:
-    """All pixels of `samples` on the GPU, so that no step waits for a copy; None where they do not fit, or on a CPU."""
+    """All pixels of `samples` on the GPU, so that no step waits for a copy; None on a CPU or if they do not fit."""
     if device.type != "cuda":
         return None
     size = len(samples) * samples.hu_NHW[:1].nbytes
@@ -58,7 +58,7 @@ def resident(samples: Samples, device: torch.device) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """What is learned from, what the epoch and the aggregation are chosen on, and who is in which part."""
+    """Samples to train on, samples to choose epoch and aggregation on, and the patients of each part."""
 
     train: Samples
     validation: Samples
@@ -67,12 +67,12 @@ class TrainingData:
 
 
 def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | None = None) -> TrainingData:
-    """The crops divided by patients as the recipe asks; a patient's stratum is the rarest class of the selecting task.
+    """The crops divided by patients; the strata are each patient's rarest class of the selecting task.
 
-    test: the patients to keep apart, where a fold says so and not the recipe.
+    test: the test patients of a fold; without it the recipe's `test_share` picks them.
 
-    Raises BadInput where the crops do not fit the recipe (see check_crops), hold no label that it learns from, or no
-    patient for training or validation.
+    Raises BadInput if the crops do not fit the recipe (see check_crops), or have no usable label for training or
+    validation.
     """
     check_crops(crops.info, recipe)
     selecting = _selecting(recipe)
@@ -101,8 +101,8 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
 
 
 def admissions(train: Samples, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> pd.DataFrame:
-    """One row per training slice: `row` in the crops, `label` of the selecting task (None without one), and the `epoch`
-    in which self-pacing first admitted it, 0 for never."""
+    """One row per training slice: its `row` in the crops, its `label` for the selecting task (None without one), the
+    `epoch` in which self-pacing first admitted it (0 for never)."""
     classes = np.array([*recipe.model.task(recipe.selects).classes, None], object)  # MISSING is the last
     targets_N = train.targets_TN[_selecting(recipe)]
     return pd.DataFrame({"row": train.rows_N, "label": classes[targets_N], "epoch": entered_N})
@@ -118,24 +118,24 @@ def _selecting(recipe: TrainRecipe) -> int:
 
 
 def check_crops(info: CropsInfo, recipe: TrainRecipe) -> None:
-    """Raise BadInput where crops were cut in another way than the recipe's model wants, or lack a task's column."""
-    found, wanted = info.slice_config, recipe.model.slices
-    if found != wanted:
+    """Raise BadInput if the crops were cut in another way than the recipe's model needs, or lack a task's column."""
+    found, needed = info.slice_config, recipe.model.slices
+    if found != needed:
         raise BadInput(
-            f"expected crops of {wanted.size_px} px of {wanted.pixel_mm} mm every {wanted.step_mm} mm for the recipe "
+            f"expected crops of {needed.size_px} px of {needed.pixel_mm} mm every {needed.step_mm} mm for the recipe "
             f"{recipe.name}, found {found.size_px} px of {found.pixel_mm} mm every {found.step_mm} mm; "
             f"prepare them for this recipe."
         )
     for task in recipe.model.tasks:
         if task.column not in info.label_columns:
             raise BadInput(
-                f"expected crops with labels of {task.column}, as the task {task.name} of the recipe {recipe.name} "
-                f"wants, found those of {', '.join(info.label_columns)}; prepare them for this recipe."
+                f"expected crops with labels of {task.column} for the task {task.name} of the recipe {recipe.name}, "
+                f"found those of {', '.join(info.label_columns)}; prepare them for this recipe."
             )
 
 
 def patient_strata(crops: Crops, recipe: TrainRecipe) -> dict[str, int]:
-    """Patient -> the class of theirs that is rarest in the whole set, so that every part gets its share of it."""
+    """Patient -> the one of the patient's classes that is rarest in the whole set; MISSING without labels."""
     targets_N = np.array(recipe.model.task(recipe.selects).slice_targets(crops.table), np.int64)
     patients = crops.table["patient"].to_numpy(str)
     counts = np.bincount(targets_N[targets_N != MISSING], minlength=1)

@@ -1,4 +1,4 @@
-"""Public data sets as label tables: what they say of their vertebrae, and nothing that they do not say."""
+"""Label tables out of public data sets, with those labels only that a set states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spinemet.types import BONE_QUALITY
 COLUMNS = ["patient", "study", "series", "level", "bone_quality", "posterolateral"]
 
 INVALID_CASES = frozenset({"13627", "13977"})
-"""Of Spine-Mets-CT-SEG: segmentations that do not belong to their CT; another user of the set drops them too."""
+"""Cases of Spine-Mets-CT-SEG whose segmentation does not belong to their CT; other users of the set drop them too."""
 
 LESION_COLUMNS = ("Blastic", "Lytic", "Mixed")
 _ALL_LESIONS = "Vertebrae with Lesions"
@@ -35,7 +35,7 @@ _FILLER = re.compile(r"[\s,;.&/+()\-–]|\b(?:and|none|no|nan|n/a|vertebrae?)\b"
 
 @dataclass(frozen=True)
 class Import:
-    """A label table as `labels.read_labels` reads it, and how often something of the set could not be used."""
+    """A label table for `labels.read_labels`, and counts of what could not be used: what -> how often."""
 
     table: pd.DataFrame
     left_out: dict[str, int]
@@ -57,11 +57,11 @@ class Import:
 def import_spine_mets(folder: Path) -> Import:
     """The bone quality of every vertebra that a segmentation of TCIA's Spine-Mets-CT-SEG in `folder` names.
 
-    The lesions stand in the second sheet of the set's spreadsheet (.xlsx, in `folder` or one folder below): a vertebra
-    in no list is normal, one that is called both blastic and lytic is mixed. One that has a lesion of no stated kind
-    gets no row, and where a list holds words that are no levels, neither does any vertebra that is not listed: it may
-    be meant. A segmentation goes with the CT series of its FrameOfReferenceUID. Posterolateral involvement is not
-    labelled in this set. Raises BadInput where spreadsheet or segmentations are missing or of another form.
+    The lesions are listed in the second sheet of the set's spreadsheet (.xlsx, in `folder` or one folder below). A
+    vertebra in no list is normal; one in both the blastic and the lytic list is mixed. A lesion without a stated kind
+    gives no row. If a list holds words that are not levels, they may mean any vertebra: then vertebrae in no list give
+    no row either. A segmentation belongs to the CT series with its FrameOfReferenceUID. The set does not label
+    posterolateral involvement. Raises BadInput if spreadsheet or segmentations are missing or have another form.
     """
     cases = _read_cases(_spreadsheet(folder))
     left_out: Counter[str] = Counter()
@@ -88,13 +88,13 @@ def import_spine_mets(folder: Path) -> Import:
 
 @dataclass(frozen=True)
 class _Case:
-    """What a row of the spreadsheet says: the levels in each column; plain where every word in them is a level."""
+    """A row of the spreadsheet: the levels listed in each column; plain if the columns hold nothing but levels."""
 
     listed: dict[str, frozenset[str]]
     plain: bool
 
     def bone_quality(self, level: str) -> str:
-        """One of BONE_QUALITY, "" where that cannot be told."""
+        """One of BONE_QUALITY, "" if the row does not decide it."""
         blastic, lytic, mixed, any_kind = (level in self.listed[name] for name in (*LESION_COLUMNS, _ALL_LESIONS))
         if mixed or (blastic and lytic):
             return "mixed"
@@ -104,7 +104,7 @@ class _Case:
 
 
 def levels_in(text: str) -> tuple[frozenset[str], bool]:
-    """The levels that free text lists (`T1, T2 T3`, `T10-L1`), and whether it says nothing else."""
+    """The levels listed in free text (`T1, T2 T3`, `T10-L1`), and whether it contains nothing else."""
     found: set[str] = set()
 
     def take_range(match: re.Match[str]) -> str:
@@ -133,7 +133,7 @@ def _spreadsheet(folder: Path) -> Path:
 
 
 def _read_cases(path: Path) -> dict[str, _Case]:
-    """Case (the PatientID) -> what the second sheet says of it."""
+    """Case (the PatientID) -> its row of the second sheet."""
     try:
         sheet = pd.read_excel(path, sheet_name=1, dtype=str, keep_default_na=False, engine="openpyxl")
     except (ValueError, OSError, KeyError, IndexError, BadZipFile) as error:
@@ -153,7 +153,7 @@ def _read_cases(path: Path) -> dict[str, _Case]:
 
 @dataclass
 class _SegmentedStudy:
-    """A study with the levels that its segmentations name; `series` is the CT they were drawn on, "" if unknown."""
+    """A study and the levels that its segmentations name; `series` is the CT that they were drawn on, "" if unknown."""
 
     patient: str
     study: str
@@ -195,10 +195,10 @@ def _one_header_per_series(folder: Path) -> Iterable[pydicom.Dataset]:
 
 
 def import_verse(folder: Path) -> Import:
-    """A row for every vertebra that VerSe in `folder` names, to be labelled: VerSe says nothing of metastases.
+    """A row without labels for every vertebra that VerSe in `folder` names; VerSe does not label metastases.
 
     Levels come from the centroid files (`derivatives/…_ctd.json`) beside each `rawdata/…_ct.nii.gz`. Raises BadInput
-    where there is no such pair, or a centroid file is of another form.
+    if there is no such pair, or a centroid file has another form.
     """
     rows: list[list[str]] = []
     left_out: Counter[str] = Counter()
@@ -214,16 +214,16 @@ def import_verse(folder: Path) -> Import:
 
 
 def _centroid_files(volume: Path) -> list[Path]:
-    """The centroids in `derivatives` with the entities of the volume in `rawdata`, but for `seg-…`."""
+    """The centroid files in `derivatives` with the same entities as the volume in `rawdata`, apart from `seg-…`."""
     parts = list(volume.parent.parts)
     place = len(parts) - 1 - parts[::-1].index("rawdata")
     derivatives = Path(*parts[:place], "derivatives", *parts[place + 1 :])
-    wanted = volume.name.removesuffix("_ct.nii.gz").split("_")
+    expected = volume.name.removesuffix("_ct.nii.gz").split("_")
 
     def entities(path: Path) -> list[str]:
         return [part for part in path.name.removesuffix("_ctd.json").split("_") if not part.startswith("seg-")]
 
-    return sorted(path for path in derivatives.glob("*_ctd.json") if entities(path) == wanted)
+    return sorted(path for path in derivatives.glob("*_ctd.json") if entities(path) == expected)
 
 
 def _centroid_levels(path: Path) -> list[str]:

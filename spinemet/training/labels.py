@@ -1,10 +1,9 @@
-"""Label tables: what people said of vertebrae, checked.
+"""Label tables: read, checked, and reduced to one label per vertebra or slice.
 
-One row per labelled vertebra: `patient`, `level`, and `bone_quality` and/or `posterolateral`. `study` narrows a row to
-one study (without it, it holds for every study of the patient), `series` says on which of the study's series it was
-made, and `rater` tells the rows of several readers of one vertebra apart. A row with a `slice` speaks of that slice
-alone: its SOPInstanceUID, or its height in mm along z (LPS). Tasks of a recipe may be read from further columns; the
-rest is left alone. An empty cell is a missing label.
+One row per labelled vertebra: `patient`, `level`, and `bone_quality`, `posterolateral` or both. `study` limits a row to
+one study (without it, the row holds for every study of the patient). `series` names the series that was labelled, and
+`rater` the reader. A row with a `slice` labels that slice alone: its SOPInstanceUID, or its height in mm along z (LPS).
+Tasks of a recipe may use further columns; others are ignored. An empty cell is a missing label.
 """
 
 from __future__ import annotations
@@ -24,24 +23,24 @@ from spinemet.model.tasks import Task, slice_column
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
 LabelWords = Mapping[str, tuple[str, ...]]
-"""Label column to its words."""
+"""Label column -> the words allowed in it."""
 
 LABEL_CLASSES: dict[str, tuple[str, ...]] = {"bone_quality": BONE_QUALITY, "posterolateral": POSTEROLATERAL}
 
 PLACE = ["patient", "study", "series", "level", "slice"]
-"""The columns that say which vertebra a row speaks of, or which slice of it."""
+"""The columns that name the vertebra, or the slice, that a row labels."""
 
 COLUMNS = [*PLACE, *LABEL_CLASSES, "rater"]
 _TAKEN = {*PLACE, "rater", "vertebra", "offset_mm", "hu", *map(slice_column, LABEL_CLASSES)}
 _POSITION = re.compile(r"[+-]?\d+(\.\d+)?")
-_UID = re.compile(r"\d+(\.\d+){2,}")  # one with a single dot does not occur, and would be a position
+_UID = re.compile(r"\d+(\.\d+){2,}")  # at least two dots: a number with one dot is a height
 _MISSING = {"", "na", "n/a", "nan", "null"}  # not "none", which is a class
 
 
 def label_words(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
-    """LABEL_CLASSES, and the columns with their words that `tasks` are read from besides.
+    """LABEL_CLASSES, and the further columns of `tasks` with their words.
 
-    Raises BadInput for a column that means something else in label tables or crops.
+    Raises BadInput if a column already has another meaning in label tables or crops.
     """
     further = [task for task in tasks if task.column not in LABEL_CLASSES]
     words = dict(LABEL_CLASSES)
@@ -57,12 +56,12 @@ def label_words(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
 def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
     """The label table at `uri` (CSV or Parquet, local or s3://) with PLACE, the columns of `words` and `rater`.
 
-    All cells are strings; a missing label is None, any other missing cell "". Words may differ from the classes in
-    case and outer blanks. The index is the row as people count: a CSV's header is row 1.
+    All cells are strings; a missing label is None, any other missing cell "". Upper case and outer blanks do not
+    matter. The index is the row as people count: a CSV's header is row 1.
 
-    words: as `label_words` gives them; columns beyond LABEL_CLASSES have to be there. Raises BadInput, which names row,
-    column, expected and found, where the table is missing, not a table, empty, lacks a column, misspells one, holds an
-    unknown word or level, or says two things of one vertebra or slice (of one rater).
+    words: from `label_words`; columns beyond LABEL_CLASSES are required. Raises BadInput if the table cannot be read,
+    is empty, lacks or misspells a column, has an unknown word or level, or labels one vertebra or slice twice (for one
+    rater). The message names row and column.
     """
     uri = normalize(uri)
     raw, first_row = _read_table(uri)
@@ -88,15 +87,15 @@ def label_columns(labels: pd.DataFrame) -> list[str]:
 
 
 def height_mm(cell: str) -> float | None:
-    """The height of a `slice` cell that gives one, None for a SOPInstanceUID."""
+    """The height in a `slice` cell; None if it holds a SOPInstanceUID."""
     return float(cell) if _POSITION.fullmatch(cell) else None
 
 
 def consensus(labels: pd.DataFrame) -> pd.DataFrame:
-    """One row per vertebra or slice: of several raters the majority's word, and a missing label where they tie.
+    """One row per vertebra or slice: the majority of its raters, or a missing label if they tie.
 
-    labels: as `read_labels` gives them. The result has the columns PLACE and those with labels, sorted by PLACE; the
-    index stays, of several raters the first one's.
+    labels: from `read_labels`. The result has the columns PLACE and the label columns, sorted by PLACE; the index is
+    that of the first rater's row.
     """
 
     def majority(words: pd.Series) -> str | None:
@@ -115,7 +114,7 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_table(uri: str) -> tuple[pd.DataFrame, int]:
-    """The table as it stands, and the number that people give its first row (a CSV's header is row 1)."""
+    """The raw table, and the number that people give its first row (a CSV's header is row 1)."""
     content = read_bytes(uri)
     is_parquet = content[:4] == b"PAR1"
     try:
@@ -134,7 +133,7 @@ def _check_columns(raw: pd.DataFrame, uri: str, words: LabelWords) -> None:
             raise BadInput(f"{uri}: expected a column {name}, found {', '.join(found)}.")
     expected = [*PLACE, *words, "rater"]
     for name in found:
-        # A misspelt label column would otherwise be a label column that is silently missing.
+        # Otherwise a misspelt label column would be ignored without a word.
         near = difflib.get_close_matches(name.strip().lower(), expected, n=1, cutoff=0.8)
         if near and name not in expected:
             raise BadInput(f"{uri}: expected a column {near[0]}, found {name}.")
@@ -143,7 +142,7 @@ def _check_columns(raw: pd.DataFrame, uri: str, words: LabelWords) -> None:
 
 
 def _cells(raw: pd.DataFrame, name: str) -> pd.Series:
-    """Column `name` as stripped strings, "" where the cell or the whole column is missing."""
+    """Column `name` as stripped strings, "" for a missing cell or column."""
     if name not in raw:
         return pd.Series([""] * len(raw), dtype=str)
     cells = raw[name].astype(object).where(raw[name].notna(), "").astype(str).str.strip()
@@ -155,13 +154,13 @@ def _check_cells(table: pd.DataFrame, column: str, good: pd.Series, expected: st
     if good.all():
         return
     row = int((~good.astype(bool)).to_numpy().argmax())
-    # What stands for a slice may be a UID with something around it.
+    # The cell of a slice may contain a UID, which messages must not show.
     found = "another word" if column == "slice" else table[column].iloc[row] or "nothing"
     raise BadInput(f"{uri}: row {row + first_row}, column {column}: expected {expected}, found {found}.")
 
 
 def _check_slices(table: pd.DataFrame, uri: str, first_row: int) -> None:
-    """Raise BadInput for a slice that is neither UID nor number, or of no study; brings numbers into one form."""
+    """Raise BadInput for a slice that is neither UID nor number, or without a study; writes numbers in one form."""
     cells = table["slice"]
     uids = cells.map(lambda cell: _UID.fullmatch(cell) is not None)
     heights = cells.map(height_mm)
@@ -174,7 +173,7 @@ def _check_slices(table: pd.DataFrame, uri: str, first_row: int) -> None:
 
 
 def _check_repeats(table: pd.DataFrame, names: list[str], uri: str, first_row: int) -> None:
-    """Raise BadInput where two rows speak of the same vertebra or slice; the message names rows, not patients."""
+    """Raise BadInput if two rows label the same vertebra or slice; the message names rows, not patients."""
     key = [*PLACE, "rater"]
     repeats = table.duplicated(key).to_numpy()
     if not repeats.any():

@@ -1,7 +1,7 @@
-"""The training loop: plain PyTorch on one process of maybe many, which it meets only through `Workers`. Knows no Ray.
+"""The training loop: plain PyTorch on one process; other processes are reached through `Workers` only. Knows no Ray.
 
-All that is random follows from (seed, epoch, step, rank), so that a run that is killed and resumed ends with the same
-weights as an undisturbed one, and two runs of one recipe and seed on the CPU agree to the last bit.
+All random numbers follow from (seed, epoch, step, rank). So a run that is killed and resumed ends with the weights of
+an undisturbed one, and two runs of one recipe and seed on the CPU agree to the last bit.
 T tasks, N samples, C classes.
 """
 
@@ -36,19 +36,19 @@ EVALUATION_BATCH = 64
 
 @dataclass(frozen=True, eq=False)
 class Trained:
-    """What training gives: the model of the best epoch, in evaluation mode on the CPU, and its card."""
+    """The model of the best epoch, in evaluation mode on the CPU, and its card."""
 
     model: MultiTask
     card: ModelCard
     entered_N: npt.NDArray[np.int64]
-    """Epoch in which self-pacing first admitted each training sample, after the epochs that take all; 0 for never."""
+    """The epoch in which self-pacing first admitted each training sample, after the warm epochs; 0 for never."""
 
 
 def train(data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) -> Trained:
-    """Train as `recipe` says and keep the epoch that is best on the validation patients.
+    """Train `recipe` and keep the epoch that is best on the validation patients.
 
-    Starts where `workers.resume()` stands. Every process gets the same result. Raises BadInput where the pretrained
-    weights cannot be read, RuntimeError where the loss stops being finite.
+    Starts from `workers.resume()`. Every process gets the same result. Raises BadInput if the pretrained weights cannot
+    be read, RuntimeError if the gradients are not finite.
     """
     run = _Run(data, recipe, seed, workers)
     for epoch in range(run.next_epoch, recipe.epochs):
@@ -61,7 +61,7 @@ def train(data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) 
 
 
 def learning_rate_factor(epoch: float, recipe: TrainRecipe) -> float:
-    """The share of the full learning rate at a fractional epoch: even warm-up, then a cosine down to 0."""
+    """The part of the full learning rate at a fractional epoch: even warm-up, then a cosine down to 0."""
     if epoch < recipe.warmup_epochs:
         return epoch / recipe.warmup_epochs
     rest = (epoch - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1e-9)
@@ -80,8 +80,8 @@ class _Run:
             for trunk in self.model.trunks():
                 load_pretrained(trunk, recipe.pretrained)
         self.model.to(workers.device)
-        # Copied before it is wrapped. The tensors are looked up once: done at every step (as torch's AveragedModel
-        # does) that takes four times as long as averaging them.
+        # Copied before the model is wrapped. The tensors are looked up once: to look them up in every step, as torch's
+        # AveragedModel does, takes four times as long as to average them.
         self.averaged = copy.deepcopy(self.model)
         self.parameters = list(self.model.parameters())
         self.floats, self.averaged_floats = _floats(self.model), _floats(self.averaged)
@@ -114,10 +114,10 @@ class _Run:
             "best": self.best,
         }
 
-    # ---- learning -------------------------------------------------------------------------------------------
+    # ---- training --------------------------------------------------------------------------------------------
 
     def one_epoch(self, epoch: int) -> dict[str, float]:
-        """Learn from the slices that self-pacing admits in `epoch` and validate; gives the epoch's metrics."""
+        """Train on the slices that self-pacing admits in `epoch`; gives the training metrics."""
         recipe, workers, train = self.recipe, self.workers, self.data.train
         share = selfpaced.share_at(epoch, recipe.epochs, recipe.pacing)
         regularizer = recipe.pacing.regularizer if recipe.pacing else "hard"
@@ -160,7 +160,7 @@ class _Run:
         rate: float,
         augment_seed: int,
     ) -> Tensor:
-        """Learn from `mine`, this process's part of `batch`; gives the samples' losses, (len(mine),) on the CPU."""
+        """One step on `batch`, of which this process computes `mine`; gives the losses of `mine`, on the CPU."""
         train, device = self.data.train, self.workers.device
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -169,7 +169,7 @@ class _Run:
         with autocast(device):
             logits = self.wrapped(hu_NHW)
         losses_TN = task_losses(logits, _to(train.targets_TN[:, mine], device), self.tasks, self.recipe.label_smoothing)
-        # The mean is over the whole batch; wrapped averages gradients over the processes, hence the factor.
+        # The loss is a mean over the whole batch. `wrapped` averages gradients over the processes: hence the factor.
         totals_T = _to(weights_TN[:, batch].sum(axis=1), device)
         loss = weighted_loss(losses_TN, _to(weights_TN[:, mine], device), totals_T, self.tasks)
         self.optimizer.zero_grad(set_to_none=True)
@@ -179,9 +179,9 @@ class _Run:
         return self._sample_losses(losses_TN)
 
     def _average(self, first: bool) -> None:
-        """Let the averaged weights and running statistics follow the model's, which they equal after the first step."""
-        follow = get_ema_multi_avg_fn(0.0 if first else self.recipe.average_decay)
-        follow(self.averaged_floats, self.floats, None)
+        """Update the averaged weights and running statistics; the first step copies the model's."""
+        update = get_ema_multi_avg_fn(0.0 if first else self.recipe.average_decay)
+        update(self.averaged_floats, self.floats, None)
 
     def _pixels(self, samples: Samples, indices: npt.NDArray[np.int64]) -> Tensor:
         """(len(indices), H, W) int16 HU on the device."""
@@ -194,9 +194,9 @@ class _Run:
         weights_T = losses_TN.new_tensor([task.weight for task in self.tasks])
         return (losses_TN.detach() * weights_T[:, None]).sum(dim=0).double().cpu()
 
-    def _refresh(self, learned: npt.NDArray[np.int64]) -> None:
-        """Bring the losses of samples that were not learned from up to date, or they would never be admitted."""
-        rest = np.setdiff1d(np.arange(len(self.data.train)), learned)
+    def _refresh(self, trained: npt.NDArray[np.int64]) -> None:
+        """Compute the losses of the samples that were not trained on; with old losses they would never be admitted."""
+        rest = np.setdiff1d(np.arange(len(self.data.train)), trained)
         losses_TN = torch.zeros((len(self.tasks), len(rest)), dtype=torch.float32, device=self.workers.device)
         for places, logits in self._evaluate(self.model, self.data.train, rest):
             targets_TN = _to(self.data.train.targets_TN[:, rest[places]], self.workers.device)
@@ -204,19 +204,19 @@ class _Run:
         self.losses_N[rest] = self._sample_losses(self.workers.sum(losses_TN)).numpy()
 
     def _average_buffers(self) -> None:
-        """Give every process the mean of the batch norms' running statistics; each saw its own part."""
+        """Give every process the mean of all processes' running statistics of the batch norms."""
         buffers = [*self.model.buffers(), *self.averaged.buffers()]
         running = [buffer for buffer in buffers if buffer.is_floating_point()]
         means = self.workers.sum(torch.cat([buffer.flatten() for buffer in running])) / self.workers.world
         for buffer, mean in zip(running, means.split([buffer.numel() for buffer in running]), strict=True):
             buffer.copy_(mean.view_as(buffer))
 
-    # ---- judging --------------------------------------------------------------------------------------------
+    # ---- validation -----------------------------------------------------------------------------------------
 
     def _evaluate(
         self, model: nn.Module, samples: Samples, indices: npt.NDArray[np.int64]
     ) -> Iterator[tuple[npt.NDArray[np.int64], dict[str, Tensor]]]:
-        """Yields (places in `indices`, the model's logits of the samples there) for this process's part."""
+        """Yields (positions in `indices`, logits of the samples there) for this process's part of `indices`."""
         model.eval()
         mine = selfpaced.rank_part(np.arange(len(indices)), self.workers.rank, self.workers.world)
         with torch.no_grad(), autocast(self.workers.device):
@@ -234,6 +234,7 @@ class _Run:
         return {name: self.workers.sum(prob_NC).cpu().double().numpy() for name, prob_NC in found.items()}
 
     def validate(self, epoch: int) -> dict[str, float]:
+        """Measure the averaged weights on the validation patients and keep them if they are the best so far."""
         samples = self.data.validation
         prob = self._probabilities(self.averaged)
         rules = choose_rules(prob, samples, self.recipe)
@@ -268,7 +269,7 @@ class _Run:
 
 
 def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:
-    """Weights decay; biases and batch norms do not."""
+    """Weight decay for weights, none for biases and batch norms."""
     parameters = list(model.parameters())
     return [
         {"params": [one for one in parameters if one.ndim > 1], "weight_decay": recipe.weight_decay},
@@ -277,7 +278,7 @@ def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, A
 
 
 def _floats(model: nn.Module) -> list[Tensor]:
-    """The weights and running statistics of `model`, without the batch norms' counts of batches."""
+    """The weights and running statistics of `model`, without the batch norms' counters."""
     return [tensor.detach() for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point()]
 
 

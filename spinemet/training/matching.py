@@ -1,4 +1,4 @@
-"""Which rows of a label table speak of which vertebra and which slices of a study that was read."""
+"""Matching a label table to a study that was read: which row labels which vertebra, and which of its slices."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from spinemet.types import Completeness, InstanceHeader, Screened
 
 @dataclass(frozen=True)
 class Match:
-    """What is said of one vertebra, as row numbers (from 0) of the label table.
+    """The labels of one vertebra, as row numbers (from 0) of the label table.
 
-    row: of the vertebra as a whole; None where only its slices are labelled. slices: label column -> for each slice of
-    its stack the row that speaks of that slice alone, None where none does.
+    row: labels the whole vertebra; None if only slices are labelled. slices: label column -> for each slice of the
+    stack, the row that labels this slice alone, None without one.
     """
 
     row: int | None
@@ -35,8 +35,8 @@ class Match:
 
 @dataclass(frozen=True)
 class Matches:
-    """vertebrae: stack of the reading -> Match. strays: labels of this study (their index in the table) whose `slice`
-    is the SOPInstanceUID of no slice there, or of several."""
+    """vertebrae: number of the stack in the reading -> Match. strays: the index of each label of this study whose
+    `slice` is not the SOPInstanceUID of exactly one slice of the study."""
 
     vertebrae: Mapping[int, Match] = field(default_factory=dict)
     strays: tuple[int, ...] = ()
@@ -45,13 +45,13 @@ class Matches:
 def match_labels(reading: Screened, labels: pd.DataFrame) -> Matches:
     """The labels of the reading's whole, named vertebrae and of their slices.
 
-    labels: as `training.labels.consensus` gives them. Of vertebrae, a row of the series goes before one of the study,
-    and that before one of the patient. A row of another series of the study counts where there is no row of these two
-    and no other series disagrees: a label belongs to the vertebra, and the series read may be another reconstruction.
+    labels: from `training.labels.consensus`. For a vertebra, the order is: a row of the series that was read, a row of
+    the study, a row of another series of the study if all its other series agree, a row of the patient. Other series
+    count because a label belongs to the vertebra, and the labelled series may be another reconstruction.
 
-    A slice of a stack takes the labelled slice of the study that comes nearest to its middle, where that is no farther
-    than half the distance between slices, of the stack or of the series, whichever is larger: then thin labelled
-    slices find the one that shows them, and a thick one speaks for all that it covers.
+    A slice of a stack takes the labelled slice of the study that is nearest to its middle, at most half a slice
+    distance away (of the stack or of the series, the larger one counts). So a thin labelled slice reaches the slice
+    that shows it, and a thick one reaches all slices that it covers.
     """
     rows = _rows_of_study(reading, labels)
     planes, strays = _labelled_planes(reading, labels)
@@ -66,7 +66,7 @@ def match_labels(reading: Screened, labels: pd.DataFrame) -> Matches:
 
 
 def _rows_of_study(reading: Screened, labels: pd.DataFrame) -> dict[str, int]:
-    """Level -> row number of the most specific label of this study that says anything of a whole vertebra."""
+    """Level -> row number of the most specific label of a whole vertebra of this study."""
     chosen, names = reading.chosen, label_columns(labels)
     said = labels[names].notna().any(axis=1) & (labels["slice"] == "")
     of_study = said & (labels["study"] != "") & (labels["study"] == chosen.StudyInstanceUID)
@@ -93,7 +93,7 @@ def _rows_of_study(reading: Screened, labels: pd.DataFrame) -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class _Plane:
-    """A labelled slice: the points x (LPS mm) with normal . x = height_mm. row: of the label table, from 0."""
+    """A labelled slice: the points x (LPS mm) with normal . x = height_mm. row: its row in the label table, from 0."""
 
     row: int
     normal: npt.NDArray[np.float64]
@@ -117,7 +117,7 @@ def _labelled_planes(reading: Screened, labels: pd.DataFrame) -> tuple[dict[str,
 
 
 def _headers(reading: Screened) -> dict[str, list[InstanceHeader]]:
-    """SOPInstanceUID -> headers, of the series read and of those whose positions can be compared with its own."""
+    """SOPInstanceUID -> headers, in the series that was read and in those with the same frame of reference."""
     chosen = reading.chosen
     comparable = (one for one, _ in reading.series_seen if one.FrameOfReferenceUID == chosen.FrameOfReferenceUID)
     found: dict[str, list[InstanceHeader]] = defaultdict(list)
@@ -127,7 +127,7 @@ def _headers(reading: Screened) -> dict[str, list[InstanceHeader]]:
 
 
 def _place(cell: str, headers: Mapping[str, Sequence[InstanceHeader]]) -> tuple[npt.NDArray[np.float64], float] | None:
-    """Normal and height of the slice that `cell` names; None where it names none, or several."""
+    """Normal and height of the slice that `cell` names; None if it does not name exactly one."""
     height = height_mm(cell)
     if height is not None:
         return np.array([0.0, 0.0, 1.0]), height
@@ -142,7 +142,7 @@ def _place(cell: str, headers: Mapping[str, Sequence[InstanceHeader]]) -> tuple[
 def _nearest(
     reading: Screened, n: int, planes: Sequence[_Plane], labels: pd.DataFrame
 ) -> dict[str, tuple[int | None, ...]]:
-    """`Match.slices` of stack `n`, without the columns of which nothing is said."""
+    """`Match.slices` of stack `n`, without columns that label none of its slices."""
     if not planes:
         return {}
     vertebra, offsets_N = reading.spine.vertebrae[n], reading.stacks[n].offsets_mm.astype(np.float64)
@@ -151,12 +151,12 @@ def _nearest(
     reach = max(steps) / 2 + 1e-3
     found = {}
     for name in label_columns(labels):
-        telling = [plane for plane in planes if labels[name].iloc[plane.row] is not None]
-        if not telling:
+        labelled = [plane for plane in planes if labels[name].iloc[plane.row] is not None]
+        if not labelled:
             continue
-        distance_PN = np.abs([middles_N3 @ plane.normal - plane.height_mm for plane in telling])
+        distance_PN = np.abs([middles_N3 @ plane.normal - plane.height_mm for plane in labelled])
         rows = tuple(
-            telling[best].row if distance <= reach else None
+            labelled[best].row if distance <= reach else None
             for best, distance in zip(distance_PN.argmin(axis=0), distance_PN.min(axis=0), strict=True)
         )
         if any(row is not None for row in rows):

@@ -1,4 +1,4 @@
-"""What self-paced learning admitted when: a picture of a training run."""
+"""A picture of a training run: what self-paced learning admitted when."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from spinemet.display.palette import LIGHT, UNCALLED, bare
 
 
 def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
-    """PNG: per class, the share of its training slices that had been admitted by each epoch.
+    """A PNG with one line per class: the share of its training slices that were admitted by each epoch.
 
-    table: one row per slice with `label` and `epoch`, as `training.dataset.admissions` gives it.
+    table: one row per slice with `label` and `epoch`, from `training.dataset.admissions`.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

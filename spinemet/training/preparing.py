@@ -1,4 +1,4 @@
-"""From an archive and a label table to crops. Knows no Ray: the caller says who prepares the studies."""
+"""From an archive and a label table to crops. Knows no Ray: the caller passes the function that prepares studies."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from spinemet.types import Layout, NotScreened, Screened, StudyReading, StudyRef
 ROUND = 2000
 """Studies per call of `Prepare`; bounds what this process holds of the archive's listing."""
 HEAD_BYTES = 64 << 10
-"""Holds the identifiers of any CT object: they stand before the image's description."""
+"""Enough for the identifiers of any CT object, which come before the description of the image."""
 HEADS = 5
-"""Objects whose head is tried before a study counts as one that has to be read to learn whose it is."""
+"""How many objects' heads are tried for identifiers before the study is read as a whole."""
 
 
 class PreparedStudy(FrozenModel):
-    """What became of one study.
+    """The outcome for one study.
 
-    patient, study: keys of the crops, "" without any. labels: row number in the label table of each cropped vertebra
-    that is labelled as a whole. slice_labels: of the labels that reached a slice. strays: see CropsInfo. reason: why
-    the study could not be used. skipped: no label speaks of it, so that it was not read.
+    patient, study: keys in the crops, "" without crops. labels: the row in the label table of each cropped vertebra
+    that is labelled as a whole. slice_labels: the rows of labels that reached a slice. strays: see CropsInfo. reason:
+    why the study could not be used. skipped: the study was not read because it has no labels.
     """
 
     patient: str = ""
@@ -95,7 +95,7 @@ def prepare_study(
 ) -> PreparedStudy:
     """Cut the labelled vertebrae of one study and store them as a shard below `out`.
 
-    labels: as `training.labels.consensus` gives them. read: `study.read_study`, or an `IsolatedReader`'s.
+    labels: from `training.labels.consensus`. read: `study.read_study`, or the method of an `IsolatedReader`.
     """
     if not may_have_labels(ref, labels):
         return PreparedStudy(skipped=True)
@@ -106,7 +106,7 @@ def prepare_study(
 
 
 def store_crops(reading: Screened, labels: pd.DataFrame, out: str) -> PreparedStudy:
-    """Store the labelled vertebrae of a reading as a shard below `out`; none where no label speaks of it."""
+    """Store the labelled vertebrae of a reading as a shard below `out`; no shard if it has no labels."""
     matches = match_labels(reading, labels)
     rows = crop_rows(reading, labels, matches)
     if rows.num_rows == 0:
@@ -123,9 +123,9 @@ def store_crops(reading: Screened, labels: pd.DataFrame, out: str) -> PreparedSt
 
 
 def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
-    """False where the head of a DICOM object shows that no label speaks of the study; reads a few KB.
+    """False if the head of a DICOM object (a few KB) shows that the study has no labels.
 
-    True where that cannot be told, so that a broken study is found out by reading it.
+    True if it cannot show that; a broken study is then found by reading it.
     """
     if ref.layout is Layout.NIFTI:
         return True
@@ -137,7 +137,7 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
                 if identity is None or identity == NO_IDENTITY:
                     continue
                 patient, study = identity
-                # Other letters than ASCII have been read without their character set.
+                # identity_in ignores character sets: names with other letters than ASCII cannot be compared.
                 return study in studies or patient in patients or not patient.isascii()
     except StudyProblem:
         return True
@@ -145,16 +145,16 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
 
 
 def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: StudyConfig, archive: str) -> CropsInfo:
-    """The manifest of the crops that `prepared` adds up to; does not depend on the order of `prepared`.
+    """The manifest of the crops of all `prepared` studies, in any order.
 
-    Raises BadInput where no label belongs to any whole vertebra of the archive.
+    Raises BadInput if no label belongs to a whole vertebra of the archive.
     """
-    # A study that lies twice in the archive gives the same shard twice.
+    # A study that is in the archive twice gives the same shard twice.
     used = {one.shard.name: one for one in prepared if one.shard is not None}
     if not used:
         raise BadInput(
-            f"expected studies in {normalize(archive)} that the label table speaks of, found no labelled vertebra in "
-            f"{len(prepared)} studies{_because(prepared)}."
+            f"expected labelled studies in {normalize(archive)}, found no labelled vertebra in {len(prepared)} "
+            f"studies{_because(prepared)}."
         )
     ordered = sorted(used.values(), key=lambda one: (one.patient, one.study, one.shard.name if one.shard else ""))
     shards = tuple(one.shard for one in ordered if one.shard is not None)
@@ -179,7 +179,7 @@ def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: S
 
 
 def _count(words: pd.Series, rows: Sequence[int]) -> dict[str, int]:
-    """Class -> how often `rows` say it; the classes of a column beyond LABEL_CLASSES are the words in it."""
+    """Class -> how many of `rows` have it; in columns beyond LABEL_CLASSES, each word is a class."""
     counts = Counter(words.iloc[list(rows)].dropna())
     return {name: counts[name] for name in LABEL_CLASSES.get(str(words.name), sorted(words.dropna().unique()))}
 

@@ -18,11 +18,11 @@ def split_patients(
     validation_share: float,
     strata: Mapping[str, Hashable] | None = None,
 ) -> dict[str, Part]:
-    """Each patient's part; the same for the same patients, whatever their order, on every machine.
+    """Each patient's part; the same for the same patients in any order, on every machine.
 
-    The parts have the shares asked for, up to rounding, overall and (within one patient) in each stratum; patients
-    without one form their own. Within a stratum patients are ranked by a hash of seed and name, so that a patient who
-    joins or leaves the set moves few others. Raises BadInput for shares that leave no one to train on.
+    The parts have the given shares: overall up to rounding, and within each stratum up to one patient. Patients without
+    a stratum form one of their own. Within a stratum patients are ranked by a hash of seed and name, so that a patient
+    who joins or leaves moves few others. Raises BadInput if the shares leave nobody to train on.
     """
     if min(test_share, validation_share) < 0 or test_share + validation_share >= 1:
         raise BadInput(
@@ -35,7 +35,7 @@ def split_patients(
     seen = left = 0
     for _, members in sorted(groups.items()):
         ranked = sorted(members, key=lambda patient: hashlib.sha256(f"{seed}\0{patient}".encode()).digest())
-        # Rounding the running total, not each stratum, keeps the overall share right however many strata there are.
+        # Rounding the running total, not each stratum, keeps the overall share right with any number of strata.
         test = _round_step(seen, len(ranked), test_share)
         validation = _round_step(left, len(ranked) - test, validation_share / (1 - test_share))
         seen += len(ranked)
@@ -46,10 +46,9 @@ def split_patients(
 
 
 def fold_patients(patients: Iterable[str], folds: int, seed: int, strata: Mapping[str, Hashable]) -> dict[str, int]:
-    """Each patient's fold (0 to `folds` - 1), of equal size to within one, each with its share of every stratum.
+    """Each patient's fold (0 to `folds` - 1); sizes differ by at most 1, and each fold has its share of every stratum.
 
-    The same for the same patients, whatever their order. Raises BadInput for fewer than two folds or patients than
-    folds.
+    The same for the same patients in any order. Raises BadInput for fewer than two folds or more folds than patients.
     """
     names = set(patients)
     if not 2 <= folds <= len(names):

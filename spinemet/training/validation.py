@@ -1,6 +1,6 @@
-"""How well the model does on the validation patients, per vertebra: picks the epoch, aggregation and temperatures.
+"""Measures per vertebra on the validation patients, which pick the epoch, aggregation rules and temperatures.
 
-N slices, C classes.
+N slices, V vertebrae, C classes.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples
 
 TEMPERATURES = (0.5, 4.0)
-"""What a fitted temperature may be; a small set that is called right throughout would ask for 0."""
+"""Allowed temperatures; a small set without errors would drive the temperature to 0."""
 MIN_VERTEBRAE = 20
-"""With a label, for a temperature to be fitted; on fewer it follows chance."""
+"""Labelled vertebrae that a fit of a temperature needs; on fewer, chance decides."""
 
 Probabilities = Mapping[str, npt.NDArray[np.float64]]
 
@@ -28,9 +28,9 @@ Probabilities = Mapping[str, npt.NDArray[np.float64]]
 def vertebra_calls(
     prob_NC: npt.NDArray[np.float64], targets_N: npt.NDArray[np.int64], vertebra_N: npt.NDArray[np.int64], rule: Rule
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(V,) true classes and (V, C) aggregated probabilities of the vertebrae whose label is known.
+    """(V,) true classes and (V, C) aggregated probabilities of the labelled vertebrae.
 
-    targets_N: of the vertebrae, the same for all slices of one.
+    targets_N: classes of the vertebrae, repeated for each of their slices.
     """
     known = targets_N != MISSING
     vertebrae, first = np.unique(vertebra_N[known], return_index=True)
@@ -39,16 +39,16 @@ def vertebra_calls(
 
 
 def macro_sensitivity(true_V: npt.NDArray[np.int64], called_V: npt.NDArray[np.int64], classes: int) -> float:
-    """The mean sensitivity of the classes that occur, NaN for no vertebra; few patients may lack a class."""
+    """The mean sensitivity of the classes that occur (few patients may lack one); NaN for no vertebra."""
     shares = sensitivity(confusion_matrix(true_V, called_V, classes))
     return float(np.nanmean(shares)) if len(true_V) else float("nan")
 
 
 def balanced_log_loss(true_V: npt.NDArray[np.int64], prob_VC: npt.NDArray[np.float64]) -> float:
-    """The mean over the classes that occur of their vertebrae's log loss; NaN for no vertebra.
+    """The mean log loss of each class's vertebrae, averaged over the classes that occur; NaN for no vertebra.
 
-    Choices are made by this and not by the calls that are right: on few validation patients one vertebra more or
-    less, of a rare class, is 5 points of macro sensitivity.
+    Choices use this and not macro sensitivity: on few validation patients, a single vertebra of a rare class changes
+    macro sensitivity by 5 points.
     """
     loss_V = -np.log(np.maximum(prob_VC[np.arange(len(true_V)), true_V], 1e-3))
     per_class = [float(loss_V[true_V == one].mean()) for one in np.unique(true_V)]
@@ -56,7 +56,7 @@ def balanced_log_loss(true_V: npt.NDArray[np.int64], prob_VC: npt.NDArray[np.flo
 
 
 def choose_rules(prob: Probabilities, samples: Samples, recipe: TrainRecipe) -> dict[str, Rule]:
-    """Task -> the recipe's rule with the least balanced log loss; the first one for a task without labels."""
+    """Task -> the recipe's rule with the lowest balanced log loss; the first rule for a task without labels."""
     chosen = {}
     for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True):
         called = [vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rule) for rule in recipe.rules]
@@ -73,7 +73,7 @@ def tempered(prob_NC: npt.NDArray[np.float64], temperature: float) -> npt.NDArra
 def fit_temperatures(
     prob: Probabilities, samples: Samples, rules: Mapping[str, Rule], recipe: TrainRecipe
 ) -> dict[str, float]:
-    """Task -> the temperature (Guo et al. 2017) with the least log loss of the vertebrae; 1 for too few of them."""
+    """Task -> the temperature (Guo et al. 2017) with the lowest log loss of the vertebrae; 1 if there are too few."""
     found = {}
     for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True):
         found[task.name] = fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
@@ -83,7 +83,7 @@ def fit_temperatures(
 def fit_temperature(
     prob_NC: npt.NDArray[np.float64], targets_N: npt.NDArray[np.int64], vertebra_N: npt.NDArray[np.int64], rule: Rule
 ) -> float:
-    """The temperature of the slices within TEMPERATURES that suits the vertebrae best, all counting the same."""
+    """The temperature of the slices, within TEMPERATURES, with the lowest mean log loss of the vertebrae."""
 
     def log_loss(log_temperature: float) -> float:
         scaled_NC = tempered(prob_NC, float(np.exp(log_temperature)))
