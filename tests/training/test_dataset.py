@@ -87,7 +87,7 @@ def test_crops_without_the_column_of_a_task_are_refused() -> None:
     recipe = small_recipe()
     tasks = (*recipe.model.tasks, Task(name="collapse", column="fracture", positive=("yes",)))
     other = changed(recipe, model=changed(recipe.model, tasks=tasks))
-    message = "labels of fracture, as the task collapse .* found those of bone_quality, posterolateral; prepare them"
+    message = "labels of fracture for the task collapse .* found those of bone_quality, posterolateral; prepare them"
     with pytest.raises(BadInput, match=message):
         training_data(made_up_crops(), other)
 
