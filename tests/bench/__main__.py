@@ -1,7 +1,8 @@
-"""`make bench [ONLY=name]`: run the benchmarks, print their tables and store them in bench/NAME.json and NAME.md.
+"""`make bench [ONLY=name]`: run benchmarks and print their tables.
 
-A benchmark is a module tests/bench/bench_NAME.py with a function `run() -> Figures`. Times are compared within one
-run only: this machine against itself, medians of several.
+Each table goes to bench/NAME.json and into the README.md that has the place for it (figures.py). A benchmark is a
+module tests/bench/bench_NAME.py with a function `run() -> Figures`. Compare times within one run only: the speed of a
+machine changes.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ import importlib
 import json
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
 
-from tests.bench.figures import Figures, Missing
+from tests.bench.figures import Figures, Missing, update_pages
 
 HERE = Path(__file__).parent
-STORE = HERE.parents[1] / "bench"
+ROOT = HERE.parents[1]
+STORE = ROOT / "bench"
 
 
 def names() -> list[str]:
@@ -28,7 +31,7 @@ def names() -> list[str]:
 
 
 def main() -> int:
-    """Run the asked benchmarks; exit code 0 when each ran or said what it lacks."""
+    """Run the requested benchmarks. Exit code 0 if each ran or said what it needs."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("only", nargs="*", choices=[[], *names()], help="default: all")
     console = Console()
@@ -42,12 +45,25 @@ def main() -> int:
             console.print(f"{name}: left out, {missing}")
             continue
         console.print(figures.rendered())
-        machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-        stored = {"when": datetime.now(UTC).isoformat(), "machine": machine, **figures.stored()}
+        now, commit, machine = datetime.now(UTC), _commit(), _machine()
+        stored = {"when": now.isoformat(), "commit": commit, "machine": machine, **figures.stored()}
         (STORE / f"{name}.json").write_text(json.dumps(stored, indent=1) + "\n")
-        (STORE / f"{name}.md").write_text(figures.markdown())
+        measured = f"Measured at commit {commit} on {now:%Y-%m-%d}: {machine}."
+        for page in update_pages(ROOT, name, figures.section(measured)):
+            console.print(f"updated {page.relative_to(ROOT)}")
     console.print(f"figures are in {STORE}")
     return 0
+
+
+def _commit() -> str:
+    """The commit of the working tree, marked if files have changed since; `unknown` outside of git."""
+    command = ["git", "describe", "--always", "--abbrev=7", "--dirty= with changes"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-"""What a benchmark gives back, and how a stretch of work is timed."""
+"""The result of a benchmark: a table for the terminal, for a file, and for the README.md that shows it."""
 
 from __future__ import annotations
 
+import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
 LEAST_WIDTH = 14
-"""Characters that the first column keeps where a table is wider than the terminal."""
+"""Characters that the first column keeps if the table is wider than the terminal."""
+PAGES = ("tests/bench/README.md", "spinemet/*/README.md")
+"""Where update_pages looks for a place for a table."""
 
 
 class Missing(Exception):
@@ -20,7 +24,7 @@ class Missing(Exception):
 
 @dataclass
 class Figures:
-    """A table of measured figures: its columns, one list of cells per row, and what was measured in a sentence."""
+    """A table of measured figures: columns, one list of cells per row, and a note on what was measured."""
 
     title: str
     columns: Sequence[str]
@@ -33,7 +37,7 @@ class Figures:
         self.rows.append(list(cells))
 
     def rendered(self) -> Table:
-        """For the terminal; floats with three significant digits."""
+        """The table for the terminal; floats with three significant digits."""
         table = Table(
             title=self.title, caption=self.note, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
         )
@@ -42,14 +46,22 @@ class Figures:
         for number, column in enumerate(self.columns):
             table.add_column(column, **({"min_width": least} if number == 0 else {"justify": "right"}))
         for row in self.rows:
-            table.add_row(*(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row))
+            table.add_row(*map(_shown, row))
         return table
 
     def markdown(self) -> str:
-        """For the README: the table alone, with the cells that `rendered` shows."""
-        cells = [list(self.columns), ["---"] * len(self.columns)]
-        cells += [[f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in row] for row in self.rows]
+        """The table alone, with the cells of `rendered`."""
+        cells = [
+            list(self.columns),
+            ["---"] * len(self.columns),
+            *([_shown(cell) for cell in row] for row in self.rows),
+        ]
         return "".join(f"| {' | '.join(row)} |\n" for row in cells)
+
+    def section(self, measured: str) -> str:
+        """Title, table, note, and `measured`: when and where. For update_pages."""
+        note = f"{self.note[:1].upper()}{self.note[1:].rstrip('.')}.\n\n" if self.note else ""
+        return f"**{self.title}**\n\n{self.markdown()}\n{note}{measured}\n"
 
     def stored(self) -> dict[str, object]:
         """For bench/NAME.json."""
@@ -58,6 +70,21 @@ class Figures:
             "note": self.note,
             "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows],
         }
+
+
+def update_pages(root: Path, name: str, section: str) -> list[Path]:
+    """Write `section` into every page of PAGES that has a place for benchmark `name`; gives these pages.
+
+    The place is what stands between the lines `<!-- figures: NAME -->` and `<!-- end of figures -->`.
+    """
+    place = re.compile(rf"(<!-- figures: {re.escape(name)} -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+    changed = []
+    for page in sorted(page for pattern in PAGES for page in root.glob(pattern)):
+        text, count = place.subn(lambda match: f"{match[1]}{section}{match[2]}", page.read_text())
+        if count:
+            page.write_text(text)
+            changed.append(page)
+    return changed
 
 
 def median_seconds(work: Callable[[], object], repeats: int = 3) -> float:
@@ -69,3 +96,7 @@ def median_seconds(work: Callable[[], object], repeats: int = 3) -> float:
         work()
         times.append(time.perf_counter() - start)
     return statistics.median(times)
+
+
+def _shown(cell: str | float | int) -> str:
+    return f"{cell:.3g}" if isinstance(cell, float) else str(cell)

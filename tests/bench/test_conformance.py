@@ -40,4 +40,4 @@ def test_the_readme_shows_the_table(figures: Figures) -> None:
     # Results of lossy decoders differ between versions of the libraries, as does which decoders exist.
     firm = [row for row in figures.rows if not re.search("lossy|undecodable", str(row[2]))]
     missing = [row for row in Figures("", figures.columns, rows=firm).markdown().splitlines() if row not in shown]
-    assert not missing, "run `make bench ONLY=conformance` and copy bench/conformance.md into spinemet/dicom/README.md"
+    assert not missing, "run `make bench ONLY=conformance`"
