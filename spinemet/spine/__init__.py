@@ -1,1 +1,1 @@
-"""Volume to vertebrae to slice stacks."""
+"""Finds and names the vertebrae of a volume and cuts their slices; README.md here has the evidence."""

@@ -1,4 +1,4 @@
-"""Whether a segmentation lies where the CT has vertebrae: a shifted or mirrored one is not believed."""
+"""Checks a segmentation against the CT: a shifted or mirrored one is rejected."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from spinemet.spine.geometric import geometric_spine
 from spinemet.types import Completeness, Flag, Spine, Vertebra, Volume
 
 _NEAR_MM = 8.0
-"""Between a labelled body's centre and the geometric localizer's, for half of the bodies at least. Where both are right
-they differ by 1 to 4 mm (four real cases, 48 phantoms); half the distance between two bodies is 9 (neck) to 19 mm."""
+"""Largest median distance between the labelled bodies' centres and the geometric localizer's. If both are right it is 1
+to 4 mm (real cases of README.md, 48 phantoms); half the distance between two bodies is 9 (neck) to 19 mm."""
 _LEAST_COMPARED = 2
 
 
 def checked(volume: Volume, labelled: Spine) -> Spine:
-    """`labelled`, its vertebrae flagged where the geometric localizer contradicts their names or could not check them.
+    """`labelled`, with flags on its vertebrae if the geometric localizer contradicts their names or cannot check them.
 
-    `level_disputed`: both name the same bodies, and most of the names differ; the labels' names stay, at half the
-    confidence. `labels_unchecked`: the geometric localizer found fewer than two of the whole bodies' neighbourhood.
-    Raises StudyFailed(BAD_SEGMENTATION) where the bodies of the CT are elsewhere.
+    LEVEL_DISPUTED: both name the same bodies, and most of the names differ; the labels' names stay, with half the
+    confidence. LABELS_UNCHECKED: fewer than two whole bodies lie where the geometric localizer found the spine.
+    Raises StudyFailed(BAD_SEGMENTATION) if the bodies of the CT are elsewhere.
     """
     try:
         geometric = geometric_spine(volume)
@@ -46,8 +46,8 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
 def _nearest(labelled: Spine, geometric: Spine) -> list[tuple[Vertebra, Vertebra, float]]:
     """Each whole labelled vertebra with the nearest geometric one and their distance in mm.
 
-    Those more than half a body beyond the ends of what the geometric localizer found are left out: it may have stopped
-    early.
+    Labelled vertebrae more than half a body beyond the ends of the geometric spine are left out, because the geometric
+    localizer may have stopped early.
     """
     found = np.array([v.center_mm for v in geometric.vertebrae])
     ends = [

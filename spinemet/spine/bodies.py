@@ -18,27 +18,28 @@ from spinemet.types import SpineCurve
 Array = npt.NDArray[np.float64]
 
 _LEAST_SHARE = 0.3
-"""A body at the end of the volume is listed when at least this share of its expected height is in view: less shows an
-endplate, no body."""
+"""A body at the end of the volume is listed if at least this share of its expected height is in view; less of it shows
+an endplate, not a body."""
 _DISC_SHARE = 0.18
-"""Of a spacing that is disc, where only one of two discs is seen: 0.12 thoracic to 0.25 lumbar."""
+"""The disc's share of a spacing, if only one disc is seen: 0.12 (thoracic) to 0.25 (lumbar)."""
 _WIDEST_GAP = 0.36
-"""Of the spacing, between the two endplates' lines: discs take 0.12 (thoracic) to 0.25 (lumbar) of it, a worn lumbar
-endplate's line lies a little deeper. Lines farther apart belong to a pedicle or an arch (C7-T1 of the LIDC case)."""
+"""Largest distance between the bright lines of a disc's two endplates, as a share of the spacing. Discs take 0.12
+(thoracic) to 0.25 (lumbar) of it, and the line of a worn lumbar endplate lies a little deeper. Lines farther apart
+belong to a pedicle or an arch (C7-T1 of the LIDC case)."""
 _ENDPLATE_MM = 0.75
-"""From the middle of an endplate's bright line to its surface: it belongs to the body."""
+"""From the middle of an endplate's bright line to its surface; the endplate belongs to the body."""
 _TURN_MM = 20.0
-"""Length over which the turn of the vertebrae about the canal is averaged."""
+"""Length of the average of the vertebrae's turn about the canal."""
 _LEAST_HEIGHT_MM = 5.0
-"""A vertebra plana still has some; less would be two endplates of one disc."""
+"""A vertebra plana is still this high; lower ones are two endplates of one disc."""
 _FADED, _SOFT = 0.35, 0.05
-"""An end body's boneness may fall below the other bodies' by the first, and to the second in any case (a lytic body
-among sclerotic ones): less is air, fat or lung."""
+"""An end body's boneness may be lower than the other bodies' by the first value, and may always be as low as the second
+(a lytic body among sclerotic ones). Less is air, fat or lung."""
 
 
 @dataclass(frozen=True)
 class Body:
-    """One body along the curve: s of its endplates, the evidence of its discs (nan: none seen), its endplates' tilt."""
+    """One body along the curve: s of its endplates, evidence of its discs (nan if not seen), tilt of its endplates."""
 
     top: float
     bottom: float
@@ -68,9 +69,9 @@ def bodies_between(
 ) -> list[Body]:
     """The bodies above, between and below `discs`, cranial to caudal.
 
-    seen: (S,) whether some of the body's depth lies in the volume. A body beyond the outermost disc is listed when bone
-    stands there and at least three tenths of its expected height are in view; its far end is where its height, judged
-    from its neighbours, or the volume ends.
+    seen: (S,) whether part of the body's depth lies in the volume. A body beyond the outermost disc is listed if bone
+    is there and at least three tenths of its expected height are in view; it ends after the height of its neighbours,
+    or with the volume.
     """
     half_gap = np.maximum(_gaps(discs, evidence) / 2 - _ENDPLATE_MM, 0.5)
     upper, lower = [float(s) for s in discs - half_gap], [float(s) for s in discs + half_gap]
@@ -107,7 +108,7 @@ def _gaps(discs: npt.NDArray[np.intp], evidence: DiscEvidence) -> Array:
 def _end_body(
     endplate: float, height: float, bone: Array, seen: npt.NDArray[np.bool_], usual: float
 ) -> tuple[float, float] | None:
-    """(top, bottom) of the body that begins at `endplate` and goes on by the signed `height`, or None."""
+    """(top, bottom) of the body from `endplate` over the signed `height`; None if too little of it is seen or bone."""
     start, step = round(endplate), 1 if height > 0 else -1
     rows = start + step * np.arange(1, round(abs(height)) + 1)
     rows = rows[(rows >= 0) & (rows < len(seen))]
@@ -123,9 +124,9 @@ def _end_body(
 def body_frames(curve: SpineCurve, walls: Walls, bodies: list[Body]) -> tuple[Array, Array]:
     """LPS centres (n, 3) and axes (n, 3, 3: left, posterior, superior) of the bodies.
 
-    Superior follows the neighbours' centres two thirds, the endplates' tilt one third (the outermost bodies have only
-    the latter): on 18 phantoms this halves the error of the tilt, whose steps are 7 degrees. Posterior points from the
-    bodies to the canal, so that a turned vertebra's slices are turned with it.
+    Superior comes to two thirds from the neighbours' centres and to one third from the endplates' tilt, for the
+    outermost bodies from the tilt alone. On 18 phantoms this halves the error of the tilt, which comes in steps of 7°.
+    Posterior points from the bodies to the canal, so that the slices turn with the vertebra.
     """
     aside = ndimage.gaussian_filter1d(walls.middle_l, _TURN_MM, mode="nearest")
     centers, tilted, backward = [], [], []

@@ -1,7 +1,7 @@
 """The spine curve, and the volume straightened along it.
 
-The curve runs in the spinal canal, cranial to caudal, one point per millimetre. Its frames do not twist about the
-curve: left is always the patient's left, as far as the curve's direction allows.
+The curve runs in the spinal canal, cranial to caudal, with one point per millimetre. Its frames do not twist about the
+curve: left stays the patient's left, as far as the curve's direction allows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spinemet.types import AIR_HU, SpineCurve, StraightenedViews, Volume
 Array = npt.NDArray[np.float64]
 
 _AP_MM = (80, 60)
-"""Picture: millimetres in front of and behind the curve; the largest lumbar body ends 50 mm in front of the canal."""
+"""The picture's millimetres in front of and behind the curve; the largest lumbar body ends 50 mm in front of it."""
 _LR_MM = 60
 _SAGITTAL_SLAB_MM = (-3.0, -1.0, 1.0, 3.0)
 _CORONAL_SLAB_MM = (-24.0, -21.0, -18.0)
@@ -26,16 +26,16 @@ _WINDOW_CENTER, _WINDOW_WIDTH = 350.0, 1500.0
 
 
 def build_curve(points_mm: npt.ArrayLike, extend_mm: float = 25.0, sigma_mm: float = 8.0) -> SpineCurve:
-    """The smooth curve through LPS points (n, 3), cranial to caudal, lengthened by `extend_mm` at both ends.
+    """The smooth curve through n >= 2 LPS points (n, 3), cranial to caudal, extended by `extend_mm` at both ends.
 
-    n >= 2. sigma_mm is the length over which the interpolating spline is smoothed.
+    sigma_mm: standard deviation of the smoothing of the interpolating spline.
     """
     points = np.asarray(points_mm, np.float64)
     chord = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     spline = make_interp_spline(chord, points, k=min(3, len(points) - 1))
     margin = extend_mm + 4 * sigma_mm
     dense = spline(np.linspace(0.0, chord[-1], int(np.ceil(chord[-1])) + 1))
-    # The ends' directions are taken over a third of the curve, 30 mm at most: a single step of a spline is too noisy.
+    # The direction at an end comes from a third of the curve, at most 30 mm: a single step of a spline is too noisy.
     reach = int(np.clip(chord[-1] / 3, 1, 30))
     head, tail = _unit(dense[0] - dense[reach]), _unit(dense[-1] - dense[-1 - reach])
     ahead = np.arange(margin, 0.0, -1.0)[:, None]
@@ -46,21 +46,15 @@ def build_curve(points_mm: npt.ArrayLike, extend_mm: float = 25.0, sigma_mm: flo
 
 
 def position_on(curve: SpineCurve, points_mm: npt.ArrayLike) -> Array:
-    """Where along the curve, in mm from its cranial end, the planes across it hold the LPS points (n, 3)."""
+    """Positions along the curve, in mm from its cranial end, of the LPS points (n, 3)."""
     points = np.atleast_2d(np.asarray(points_mm, np.float64))
     nearest = np.argmin(((points[:, None] - curve.points_mm[None]) ** 2).sum(-1), axis=1)
     down = -curve.frames[nearest, 2]
     return nearest + ((points - curve.points_mm[nearest]) * down).sum(-1)
 
 
-def frame_at(curve: SpineCurve, position_mm: float) -> tuple[Array, Array]:
-    """The point (3,) and the frame (3, 3: left, posterior, superior) of the curve at `position_mm`, clipped to it."""
-    n = int(np.clip(round(position_mm), 0, len(curve.points_mm) - 1))
-    return curve.points_mm[n], curve.frames[n]
-
-
 def frame_from(superior: npt.ArrayLike, left_hint: npt.ArrayLike = (1.0, 0.0, 0.0)) -> Array:
-    """Right-handed unit vectors left, posterior, superior (..., 3, 3) with left as near to `left_hint` as can be."""
+    """Right-handed unit vectors left, posterior, superior (..., 3, 3) with left as close to `left_hint` as possible."""
     up = _unit(np.asarray(superior, np.float64))
     hint = np.broadcast_to(np.asarray(left_hint, np.float64), up.shape)
     left = _unit(hint - (hint * up).sum(-1, keepdims=True) * up)
@@ -74,9 +68,9 @@ def straightened(
     left_mm: npt.ArrayLike,
     outside: float = AIR_HU,
 ) -> npt.NDArray[np.float32]:
-    """HU (S, P, L) float32 on the planes across the curve: row s is s mm along it; offsets in the curve's frames.
+    """HU (S, P, L) float32 on the planes across the curve; row s is s mm along it.
 
-    outside: HU beyond the volume.
+    posterior_mm (P,), left_mm (L,): offsets from the curve in its frames. outside: HU beyond the volume.
     """
     p = np.asarray(posterior_mm, np.float64)[None, :, None, None]
     left = np.asarray(left_mm, np.float64)[None, None, :, None]

@@ -1,7 +1,7 @@
-"""Where the discs lie along the spine: endplate pairs, the rhythm of pedicles and foramina, and a regular spacing.
+"""Finds the discs along the spine from endplate pairs, the alternation of pedicles and foramina, and regular spacing.
 
-A disc is never decided by itself: the whole chain is, so that a disc destroyed by a lesion or bridged by bone is put
-where its neighbours want it.
+The whole chain of discs is decided at once, so a disc destroyed by a lesion or bridged by bone gets the place that fits
+its neighbours.
 """
 
 from __future__ import annotations
@@ -18,45 +18,45 @@ Array = npt.NDArray[np.float64]
 Array32 = npt.NDArray[np.float32]
 
 _TILTS_DEG = (-14.0, -7.0, 0.0, 7.0, 14.0)
-"""Of an endplate against the plane across the canal; L5-S1 differs most."""
+"""Tilts of an endplate against the plane across the canal; L5-S1 tilts most."""
 _GAPS_MM = (2, 4, 6, 8, 10, 12, 14, 16)
-"""Between the two endplates' bright lines. At 2 the lines are one: thin thoracic discs, 5 mm slices."""
+"""Distances between the two endplates' bright lines. At 2 the lines merge: thin thoracic discs, 5 mm slices."""
 _DENSE = 0.9
-"""Boneness above this counts as this: sclerotic bodies would drown the lines of their neighbours."""
+"""Boneness is cut off here, because sclerotic bodies would hide the lines of their neighbours."""
 _SINGLE_LINE = 0.45
-"""Weight of a single bright line, for a bone island or a fracture makes one too."""
+"""Weight of a single bright line, which may also be a bone island or a fracture."""
 _FORAMEN_MM = 5.0
-"""The foramina's middle lies this far cranial of the disc's: 3 to 7 mm in the LIDC and TotalSegmentator cases."""
+"""The foramen's middle lies this far cranial of the disc's: 3 to 7 mm in the LIDC and TotalSegmentator cases."""
 _FORAMEN_WEIGHT = 0.6
 _SHELL_WEIGHT = 0.2
-"""Of the body's cortex in front, which discs lack; it is there in dark bodies and in dense ones alike. At 0.3 and more
-the LIDC chain in 5 mm slices ends early."""
+"""Weight of the body's cortex in front, which discs lack and both dark and dense bodies have. With 0.3 or more the LIDC
+chain in 5 mm slices ends too early."""
 _OFFSET = 0.55
-"""Evidence below which a disc costs more than it brings: discs of the real cases keep 0.5 to 2.4, mid bodies
--1.5 to -0.5."""
+"""Subtracted from the evidence, so that only a disc with more adds to the chain. Discs of the real cases keep 0.5 to
+2.4, the middles of bodies -1.5 to -0.5."""
 _SPACING_MM = (12, 47)
-"""From the third cervical disc of a small woman to the fourth lumbar of a large man."""
+"""From a small woman's third cervical disc to a large man's fourth lumbar disc."""
 _STEADINESS = 0.12
-"""Standard deviation of the logarithm of one spacing over the next above."""
+"""Standard deviation of the logarithm of the ratio of a spacing to the one above."""
 _GROWTH = 0.03
 """Spacings grow by 3 % a level caudally (17 mm at C4 to 36 mm at L4)."""
 _BASE_MM, _PER_DEPTH, _SPREAD = 9.0, 0.66, 0.25
-"""Expected spacing by the depth of the body, and the standard deviation of its logarithm: 19 mm at 19, 25 at 30 and
-34 at 40 mm in the LIDC and TotalSegmentator examples, 20 at 16 and 37 at 33 mm in phantoms."""
+"""Expected spacing at a body of depth 0, per mm of depth, and the standard deviation of its logarithm. Measured: 19 mm
+at a depth of 19, 25 at 30, 34 at 40 in the LIDC and TotalSegmentator examples; 20 at 16 and 37 at 33 in phantoms."""
 _WINDOW = (0.78, 1.3)
+"""Shares of the last spacing between which the next disc beyond the chain's end is searched."""
 _WEAKEST, _WEAKEST_BELOW = -0.25, 0.2
-"""Beyond its ends the chain goes on where the next disc should be, at these shares of the last spacing, while a peak
-of some evidence stands there: so cervical discs in 5 mm slices are not lost. Below its lower end, where weak evidence
-is a fused sacrum's, it takes more."""
+"""Least evidence of a disc added above and below the chain: this keeps cervical discs in 5 mm slices. Below, weak
+evidence may come from a fused sacrum, so more is needed."""
 _LEAST_CHAIN = 3
 _BORDER_MM = 3
-"""No disc is told this near to the end of the field of view, which is an edge itself."""
+"""No disc is found this close to the end of the field of view, which is an edge itself."""
 
 
 @dataclass(frozen=True, eq=False)
 class DiscEvidence:
-    """Per millimetre of the curve, all (S,): how much speaks for a disc's middle here, the gap between the endplates
-    and the endplates' tilt (tangent; positive: the posterior rim is more caudal) that speak most for it."""
+    """Per millimetre of the curve, all (S,): the evidence for a disc's middle, and the gap between the endplates and
+    their tilt (tangent; positive if the posterior rim is more caudal) that give the most evidence."""
 
     score: Array
     gap_mm: Array
@@ -68,7 +68,7 @@ class DiscEvidence:
 def disc_evidence(bone_SPL: Array32, walls: Walls, seen: npt.NDArray[np.bool_]) -> DiscEvidence:
     """The evidence for discs along the straightened volume (boneness on s x P_MM x L_MM).
 
-    seen: (S,) whether the bodies' middle lies in the volume; where it does not, nothing speaks for a disc.
+    seen: (S,) whether the bodies' middle lies in the volume; elsewhere there is no evidence for a disc.
     """
     profiles = _tilted_profiles(np.minimum(bone_SPL, np.float32(_DENSE)), walls)
     flat = profiles[len(_TILTS_DEG) // 2]
@@ -93,9 +93,9 @@ def disc_evidence(bone_SPL: Array32, walls: Walls, seen: npt.NDArray[np.bool_]) 
 def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> npt.NDArray[np.intp]:
     """Positions s (n,) of the discs, cranial to caudal: the chain with the greatest evidence and the steadiest spacing.
 
-    depth_mm: (S,) depth of the bodies. arc_mm: (S,) length along the bodies' middle, on which spacings are measured:
-    along the canal they are a third shorter in a lordosis. Dynamic programming over position and last spacing; the
-    chain may begin and end anywhere. n is 0 where no place speaks for a disc.
+    depth_mm: (S,) depth of the bodies. arc_mm: (S,) length along the bodies' middle, on which spacings are measured: in
+    a lordosis they are a third shorter along the canal. Dynamic programming over position and last spacing; the
+    chain may begin and end anywhere. n is 0 without evidence for any disc.
     """
     arc = np.arange(0.0, arc_mm[-1])
     rows = np.interp(arc, arc_mm, np.arange(len(arc_mm)))
@@ -110,7 +110,7 @@ def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> npt.ND
 def _best_chain(score: Array, depth: Array) -> npt.NDArray[np.intp]:
     spacings = np.arange(*_SPACING_MM)
     change = np.log(spacings[:, None] / spacings[None, :])  # this spacing over the last one
-    # Bounded, so that one odd spacing (a collapsed body beside a tall one) does not break the chain.
+    # Limited, so that one odd spacing (a collapsed body next to a tall one) does not break the chain.
     unsteady = 0.5 * np.minimum(((change - _GROWTH) / _STEADINESS) ** 2, 12.0)
     size, count = len(score), len(spacings)
     total = np.full((size, count), -np.inf)
@@ -131,14 +131,14 @@ def _best_chain(score: Array, depth: Array) -> npt.NDArray[np.intp]:
 
 
 def _lengthened(chain: npt.NDArray[np.intp], score: Array, weakest: float) -> npt.NDArray[np.intp]:
-    """`chain` with further discs above its first, each with more than `weakest` evidence."""
+    """`chain` with more discs above its first one, each with more than `weakest` evidence."""
     longer = [int(disc) for disc in chain]
     while True:
         spacing = longer[1] - longer[0]
         there = np.arange(longer[0] - round(_WINDOW[1] * spacing), longer[0] - round(_WINDOW[0] * spacing) + 1)
         there = there[there >= 1]
         peaks = there[(score[there] >= score[there - 1]) & (score[there] >= score[there + 1])]
-        # Nearer to the expected place is better by as much as spacings vary.
+        # The distance from the expected place counts against a peak, in units of how much spacings vary.
         unlike = ((longer[0] - peaks) / spacing - 1) ** 2 / (2 * _STEADINESS) ** 2
         best = int(np.argmax(score[peaks] - unlike)) if len(peaks) else -1
         if best < 0 or score[peaks[best]] <= weakest:
@@ -187,7 +187,7 @@ def _endplate_pair(profiles: Array, gap: int) -> Array:
         return padded[:, pad + shift : pad + shift + size]
 
     above, below = at(-reach), at(reach)
-    # The weaker line counts most: one line alone is no pair.
+    # The weaker line counts most, because one line alone is not a pair.
     lines = 0.7 * np.minimum(above, below) + 0.15 * (above + below)
     beyond = np.mean([at(side * (reach + far)) for side in (-1, 1) for far in (5, 6, 7)], axis=0)
     if gap <= 2:
@@ -197,7 +197,7 @@ def _endplate_pair(profiles: Array, gap: int) -> Array:
 
 
 def _shell(bone_SPL: Array32, walls: Walls) -> Array:
-    """(S,) how much cortex stands at the front wall against 16 mm around, in standard deviations."""
+    """(S,) the cortex at the front wall, relative to 16 mm around, in standard deviations."""
     every = np.arange(len(bone_SPL))
     p = np.round(walls.anterior[:, None] + np.arange(-2, 5)).astype(int) - P_MM[0]
     near = np.abs(L_MM) <= 10
@@ -206,9 +206,9 @@ def _shell(bone_SPL: Array32, walls: Walls) -> Array:
 
 
 def _pedicles(bone_SPL: Array32, walls: Walls) -> Array:
-    """(S,) how much bone lies beside the canal against 16 mm around, in standard deviations: pedicle +, foramen -."""
+    """(S,) the bone beside the canal, relative to 16 mm around, in standard deviations: pedicle +, foramen -."""
     beside = bone_SPL[:, (P_MM >= -8) & (P_MM <= 1)].mean(axis=1)
-    # Pedicles stand at 0.72 of the body's half width, from T1 (10 of 14 mm) to L3 (17 of 24).
+    # Pedicles lie at 0.72 of the body's half width, from T1 (10 of 14 mm) to L3 (17 of 24).
     off = np.abs(np.abs(L_MM)[None] - 0.72 * walls.half_width[:, None]) / (0.3 * walls.half_width[:, None])
     weight = np.clip(1 - off, 0, 1)
     return _contrasted((beside * weight).sum(axis=1) / weight.sum(axis=1))

@@ -1,7 +1,7 @@
-"""The geometric localizer: vertebrae from CT numbers alone, without labels, weights or network.
+"""The geometric localizer: vertebrae from HU alone, without labels, weights or a network.
 
 Canal (ring.py), up to the skull (skull.py) -> straightened volume (canal.py) -> walls (walls.py) -> discs (discs.py) ->
-bodies (bodies.py) -> names from an anchor (naming.py). Everything is relative to what soft tissue and bone measure in
+bodies (bodies.py) -> names from anchors (naming.py). All thresholds are relative to the HU of soft tissue and bone in
 the volume itself.
 """
 
@@ -28,34 +28,34 @@ from spinemet.types import Flag, Method, Spine, SpineCurve, Vertebra, Volume
 Array = npt.NDArray[np.float64]
 
 _KNOT_MM = 10.0
-"""Between the canal points that carry the curve; each is the mean of the points around."""
+"""Distance between the canal points that define the curve; each is the mean of the points around it."""
 _EXTEND_MM = 20.0
-"""The curve goes on beyond the last canal slice, for bodies stand in front of the canal on slanted planes."""
+"""The curve continues beyond the last canal slice, because the planes through the bodies are slanted."""
 _TURNED_MM, _TURNS = 1.5, 3
-"""Bodies further to one side of the canal than this on average (4 degrees) are looked at again in turned frames, so
-often at most: their far wall may leave the window at first, which hides some of the turn."""
+"""If the bodies lie farther beside the canal than this on average (4 degrees), the walls are searched again in turned
+frames, at most so many times: at first a far wall may be outside the window, which hides part of the turn."""
 _LEAST_CANAL_MM = 25.0
-"""About one vertebra; shorter rings of bone are found in any joint."""
+"""About one vertebra; any joint has shorter rings of bone."""
 _LEAST_COVERED = 0.3
-"""Of the canal's visible length that has bodies in front of it, unless they end on a sacrum: a skull base and a few
-edges are no spine."""
+"""Bodies must cover at least this share of the canal's visible length, unless a sacrum is found: a skull base and a
+few edges are not a spine."""
 _AXIS_MM = 34.0
-"""Below the foramen magnum: so far down there are the dens in the ring of the atlas and the upper part of the axis, and
-no disc. The first lies at 47 mm on average in phantoms, 39 to 56."""
+"""No disc lies within this distance below the foramen magnum, only the dens in the ring of the atlas and the upper part
+of the axis. The first disc of phantoms lies at 47 mm on average, 39 to 56."""
 _NECK_MM = 140.0
 """From the foramen magnum to C7."""
 _INSIDE_MM, _MOST_INSIDE = 4, 0.2
-"""Mean boneness within the first distance of the canal's middle: below 0.05 in the four real cases and in phantoms,
-with screws or not; 0.3 to 0.7 between the bones of a hip."""
+"""Largest mean boneness within the first distance of the canal's middle. It is below 0.05 in the real cases and in
+phantoms, with screws or without; 0.3 to 0.7 between the bones of a hip."""
 _LEAST_RING, _LEAST_LONG_RING, _LONG_MM = 0.8, 0.65, 150.0
-"""Mean ring score of a spine, and of a canal longer than the third: real cases have 0.95 to 1.2, phantoms with bodies
-as dark as muscle or with screws 0.7 to 0.8."""
+"""Least mean ring score of a spine, and of a canal longer than the third value. Real cases score 0.95 to 1.2, phantoms
+with bodies as dark as muscle or with screws 0.7 to 0.8."""
 
 
 def geometric_spine(volume: Volume) -> Spine:
     """The vertebrae of `volume`, cranial to caudal, with the curve in their canal.
 
-    Raises StudyExcluded(NO_SPINE) where no canal, or no disc along it, is found.
+    Raises StudyExcluded(NO_SPINE) if no canal is found, or no disc or body along it.
     """
     grid = resample_lps(volume, GRID_MM)
     tissue = tissue_levels(grid.hu_DHW)
@@ -91,7 +91,7 @@ def geometric_spine(volume: Volume) -> Spine:
 
 
 def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
-    """The points of the spinal canal, cranial to caudal, and the foramen magnum where it is in view."""
+    """The points of the spinal canal, cranial to caudal, and the foramen magnum if it is in view."""
     canal, ring = find_canal(grid, tissue)
     length = len(canal) * GRID_MM
     if length >= _LEAST_CANAL_MM and ring >= (_LEAST_RING if length < _LONG_MM else _LEAST_LONG_RING):
@@ -105,7 +105,7 @@ def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
 
 def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve, neck: int) -> tuple[npt.NDArray[np.float32], Walls]:
     """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
-    # The volume's border must not look like a wall: beyond it is what is neither bone nor air.
+    # Soft tissue beyond the volume, so that its border does not look like a wall.
     bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
     return bone_SPL, body_walls(bone_SPL, neck)
 

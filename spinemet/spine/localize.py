@@ -1,4 +1,4 @@
-"""The vertebrae of a volume, by whichever method the configuration asks for."""
+"""The vertebrae of a volume, by the configured method."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from spinemet.types import Flag, LabelMap, Method, Spine, Volume
 def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer = "auto") -> Spine:
     """The spine of `volume`: its vertebrae, cranial to caudal, and the curve they sit on.
 
-    `auto` takes the labels where there are usable ones, else the geometric localizer; every vertebra is flagged
-    `labels_unusable` where there were others. Raises StudyExcluded(NO_SPINE) where nothing is found, or where `masks`
-    is asked for and the study has none; StudyFailed(BAD_SEGMENTATION) where `masks` is asked for and the labels
-    contradict themselves or the CT; BadInput where `totalsegmentator` is asked for and not installed.
+    `auto` uses the labels if they are usable, else the geometric localizer; it flags every vertebra LABELS_UNUSABLE if
+    the labels were not usable. Raises StudyExcluded(NO_SPINE) if nothing is found, or for `masks` without labels;
+    StudyFailed(BAD_SEGMENTATION) for `masks` if the labels contradict themselves or the CT; BadInput for
+    `totalsegmentator` if it is not installed.
     """
     if method == "totalsegmentator":
         return replace(spine_from_labels(volume, segment(volume)), method=Method.TOTALSEGMENTATOR)

@@ -1,4 +1,4 @@
-"""What is measured of one vertebral body once its place, axes and size are known."""
+"""Measures of one vertebral body whose place, axes and size are known."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from spinemet.types import Completeness, Volume
 Array = npt.NDArray[np.float64]
 
 _CORE = 0.6
-"""Half axes of the trabecular core as a share of the body's: leaves out cortex, endplates and partial volume up to
-5 mm slices."""
+"""Half axes of the trabecular core as a share of the body's: without cortex and endplates, and without partial volume
+in slices of up to 5 mm."""
 _VEIN = 0.2
-"""The basivertebral vein: behind the centre, within this share of the half height."""
+"""The basivertebral vein lies behind the centre, within this share of the half height."""
 _STEP_MM = 1.5
 _PLAUSIBLE_HU = (-300.0, 3000.0)
-"""Below: gas or outside the reconstruction circle. Above: metal."""
+"""Below is gas or the area outside the reconstruction circle; above is metal."""
 
 
 def trabecular_hu(
     volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
 ) -> float | None:
-    """Mean HU of the body's trabecular core, an ellipsoid without the basivertebral vein; None below half in view.
+    """Mean HU of the body's trabecular core, an ellipsoid without the basivertebral vein; None if half is out of view.
 
     axes: rows left, posterior, superior. half_mm: the body's half width, half depth and half height along them.
-    The lowest and highest 5 % are left out (residual cortex, bone islands, gas).
+    The mean leaves out the lowest and highest 5 % (residual cortex, bone islands, gas).
     """
     grids = [np.arange(-h * _CORE, h * _CORE + 1e-6, min(_STEP_MM, h * _CORE / 2)) for h in half_mm]
     local = np.stack(np.meshgrid(*grids, indexing="ij"), axis=-1).reshape(-1, 3)
@@ -44,9 +44,9 @@ def trabecular_hu(
 def completeness(
     volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
 ) -> Completeness:
-    """CUT where an endplate of the body leaves the volume, at the midline or at one of its four sides; else WHOLE.
+    """CUT if an endplate of the body leaves the volume, at its middle or at one of its four sides; else WHOLE.
 
-    A body that ends exactly at the volume's border counts as cut: nobody can tell that it goes no further.
+    A body that ends exactly at the volume's border counts as cut, because it may continue beyond it.
     """
     width, depth, height = half_mm
     ends = [(w, d, h) for h in (-height, height) for w, d in ((0, 0), (-0.7, 0), (0.7, 0), (0, -0.7), (0, 0.7))]

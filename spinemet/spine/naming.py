@@ -1,9 +1,9 @@
-"""Names for vertebrae found in a row, from anchors that are in view; without any they stay `?1`, `?2`, …
+"""Names the vertebrae of a row from anchors in view; without an anchor they are `?1`, `?2`, …
 
-Anchors are the skull (skull.py), the sacrum (sacrum.py) and the borders of the ribs (ribs.py): which bodies carry some
-says where T1 and T12 are. They are weighed together in a hidden Markov model: a state is a level of a spine with the
-usual number of vertebrae and ribs, or with one of the unusual ones; from body to body it moves one level down, rarely
-none or two (a disc found twice or not at all). Where two anchors contradict each other none is named.
+Anchors are the skull (skull.py), the sacrum (sacrum.py) and the ribs (ribs.py): the bodies that carry them show where
+T1 and T12 are. A hidden Markov model weighs them together. Its states are the levels of a spine with the usual number
+of vertebrae and ribs, or with an unusual one. From body to body the state moves one level down, rarely none or two
+(a disc found twice or missed). If two anchors contradict each other, no vertebra is named.
 """
 
 from __future__ import annotations
@@ -23,55 +23,55 @@ from spinemet.spine.ribs import FARTHEST_MM, Reach
 Array = npt.NDArray[np.float64]
 
 _LEAST = 0.8
-"""Probability from which a level is named."""
+"""Least probability of a level to be named."""
 _BLUNDER = 0.02
-"""Probability that what an anchor shows has nothing to do with the level: a lesion, metal, a wrong path. One anchor
-alone is never surer than that; set above the share of such cases among 54 phantoms (1 % of ribs, no sacrum)."""
+"""Probability that an anchor is false: a lesion, metal, a wrong path. It limits the certainty that one anchor can give.
+Set above the share of such cases among 54 phantoms (1 % of ribs, no sacrum)."""
 _CONFLICT = 0.1
-"""Two anchors contradict each other when what both show is less likely than this share of what chance would give (the
-product of each one's probability): 0.02 where they are apart by levels, 0.7 where a count of four is the way out."""
+"""Two anchors contradict each other if both together are less likely than this share of the product of their single
+probabilities: 0.02 if they disagree by some levels, 0.7 if a spine of four lumbar vertebrae reconciles them."""
 _MISCOUNT, _UNCLEAR, _GAP = 0.001, 0.3, 0.5
-"""Probability that a disc was missed or found twice: where the evidence for it is good, where there is none, and where
-the gap would hold another body."""
+"""Probability that a disc was missed or found twice: with good evidence for the disc, with none, and with a gap
+that has room for another body."""
 _BOTH_SIDES = 0.7
-"""Weight of each side's rib: the two sides fail together (noise, thick slices), so they count for 1.4 instead of 2."""
+"""Weight of each side's rib: both sides fail together (noise, thick slices), so they count as 1.4 ribs instead of 2."""
 _SHORT_RIB = 0.12
-"""Share of twelfth and other free ribs that end within FARTHEST_MM of the midline: lengths as in phantom.anatomy."""
+"""Share of twelfth and other free ribs that end within FARTHEST_MM of the midline, with the phantoms' lengths."""
 _LONG_RIBS = frozenset(f"T{n}" for n in range(1, 12))
 _PROCESS_MM = {"C": 28.0, "T": 30.0, "L": 41.0}
 _TIPS_MM = {"C7": 33.0, "L1": 35.5}
-"""Half the distance between the tips of the transverse processes (Panjabi et al. 1991, 1992): one figure for a region,
-so that their lengths name nothing; but those beside the ribs must not be taken for vertebrae with short ribs."""
+"""Half the distance between the tips of the transverse processes (Panjabi et al. 1991, 1992). One figure per region, so
+that their lengths do not name a level; the two next to the ribs are separate, or they would pass for short ribs."""
 _LONGER_MM, _SHORTER_MM = 5.0, 10.0
-"""Standard deviation of what is measured to either side: people differ by 4 mm; in thick slices the tips fade."""
+"""Standard deviation of the measured length, for longer and shorter ones: people differ by 4 mm, and the tips fade in
+thick slices."""
 _SKULL = 0.05
-"""As _BLUNDER, for the foramen magnum: more, as no whole neck of a patient was seen, only phantoms."""
+"""_BLUNDER of the foramen magnum: higher, because it was tested only on phantoms, on no patient's whole neck."""
 _TO_THIRD_MM, _SKULL_SPREAD_MM = 49.5, 5.0
 """From the foramen magnum down to the upper end of C3's body, and its standard deviation: 50.4 and 4.5 mm in 49
-phantoms, whose axis, basion and foramen measure what they do in people (Rojas et al., AJNR 2007). The depth of the
-bodies tells the tall from the short by 0.6 mm of the 4.5, their spacing by none: neither is used."""
+phantoms, whose axis, basion and foramen have human dimensions (Rojas et al., AJNR 2007). Body depth would reduce the
+4.5 mm by 0.6, body spacing by nothing, so neither is used."""
 _SPACING_MM, _SPACING_SPREAD = 16.8, 0.1
-"""Of the upper bodies, and its standard deviation as a share, which adds up from level to level."""
+"""Spacing of the upper bodies, and its standard deviation as a share, which adds up from level to level."""
 _LEAST_SPACING_MM = 14.0
-"""Of the upper bodies of an adult: phantoms have 15 to 19 mm. A child's neck is shorter, and not measured by this."""
+"""Least spacing of an adult's upper bodies; phantoms have 15 to 19 mm. A child's shorter neck is not named."""
 _IN_AXIS, _IN_AXIS_MM, _IN_AXIS_SPREAD_MM = 0.2, 33.0, 6.0
-"""What is taken for a disc above C2 is an edge in its tall body, a spacing above the disc below it: the chance of it, 1
-of 29 in phantoms, and its place."""
+"""An edge within C2's tall body may pass for a disc above C2: the probability (1 of 29 in phantoms), its distance from
+the foramen magnum, and the standard deviation."""
 _ANYWHERE_MM = 300.0
-"""A place that has nothing to do with the level lies anywhere along so much of the spine."""
+"""A false anchor may lie anywhere along this length of the spine."""
 _ILIAC = 0.3
-"""Share of transverse processes of the lowest lumbar vertebra that touch the pelvis or the sacrum, so that bone leads
+"""Share of the lowest lumbar vertebra's transverse processes that touch the pelvis or the sacrum, so that bone leads
 outward from them as from a rib."""
 
-
 _NEXT = 0.5
-"""Share of views whose last body listed is a cervical one in which bone leads outward from it, to the first rib of a
-vertebra below that is cut off or not found: 10 of 14 phantoms of necks that end at C7."""
+"""Share of views ending with a cervical body in which bone leads outward from that body to the first rib, whose own
+vertebra is cut off or not found: 10 of 14 phantoms of necks that end at C7."""
 
 
 @dataclass(frozen=True)
 class _Build:
-    """A number of vertebrae and ribs: the levels cranial to caudal, which have ribs, and the share of people."""
+    """A build of the spine: the share of people with it, its levels cranial to caudal, and the levels with ribs."""
 
     share: float
     levels: tuple[str, ...]
@@ -99,7 +99,7 @@ BUILDS = _builds()
 
 @dataclass(frozen=True)
 class Names:
-    """Level and its probability for each body, cranial to caudal; whether an unusual build is the likelier one."""
+    """Level and probability of each body, cranial to caudal; whether the build is probably unusual."""
 
     levels: tuple[tuple[str, float], ...]
     transitional: bool = False
@@ -108,11 +108,11 @@ class Names:
 def level_names(bodies: list[Body], sacrum: float, reach: Reach | None = None, foramen: float | None = None) -> Names:
     """The names of `bodies`, cranial to caudal.
 
-    sacrum: probability that the last of them stands on the sacrum; 0 where none was found. reach: of bone to
-    their sides; None where no ribs were looked for. foramen: s of the foramen magnum where it is in view. A level below
-    a probability of _LEAST is unknown.
+    sacrum: probability that the last body stands on the sacrum; 0 if none was found. reach: how far bone reaches to
+    their sides; None if ribs were not searched. foramen: s of the foramen magnum if it is in view. A level with a
+    probability below _LEAST stays unnamed.
     """
-    if len(bodies) > len(BUILDS[0].levels):  # more than there are names: the count is wrong somewhere
+    if len(bodies) > len(BUILDS[0].levels):  # more bodies than names: some of them are false
         return Names(_unnamed(len(bodies)))
     miscounts = [_miscount(above, below) for above, below in itertools.pairwise(bodies)]
     nothing = [np.zeros((len(bodies), len(build.levels))) for build in BUILDS]
@@ -135,7 +135,7 @@ def _both(one: list[Array], other: list[Array]) -> list[Array]:
 
 
 def _level_shares(evidence: list[Array], miscounts: list[float]) -> tuple[float, Array, float]:
-    """From log `evidence` per build: its probability in all, that of each level for each body (n, LEVELS), and that of
+    """From log `evidence` per build: its total probability, that of each level for each body (n, LEVELS), and that of
     an unusual build."""
     shares = np.zeros((len(miscounts) + 1, len(LEVELS)))
     weights = []
@@ -152,7 +152,7 @@ def _unnamed(count: int) -> tuple[tuple[str, float], ...]:
 
 
 def _decided(shares: Array) -> tuple[tuple[str, float], ...]:
-    """The likeliest level of each body where it is likely enough and no other body's."""
+    """The likeliest level of each body if it is likely enough and not the likeliest of another body."""
     best = shares.argmax(axis=1)
     named = []
     for n, index in enumerate(best):
@@ -163,18 +163,17 @@ def _decided(shares: Array) -> tuple[tuple[str, float], ...]:
 
 
 def _sacral_evidence(build: _Build, count: int, sacrum: float) -> Array:
-    """(count, K) log probability of a sacrum below the last body, for each level of `build`; zeros without one."""
+    """(count, K) log probability of a sacrum below the last body, for each level of `build`."""
     evidence = np.zeros((count, len(build.levels)))
-    if sacrum:
-        sure = min(sacrum, 1 - _BLUNDER)
-        evidence[-1] = np.log((1 - sure) / (len(build.levels) - 1))
-        evidence[-1, -1] = np.log(sure)
+    sure = min(sacrum, 1 - _BLUNDER)
+    evidence[-1] = np.log((1 - sure) / (len(build.levels) - 1))
+    evidence[-1, -1] = np.log(sure)
     return evidence
 
 
 def _skull_evidence(build: _Build, bodies: list[Body], foramen: float) -> Array:
-    """(n, K) log density, for each level of `build`, of the way from the foramen magnum to the first body with a disc
-    above it; zeros without one, or where the bodies below it are none of an adult."""
+    """(n, K) log density, for each level of `build`, of the distance from the foramen magnum to the first body with a
+    disc above it; zeros if there is no such body, or if the spacing is a child's."""
     evidence = np.zeros((len(bodies), len(build.levels)))
     first = next((n for n, body in enumerate(bodies) if np.isfinite(body.disc_above)), len(bodies))
     spacings = np.diff([body.middle for body in bodies[first : first + 4]])
@@ -197,7 +196,7 @@ def _miscount(above: Body, below: Body) -> float:
 
 
 def _forward_backward(emission: Array, miscounts: list[float]) -> Array:
-    """(n, K) joint probability of the evidence and of body n being the k-th level, from log `emission` (n, K)."""
+    """(n, K) joint probability of the evidence and of body n having the k-th level, from log `emission` (n, K)."""
     count, size = emission.shape
     likely = np.exp(emission)
     forward, backward = np.empty_like(likely), np.ones_like(likely)
@@ -210,12 +209,12 @@ def _forward_backward(emission: Array, miscounts: list[float]) -> Array:
 
 
 def _moves(size: int, slip: float) -> Array:
-    """(K, K) probability to come from a level (row) to a level (column)."""
+    """(K, K) probability of the step from a level (row) to a level (column)."""
     return (1 - slip) * np.eye(size, k=1) + slip / 2 * (np.eye(size) + np.eye(size, k=2))
 
 
 def _rib_evidence(build: _Build, reach: Reach) -> Array:
-    """(n, K) log probability, for each level of `build`, that bone leads so far outward as it does."""
+    """(n, K) log probability of the measured reach of bone, for each level of `build`."""
     columns = []
     for level in build.levels:
         ends = reach.ends_low if level == "T1" else reach.ends
@@ -237,9 +236,10 @@ def _rib_evidence(build: _Build, reach: Reach) -> Array:
 def _reach_share(
     reach_mm: Array, ends: npt.NDArray[np.bool_], tip: float, shorter: float, longer: float, stray: float
 ) -> Array:
-    """(n, 2) probability of a reach, within 1 mm, from bone that ends at `tip` give or take, or (`stray`) anywhere.
+    """(n, 2) probability of a reach, within 1 mm, of bone that ends about `tip`, or with probability `stray` anywhere.
 
-    A reach that does not end within the field of view: the probability of it or more.
+    shorter, longer: standard deviations to either side of `tip`. If the field of view ends before the bone does, the
+    probability is that of this reach or more.
     """
     low, high = (_below(np.minimum(reach_mm, FARTHEST_MM) + side, tip, shorter, longer) for side in (-1.0, 1.0))
     high = np.where((reach_mm >= FARTHEST_MM) | ~ends, 1.0, high)

@@ -1,7 +1,6 @@
-"""Which vertebrae carry ribs: where unbroken bone leads from beside the body outward, farther than any transverse
-process reaches.
+"""Which vertebrae carry ribs: unbroken bone leads outward from beside the body, farther than a transverse process.
 
-Positions as in walls.py: s along the curve, p behind the canal, in mm; x is the distance from the midline, to either
+Positions as in walls.py: s along the curve, p behind the canal, in mm; x is the distance from the midline to either
 side.
 """
 
@@ -27,48 +26,44 @@ _STEP_MM = 2
 _P_MM = np.arange(-34.0, 50.0, _STEP_MM)
 _X_MM = np.arange(12.0, 59.0, _STEP_MM)
 _LEAST_BONE = 0.35
-"""Boneness of the weakest place on the way: 0.6 and more along ribs of the LIDC and TotalSegmentator cases and 0.31 and
-more (median 0.75) of 48 phantoms; at most 0.1 beyond the transverse processes of L1 to L4."""
+"""Least boneness along a path. Ribs have at least 0.6 in the LIDC and TotalSegmentator cases and 0.31 (median 0.75) in
+48 phantoms; beyond the transverse processes of L1 to L4 there is at most 0.1."""
 _ABOVE_MM, _BELOW_MM = 8, 90
-"""The stretch along the curve in which a rib is followed, from its body's upper end: a rib's head stands at the disc
-above it, and the twelfth descends steeply."""
+"""A rib is followed within this stretch of the curve about its body's upper end: its head lies at the disc above, and
+the twelfth rib descends steeply."""
 _ROOT_P_MM = (-10, 26)
-"""Where a rib or transverse process begins, behind the body's posterior wall."""
+"""A rib or transverse process begins within this range behind the body's posterior wall."""
 _NECK_MM = 10
-"""Behind the posterior wall: the first rib's neck, a quarter of the height below the body's upper end; an upper border
-of the view that slants with the vertebra may hide it. Set on one phantom of an unusual count and on the LIDC case."""
+"""The first rib's neck lies this far behind the posterior wall, a quarter of the height below the body's upper end; a
+slanted upper border of the view may hide it. Set on one phantom with an unusual count and on the LIDC case."""
 _DOWN, _ASIDE, _CLIMB_EVERY = 2, 2, 4
-"""Cells that the path may go caudal, and forward or backward, for each cell outward; cranial only one in so many: the
-flattest ribs of the LIDC case climb 6 mm on their way."""
+"""For each cell outward a path may go so many cells caudal, and forward or backward; cranial only one cell in every
+_CLIMB_EVERY. The flattest ribs of the LIDC case climb by 6 mm."""
 _BESIDE_MM, _THICK_CELLS = 36.0, (6, 6, 6)
-"""From the first distance on, what holds a cube of 12 mm is no rib (7 by 12 mm) but an organ full of contrast."""
+"""Beyond the first distance, bright tissue that holds a cube of 12 mm is an organ, not a rib (7 by 12 mm)."""
 _WINDOW = (_ABOVE_MM + _BELOW_MM) // _STEP_MM
 _OUTSIDE_HU = -5000.0
 
-
 FARTHEST_MM = float(_X_MM[-1])
-"""From the midline; no path is followed farther."""
+"""Paths are followed up to this distance from the midline."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reach:
-    """How far bone leads outward from each body, right and left: (n, 2) mm from the midline, 0 where none begins.
+    """How far bone leads outward from each body, right and left.
 
-    At most FARTHEST_MM. ends, ends_low: (n, 2) whether that is all, or the field of view ends there and bone may go on
-    behind it; `ends_low` for a rib that descends from its vertebra, as the first does, which the upper border of the
-    field of view does not hide.
+    mm: (n, 2) from the midline, at most FARTHEST_MM; 0 if no bone begins at the body. ends: (n, 2) True if the bone
+    ends there, False if the field of view ends and bone may continue. ends_low: the same for a rib that descends from
+    its vertebra, as the first does; the upper border of the field of view does not hide it.
     """
 
     mm: Array
     ends: Flags
     ends_low: Flags
 
-    def __getitem__(self, part: slice) -> Reach:
-        return Reach(self.mm[part], self.ends[part], self.ends_low[part])
-
 
 def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls, bodies: list[Body]) -> Reach:
-    """How far unbroken bone leads from each body; what two bodies lead to belongs to the one with the better way."""
+    """How far unbroken bone leads from each body; bone that two bodies lead to belongs to the better path."""
     sparse = SpineCurve(curve.points_mm[::_STEP_MM], curve.frames[::_STEP_MM])
     hu = straightened(grid, sparse, _P_MM, np.concatenate([-_X_MM[::-1], _X_MM]), outside=_OUTSIDE_HU)
     beyond = hu == np.float32(_OUTSIDE_HU)
@@ -84,15 +79,15 @@ def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls,
         views = (np.zeros_like(out), out, out)
         sides.append([_reach(here, view, roots, low=n == 2) for n, view in enumerate(views)])
     seen, may, low = (np.stack(two, axis=1) for two in zip(*sides, strict=True))
-    # The upper border of the view cuts both sides alike: where one side is uncertain, so is the other.
+    # The upper border of the view cuts both sides: if one side is uncertain, so is the other.
     ends_low = (low <= seen + 2 * _STEP_MM).all(axis=1, keepdims=True).repeat(2, axis=1)
     return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low)
 
 
 def _reach(bone_SPX: Array32, out_SPX: Flags, roots: list[_Root], *, low: bool) -> Array:
-    """(n,) x of the last column that each body's paths reach with _LEAST_BONE, 0 where none begins.
+    """(n,) x of the last column that each body's paths reach with _LEAST_BONE; 0 if no path begins.
 
-    out_SPX: places to take for bone; with `low`, only those caudal of the body's middle where its upper end is in view.
+    out_SPX: places that count as bone; with `low`, only those caudal of the body's middle if its upper end is in view.
     """
     ways = []
     for root in roots:
@@ -107,12 +102,12 @@ def _reach(bone_SPX: Array32, out_SPX: Flags, roots: list[_Root], *, low: bool) 
             if x == root.column:
                 best[n, root.rows, root.depth] = way[: root.rows.stop - root.rows.start, root.depth, x]
             elif x > root.column:
-                # The window reaches farther to lower s, for a rib comes from above.
+                # The window reaches farther to lower s, because a rib comes from above.
                 up = int((x - root.column) % _CLIMB_EVERY == 0)
                 size, shift = (_DOWN + up + 1, 2 * _ASIDE + 1), ((_DOWN - up) // 2, 0)
                 reached = ndimage.maximum_filter(best[n, root.window], size, mode="constant", cval=-1.0, origin=shift)
                 best[n, root.window] = np.minimum(reached, way[:, :, x])
-        # The lower body wins a tie: a way from above to its rib has crossed a gap.
+        # The lower body wins a tie: a path from above to its rib has crossed a gap.
         owner = len(roots) - 1 - best[::-1].argmax(axis=0)
         best[np.arange(len(roots))[:, None, None] != owner] = -1.0
         reach[best.max(axis=(1, 2)) >= _LEAST_BONE] = _X_MM[x]
@@ -121,7 +116,7 @@ def _reach(bone_SPX: Array32, out_SPX: Flags, roots: list[_Root], *, low: bool) 
 
 @dataclass(frozen=True)
 class _Root:
-    """The places beside a body's upper half where a rib or process may begin: column, rows and depth; the window of
+    """The places beside a body's upper half at which a rib or process may begin: column, rows and depth; the window of
     rows in which it is followed; whether the body's upper end is in view there."""
 
     column: int

@@ -1,4 +1,4 @@
-"""Where the spinal canal runs: a ring of bone around soft tissue in every axial slice, followed from slice to slice."""
+"""Finds the spinal canal: a ring of bone around soft tissue in every axial slice, followed from slice to slice."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ Array = npt.NDArray[np.float64]
 Array32 = npt.NDArray[np.float32]
 
 GRID_MM = 2.0
+"""Spacing of the grid on which the canal, the skull and the ribs are searched."""
 _HALF_FIELD_MM = 100.0
-"""Searched to both sides of the body's middle; the worst scoliosis leaves it by some 60 mm."""
+"""Searched to both sides of the middle of the trunk; the worst scoliosis leaves it by some 60 mm."""
 _RADII_MM = (5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0)
-"""Where each ray looks for bone: the adult canal is 14 to 22 mm deep and 20 to 30 mm wide."""
+"""Each ray looks for bone at these distances: the adult canal is 14 to 22 mm deep and 20 to 30 mm wide."""
 _RAYS = 16
 _FRONT_MM = 22.0
-"""From the canal's middle to the body's: the bone mass that a femur, a humerus or a rib cage lacks."""
+"""From the canal's middle to the body's; a femur, a humerus or a rib cage has no such mass of bone."""
 _OFFSET = 0.7
-"""A slice pays for itself on the path above this score. Canals of the four real cases score 0.6 to 1.4, mean 1.1;
-soft tissue below 0.4; pelvic bones beside the sacrum 0.5 to 0.9."""
+"""A slice adds to the path's sum only above this score. Canals of the real cases in README.md score 0.6 to 1.4, mean
+1.1; soft tissue below 0.4; pelvic bones beside the sacrum 0.5 to 0.9."""
 _FAINT_OFFSET, _FAINT_COVER, _FAINT_GAIN = 0.5, 0.85, 1.2
-"""Where the path covers less than the second of the slices, another one with this offset is taken if it is longer by
-the third: canals in bodies as dark as muscle, or between screws, score 0.35 to 0.9 on phantoms."""
+"""If the path covers less than the second value's share of the slices, a path with this offset replaces it if it is
+longer by the third value's factor. Canals in bodies as dark as muscle, or between screws, score 0.35 to 0.9 in
+phantoms."""
 _MOVE_AP, _MOVE_LR = 0.04, 0.12
-"""Cost of a 4 mm step from one slice to the next: the sacrum slopes by 60 degrees, no spine leaves to the side so."""
+"""Cost of a 4 mm step from one slice to the next: the sacrum slopes by 60 degrees, no spine goes sideways so."""
 _FREE_LR_MM, _FADE_LR_MM = 35.0, 40.0
-"""No cost up to the first distance from the body's middle (scoliosis), one score unit per further second distance."""
+"""No cost up to the first distance from the middle of the trunk (scoliosis), then 1 per second distance."""
 _STEPS: tuple[tuple[int, int], ...] = (
     (0, 0), (0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1), (2, 0), (-2, 0),
 )  # fmt: skip
@@ -38,7 +40,7 @@ _STEPS: tuple[tuple[int, int], ...] = (
 
 @dataclass(frozen=True)
 class Tissue:
-    """What soft tissue and bone measure in this volume, in HU; dense voxels of bone for `bone`."""
+    """The HU of soft tissue and of dense bone in this volume."""
 
     soft: float
     bone: float
@@ -50,8 +52,8 @@ class Tissue:
 
 
 def tissue_levels(hu_DHW: npt.ArrayLike) -> Tissue:
-    """The HU of soft tissue (most frequent value from -20 to 120) and of dense bone (60th percentile of what is 100
-    to 1450 HU above it): relative to the study, so that half the bone contrast changes nothing."""
+    """The HU of soft tissue (most frequent value from -20 to 120) and of dense bone (60th percentile of the voxels 100
+    to 1450 HU above it). They come from the study itself, so that half the bone contrast changes nothing."""
     hu = np.asarray(hu_DHW)[::2, ::2, ::2].ravel()
     counts, edges = np.histogram(hu, bins=np.arange(-20, 121, 4))
     soft = float(edges[np.argmax(ndimage.gaussian_filter1d(counts.astype(float), 1.5))] + 2)
@@ -63,8 +65,8 @@ def tissue_levels(hu_DHW: npt.ArrayLike) -> Tissue:
 def find_canal(grid: Volume, tissue: Tissue) -> tuple[Array, float]:
     """LPS points (n, 3) along the canal, cranial to caudal, one per slice of `grid`, and their mean score.
 
-    grid: on the LPS-aligned 2 mm grid of resample_lps. n is 0 where no slice holds a canal. The path may begin and
-    end anywhere; a stretch of bad slices is crossed when what lies behind pays for it.
+    grid: on the LPS-aligned 2 mm grid of resample_lps. n is 0 if no slice holds a canal. The path may begin and end
+    anywhere, and crosses bad slices if the canal beyond them outweighs them.
     """
     score, first_column, middle = _ring_scores(grid, tissue)
     path = _best_path(score, (middle - first_column) / 2, _OFFSET)
@@ -79,10 +81,10 @@ def find_canal(grid: Volume, tissue: Tissue) -> tuple[Array, float]:
 
 
 def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
-    """Ring score (D, H/2, W/2) of every second pixel of the central columns, their first column, the body's middle.
+    """Ring score (D, H/2, W/2) of every second pixel of the central columns, their first column, the trunk's middle.
 
-    Score: how much bone the rays meet, counting opposite rays by the weaker one; minus bone inside; plus a body in
-    front. At most about 1.4.
+    Score: the bone that the rays meet, in which opposite rays also count by the weaker one; minus bone inside; plus a
+    body in front. At most about 1.4.
     """
     hu = grid.hu_DHW
     columns = np.cumsum((hu > -300).sum(axis=(0, 1)))
@@ -100,7 +102,7 @@ def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
 
     rays = []
     for angle in np.arange(_RAYS) * 2 * np.pi / _RAYS:
-        # The canal is wider than deep.
+        # The canal is wider than it is deep.
         aims = {(round(r / 2 * np.sin(angle) * 0.85), round(r / 2 * np.cos(angle) * 1.1)) for r in _RADII_MM}
         rays.append(_maximum([shifted(*aim) for aim in sorted(aims)]))
     pairs = [np.minimum(a, b) for a, b in zip(rays[: _RAYS // 2], rays[_RAYS // 2 :], strict=True)]
@@ -115,8 +117,8 @@ def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
 
 
 def _best_path(score: Array32, middle: float, offset: float) -> npt.NDArray[np.intp]:
-    """Indices (n, 3) into `score` of the path with the greatest sum over `offset`, from low to high slices (local
-    alignment)."""
+    """Indices (n, 3) into `score` of the path with the greatest sum of score minus `offset`, from low to high slices
+    (local alignment)."""
     depth, rows, columns = score.shape
     aside = np.abs(np.arange(columns) - middle) * 2 * GRID_MM
     gain = ndimage.uniform_filter1d(score, 3, axis=0) - np.float32(offset)
@@ -128,7 +130,7 @@ def _best_path(score: Array32, middle: float, offset: float) -> npt.NDArray[np.i
     for d in range(depth):
         padded = np.pad(best, 2, constant_values=-np.inf)
         options = [padded[2 + i : 2 + i + rows, 2 + j : 2 + j + columns] for i, j in _STEPS]
-        # The last option is to start here.
+        # The last option is to start the path here.
         choices = np.stack([*(o - c for o, c in zip(options, cost, strict=True)), np.zeros_like(best)])
         came[d] = choices.argmax(axis=0)
         best = choices.max(axis=0) + gain[d]

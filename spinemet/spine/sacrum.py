@@ -1,6 +1,6 @@
-"""Where the sacrum begins: the first body with bone on both sides of it (the alae) where the spine turns backward.
+"""Finds the sacrum: the first body with bone on both sides (the alae) on a backward slope of the spine.
 
-It is an anchor for names and is not listed itself: its segments are fused, and nothing else in SpineMet speaks of them.
+The sacrum is an anchor for names. It is not listed itself, because its segments are fused.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from spinemet.spine.walls import L_MM, P_MM, Walls
 Array = npt.NDArray[np.float64]
 
 _BESIDE_MM = np.arange(4, 19, 2)
-"""Lateral of the body's side wall: psoas beside L5, ala beside S1, lung or kidney further up."""
+"""Lateral of the body's side wall lies psoas at L5, ala at S1, lung or kidney further up."""
 _ALA, _ALA_SPREAD = 0.30, 0.05
-"""Boneness on the poorer side as a share of the body's own."""
+"""Boneness on the side with less bone, as a share of the body's own."""
 _ALA_MM, _ALA_LENGTH_MM = 22, 9
-"""The ala is looked for in the first millimetres below the body's upper endplate, as the best stretch of the
-second length. 0.45 to 0.6 at the TotalSegmentator example's S1 (as it is, with noise, half contrast, 6 mm slices),
-above 1 at phantoms', at most 0.21 beside every other body of the real cases."""
+"""The ala is the best stretch of the second length within the first length below the body's upper endplate. The share
+is 0.45 to 0.6 at S1 of TotalSegmentator's example (unchanged, with noise, half contrast, 6 mm slices), above 1 in
+phantoms, and at most 0.21 beside every other body of the real cases in README.md."""
 _LEAST_BODY = 0.15
+"""The body's boneness counts as at least this, so that a dark body does not inflate the share."""
 _SLOPE_DEG, _SLOPE_SPREAD_DEG = 14.0, 3.0
-"""Backward slope of the bodies: S1 29 to 67 degrees in the same cases, lumbar bodies -18 to 27. It keeps
-contrast-filled kidneys (L1, L2) from being taken for alae."""
+"""Backward slope of the bodies: 29 to 67 degrees at S1 in the same cases, -18 to 27 at lumbar bodies. It keeps
+contrast-filled kidneys (L1, L2) from passing for alae."""
 _SEGMENTS = 4
-"""The sacrum is looked for among the lowest bodies only."""
+"""The sacrum is searched among so many of the lowest bodies."""
 _LEAST_DEPTH_MM = 23.0
-"""Of S1 at its upper endplate; lower cervical bodies between the shoulders have 14 to 20."""
+"""Least depth of S1 at its upper endplate; lower cervical bodies between the shoulders have 14 to 20 mm."""
 _LEAST = 0.5
 
 
 def find_sacrum(
     bone_SPL: npt.NDArray[np.float32], walls: Walls, evidence: DiscEvidence, middle_mm: Array, bodies: list[Body]
 ) -> tuple[int, float]:
-    """The place in `bodies` of the first sacral one and the probability that it is; (len(bodies), 0.0) without one.
+    """The index in `bodies` of the first sacral body and its probability; (len(bodies), 0.0) without a sacrum.
 
     bone_SPL: boneness on s x P_MM x L_MM. middle_mm: (S, 3) LPS of the bodies' middle.
     """
@@ -56,7 +57,7 @@ def find_sacrum(
 
 
 def _beside(bone_SPL: npt.NDArray[np.float32], walls: Walls) -> Array:
-    """(S,) mean boneness next to the bodies at their mid depth, on the side that has less."""
+    """(S,) mean boneness beside the bodies at their mid depth, on the side with less bone."""
     every = np.arange(len(bone_SPL))
     p = np.round(walls.middle_p[:, None] + np.arange(-8, 9, 2)).astype(int) - P_MM[0]
     slab = bone_SPL[every[:, None], np.clip(p, 0, len(P_MM) - 1)].mean(axis=1)

@@ -1,4 +1,4 @@
-"""HU at places that are not voxels: at points, on oblique grids, on an LPS-aligned grid. Trilinear throughout.
+"""HU between voxels, by trilinear interpolation: at points, on oblique grids, on an LPS-aligned grid.
 
 Works for any affine of a Volume: axis order, handedness and obliqueness do not matter.
 """
@@ -23,9 +23,9 @@ def sample_points(volume: Volume, points_mm: npt.ArrayLike, outside: float = AIR
 
 
 def sample_grid(
-    volume: Volume, origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLike, shape: tuple[int, ...], outside: float = AIR_HU
+    volume: Volume, origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLike, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float32]:
-    """HU (float32) on the grid origin + n * steps[0] + r * steps[1] + c * steps[2], of shape (N, R, C).
+    """HU (float32) on the grid origin + n * steps[0] + r * steps[1] + c * steps[2], of shape (N, R, C); AIR_HU outside.
 
     origin_mm: (3,) LPS of the grid's first point. steps_mm: (3, 3), rows are the LPS steps along N, R and C.
     Several times faster than sample_points, because no coordinate is stored.
@@ -33,7 +33,7 @@ def sample_grid(
     inverse = np.linalg.inv(volume.affine[:3, :3])
     matrix = inverse @ np.asarray(steps_mm, np.float64).T
     zooms = np.diag(matrix)
-    # Where the grids' axes agree scipy weighs each axis once, in two thirds of the time.
+    # If the grids' axes are parallel, scipy computes the weights once per axis, in two thirds of the time.
     along_axes = np.allclose(matrix, np.diag(zooms), rtol=0, atol=1e-9)
     return ndimage.affine_transform(
         volume.hu_DHW,
@@ -43,15 +43,15 @@ def sample_grid(
         output=np.float32,
         order=1,
         mode="constant",
-        cval=outside,
+        cval=AIR_HU,
         prefilter=False,
     )
 
 
 def in_view(volume: Volume, points_mm: npt.ArrayLike, margin_mm: float = 0.0) -> npt.NDArray[np.bool_]:
-    """Which of the LPS points (..., 3) lie inside the volume's grid, at least `margin_mm` from its border.
+    """Whether the LPS points (..., 3) lie inside the volume's grid, at least `margin_mm` from its border.
 
-    The border runs half a voxel outside the outermost voxel centres.
+    The border is half a voxel outside the outermost voxel centres.
     """
     index = volume.to_index(points_mm)
     margin = margin_mm / np.asarray(volume.spacing_mm)
@@ -62,7 +62,7 @@ def in_view(volume: Volume, points_mm: npt.ArrayLike, margin_mm: float = 0.0) ->
 def resample_lps(volume: Volume, spacing_mm: float) -> Volume:
     """`volume` on an isotropic grid whose axes D, H, W run to superior, posterior and left; float32 HU.
 
-    Volumes finer than the grid are averaged along each axis first, so that noise falls instead of aliasing.
+    Volumes finer than the grid are averaged along each axis first, which reduces noise and avoids aliasing.
     """
     corners = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in volume.hu_DHW.shape])).reshape(3, -1).T
     low = volume.to_lps(corners).min(0)

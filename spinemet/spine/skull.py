@@ -1,7 +1,8 @@
-"""Where the spinal canal opens into the skull: the foramen magnum, the upper anchor of names.
+"""Finds the foramen magnum, where the spinal canal opens into the skull: the upper anchor of names.
 
-Above it rays from the middle meet bone all around, but far away, with nothing but brain before it. Nothing else along a
-spine looks so: the canal is narrow, and what is wide (throat, chest, belly, pelvis) holds air or fat or is open.
+Above it, rays from the middle meet bone all around, but far away, and pass only through brain. Nothing else along a
+spine looks like this: the canal is narrow, and wide cavities (throat, chest, belly, pelvis) hold air or fat or are
+open.
 """
 
 from __future__ import annotations
@@ -15,28 +16,28 @@ from spinemet.types import Volume
 Array = npt.NDArray[np.float64]
 
 _RAYS, _STEP_MM, _FARTHEST_MM = 32, 2.0, 84.0
-"""In axial planes; half the length of a large skull's inside is 95 mm, but few rays run along it."""
+"""Rays in axial planes. Half the length of a large skull's inside is 95 mm, but few rays run along it."""
 _BONE = 0.45
-"""Boneness at which a ray ends; brain with 70 HU of noise stays below it."""
+"""A ray ends at this boneness; brain with 70 HU of noise stays below it."""
 _BELOW_MM, _ABOVE_MM = 140.0, 70.0
-"""The canal is followed anew from the first distance below its upper end, for that may lie in the head, between
-petrous bones and clivus; and to the second above it, for the atlas is no closed ring, and the canal may end at C2."""
+"""The canal is followed again, from the first distance below its upper end, which may lie in the head between petrous
+bones and clivus, to the second above it, because the atlas is not a closed ring and the canal may end at C2."""
 _CENTER_MM, _CENTERING, _COURSE = 16.0, 0.35, 0.1
-"""From slice to slice the middle moves by the second share of what the rays, cut to the first length, are longer on one
-side; the third is the weight of each move in the course. Set on phantoms."""
+"""From slice to slice the middle moves to the side with longer rays: rays are cut to the first length, and the second
+value is the share of the difference. The third is the weight of each move in the course. Set on phantoms."""
 _NARROW_MM, _WIDE_MM = 20.0, 26.0
-"""Median length of the rays. Canal: 8 to 14; foramen magnum (30 by 36 mm): 17; 10 mm above it 30 and more."""
+"""Median length of the rays. Canal: 8 to 14; foramen magnum (30 by 36 mm): 17; 10 mm above it: 30 and more."""
 _CLOSED = 0.85
-"""Share of rays that end at bone. Below the skull every second one leaves through muscle to the skin."""
+"""Least share of rays that end at bone. Below the skull every second one leaves through muscle to the skin."""
 _HIGH_MM, _RISE_MM = 14.0, 16.0
-"""So much of the wide part must be in view, and so soon must it follow on the narrow one."""
+"""The wide part must be in view over the first length, and begin within the second above the narrow part."""
 _NOT_BRAIN_HU, _NOT_BRAIN = 90.0, 0.12
-"""Farther below soft tissue is fat or air; at most so much of the inside, for noise and dark bands between the petrous
-bones."""
+"""Voxels farther below soft tissue are fat or air. They may be this share of the inside, for noise and the dark bands
+between the petrous bones."""
 
 
 def foramen_magnum(grid: Volume, tissue: Tissue, canal: Array) -> Array | None:
-    """The LPS point (3,) where `canal` opens into a cavity of brain; None where no such place is in view.
+    """The LPS point (3,) at which `canal` opens into a cavity of brain; None if no such place is in view.
 
     grid: on the LPS-aligned grid of resample_lps. canal: (n, 3) LPS, cranial to caudal, one per slice.
     """
@@ -55,7 +56,7 @@ def foramen_magnum(grid: Volume, tissue: Tissue, canal: Array) -> Array | None:
 
 def _upward(grid: Volume, tissue: Tissue, canal: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """The canal's middle followed upward slice by slice (n, 3) LPS, the median length of the rays around it in mm, and
-    whether they end at bone and show nothing but brain."""
+    whether they end at bone and pass only through brain."""
     angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
     aims = np.stack([np.sin(angle), np.cos(angle)])
     points = grid.to_index(canal[: round(_BELOW_MM / GRID_MM)][::-1])
@@ -77,7 +78,7 @@ def _upward(grid: Volume, tissue: Tissue, canal: Array) -> tuple[Array, Array, n
 
 
 def _rays(slice_HW: npt.NDArray[np.generic], tissue: Tissue, middle: Array, aims: Array) -> tuple[Array, bool]:
-    """Length of each ray from `middle` (row, column) to bone, at most _FARTHEST_MM; whether the skull is around it."""
+    """Length of each ray from `middle` (row, column) to bone, at most _FARTHEST_MM; whether it is inside the skull."""
     reach = np.arange(_STEP_MM, _FARTHEST_MM, _STEP_MM) / GRID_MM
     row, column = np.rint(middle[:, None, None] + aims[:, :, None] * reach).astype(np.intp)
     height, width = slice_HW.shape
@@ -87,7 +88,7 @@ def _rays(slice_HW: npt.NDArray[np.generic], tissue: Tissue, middle: Array, aims
     stop = bone | ~seen
     end = np.where(stop.any(axis=1), stop.argmax(axis=1), len(reach))
     met = bone[np.arange(len(end)), np.minimum(end, len(reach) - 1)]
-    # Every place counts by its share of the area.
+    # Weighted by area.
     weight = (np.arange(len(reach)) < end[:, None]) * reach
     other = (weight * (hu < tissue.soft - _NOT_BRAIN_HU)).sum() / max(weight.sum(), 1.0)
     return (end + 1) * _STEP_MM, bool(met.mean() >= _CLOSED and other <= _NOT_BRAIN)

@@ -11,10 +11,10 @@ from spinemet.spine.sampling import sample_grid
 from spinemet.types import SliceStack, Spine, Vertebra, Volume
 
 CENTER_ROW = 0.36
-"""Where the body centre lies, as a share of the rows. At 112 mm: 40 mm in front of it (the largest body has 20) and
-72 mm behind it (a lumbar spinous process ends 65 mm behind)."""
+"""Row of the body centre, as a share of the rows. Slices of 112 mm then show 40 mm in front of it (the largest body
+reaches 20) and 72 mm behind it (a lumbar spinous process ends at 65)."""
 _INSET_MM = 1.5
-"""From each endplate to the outermost slice: a slice in the endplate shows cortex and disc, not the body."""
+"""From each endplate to the outermost slice, because a slice in the endplate shows cortex and disc."""
 _LEAST_SLICES = 3
 
 
@@ -22,8 +22,8 @@ def cut_slices(volume: Volume, spine: Spine, config: SliceConfig) -> tuple[Slice
     """One stack per vertebra of `spine`, in the same order.
 
     Rows run anterior to posterior, columns from the patient's right to left, slices cranial to caudal, at
-    `config.step_mm`; what lies outside the volume is AIR_HU. A body too low for three slices at that step gets
-    three, closer. Volumes finer than the step are averaged over it, so that thin slices look like thick ones.
+    `config.step_mm`; outside the volume is AIR_HU. A body too low for three slices at that step gets three at a smaller
+    one. Volumes finer than the step are averaged over it, so that thin slices look like thick ones.
     """
     if not spine.vertebrae:
         return ()

@@ -1,7 +1,7 @@
-"""TotalSegmentator (Wasserthal et al. 2023, optional extra) as a maker of label maps; the rest is masks.py.
+"""Makes label maps with TotalSegmentator (Wasserthal et al. 2023, an optional extra); masks.py does the rest.
 
-Weights come from the folder that TOTALSEG_WEIGHTS_PATH names, and from nowhere else: nothing is downloaded, and the
-package's usage statistics are switched off before it runs. Written against its Python API of 2.18.
+Weights come only from the folder in TOTALSEG_WEIGHTS_PATH: nothing is downloaded, and the package's usage statistics
+are off before it runs. Written for its Python API of 2.18.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from spinemet.errors import BadInput
 from spinemet.types import LabelMap, Volume
 
 _WEIGHTS = ("Dataset292_TotalSegmentator_part2_vertebrae_1532subj", "Dataset298_TotalSegmentator_total_6mm_1559subj")
-"""The vertebrae at 1.5 mm, and the rough model that finds where to run it."""
+"""The vertebrae at 1.5 mm, and the coarse model that finds their place first."""
 
 
 def segment(volume: Volume) -> LabelMap:
     """The vertebrae that TotalSegmentator finds in `volume`, whole, on the volume's own grid.
 
-    On the GPU where there is one. Raises BadInput where the package or its weights are not there.
+    Runs on the GPU if there is one. Raises BadInput if the package or its weights are missing.
     """
     import nibabel
 
@@ -57,7 +57,7 @@ def _package() -> Callable[..., Any]:
             f"found {'no such setting' if not place else 'no ' + ' and no '.join(missing)}."
         )
     setup_totalseg()
-    # On by default: it would tell the authors' server of every study.
+    # On by default: it would report every study to the authors' server.
     set_config_key("send_usage_stats", False)
     run: Callable[..., Any] = totalsegmentator
     return run

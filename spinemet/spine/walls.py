@@ -1,4 +1,4 @@
-"""Where the bodies' walls run in the volume straightened along the canal.
+"""Finds the bodies' walls in the volume straightened along the canal.
 
 Positions in this file: s in mm along the curve (index of the first axis), p in mm behind the canal, l in mm to the
 left of it.
@@ -21,18 +21,18 @@ P_MM = np.arange(-60, 41)
 L_MM = np.arange(-50, 51, 2)
 _MIDDLE = np.abs(L_MM) <= 6
 _POSTERIOR_MM = (-18, -3)
-"""The posterior wall: half the canal's depth (7 to 11 mm) in front of the curve, and the curve's own error."""
+"""Range of the posterior wall's p: half the canal's depth (7 to 11 mm) in front of the curve, and its error."""
 _DEPTH_MM = (12, 42)
-"""Depth of a body, third cervical of a small woman to fifth lumbar of a large man."""
+"""Depth of a body, from a small woman's third cervical to a large man's fifth lumbar."""
 _HALF_WIDTH_MM = (8, 32)
 _WIDEST, _MIDDLE_MM = 0.75, 81
-"""Half width over depth: 0.55 to 0.7 from C3 to L5 (Panjabi). A wall further out is a rib's head or a transverse
-process; then the median of the bodies' middle over the second length says which of the two walls is wrong."""
+"""Largest half width as a share of the depth; 0.55 to 0.7 from C3 to L5 (Panjabi). A wall farther out is a rib's head
+or a transverse process. The median of the bodies' middle over the second length then shows which wall is wrong."""
 _NECK_HALF_WIDTH_MM = 13
-"""Half the width of a cervical body is 9 to 12 mm (Panjabi); its transverse processes begin right beside it."""
+"""Half a cervical body's width is 9 to 12 mm (Panjabi); its transverse processes begin right beside it."""
 _SMOOTH_S_MM = 5.0
 _STEP_COST = 0.08
-"""Of 1 mm sideways per mm along the spine, in boneness; set so that the four real cases' walls cross disc spaces."""
+"""Cost of 1 mm sideways per mm along the spine, in boneness. With it the walls of the real cases cross disc spaces."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class Walls:
 
     @property
     def middle_l(self) -> Array:
-        """l of the bodies' middle; not 0 where the vertebra is turned about the canal."""
+        """l of the bodies' middle; not 0 if the vertebra is turned about the canal."""
         return (self.left + self.right) / 2
 
     @property
@@ -74,7 +74,7 @@ class Walls:
 
         Corrects a patient lying on one side and the turned vertebrae of a scoliosis.
         """
-        # The median first: a wall lost at the end of the view would turn the spine's end by 40 degrees.
+        # The median comes first: a lost wall at the end of the view would turn the spine's end by 40 degrees.
         p, left = (
             ndimage.gaussian_filter1d(ndimage.median_filter(m, _MIDDLE_MM, mode="mirror"), 10.0, mode="mirror")[:, None]
             for m in (self.middle_p, self.middle_l)
@@ -88,9 +88,10 @@ class Walls:
 def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     """The walls with the greatest sum of bone edges along the spine that move slowly from millimetre to millimetre.
 
-    bone_SPL: boneness on s x P_MM x L_MM. neck: the first so many rows are neck. There no wall is where air ends (that
-    of the throat against muscle is a sharper edge than a cervical body's; in the trunk the fat in front of dark bodies
-    helps: without it 0.5 % fewer of those of 54 phantoms were found), and none where the transverse processes are.
+    bone_SPL: boneness on s x P_MM x L_MM. neck: number of rows, from the first, that are neck. There the edge of air is
+    no wall, because throat against muscle is a sharper edge than a cervical body's, and a wall lies not as far out as
+    the transverse processes. In the trunk the edge of fat in front of dark bodies helps: without it 0.5 % fewer of
+    them were found in 54 phantoms.
     """
     rows = np.arange(len(bone_SPL))
     midline = ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (3.0, 0.7))

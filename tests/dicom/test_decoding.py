@@ -1,4 +1,4 @@
-"""Slices decoded while their study is still being fetched."""
+"""Slices are decoded while their study is still being fetched."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def compressed(dataset: Dataset, _place: int) -> None:
     dataset.compress(JPEGLSLossless, generate_instance_uid=False)
 
 
-def slowly(dataset: Dataset, _place: int) -> None:
+def slow_to_decode(dataset: Dataset, _place: int) -> None:
     dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
 
 
@@ -40,21 +40,21 @@ def upload(folder: Path, bucket: str, prefix: str) -> str:
 
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
-def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
+def test_the_first_ct_series_is_decoded_ahead_and_either_can_be_read(
     place: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edit = compressed if place == "s3" else slowly
+    edit = compressed if place == "s3" else slow_to_decode
     write_series(tmp_path / "a", count=3, edit=localizer)
     write_series(tmp_path / "b", count=8, shape=(64, 64), edit=edit)
     write_series(tmp_path / "c", count=8, shape=(64, 64), edit=edit, origin=(-20.0, -30.0, 60.0))
     started: list[str] = []
 
-    def noted(content: bytes, instance: decoding.InstanceHeader) -> object:
+    def recorded(content: bytes, instance: decoding.InstanceHeader) -> object:
         started.append(instance.name)
         return quick_hu(content, instance)
 
     quick_hu = decoding.quick_hu
-    monkeypatch.setattr(decoding, "quick_hu", noted)
+    monkeypatch.setattr(decoding, "quick_hu", recorded)
     uri = upload(tmp_path, request.getfixturevalue("s3_bucket"), "study") if place == "s3" else str(tmp_path)
     with open_study(study_at(uri)) as objects, SliceDecoder(objects) as decoder:
         series = read_series(objects, decoder.begin).series
@@ -62,7 +62,7 @@ def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
     for volume in volumes:
         assert formula_error(volume.hu_DHW, volume.affine) < 2
     assert volumes[0].affine[2, 3] == pytest.approx(-40)
-    # Each once: those of the first series ahead, in the order in which they come, the others when they are wanted.
+    # Each slice once: those of the first series ahead, in the order of arrival, the others on request.
     assert [name[0] for name in started].count("b") == 8
     assert len(started) == len(set(started)) == 16
     assert not any(name.startswith("a") for name in started)
@@ -70,10 +70,10 @@ def test_the_first_ct_series_is_decoded_as_it_comes_and_either_can_be_read(
 
 @pytest.mark.parametrize("place", ["folder", "s3"])
 @pytest.mark.parametrize("begun", [slice(0, 3), slice(5, 6), slice(1, None, 2)])
-def test_slices_keep_their_places_where_only_some_were_begun(
+def test_slices_keep_their_places_if_only_some_were_decoded_ahead(
     begun: slice, place: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    write_series(tmp_path, count=12, shape=(64, 64), edit=slowly)
+    write_series(tmp_path, count=12, shape=(64, 64), edit=slow_to_decode)
     uri = upload(tmp_path, request.getfixturevalue("s3_bucket"), f"part{begun}") if place == "s3" else str(tmp_path)
     with open_study(study_at(uri)) as objects, SliceDecoder(objects) as decoder:
         series = read_series(objects).series[0]
@@ -81,24 +81,24 @@ def test_slices_keep_their_places_where_only_some_were_begun(
             decoder.begin(item, series)
         if place == "folder":
             for future in decoder._ahead.values():
-                future.result()  # or it would be forgotten again
+                future.result()  # a slice not yet begun would be dropped
         volume = read_volume(objects, series, decoder)
     assert formula_error(volume.hu_DHW, volume.affine) < 2
 
 
-def test_what_is_not_wanted_does_not_hold_up_what_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_series(tmp_path / "b", count=8, shape=(64, 64), edit=slowly)
-    write_series(tmp_path / "c", count=8, shape=(64, 64), edit=slowly, origin=(-20.0, -30.0, 60.0))
+def test_dropped_slices_do_not_delay_the_chosen_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_series(tmp_path / "b", count=8, shape=(64, 64), edit=slow_to_decode)
+    write_series(tmp_path / "c", count=8, shape=(64, 64), edit=slow_to_decode, origin=(-20.0, -30.0, 60.0))
     started: list[str] = []
     parsed = threading.Event()
 
-    def held_up(content: bytes, instance: decoding.InstanceHeader) -> object:
+    def delayed(content: bytes, instance: decoding.InstanceHeader) -> object:
         started.append(instance.name)
         assert parsed.wait(20)
         return quick_hu(content, instance)
 
     quick_hu, drop_ahead = decoding.quick_hu, SliceDecoder._drop_ahead
-    monkeypatch.setattr(decoding, "quick_hu", held_up)
+    monkeypatch.setattr(decoding, "quick_hu", delayed)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     with open_study(study_at(tmp_path)) as objects, SliceDecoder(objects) as decoder:
         series = read_series(objects, decoder.begin).series
@@ -107,7 +107,7 @@ def test_what_is_not_wanted_does_not_hold_up_what_is(tmp_path: Path, monkeypatch
     assert [name[0] for name in started] == ["b"] + ["c"] * 8
 
 
-def test_what_does_not_decode_ahead_is_parsed_when_it_is_wanted(
+def test_a_slice_that_fails_to_decode_ahead_is_parsed_whole(
     tmp_path: Path, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_series(tmp_path, count=5, edit=compressed)

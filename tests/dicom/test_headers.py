@@ -1,4 +1,4 @@
-"""Grouping of objects into series, and what their headers give."""
+"""Objects are grouped into series, and their headers are read."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scan(place: Path) -> SeriesScan:
         return read_series(objects)
 
 
-def test_series_are_told_apart_by_uid_matrix_and_orientation(tmp_path: Path) -> None:
+def test_series_differ_by_uid_matrix_and_orientation(tmp_path: Path) -> None:
     write_series(tmp_path / "a", count=4, series_uid="1.2")
     write_series(tmp_path / "b", count=5, series_uid="1.3")
     write_series(tmp_path / "c", count=6, series_uid="1.3", shape=(10, 10))
@@ -37,7 +37,7 @@ def test_series_are_told_apart_by_uid_matrix_and_orientation(tmp_path: Path) -> 
     assert [len(series.instances) for series in scan(tmp_path).series] == [4, 5, 6, 7]
 
 
-def test_the_order_in_which_heads_come_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_arrival_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for series in ("1.2", "1.3"):
         write_series(tmp_path / series, count=4, series_uid=series)
     (tmp_path / "cut.dcm").write_bytes(next(tmp_path.rglob("*.dcm")).read_bytes()[:300])
@@ -52,7 +52,7 @@ def test_the_order_in_which_heads_come_changes_nothing(tmp_path: Path, monkeypat
     assert list(scans[0].skipped) == list(scans[1].skipped) == [Reason.TRUNCATED, Reason.NOT_DICOM]
 
 
-def test_without_uids_a_folder_is_a_series(tmp_path: Path) -> None:
+def test_a_folder_is_a_series_without_uids(tmp_path: Path) -> None:
     def strip(dataset: Dataset, _: int) -> None:
         dataset.SOPInstanceUID = dataset.SOPClassUID = ""
 
@@ -79,7 +79,7 @@ def test_phases_in_one_series_are_divided(tmp_path: Path) -> None:
     assert [len(series.instances) for series in scan(tmp_path).series] == [6, 6]
 
 
-def test_objects_without_preamble_are_read_and_others_counted(tmp_path: Path) -> None:
+def test_objects_without_preamble_are_read_and_unusable_ones_counted(tmp_path: Path) -> None:
     for path in write_series(tmp_path, count=4):
         content = path.read_bytes()
         path.write_bytes(content[132:])
@@ -91,7 +91,7 @@ def test_objects_without_preamble_are_read_and_others_counted(tmp_path: Path) ->
     assert result.skipped == {Reason.NOT_DICOM: 1, Reason.TRUNCATED: 2}
 
 
-def test_nothing_usable_is_said(tmp_path: Path) -> None:
+def test_a_study_without_usable_objects_has_a_reason(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("not DICOM")
     (tmp_path / "a-empty.dcm").write_bytes(b"")
     with pytest.raises(StudyFailed) as caught:
@@ -102,9 +102,7 @@ def test_nothing_usable_is_said(tmp_path: Path) -> None:
     assert excluded.value.reason is Reason.EMPTY
 
 
-def test_large_private_blocks_cost_a_second_read_not_the_pixels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_large_private_blocks_cost_a_second_read_and_no_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headers, "HEAD_BYTES", 600)
     write_series(tmp_path, count=4)
     (series,) = scan(tmp_path).series
@@ -124,7 +122,7 @@ def test_enhanced_ct_is_one_slice_per_frame(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("frames", [5, 7, 2_000_000_000])
-def test_frames_that_do_not_fit_their_groups_are_not_read(tmp_path: Path, frames: int) -> None:
+def test_a_wrong_number_of_frames_is_not_read(tmp_path: Path, frames: int) -> None:
     path = write_enhanced(tmp_path / "enhanced", write_series(tmp_path / "classic", count=6))
     dataset = pydicom.dcmread(path)
     dataset.NumberOfFrames = frames
@@ -134,7 +132,7 @@ def test_frames_that_do_not_fit_their_groups_are_not_read(tmp_path: Path, frames
     assert caught.value.reason is Reason.NO_GEOMETRY
 
 
-def test_absurd_dimensions_are_refused_before_memory_is_spent(tmp_path: Path) -> None:
+def test_absurd_dimensions_are_rejected_before_they_take_memory(tmp_path: Path) -> None:
     def absurd(dataset: Dataset, _: int) -> None:
         dataset.Rows = dataset.Columns = 65_535
         dataset.NumberOfFrames = 2_000_000_000
@@ -150,7 +148,7 @@ def test_absurd_dimensions_are_refused_before_memory_is_spent(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("tag", [b"\x08\x00\x40\x11", b"\x00\x52\x30\x92"])
-def test_sequences_within_sequences_without_end_are_refused(tmp_path: Path, tag: bytes) -> None:
+def test_endlessly_nested_sequences_are_rejected(tmp_path: Path, tag: bytes) -> None:
     whole = write_series(tmp_path, count=1)[0]
     head = whole.read_bytes()[:132] + b"\x08\x00\x60\x00CS\x02\x00CT"
     level = tag + b"SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
@@ -160,7 +158,7 @@ def test_sequences_within_sequences_without_end_are_refused(tmp_path: Path, tag:
     assert caught.value.reason is Reason.UNDECODABLE
 
 
-def test_an_object_larger_than_any_image_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_larger_than_any_image_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_series(tmp_path, count=4)
     paths[0].write_bytes(paths[0].read_bytes() + bytes(50_000))
     monkeypatch.setattr(headers, "MEMBER_LIMIT", 40_000)
@@ -182,7 +180,7 @@ def test_a_long_header_is_read_without_the_pixels(tmp_path: Path, monkeypatch: p
     assert all(item.has_pixels for item in series.instances)
 
 
-def test_an_element_of_no_known_type_is_an_absent_one(tmp_path: Path) -> None:
+def test_an_element_of_an_unknown_type_counts_as_absent(tmp_path: Path) -> None:
     for path in write_series(tmp_path, count=3)[:2]:
         content, element = path.read_bytes(), b"\x28\x00\x52\x10DS\x08\0-1024.0 "
         assert element in content
@@ -193,15 +191,15 @@ def test_an_element_of_no_known_type_is_an_absent_one(tmp_path: Path) -> None:
     assert sorted(intercepts, key=str) == [-1024, None, None]
 
 
-def test_facts_of_a_series(tmp_path: Path) -> None:
-    def facts(dataset: Dataset, place: int) -> None:
+def test_attributes_of_a_series(tmp_path: Path) -> None:
+    def attributes(dataset: Dataset, place: int) -> None:
         dataset.KVP = "120"
         if place:
             dataset.ContrastBolusAgent = " Iodine "
         with quiet_dicom():
             dataset.StudyDate = "2020.01.31"
 
-    write_series(tmp_path, count=4, edit=facts)
+    write_series(tmp_path, count=4, edit=attributes)
     (series,) = scan(tmp_path).series
     assert (series.age_years, series.PatientSex, series.StudyDate, series.KVP) == (67, "F", "20200131", 120)
     assert (series.ContrastBolusAgent, series.ConvolutionKernel, series.lossy) == ("Iodine", "B30f", False)
@@ -234,7 +232,7 @@ def test_values_never_reach_warnings_or_logs(
             dataset.StudyDate = "DOE^JANE"
             dataset.PatientAge = "DOE^JANE"
             dataset.add_new("KVP", "LO", "DOE^JANE")
-        # Unused bits make the decoder talk as well.
+        # Unused bits make the decoder warn as well.
         dataset.BitsStored, dataset.HighBit = 12, 11
 
     write_series(tmp_path, count=4, edit=plant)
@@ -249,12 +247,12 @@ def test_values_never_reach_warnings_or_logs(
 
 
 @given(st.binary(max_size=400), st.booleans())
-def test_random_bytes_raise_nothing_but_study_failed(
+def test_random_bytes_raise_only_study_failed(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, marked: bool
 ) -> None:
     path = tmp_path_factory.mktemp("bytes") / "x"
     path.write_bytes((b"\0" * 128 + b"DICM" if marked else b"") + content)
-    # Whatever the bytes hold: a series, or one of two reasons.
+    # The outcome is always a series or one of two reasons.
     with suppress(StudyFailed):
         assert scan(path).series
 
@@ -266,7 +264,7 @@ def test_real_slices_without_uids_are_one_series(realct: Path) -> None:
     assert not series.lossy
 
 
-def test_lossy_is_seen_in_every_form(realct: Path) -> None:
+def test_every_form_of_lossy_is_detected(realct: Path) -> None:
     folder = realct / "conformance" / "transfer-syntaxes"
     for part, lossy in {"JPEGLSLossy": True, "JPEG2000Tr": True, "Process1T": True, "JPEGLSLossless": False}.items():
         (path,) = (path for path in folder.iterdir() if part in path.name)

@@ -48,7 +48,9 @@ def no_pydicom(*_: object, **__: object) -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(bits=st.integers(9, 16), signed=st.booleans(), syntax=st.sampled_from([None, *COMPRESSED]), seed=st.integers(0))
-def test_values_survive_every_syntax_without_pydicom(bits: int, signed: bool, syntax: str | None, seed: int) -> None:
+def test_values_are_exact_in_every_syntax_without_pydicom(
+    bits: int, signed: bool, syntax: str | None, seed: int
+) -> None:
     dataset, values = slice_of(bits, signed, seed)
     if syntax:
         dataset.compress(syntax, generate_instance_uid=False)
@@ -60,7 +62,7 @@ def test_values_survive_every_syntax_without_pydicom(bits: int, signed: bool, sy
 
 
 @pytest.mark.parametrize("syntax", [None, *COMPRESSED])
-def test_each_frame_is_found(syntax: str | None) -> None:
+def test_each_frame_is_decoded(syntax: str | None) -> None:
     dataset, values = slice_of(12, True, frames=3)
     if syntax:
         dataset.compress(syntax, generate_instance_uid=False)
@@ -80,7 +82,7 @@ def test_unused_high_bits_are_ignored(bits: int, signed: bool, seed: int) -> Non
 
 @pytest.mark.parametrize("syntax", COMPRESSED)
 @pytest.mark.parametrize(("bits", "signed"), [(12, False), (12, True)])
-def test_a_header_with_the_other_sign_is_read_as_pydicom_reads_it(syntax: str, bits: int, signed: bool) -> None:
+def test_a_header_with_the_wrong_sign_is_read_as_by_pydicom(syntax: str, bits: int, signed: bool) -> None:
     dataset, _ = slice_of(bits, signed)
     dataset.compress(syntax, generate_instance_uid=False)
     dataset.PixelRepresentation = int(not signed)
@@ -89,7 +91,7 @@ def test_a_header_with_the_other_sign_is_read_as_pydicom_reads_it(syntax: str, b
 
 @pytest.mark.parametrize("syntax", [None, *COMPRESSED])
 @pytest.mark.parametrize("change", [{"Rows": 65}, {"Columns": 8000, "Rows": 8000}])
-def test_a_matrix_other_than_the_header_says_is_undecodable(syntax: str | None, change: dict[str, int]) -> None:
+def test_a_matrix_that_contradicts_the_header_is_undecodable(syntax: str | None, change: dict[str, int]) -> None:
     dataset, _ = slice_of(12, False)
     if syntax:
         dataset.compress(syntax, generate_instance_uid=False)
@@ -99,7 +101,7 @@ def test_a_matrix_other_than_the_header_says_is_undecodable(syntax: str | None, 
 
 
 @pytest.mark.parametrize("syntax", COMPRESSED)
-def test_a_code_that_breaks_off_is_undecodable_or_a_slice(syntax: str) -> None:
+def test_a_truncated_code_is_undecodable_or_a_slice(syntax: str) -> None:
     dataset, _ = slice_of(12, False)
     dataset.compress(syntax, generate_instance_uid=False)
     whole = dataset.PixelData
@@ -116,7 +118,7 @@ def outcome(dataset: Dataset) -> tuple[int, ...] | Reason:
         return problem.reason
 
 
-def test_real_objects_give_what_pydicom_gives(realct: Path) -> None:
+def test_real_objects_are_equal_to_pydicoms(realct: Path) -> None:
     seen = set()
     for path in sorted((realct / "conformance" / "transfer-syntaxes").iterdir()):
         dataset = pydicom.dcmread(path, force=True)
@@ -152,9 +154,9 @@ def test_whole_rescale_is_exact_at_every_intercept(
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("1", 1)])
-def test_a_share_of_the_cores_is_kept_to(monkeypatch: pytest.MonkeyPatch, asked: str, threads: int) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+@pytest.mark.parametrize(("share", "threads"), [("3", 3), ("1", 1)])
+def test_the_threads_follow_the_share_of_the_cores(monkeypatch: pytest.MonkeyPatch, share: str, threads: int) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", share)
     assert decoding_threads() == threads
     for unusable in ("", "0", "4,2"):
         monkeypatch.setenv("OMP_NUM_THREADS", unusable)

@@ -1,4 +1,4 @@
-"""Pseudonyms: stable, keyed, and nothing of the identifier in them."""
+"""Pseudonyms are stable and keyed, and do not contain the identifier."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def test_keys_are_stable_separate_and_depend_on_the_secret() -> None:
     assert len(keys) == 4
     assert all(len(key) == 32 and int(key, 16) >= 0 for key in keys)
     assert names.patient_key(" 1.2 ") == names.patient_key("1.2") != other.patient_key("1.2")
-    # Fixed once and for all: result tables are joined on it across versions.
+    # Must never change: users join result tables on it across versions.
     assert names.patient_key("1.2") == "477a358f75e230833cddb1712f58c8e1"
 
 
-def test_no_identifier_no_pseudonym_but_any_place_has_one() -> None:
+def test_an_empty_identifier_has_no_pseudonym_but_every_place_has_one() -> None:
     names = Pseudonymizer(KEY, "exact")
     assert names.patient_key("") == names.study_key("  ") == ""
     assert names.source_key("/archive", "") != names.source_key("/archive", "a") != ""

@@ -1,4 +1,4 @@
-"""Vertebra labels out of DICOM SEG objects and NIfTI label maps, on the grid of the chosen volume."""
+"""Vertebra labels from DICOM SEG objects and NIfTI label maps, on the grid of the chosen volume."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BLOCKS = {"T11": slice(13, 17), "T12": slice(8, 12), "L1": slice(2, 6)}
 
 
 def blocks(shape: tuple[int, ...] = (20, 24, 32)) -> npt.NDArray[np.uint8]:
-    """Three boxes, caudal to cranial along D as in a series whose z grows: 3, 2, 1 for L1, T12, T11."""
+    """Three boxes, caudal to cranial along D as in a series with ascending z: 3, 2, 1 for L1, T12, T11."""
     numbers = np.zeros(shape, np.uint8)
     for number, box in enumerate(BLOCKS.values(), start=1):
         numbers[box, 5:15, 8:20] = number
@@ -74,10 +74,10 @@ def levels_of(labels_DHW: npt.NDArray[np.uint8]) -> dict[str, int]:
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP"])
 @pytest.mark.parametrize("first", [0, 7])
-def test_dicom_seg_lands_on_the_volumes_grid(tmp_path: Path, kind: str, first: int) -> None:
+def test_dicom_seg_is_put_on_the_volumes_grid(tmp_path: Path, kind: str, first: int) -> None:
     files = write_series(tmp_path)[::-1]  # by place
     numbers = blocks()
-    # A SEG over part of the slices, from the top down, leaves out L1.
+    # A SEG of part of the slices, from the top down, leaves out L1.
     write_seg(tmp_path / "seg.dcm", files[first:][::-1], numbers[first:][::-1], kind=kind)
     volume, labels = read(tmp_path)
     assert labels is not None
@@ -89,7 +89,7 @@ def test_dicom_seg_lands_on_the_volumes_grid(tmp_path: Path, kind: str, first: i
     np.testing.assert_array_equal(labels.labels_DHW, expected)
 
 
-def test_fractional_segments_count_from_a_half(tmp_path: Path) -> None:
+def test_fractional_segments_count_from_one_half(tmp_path: Path) -> None:
     files = write_series(tmp_path)[::-1]
     write_seg(tmp_path / "seg.dcm", files, blocks(), kind="FRACTIONAL")
     _, labels = read(tmp_path)
@@ -103,7 +103,7 @@ def test_the_segmentation_of_the_chosen_series_wins(tmp_path: Path) -> None:
     write_seg(tmp_path / "a.dcm", thick, blocks()[::2], names=("C1", "C2", "C3"))
     volume, other = read(tmp_path)
     assert other is not None
-    # Only the other series' labels there: on this grid too, each of its slices for two.
+    # Only the other series has labels; each of their slices fills two of this grid.
     assert set(levels_of(other.labels_DHW)) == {"C1", "C2", "C3"}
     assert other.labels_DHW.shape == volume.hu_DHW.shape
     write_seg(tmp_path / "b.dcm", thin, blocks())
@@ -112,13 +112,13 @@ def test_the_segmentation_of_the_chosen_series_wins(tmp_path: Path) -> None:
     assert set(levels_of(labels.labels_DHW)) == set(BLOCKS)
 
 
-def test_segments_that_are_no_vertebrae_give_no_labels(tmp_path: Path) -> None:
+def test_segments_of_other_structures_give_no_labels(tmp_path: Path) -> None:
     files = write_series(tmp_path)[::-1]
     write_seg(tmp_path / "seg.dcm", files, blocks(), names=("Liver", "T12 rib", "T12-L1 disc"))
     assert read(tmp_path)[1] is None
 
 
-def test_a_broken_segmentation_says_so(tmp_path: Path) -> None:
+def test_a_broken_segmentation_has_its_reason(tmp_path: Path) -> None:
     files = write_series(tmp_path)[::-1]
     write_seg(tmp_path / "seg.dcm", files, blocks())
     dataset = pydicom.dcmread(tmp_path / "seg.dcm")
@@ -141,13 +141,13 @@ def test_level_names(text: str, level: str | None) -> None:
 
 @pytest.mark.parametrize("scheme", [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS])
 @pytest.mark.parametrize("levels", [("T11", "T12", "L1"), ("L4", "L5", "S1"), ("C6", "C7", "T1")])
-def test_numbers_tell_their_scheme(scheme: dict[int, str], levels: tuple[str, ...]) -> None:
+def test_numbers_show_their_scheme(scheme: dict[int, str], levels: tuple[str, ...]) -> None:
     numbers = np.zeros((12, 4, 4), np.int32)
     for place, level in enumerate(levels):
         numbers[9 - 4 * place : 12 - 4 * place] = next(n for n, name in scheme.items() if name == level)
     assert numbering(numbers) is scheme
     with pytest.raises(StudyFailed):
-        # Upside down, no scheme fits: the file's orientation or its labels are wrong.
+        # Upside down fits no scheme: the file's orientation or its labels are wrong.
         numbering(numbers[[*range(8, 12), *range(4), *range(4, 8)]])
 
 
@@ -161,14 +161,14 @@ def test_a_label_map_on_another_grid_is_resampled(tmp_path: Path) -> None:
     labels = labels_from_nifti((tmp_path / "labels.nii.gz").read_bytes(), volume)
     assert levels_of(labels.labels_DHW) == dict.fromkeys(BLOCKS, 4 * 10 * 12)
     np.testing.assert_array_equal(labels.labels_DHW > 0, blocks() > 0)
-    # And through an oblique grid, where no axis runs along another.
+    # And on an oblique grid, with no two axes parallel.
     turn = np.eye(4)
     turn[1:3, 1:3] = [[0.98, -0.199], [0.199, 0.98]]
     oblique = labels_from_nifti((tmp_path / "labels.nii.gz").read_bytes(), Volume(volume.hu_DHW, turn @ volume.affine))
     assert 0.7 < levels_of(oblique.labels_DHW)["T12"] / 480 < 1.2
 
 
-def test_an_unreadable_or_meaningless_label_map_is_bad() -> None:
+def test_an_unreadable_or_empty_label_map_has_its_reason() -> None:
     volume = Volume(np.zeros((4, 4, 4), np.int16), np.eye(4))
     empty = gzip.compress(nib.Nifti1Image(np.zeros((4, 4, 4), np.uint8), np.eye(4)).to_bytes())
     for content in (b"garbage", empty):
@@ -198,7 +198,7 @@ def test_both_numberings_of_one_real_spine_agree(realct: Path) -> None:
         body = np.asarray(ndimage.center_of_mass(verse.labels_DHW == number))
         inside = (verse.labels_DHW == number) & (total.labels_DHW == number)
         assert inside.sum() > 0.8 * (verse.labels_DHW == number).sum()
-        # The body lies before the whole vertebra's centre, and bone is brighter than muscle.
+        # The body lies in front of the whole vertebra's centre, and bone is brighter than muscle.
         whole = np.asarray(ndimage.center_of_mass(total.labels_DHW == number))
         assert volume.to_lps(body)[1] < volume.to_lps(whole)[1]
         assert volume.hu_DHW[inside].mean() > 100
@@ -232,7 +232,7 @@ def test_one_mask_per_vertebra_equals_the_label_map(tmp_path: Path, realct: Path
         mask = nib.Nifti1Image((numbers == number).astype(np.uint8), image.affine)
         nib.save(mask, tmp_path / "s1" / "segmentations" / f"vertebrae_{level}.nii.gz")
     nib.save(mask, tmp_path / "s1" / "segmentations" / "liver.nii.gz")
-    # A name that sorts behind the masks' folder.
+    # A name that sorts after the masks' folder.
     (tmp_path / "s1" / "volume.nii.gz").write_bytes((place / "example_ct.nii.gz").read_bytes())
     (ref,) = list_studies(str(tmp_path))
     assert len(ref.objects) == 1 + len(TOTALSEGMENTATOR_LEVELS)

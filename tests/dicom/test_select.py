@@ -1,4 +1,4 @@
-"""Which series is chosen, and the reason for each other."""
+"""Which series is chosen, and the reason against each other one."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_lossy_is_read_unless_the_configuration_forbids_it() -> None:
         ),
     ],
 )
-def test_the_better_series_is_chosen_whatever_the_order(better: dict[str, Any], worse: dict[str, Any]) -> None:
+def test_the_better_series_is_chosen_in_any_order(better: dict[str, Any], worse: dict[str, Any]) -> None:
     good, bad = series(**better), series(**worse)
     for order in ([good, bad], [bad, good]):
         assert select_series(order, CONFIG) is good
@@ -115,7 +115,7 @@ def test_the_better_series_is_chosen_whatever_the_order(better: dict[str, Any], 
         assert verdicts == {id(good): None, id(bad): Reason.NOT_PREFERRED}
 
 
-def test_the_most_telling_reason_stands_for_the_study() -> None:
+def test_the_study_gets_the_reason_of_the_series_that_came_closest() -> None:
     items = [series(Modality="MR"), series(spacing=8.0), series(ImageType=("ORIGINAL", "PRIMARY", "LOCALIZER"))]
     with pytest.raises(StudyExcluded) as caught:
         select_series(items, CONFIG)
@@ -139,18 +139,18 @@ def test_a_series_with_a_gap_is_divided_and_its_best_stretch_read() -> None:
     ((chosen, reason),) = explain([at(above + below)], CONFIG)
     assert (reason, chosen.divided) == (None, True)
     assert [item.ImagePositionPatient[2] for item in chosen.instances if item.ImagePositionPatient] == above
-    # One slice missing is no gap, and a stretch that breaks a rule is none either.
+    # One missing slice does not divide a series, nor is a stretch read that breaks a rule.
     assert not explain([at([z for z in above if z != 150])], CONFIG)[0][0].divided
     assert explain([at([*range(15), *range(30, 45)])], CONFIG)[0][1] is Reason.GAPS
 
 
-def test_a_series_of_two_spacings_is_divided_where_they_meet() -> None:
+def test_a_series_of_two_spacings_is_divided_between_them() -> None:
     thin, thick = [4.0 * n for n in range(20)], [76 + 7.0 * n for n in range(1, 30)]
     ((chosen, reason),) = explain([at(thin + thick)], CONFIG)
     assert (reason, len(chosen.instances)) == (None, 20)
 
 
-def test_a_whole_series_is_preferred_to_a_longer_series_stretch_of_the_same_length() -> None:
+def test_a_whole_series_wins_over_an_equally_long_stretch_of_another() -> None:
     whole = at([2.0 * n for n in range(60)])
     gapped = at([2.0 * n for n in [*range(60), *range(70, 100)]])
     assert select_series([whole, gapped], CONFIG) is whole
@@ -161,7 +161,7 @@ def test_usable_series_of_several_studies_are_not_mixed() -> None:
     with pytest.raises(StudyExcluded) as caught:
         select_series([one, other], CONFIG)
     assert caught.value.reason is Reason.SEVERAL_STUDIES
-    # A series that is not used anyway does no harm, nor does one that does not say.
+    # An unusable series of another study does not matter, nor does one without StudyInstanceUID.
     assert select_series([one, series(StudyInstanceUID="1.3", Modality="MR")], CONFIG) is one
     assert select_series([one, series()], CONFIG) is one
 

@@ -30,11 +30,11 @@ def read(place: Path, index: int = 0) -> Volume:
 
 
 def assert_matches_formula(volume: Volume, margin: int = 2) -> None:
-    """Within 2 HU of the formula away from the borders and from where there is no value."""
+    """Within 2 HU of the formula, away from borders and from voxels without a value."""
     assert formula_error(volume.hu_DHW, volume.affine, margin) < 2
 
 
-def test_axial_series_is_read_in_the_order_of_its_positions(tmp_path: Path) -> None:
+def test_an_axial_series_is_read_in_the_order_of_its_positions(tmp_path: Path) -> None:
     write_series(tmp_path)
     volume = read(tmp_path)
     assert volume.hu_DHW.shape == (20, 24, 32)
@@ -71,7 +71,7 @@ def test_gantry_tilt_is_shifted_onto_an_orthogonal_grid(tmp_path: Path, sign: in
     assert_matches_formula(volume)
 
 
-def test_shear_along_the_rows_is_shifted_too(tmp_path: Path) -> None:
+def test_shear_along_the_rows_is_corrected(tmp_path: Path) -> None:
     write_series(tmp_path, step=(0.7, -0.4, 3.0), shape=(40, 48))
     volume = read(tmp_path)
     assert volume.flags == ("deskewed",)
@@ -87,14 +87,14 @@ def test_one_missing_slice_is_interpolated_and_flagged(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("places", [[0, 1, 2, 3, 6, 7, 8], [0, 1, 3, 4, 6, 7, 8], [0, 1, 2, 2.4, 3, 4, 5]])
-def test_larger_gaps_exclude(tmp_path: Path, places: list[float]) -> None:
+def test_larger_gaps_are_excluded(tmp_path: Path, places: list[float]) -> None:
     write_series(tmp_path, places=places)
     with pytest.raises(StudyExcluded) as caught:
         read(tmp_path)
     assert caught.value.reason is Reason.GAPS
 
 
-def test_identical_duplicates_count_once_and_different_ones_exclude(tmp_path: Path) -> None:
+def test_identical_duplicates_count_once_and_different_ones_are_excluded(tmp_path: Path) -> None:
     write_series(tmp_path / "same", places=[*range(8), 3])
     assert read(tmp_path / "same").hu_DHW.shape[0] == 8
 
@@ -140,7 +140,7 @@ def test_padding_is_masked_before_the_rescale(tmp_path: Path) -> None:
     assert volume.hu_DHW[:, 5:].min() > -100
 
 
-def test_padding_that_is_tissue_is_not_believed(tmp_path: Path) -> None:
+def test_a_padding_value_within_tissue_is_ignored(tmp_path: Path) -> None:
     def pad(dataset: Dataset, place: int) -> None:
         dataset.PixelPaddingValue = 100 + 1024  # the phantom's mean
 
@@ -160,7 +160,7 @@ def test_unused_high_bits_and_inverted_display_do_not_matter(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("syntax", [None, ImplicitVRLittleEndian, JPEGLSLossless, JPEG2000Lossless, RLELossless])
-def test_a_slice_is_parsed_once_and_gives_what_parsing_again_gives(
+def test_a_slice_is_parsed_once_with_the_result_of_parsing_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: str | None
 ) -> None:
     def as_scanners_vary(dataset: Dataset, place: int) -> None:
@@ -187,7 +187,7 @@ def test_a_slice_is_parsed_once_and_gives_what_parsing_again_gives(
     assert found.hu_DHW.dtype == expected.hu_DHW.dtype
 
 
-def test_an_object_replaced_since_its_header_was_read_is_parsed_again(tmp_path: Path) -> None:
+def test_an_object_replaced_after_its_header_was_read_is_parsed_again(tmp_path: Path) -> None:
     def longer(dataset: Dataset, place: int) -> None:
         dataset.ImageComments = "sent again " * 20
 
@@ -216,7 +216,7 @@ def test_enhanced_ct_equals_the_classic_series(tmp_path: Path) -> None:
         (lambda d, _: setattr(d, "PixelSpacing", [0, 0]), Reason.NO_GEOMETRY),
     ],
 )
-def test_what_cannot_be_read_says_why(tmp_path: Path, edit, reason: Reason) -> None:
+def test_unreadable_series_have_their_reason(tmp_path: Path, edit, reason: Reason) -> None:
     write_series(tmp_path, count=5, edit=edit)
     with pytest.raises(StudyProblem) as caught:
         read(tmp_path)
@@ -237,13 +237,13 @@ def test_nifti_round_trip_keeps_hu_and_affine(tmp_path: Path) -> None:
         write_nifti(volume, tmp_path / "absent" / "out.nii")
 
 
-def test_nifti_axes_are_turned_to_the_patients(tmp_path: Path) -> None:
+def test_nifti_axes_are_turned_to_the_patients_axes(tmp_path: Path) -> None:
     import nibabel as nib
 
     z, y, x = np.meshgrid(np.arange(5) * 4.0, np.arange(6) * 2.0, np.arange(7) * 3.0, indexing="ij")
     hu_zyx = np.rint(formula(np.stack([x, y, z], -1))).astype(np.int16)
     hu_zyx[0, 0, 0] = -1000
-    # Stored superior to inferior, left to right, along (z, x, y): everything that can be turned is turned.
+    # Stored along (z, x, y), superior to inferior and left to right: every axis must be turned.
     stored = np.transpose(hu_zyx, (0, 2, 1))[::-1, ::-1]
     affine = np.array([[0, 3.0, 0, -18], [0, 0, -2.0, 0], [-4.0, 0, 0, 16], [0, 0, 0, 1]])
     nib.save(nib.Nifti1Image(stored, affine), tmp_path / "a.nii.gz")
@@ -270,7 +270,7 @@ def test_nifti_of_every_type_is_clipped_to_hu(tmp_path: Path, kind: np.dtype, sc
     assert volume.hu_DHW.dtype == (np.int16 if np.array_equal(np.rint(expected), expected) else np.float32)
 
 
-def test_nifti_label_map_or_garbage_is_no_ct(tmp_path: Path) -> None:
+def test_nifti_label_map_or_garbage_is_not_ct(tmp_path: Path) -> None:
     import nibabel as nib
 
     nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "labels.nii")
@@ -314,7 +314,7 @@ def test_high_throughput_jpeg_2000_is_decoded(tmp_path: Path, realct: Path) -> N
 
 
 @pytest.mark.parametrize("process", ["Process2_4", "Process6_8", "Process10_12"])
-def test_lossy_jpeg_of_twelve_bits_is_decoded_unless_it_breaks_off(tmp_path: Path, realct: Path, process: str) -> None:
+def test_lossy_jpeg_of_twelve_bits_is_decoded_unless_truncated(tmp_path: Path, realct: Path, process: str) -> None:
     folder = realct / "conformance" / "transfer-syntaxes"
     (path,) = (path for path in folder.iterdir() if process in path.name)
     (exact,) = (path for path in folder.iterdir() if "LittleEndianExplicit" in path.name)
@@ -331,7 +331,7 @@ def test_lossy_jpeg_of_twelve_bits_is_decoded_unless_it_breaks_off(tmp_path: Pat
 
 
 def one_slice_volume(folder: Path, path: Path) -> Volume:
-    """The slice and a second one 5 mm above it: the object itself with another position, its pixels untouched."""
+    """The slice and a copy 5 mm above it: the same object with another position and unchanged pixels."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "1").write_bytes(path.read_bytes())
     dataset = pydicom.dcmread(path)

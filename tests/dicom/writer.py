@@ -1,4 +1,4 @@
-"""CT series with a known formula, written by pydicom, for the tests of the reader."""
+"""Writes CT series with a known formula by pydicom, for the tests of the reader."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ROW, COLUMN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)
 
 
 def formula(points_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """HU at LPS points (..., 3): waves of 60 to 100 mm, which linear interpolation over 3 mm meets within 1 HU."""
+    """HU at LPS points (..., 3): waves of 60 to 100 mm, which linear interpolation over 3 mm follows within 1 HU."""
     x, y, z = np.moveaxis(points_mm, -1, 0)
     return 40 * np.sin(2 * np.pi * x / 75) + 30 * np.cos(2 * np.pi * y / 60) + 40 * np.sin(2 * np.pi * z / 100) + 100
 
 
 def formula_error(hu_DHW: npt.NDArray[np.generic], affine: npt.NDArray[np.float64], margin: int = 2) -> float:
-    """Largest distance in HU from the formula, `margin` pixels away from borders and from where there is no value."""
+    """Largest distance in HU from the formula, `margin` pixels away from borders and from voxels without a value."""
     grid = np.stack(np.meshgrid(*[np.arange(n) for n in hu_DHW.shape], indexing="ij"), -1)
     known = hu_DHW > AIR_HU / 2
     inside = np.ones(hu_DHW.shape, bool)
@@ -55,7 +55,7 @@ def write_series(
     series_uid: str | None = None,
     study_uid: str = "1.2.3.4",
 ) -> list[Path]:
-    """Write a CT series and return its files in an order that is not that of the slices.
+    """Write a CT series and return its files, in another order than the slices'.
 
     `step` is the way from slice to slice in mm; `places` are the multiples of it (0 to count - 1 by default). `edit`
     changes a data set, given its place, before it is written.
@@ -77,7 +77,7 @@ def write_series(
         set_pixels(dataset, stored)
         if edit:
             edit(dataset, place)
-        # The names run against the slices, so that a reader that trusts them is found out.
+        # The names run in the opposite order, so that a reader that trusts them fails.
         path = folder / f"{999 - number:03}.dcm"
         dataset.save_as(path, enforce_file_format=True)
         paths.append(path)
@@ -110,7 +110,7 @@ def _dataset(
     dataset.ReferringPhysicianName = ""
     dataset.Manufacturer = "TEST"
     dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = "1.2.3.5", ""
-    # A wrong number on every slice, as one real set has.
+    # The same wrong number on every slice, as in one real set.
     dataset.InstanceNumber = 1
     dataset.ImagePositionPatient = [round(float(value), 6) for value in position]
     dataset.ImageOrientationPatient = [round(float(value), 8) for value in orientation]
@@ -122,7 +122,7 @@ def _dataset(
 
 
 def write_enhanced(folder: Path, files: Sequence[Path]) -> Path:
-    """The classic series in `files` as one Enhanced CT object, its frames in the order of `files`."""
+    """The classic series in `files` as one Enhanced CT object, with frames in the order of `files`."""
     from highdicom import legacy
 
     sources = [pydicom.dcmread(path) for path in files]

@@ -1,4 +1,4 @@
-"""Volumes and label maps that the tests of this room share."""
+"""Volumes and label maps for the tests of this room."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read(path: Path) -> Volume:
 
 
 def body_centers(labels: LabelMap, keep: np.ndarray | None = None) -> dict[int, np.ndarray]:
-    """LPS centroid of each label, where `keep`."""
+    """LPS centroid of each label, within `keep` if given."""
     centers = {}
     for number in np.unique(labels.labels_DHW[labels.labels_DHW > 0]):
         mask = labels.labels_DHW == number
@@ -44,7 +44,7 @@ def abdomen_whole(realct: Path, abdomen: Volume) -> LabelMap:
 
 @pytest.fixture(scope="session")
 def abdomen_bodies(realct: Path, abdomen: Volume) -> LabelMap:
-    """Its vertebral bodies alone, by another model."""
+    """Its vertebral bodies without posterior elements, from another model."""
     path = realct / "totalsegmentator" / "totalseg_vertebrae_pp_refined.nii.gz"
     return labels_from_nifti(path.read_bytes(), abdomen)
 
@@ -62,7 +62,7 @@ def patch_labels(realct: Path, patch: Volume) -> LabelMap:
 
 @pytest.fixture(scope="session")
 def patch_body(realct: Path, patch: Volume) -> np.ndarray:
-    """Where TPTBox's subregion mask says vertebral body."""
+    """The vertebral bodies of TPTBox's subregion mask."""
     content = (realct / "tptbox" / "sub-ct_seg-subreg_label-22_msk.nii.gz").read_bytes()
     numbers, affine = nifti_grid(content)
     assert np.allclose(affine, patch.affine)

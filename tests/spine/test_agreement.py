@@ -1,4 +1,4 @@
-"""Labels that lie elsewhere than the bones are not believed."""
+"""Labels that do not lie on the bones are rejected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _shifted(labels: LabelMap, step_mm: tuple[float, float, float]) -> LabelMap:
 
 
 @pytest.mark.parametrize("step_mm", [(15.0, 0.0, 0.0), (0.0, -15.0, 0.0), (0.0, 0.0, 15.0)])
-def test_shifted_labels_are_refused(
+def test_shifted_labels_are_rejected(
     abdomen: Volume, abdomen_bodies: LabelMap, step_mm: tuple[float, float, float]
 ) -> None:
     with pytest.raises(StudyFailed, match="mm away") as raised:
@@ -36,8 +36,8 @@ def test_shifted_labels_are_refused(
     assert raised.value.reason is Reason.BAD_SEGMENTATION
 
 
-def test_mirrored_labels_give_way_to_geometry(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
-    """The spine lies beside the middle of most volumes: a mask written with left and right reversed is beside it."""
+def test_mirrored_labels_are_replaced_by_geometry(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+    """In most volumes the spine is off the middle, so a mask with left and right reversed misses it."""
     wide = np.pad(abdomen.hu_DHW, [(0, 0), (0, 0), (12, 0)], constant_values=-1024)
     affine = abdomen.affine.copy()
     affine[:3, 3] -= 12 * affine[:3, 2]
@@ -47,7 +47,7 @@ def test_mirrored_labels_give_way_to_geometry(abdomen: Volume, abdomen_bodies: L
     assert all(Flag.LABELS_UNUSABLE in v.flags for v in spine.vertebrae)
 
 
-def test_names_that_the_sacrum_contradicts_are_flagged(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+def test_labels_that_contradict_the_sacrum_are_flagged(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
     one_up = np.where(abdomen_bodies.labels_DHW > 0, abdomen_bodies.labels_DHW - 1, 0).astype(np.uint8)
     one_up[one_up == 1 + LEVEL_INDEX["T13"]] = 1 + LEVEL_INDEX["T12"]
     top = int(abdomen_bodies.labels_DHW[abdomen_bodies.labels_DHW > 0].min())
@@ -58,7 +58,7 @@ def test_names_that_the_sacrum_contradicts_are_flagged(abdomen: Volume, abdomen_
     assert all(Flag.LEVEL_DISPUTED in v.flags and v.level_confidence == 0.5 for v in spine.vertebrae)
 
 
-def test_what_geometry_cannot_find_is_unchecked(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+def test_labels_are_unchecked_if_geometry_finds_nothing(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
     faint = Volume(np.full_like(abdomen.hu_DHW, 40), abdomen.affine)
     spine = checked(faint, spine_from_labels(faint, abdomen_bodies))
     assert all(Flag.LABELS_UNCHECKED in v.flags for v in spine.vertebrae)

@@ -29,7 +29,7 @@ def test_curve_has_millimetre_steps_and_right_handed_frames(radius: float, lengt
     assert (np.diff(curve.points_mm[:, 2]) < 0).all()  # cranial to caudal
 
 
-def test_curve_passes_its_points_and_knows_where_they_are() -> None:
+def test_curve_passes_through_its_points_and_returns_their_positions() -> None:
     points = _arc(300, 200)
     curve = build_curve(points, extend_mm=25)
     nearest = np.linalg.norm(curve.points_mm[:, None] - points[None], axis=2).min(axis=0)

@@ -1,4 +1,4 @@
-"""The chain of discs on made evidence."""
+"""The chain of discs on artificial evidence."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def test_a_missing_disc_never_drops_a_level() -> None:
     assert abs(found[2] - 80) <= 6
 
 
-def test_a_line_inside_a_body_is_no_disc() -> None:
+def test_a_line_inside_a_body_is_not_a_disc() -> None:
     found = _chain(_evidence(180, {20: 2.0, 50: 2.0, 64: 1.0, 80: 2.0, 110: 2.0, 140: 2.0}))
     assert 64 not in found
     assert len(found) == 5
 
 
-def test_nothing_speaks_for_a_disc() -> None:
+def test_no_evidence_gives_no_disc_and_one_peak_gives_one() -> None:
     assert _chain(_evidence(100, {})) == []
     assert len(_chain(_evidence(100, {50: 1.0}))) == 1
 
 
 def test_spacing_is_measured_along_the_bodies() -> None:
-    """In a lordosis the canal is shorter than the bodies: 24 mm along it may be 34 in front."""
+    """In a lordosis the canal is shorter than the row of bodies: 24 mm along it may be 34 mm along them."""
     evidence = _evidence(120, {20: 2.0, 44: 2.0, 68: 2.0, 92: 2.0})
     assert len(disc_chain(evidence, np.full(120, 40.0), np.arange(120) * 34 / 24)) == 4

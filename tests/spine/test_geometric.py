@@ -1,4 +1,4 @@
-"""The geometric localizer on real CT as it comes, on the same CT made worse, and on phantoms."""
+"""The geometric localizer on real CT, on the same CT made worse, and on phantoms."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from tests.spine.conftest import body_centers, read
 from tests.spine.volumes import affine_of, reorder_volume, thickened, turned
 
 CHEST_MM = np.array(
-    # C6 (cut), C7, T1 … T12 of LIDC-IDRI-0314 in LPS; found by this localizer, looked at on the straightened picture,
-    # and counted by the twelve pairs of ribs that hang on the last twelve.
+    # C6 (cut), C7, T1 … T12 of LIDC-IDRI-0314 in LPS; found by this localizer, checked by eye on the straightened
+    # picture, and counted by the twelve pairs of ribs on the last twelve.
     [
         [-11, 151, -411],
         [-11, 163, -423],
@@ -118,8 +118,8 @@ def test_a_patient_turned_on_the_table(abdomen: Volume, abdomen_bodies: LabelMap
     distance = _nearest(geometric_spine(volume), (expected - center) @ rotation.T + center)
     assert distance.min(axis=0).max() < 8
     spine = geometric_spine(volume)
-    by_hand = _turn(spine) - _turn(geometric_spine(abdomen))
-    assert -26 < by_hand < -14  # the slices are turned with the patient
+    turned_by = _turn(spine) - _turn(geometric_spine(abdomen))
+    assert -26 < turned_by < -14  # the slices turn with the patient
 
 
 def _turn(spine: Spine) -> float:
@@ -151,7 +151,7 @@ def test_phantoms(seed: int, region: str) -> None:
 
 
 def _neck(above_mm: float, low: str) -> tuple[list[str], list[str]]:
-    """True and found level of each body of a phantom's neck, seen from `above_mm` over the foramen magnum to `low`."""
+    """True and found level of each body of a phantom's neck, from `above_mm` above the foramen magnum to `low`."""
     patient = draw_anatomy(np.random.default_rng(2))
     poses = place_spine(patient)
     head = place_head(patient, poses)
@@ -180,7 +180,7 @@ def test_a_neck_without_skull_and_ribs_is_unnamed() -> None:
 
 
 @pytest.mark.parametrize("variant", ["L4", "L6"])
-def test_another_number_of_lumbar_vertebrae_is_flagged(variant: Variant) -> None:
+def test_an_unusual_number_of_lumbar_vertebrae_is_flagged(variant: Variant) -> None:
     patient = replace(draw_anatomy(np.random.default_rng(31)), variant=variant)
     low, high = field_of_view(place_spine(patient), "lumbosacral", (-0.6, 0.3))
     scan = ScanSettings((0.0, 10.0, (low + high) / 2), (round((high - low) / 3), 160, 160), (3.0, 1.3, 1.3), 3.0)
@@ -190,7 +190,7 @@ def test_another_number_of_lumbar_vertebrae_is_flagged(variant: Variant) -> None
 
 
 @pytest.mark.parametrize("hu", [-1024, 0, 40])
-def test_nothing_there_is_no_spine(hu: int) -> None:
+def test_a_uniform_volume_has_no_spine(hu: int) -> None:
     volume = Volume(np.full((30, 60, 60), hu, np.int16), affine_of((2.0, 2.0, 2.0)))
     with pytest.raises(StudyExcluded) as raised:
         geometric_spine(volume)
@@ -198,13 +198,13 @@ def test_nothing_there_is_no_spine(hu: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 3), (2, 64, 64), (40, 2, 40)])
-def test_slivers_are_no_spine(shape: tuple[int, int, int]) -> None:
+def test_thin_volumes_have_no_spine(shape: tuple[int, int, int]) -> None:
     noise = np.random.default_rng(5).normal(100, 300, shape).astype(np.int16)
     with pytest.raises(StudyExcluded):
         geometric_spine(Volume(noise, affine_of((2.0, 1.0, 1.0))))
 
 
-def test_lung_without_a_spine(chest: Volume) -> None:
+def test_a_lung_has_no_spine(chest: Volume) -> None:
     affine = chest.affine.copy()
     affine[:3, 3] += 300 * affine[:3, 2]
     with pytest.raises(StudyExcluded):
@@ -212,7 +212,7 @@ def test_lung_without_a_spine(chest: Volume) -> None:
 
 
 @pytest.mark.parametrize("columns", [slice(0, 41), slice(81, 122)])
-def test_a_hip_is_no_spine(abdomen: Volume, columns: slice) -> None:
+def test_a_hip_has_no_spine(abdomen: Volume, columns: slice) -> None:
     affine = abdomen.affine.copy()
     affine[:3, 3] += columns.start * affine[:3, 2]
     with pytest.raises(StudyExcluded):

@@ -18,18 +18,18 @@ def test_labels_win_over_geometry(patch: Volume, patch_labels: LabelMap) -> None
     assert [v.level for v in spine.vertebrae] == ["L2", "L3", "L4"]
 
 
-def test_without_labels_geometry(patch: Volume, patch_labels: LabelMap) -> None:
+def test_geometry_is_used_without_labels_or_on_request(patch: Volume, patch_labels: LabelMap) -> None:
     assert localize(patch, None, "auto").method == "geometric"
     assert localize(patch, patch_labels, "geometric").method == "geometric"
 
 
-def test_masks_wanted_and_none_there(patch: Volume) -> None:
+def test_masks_without_labels_is_excluded(patch: Volume) -> None:
     with pytest.raises(StudyExcluded, match="segmentation") as raised:
         localize(patch, None, "masks")
     assert raised.value.reason is Reason.NO_SPINE
 
 
-def test_unusable_labels_are_flagged_or_refused(patch: Volume, patch_labels: LabelMap) -> None:
+def test_unusable_labels_are_flagged_or_rejected(patch: Volume, patch_labels: LabelMap) -> None:
     numbers = np.unique(patch_labels.labels_DHW)[1:]
     table = np.zeros(256, np.uint8)
     table[numbers] = numbers[::-1]

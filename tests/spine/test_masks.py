@@ -97,7 +97,7 @@ def test_fine_labels_are_measured_like_coarse_ones(patch: Volume, patch_labels: 
         assert np.linalg.norm(np.subtract(a.center_mm, b.center_mm)) < 1.5
 
 
-def test_crumbs_and_empty_labels_are_no_spine(abdomen: Volume, abdomen_whole: LabelMap) -> None:
+def test_fragments_and_empty_labels_have_no_spine(abdomen: Volume, abdomen_whole: LabelMap) -> None:
     labels = np.zeros_like(abdomen_whole.labels_DHW)
     labels[50:52, 50:52, 50:52] = 20
     with pytest.raises(StudyExcluded) as raised:
@@ -105,7 +105,7 @@ def test_crumbs_and_empty_labels_are_no_spine(abdomen: Volume, abdomen_whole: La
     assert raised.value.reason is Reason.NO_SPINE
 
 
-def test_labels_in_the_wrong_order_are_refused(abdomen: Volume, abdomen_whole: LabelMap) -> None:
+def test_labels_in_the_wrong_order_are_rejected(abdomen: Volume, abdomen_whole: LabelMap) -> None:
     upside_down = np.zeros(256, np.uint8)
     numbers = [n for n in np.unique(abdomen_whole.labels_DHW) if n]
     upside_down[numbers] = numbers[::-1]
@@ -114,7 +114,7 @@ def test_labels_in_the_wrong_order_are_refused(abdomen: Volume, abdomen_whole: L
     assert raised.value.reason is Reason.BAD_SEGMENTATION
 
 
-def test_a_single_vertebra_has_a_spine_too(patch: Volume, patch_labels: LabelMap) -> None:
+def test_a_single_vertebra_makes_a_spine(patch: Volume, patch_labels: LabelMap) -> None:
     only = np.where(patch_labels.labels_DHW == 1 + LEVELS.index("L3"), patch_labels.labels_DHW, 0).astype(np.uint8)
     (vertebra,) = spine_from_labels(patch, replace(patch_labels, labels_DHW=only)).vertebrae
     assert vertebra.level == "L3"

@@ -1,4 +1,4 @@
-"""Trabecular HU and completeness of a made body."""
+"""Trabecular HU and completeness of an artificial body."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names come from anchors and from nothing else; anchors that contradict each other name nothing."""
+"""Names come only from anchors, and from none if two anchors contradict each other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _column(count: int, disc: float = 2.0, height: float = 24.0, space: float = 
 
 
 def _named(*reach: tuple[float, float], sacrum: float = 0.0) -> Names:
-    """Names of a column with these reaches of bone to its sides; UNSEEN where the field of view ends."""
+    """Names of a column with these reaches of bone to its sides; UNSEEN if the field of view ends first."""
     values = np.array(reach)
     return level_names(_column(len(reach)), sacrum, Reach(values, values > 0, values > 0))
 
@@ -58,7 +58,7 @@ def test_unclear_discs_and_gaps_cost_certainty() -> None:
     assert _levels(level_names(gap, 0.98)) == ["?1", "?2", "?3", "L3", "L4", "L5"]
 
 
-def test_more_vertebrae_than_names_is_a_miscount() -> None:
+def test_more_vertebrae_than_names_are_not_named() -> None:
     assert all(level.startswith("?") for level, _ in level_names(_column(25), 0.99).levels)
     assert level_names(_column(24), 0.99).levels[-1][0] == "L5"
 
@@ -74,18 +74,18 @@ def test_from_the_first_rib() -> None:
     assert _levels(names) == ["C6", "C7", "T1", "T2", "T3", "T4", "T5", "T6"]
 
 
-def test_one_rib_at_the_end_of_the_view_may_be_the_next_vertebras() -> None:
+def test_a_rib_at_the_end_of_the_view_may_belong_to_the_next_vertebra() -> None:
     neck = [(28.0, 26.0)] * 4
     assert not any(is_named(level) for level in _levels(_named(*neck, RIB)))
     assert _levels(_named(*neck, RIB, RIB)) == ["C4", "C5", "C6", "C7", "T1", "T2"]
 
 
-def test_twelve_pairs_are_all_there_are() -> None:
+def test_twelve_pairs_of_ribs_name_all_thoracic_levels() -> None:
     assert _levels(_named(UNSEEN, *[RIB] * 12)) == ["C7", *(f"T{n}" for n in range(1, 13))]
     assert not any(is_named(level) for level in _levels(_named(UNSEEN, *[RIB] * 9)))
 
 
-def test_two_anchors_that_agree_are_surer_than_one() -> None:
+def test_two_anchors_that_agree_give_more_certainty_than_one() -> None:
     both = _named(*[RIB] * 3, *[NONE] * 5, sacrum=0.98)
     assert _levels(both) == ["T10", "T11", "T12", "L1", "L2", "L3", "L4", "L5"]
     assert both.levels[0][1] > _named(*[UNSEEN] * 8, sacrum=0.98).levels[0][1]
@@ -93,14 +93,14 @@ def test_two_anchors_that_agree_are_surer_than_one() -> None:
 
 
 @pytest.mark.parametrize("lumbar", [4, 6])
-def test_another_count_between_last_rib_and_sacrum_is_flagged_and_unnamed(lumbar: int) -> None:
-    # Sacralised L5 or a rib on L1; lumbarised S1 or no rib on T12: nobody can tell from here.
+def test_an_unusual_count_between_last_rib_and_sacrum_is_flagged_and_unnamed(lumbar: int) -> None:
+    # Sacralised L5 or a rib on L1; lumbarised S1 or no rib on T12: this view cannot tell.
     names = _named(*[RIB] * 3, *[NONE] * lumbar, sacrum=0.98)
     assert names.transitional
     assert not is_named(names.levels[2][0])
 
 
-def test_counted_from_the_first_rib_a_transitional_spine_is_named() -> None:
+def test_a_transitional_spine_is_named_by_counting_from_the_first_rib() -> None:
     neck = [(28.0, 26.0)] * 2
     four = _named(*neck, *[RIB] * 12, *[NONE] * 4, sacrum=0.98)
     assert four.transitional
@@ -119,7 +119,7 @@ def test_anchors_that_contradict_each_other_name_nothing(lumbar: int) -> None:
 
 
 def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6, height: float = 12.0) -> list[str]:
-    """Levels of bodies every `height` + 5 mm, the first cut above; the foramen is so far above the second's top."""
+    """Levels of bodies every `height` + 5 mm, the first cut above, with the foramen this far above the second's top."""
     bodies = _column(count, height=height, space=5.0)
     bodies[0] = replace(bodies[0], disc_above=float("nan"))
     values = np.array(reach) if reach else np.zeros((count, 2))
@@ -133,11 +133,11 @@ def test_from_the_skull_downward() -> None:
     assert not any(is_named(level) for level in _neck(None))
 
 
-def test_a_childs_neck_is_not_measured_with_an_adults() -> None:
+def test_a_childs_neck_is_not_named_by_an_adults_measures() -> None:
     assert not any(is_named(level) for level in _neck(48.0, height=7.0))
 
 
-def test_half_a_spacing_from_the_skull_is_no_level() -> None:
+def test_half_a_spacing_off_gives_no_level() -> None:
     assert not any(is_named(level) for level in _neck(58.5))
 
 
@@ -154,7 +154,7 @@ def test_skull_and_first_rib_agree_or_name_nothing() -> None:
     st.floats(-2, 3),
     st.none() | st.floats(-80, 40),
 )
-def test_whatever_is_seen_names_are_in_order_and_sure(
+def test_names_are_always_in_order_and_certain(
     sides: list[tuple[float, bool]], sacrum: float, disc: float, foramen: float | None
 ) -> None:
     reach, ends = (np.repeat([[side[k]] for side in sides], 2, axis=1) for k in (0, 1))

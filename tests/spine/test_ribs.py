@@ -1,4 +1,4 @@
-"""Ribs on a spine of bars: how far bone leads outward, whose it is, and what the field of view hides."""
+"""Ribs on a spine of bars: how far bone leads outward, to which body it belongs, and what the field of view hides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEIGHT_MM = 120
 
 
 def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70) -> Volume:
-    """Bone 8 mm thick to both sides at 5 mm behind the canal: from x to x, and s at its begin and end; 2 mm grid."""
+    """Bone 8 mm thick to both sides at 5 mm behind the canal: from x to x, and s at its start and end; 2 mm grid."""
     hu = np.full((HEIGHT_MM // 2, 60, half_mm + 1), 50.0, np.float32)
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, 0, 2], [0, 2, 0], [2, 0, 0]], float)
@@ -50,23 +50,23 @@ def test_a_rib_leads_far_and_a_transverse_process_does_not() -> None:
     assert ends == [True, True]
 
 
-def test_a_rib_belongs_to_the_lower_body_where_the_upper_ones_process_touches_it() -> None:
+def test_a_rib_that_touches_the_process_above_belongs_to_the_lower_body() -> None:
     reach, _ = _reach(_bars((16, 34, 22, 34), (16, 70, 40, 50)), 10, 38)
     assert reach[0] < 45
     assert reach[1] == FARTHEST_MM
 
 
-def test_nothing_beside_the_body() -> None:
+def test_no_bone_beside_the_body_is_no_reach() -> None:
     assert _reach(_bars(), 10)[0] == [0.0]
 
 
-def test_a_narrow_field_of_view_hides_what_follows() -> None:
+def test_a_narrow_field_of_view_may_hide_more_bone() -> None:
     reach, ends = _reach(_bars((16, 70, 15, 30), (16, 30, 60, 60), half_mm=44), 10, 50)
     assert reach[0] == pytest.approx(44, abs=4)
     assert ends == [False, True]
 
 
-def test_an_organ_full_of_contrast_is_no_rib() -> None:
+def test_an_organ_with_contrast_is_not_a_rib() -> None:
     volume = _bars((16, 40, 15, 15))
     x = np.abs(-70 + 2 * np.arange(volume.hu_DHW.shape[2]))
     volume.hu_DHW[:30, 25:45, (x > 38)] = 300.0

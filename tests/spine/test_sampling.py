@@ -1,4 +1,4 @@
-"""Sampling gives back a linear field exactly, whatever the grid."""
+"""Sampling reproduces a linear field exactly on every grid."""
 
 from __future__ import annotations
 

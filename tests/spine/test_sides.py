@@ -1,4 +1,4 @@
-"""Left stays left, from the bytes of the input to the columns that the model sees."""
+"""Left stays left, from the input's bytes to the columns that the model sees."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def marked(abdomen: Volume) -> Volume:
 
 
 def _check_left(reading: StudyReading) -> None:
-    """L3's slices show the ball on the image's right, as a radiologist looks at it, and nothing like it on the left."""
+    """L3's slices show the ball on the image's right, as a radiologist sees it, and not on the left."""
     assert isinstance(reading, Screened)
     (stack,) = (s for s in reading.stacks if s.level == "L3")
     middle = stack.hu_NHW.shape[2] // 2
@@ -46,7 +46,7 @@ def _check_left(reading: StudyReading) -> None:
     assert vertebra.axes[0, 0] > 0.9
 
 
-# Head first supine, head first prone, feet first supine, feet first prone; slices filed in either direction.
+# Head first supine, head first prone, feet first supine, feet first prone; slices stored in either direction.
 POSITIONS = {
     "HFS": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0)),
     "HFP": ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0)),

@@ -1,4 +1,4 @@
-"""The foramen magnum on a bony tube that opens into a shell, and on what only looks like one."""
+"""The foramen magnum on a bony tube that opens into a shell, and on shapes that only resemble one."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_the_canal_opens_into_the_skull(noise: float) -> None:
     assert found == pytest.approx((0, 0, FORAMEN_MM), abs=6)
 
 
-def test_a_canal_that_runs_on_into_the_skull_is_followed_from_below() -> None:
+def test_a_canal_path_that_strays_into_the_skull_is_followed_again_from_below() -> None:
     volume, canal = _neck()
     beyond = np.arange(FORAMEN_MM + 40, FORAMEN_MM - 10, -GRID_MM)
     astray = np.stack([0 * beyond, -3 - 0.9 * np.maximum(beyond - FORAMEN_MM, 0), beyond], axis=1)
@@ -64,5 +64,5 @@ def test_a_canal_that_runs_on_into_the_skull_is_followed_from_below() -> None:
     [{"inside": -100.0}, {"inside": -900.0}, {"inner_mm": 16.0}, {"above_mm": 12.0}, {"open_behind": True}],
     ids=["fat", "air", "narrow", "cut off", "open"],
 )
-def test_what_is_no_skull(other: dict[str, float]) -> None:
+def test_other_cavities_are_not_a_skull(other: dict[str, float]) -> None:
     assert _found(*_neck(**other)) is None

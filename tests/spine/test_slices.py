@@ -1,4 +1,4 @@
-"""Slices: the right place, the right way round, for every orientation of the volume."""
+"""Slices have the right place and sides for every orientation of the volume."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _spine(center: tuple[float, float, float], axes: np.ndarray, height: float =
     flips=st.tuples(st.booleans(), st.booleans(), st.booleans()),
     tilt=st.tuples(st.floats(-0.4, 0.4), st.floats(-0.4, 0.4)),
 )
-def test_every_pixel_shows_its_own_place(order, flips, tilt) -> None:
+def test_every_pixel_shows_its_place(order, flips, tilt) -> None:
     whole = linear_field((60, 70, 70), affine_of((2.5, 2.0, 2.0), origin=(-70.0, -70.0, -75.0)))
     volume = reorder_volume(whole, order, flips)
     axes = frame_from(np.array((*tilt, 1.0)))
@@ -85,12 +85,12 @@ def test_thin_slices_are_averaged_over_the_step() -> None:
     assert stack.hu_NHW.std() < 75  # three slices to one, before interpolation: 58
 
 
-def test_a_vertebra_wholly_outside_gives_air(abdomen: Volume) -> None:
+def test_a_vertebra_outside_the_volume_gives_air(abdomen: Volume) -> None:
     (stack,) = cut_slices(abdomen, _spine((0.0, 0.0, 5000.0), np.eye(3)), CONFIG)
     assert (stack.hu_NHW == AIR_HU).all()
 
 
-def test_no_vertebrae_no_stacks(abdomen: Volume) -> None:
+def test_no_vertebrae_give_no_stacks(abdomen: Volume) -> None:
     spine = _spine((0.0, 0.0, 0.0), np.eye(3))
     assert cut_slices(abdomen, replace(spine, vertebrae=()), CONFIG) == ()
 

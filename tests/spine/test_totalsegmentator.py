@@ -1,4 +1,4 @@
-"""The plug-in, with TotalSegmentator's network faked by a hand-written package of the real signatures (2.18)."""
+"""The plug-in, with a hand-written fake of TotalSegmentator that has the real signatures (2.18)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WEIGHTS = ("Dataset292_TotalSegmentator_part2_vertebrae_1532subj", "Dataset298_T
 
 
 class FakePackage:
-    """Answers with a stored segmentation; keeps what it was asked."""
+    """Returns a stored segmentation and records its arguments."""
 
     def __init__(self, numbers: np.ndarray) -> None:
         self.numbers = numbers
@@ -34,7 +34,7 @@ class FakePackage:
     def set_config_key(self, key_name: str, value: Any) -> None:
         self.config[key_name] = value
 
-    def totalsegmentator(  # noqa: PLR0917  (the leading part of the real signature)
+    def totalsegmentator(  # noqa: PLR0917  (the first part of the real signature)
         self, input, output=None, ml=False, nr_thr_resamp=1, nr_thr_saving=6, fast=False, nora_tag="None",
         preview=False, task="total", roi_subset=None, *, quiet=False, device="gpu",
     ):  # fmt: skip
@@ -70,7 +70,7 @@ def test_its_labels_become_vertebrae(package: FakePackage, abdomen: Volume) -> N
     assert package.config["send_usage_stats"] is False
 
 
-def test_it_is_given_the_volume_in_ras(package: FakePackage, abdomen: Volume, realct: Path) -> None:
+def test_it_gets_the_volume_in_ras(package: FakePackage, abdomen: Volume, realct: Path) -> None:
     localize(abdomen, None, "totalsegmentator")
     source = nibabel.load(realct / "totalsegmentator" / "example_ct.nii.gz")
     corner = np.linalg.inv(source.affine) @ package.image.affine @ np.array([0, 0, 0, 1.0])
@@ -79,7 +79,7 @@ def test_it_is_given_the_volume_in_ras(package: FakePackage, abdomen: Volume, re
     assert np.allclose(corner[:3], index, atol=1e-3)
 
 
-def test_own_labels_are_not_asked(package: FakePackage, abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+def test_it_wins_over_the_studys_labels(package: FakePackage, abdomen: Volume, abdomen_bodies: LabelMap) -> None:
     assert localize(abdomen, abdomen_bodies, "totalsegmentator").vertebrae[-1].level == "S1"
 
 

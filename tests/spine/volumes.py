@@ -1,4 +1,4 @@
-"""Made volumes: fields whose HU is known everywhere, and the same volume on other grids."""
+"""Artificial volumes with a known HU everywhere, and the same volume on other grids."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def affine_of(
 
 
 def linear_field(shape: tuple[int, int, int], affine: np.ndarray, slope=(2.0, -3.0, 5.0), offset=100.0) -> Volume:
-    """HU = slope · LPS + offset, which trilinear interpolation gives back exactly."""
+    """HU = slope · LPS + offset, which trilinear interpolation reproduces exactly."""
     index = np.moveaxis(np.indices(shape), 0, -1)
     points = index @ affine[:3, :3].T + affine[:3, 3]
     return Volume((points @ np.asarray(slope) + offset).astype(np.float32), affine)
@@ -46,7 +46,7 @@ def reorder_labels(labels: LabelMap, order: tuple[int, int, int], flips: tuple[b
 
 
 def turned(volume: Volume, degrees: tuple[float, float, float]) -> tuple[Volume, np.ndarray, np.ndarray]:
-    """The patient turned about the volume's middle on the table: the volume, the rotation, its centre."""
+    """The patient turned on the table about the volume's middle: the volume, the rotation, its centre."""
     rotation = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
     middle = (np.array(volume.hu_DHW.shape) - 1) / 2
     center = volume.to_lps(middle)
@@ -57,7 +57,7 @@ def turned(volume: Volume, degrees: tuple[float, float, float]) -> tuple[Volume,
 
 
 def thickened(volume: Volume, count: int) -> Volume:
-    """Slices along the first axis averaged `count` by `count`."""
+    """Slices along the first axis, averaged in groups of `count`."""
     whole = volume.hu_DHW.shape[0] // count * count
     hu = volume.hu_DHW[:whole].reshape(-1, count, *volume.hu_DHW.shape[1:]).mean(axis=1)
     affine = volume.affine.copy()
