@@ -1,6 +1,8 @@
-"""One screening run from its options to its last row of `runs`. Knows no Ray: the caller says who reads and classifies.
+"""One screening run, from its options to its last row of `runs`.
 
-options -> lease -> plan -> rounds of studies -> answers, in any order -> waves -> tables -> drift
+    options -> lease -> plan -> rounds of studies -> answers, in any order -> waves -> tables -> drift
+
+Knows no Ray: the caller passes the function that reads and classifies a round of studies.
 """
 
 from __future__ import annotations
@@ -97,7 +99,7 @@ class Forecast:
     def __str__(self) -> str:
         """In one line, for a log."""
         size, later = f"{self.planned_bytes / 1e9:.1f} GB", f"{self.waiting} left for later"
-        time = "no run yet to tell the time" if self.hours is None else f"{self.hours:.1f} h at the last run's speed"
+        time = "time unknown: no earlier run" if self.hours is None else f"{self.hours:.1f} h at the last run's speed"
         return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}"
 
 
@@ -128,7 +130,7 @@ def _screen(
     progress: Progress,
     on_commit: OnCommit | None,
 ) -> None:
-    """Work off the plan in rounds, committing each wave that is full or old, until the end or `stop`."""
+    """Screen the planned studies, round by round; commit each wave that is due. Ends early if `stop` says so."""
     seen: Counter[str] = Counter()
     total = 0
 
@@ -146,7 +148,7 @@ def _screen(
         following = list(islice(planned, ROUND))
         total = 0 if following else plan.counts.planned
         coming = answers(studies)
-        stop.defer()  # after that call: Ray sets a SIGTERM handler of its own when it starts
+        stop.defer()  # after that call, which may start Ray: it sets a SIGTERM handler of its own
         show()
         for answer in arriving(coming, WAVE, WAKE_S):
             if answer is not None:

@@ -20,7 +20,7 @@ from spinemet.types import State
 
 @dataclass
 class Run:
-    """What a run has done so far.
+    """The facts and counts of one run.
 
     facts: the columns of `runs` that are known from the start (see results.schemas.RUNS). plan: the counts of its
     plan, which grow while studies are planned. sums: over the run's vertebrae, see `drift.counted`. alarms: rates out
@@ -46,7 +46,7 @@ class Run:
 
     @property
     def state(self) -> RunState:
-        """The state of this run once it has ended in order."""
+        """The state of this run once it has ended without an error."""
         return RunState.STOPPED if self.stopped else RunState.DONE
 
     @property
@@ -106,7 +106,9 @@ class Run:
             why = "a signal" if self.stopped is StopReason.SIGNAL else "its deadline"
             lines.append(f"stopped by {why}: the next run does the rest")
         if plan.waiting:
-            lines.append(f"{plan.waiting} studies are still being written or cannot be told apart yet: left for later")
+            lines.append(
+                f"{plan.waiting} studies left for later: still being written, or their headers could not be read"
+            )
         lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
         if self.studies:
             speed = f"{self.studies_per_hour:.0f} studies per hour"

@@ -62,9 +62,9 @@ class Stop:
 
     def _listen(self) -> None:
         if _in_main_thread():
-            signal.signal(signal.SIGTERM, self._hear)
+            signal.signal(signal.SIGTERM, self._on_signal)
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._signalled = True
         if not self._deferred:
             sys.exit(128 + number)

@@ -315,7 +315,7 @@ def test_young_studies_wait_for_a_later_night(options: ScreenOptions) -> None:
     run = run_night(replace(options, selection=Selection(quiet_s=1e6)), no_answers)
     assert (run.plan.listed, run.plan.planned, run.plan.waiting) == (STUDIES, 0, STUDIES)
     assert runs(options)[0]["waiting"] == STUDIES
-    assert f"{STUDIES} studies are still being written" in str(run)
+    assert f"{STUDIES} studies left for later: still being written" in str(run)
 
 
 def test_rescreening_replaces_and_does_not_double(options: ScreenOptions, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_forecast_says_what_a_night_would_do_and_writes_nothing(options: Scree
     first = forecast(options, lambda *each: shown.append(each))
     assert (first.listed, first.planned, first.waiting, first.planned_bytes) == (STUDIES, STUDIES, 0, 9 * STUDIES)
     assert first.hours is None
-    assert str(first) == "7 studies listed, 7 to be screened (0.0 GB; no run yet to tell the time), 0 left for later"
+    assert str(first) == "7 studies listed, 7 to be screened (0.0 GB; time unknown: no earlier run), 0 left for later"
     assert shown[-1] == (STUDIES, 0, f"{STUDIES} to be screened")
     assert not Path(options.results).exists()
     run_night(options, answers)
