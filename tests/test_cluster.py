@@ -1,4 +1,4 @@
-"""The manifests of cluster/ are valid for Kubernetes and KubeRay, and call the jobs as the jobs want to be called."""
+"""The manifests of cluster/ are valid for Kubernetes and KubeRay, and the jobs accept their command lines."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def load(path: Path) -> dict[str, Any]:
 
 @cache
 def crd_schema(kind: str) -> dict[str, Any]:
-    """The OpenAPI schema of a KubeRay kind, made strict: Kubernetes drops a field it does not know without a word."""
+    """The OpenAPI schema of a KubeRay kind, made strict, because Kubernetes drops unknown fields without a message."""
     path = CRDS / f"ray.io_{kind.lower()}s.yaml.gz"
     if not path.exists():
         pytest.skip(
@@ -105,18 +105,18 @@ def test_the_check_finds_an_unknown_field_and_a_wrong_type() -> None:
     assert len(errors(schema, manifest)) == 2
 
 
-def test_the_nightly_pod_matches_kubernetes_schema_and_never_meets_itself() -> None:
+def test_the_nightly_pod_matches_kubernetes_schema_and_never_runs_twice_at_a_time() -> None:
     job = load(CLUSTER / "cronjob-nightly.yaml")["spec"]
     assert job["concurrencyPolicy"] == "Forbid"
     assert job["jobTemplate"]["spec"]["activeDeadlineSeconds"] > 0
-    # KubeRay's schema holds the whole of Kubernetes' pod template.
+    # KubeRay's schema contains Kubernetes' whole pod template.
     cluster = crd_schema("RayCluster")["properties"]["spec"]["properties"]
     template = cluster["headGroupSpec"]["properties"]["template"]
     assert errors(template, job["jobTemplate"]["spec"]["template"]) == []
 
 
 @pytest.mark.parametrize(("name", "command"), commands().items())
-def test_jobs_take_the_arguments_of_the_manifests(name: str, command: list[str]) -> None:
+def test_jobs_accept_the_arguments_of_the_manifests(name: str, command: list[str]) -> None:
     python, script, *arguments = command
     assert python == "python"
     assert (ROOT / script.removeprefix("/app/")).is_file()
@@ -154,14 +154,14 @@ def test_the_cluster_is_authenticated_and_scales_to_zero() -> None:
     assert gpu["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == "1"
 
 
-def test_the_rays_and_the_pythons_are_of_one_version() -> None:
+def test_the_cluster_runs_the_ray_that_the_package_needs() -> None:
     wanted = re.search(r'"ray\[.*\]>=([\d.]+)"', (ROOT / "pyproject.toml").read_text())
     assert wanted
     version = load(CLUSTER / "raycluster.yaml")["spec"]["rayVersion"]
     assert tuple(map(int, version.split("."))) >= tuple(map(int, wanted[1].split(".")))
 
 
-def test_secrets_are_named_in_the_readme_and_no_value_stands_in_a_manifest() -> None:
+def test_the_readme_names_every_secret_and_no_manifest_holds_a_value() -> None:
     readme = (CLUSTER / "README.md").read_text()
     for path in MANIFESTS:
         text = path.read_text()
@@ -170,7 +170,7 @@ def test_secrets_are_named_in_the_readme_and_no_value_stands_in_a_manifest() -> 
         assert not re.search(r"AWS_SECRET_ACCESS_KEY|SPINEMET_PSEUDONYM_KEY, value", text)
 
 
-def test_the_dockerfile_copies_what_is_there_and_does_not_run_as_root() -> None:
+def test_the_dockerfile_copies_existing_files_and_does_not_run_as_root() -> None:
     text = (CLUSTER / "Dockerfile").read_text()
     sources = [name for line in re.findall(r"^COPY (?!--from)(.+)$", text, re.MULTILINE) for name in line.split()[:-1]]
     assert {"spinemet", "jobs", "pyproject.toml"} <= {name.removeprefix("./") for name in sources}
@@ -181,8 +181,8 @@ def test_the_dockerfile_copies_what_is_there_and_does_not_run_as_root() -> None:
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
 
 
-def test_the_nightly_pod_stops_the_job_when_its_deadline_ends_it(tmp_path: Path) -> None:
-    """Runs the pod's command with a `ray` that writes down how it is called and never finishes."""
+def test_the_nightly_pod_stops_the_job_if_the_deadline_ends_the_pod(tmp_path: Path) -> None:
+    """Runs the pod's command with a `ray` that records its arguments and never finishes."""
     calls = tmp_path / "calls"
     ray = tmp_path / "ray"
     ray.write_text(f'#!/bin/bash\necho "$@" >> {calls}\n[ "$2" = stop ] || exec sleep 30\n')
