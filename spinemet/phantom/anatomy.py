@@ -1,4 +1,4 @@
-"""One phantom patient as parameters, and where each vertebra stands; all randomness of the anatomy is drawn here.
+"""A phantom patient as parameters, and the pose of each vertebra. All random numbers of the anatomy are drawn here.
 
 Patient coordinates are LPS millimetres with the centre of L3's body at the origin.
 """
@@ -16,17 +16,17 @@ from spinemet.phantom.levels import SIZES, LevelSize
 
 Array = npt.NDArray[np.float64]
 Variant = Literal["usual", "L4", "L6", "T13", "no T12 ribs", "lumbar ribs", "cervical ribs"]
-"""How many vertebrae and ribs there are: four lumbar ones, six, a thirteenth thoracic one; or a pair of ribs less at
-T12, or more at L1 or C7. Everyone drawn by `draw_anatomy` is usual."""
+"""The number of vertebrae and ribs: four or six lumbar vertebrae, a thirteenth thoracic one, no ribs at T12, or further
+ribs at L1 or C7. `draw_anatomy` draws only usual patients."""
 
 _OTHER_SIZES = {"T13": "T12", "L6": "L5"}
-"""Whose size an additional vertebra has."""
+"""Additional vertebra -> the level whose size it has."""
 
 
 @dataclass(frozen=True)
 class Degeneration:
-    """What age does to one disc and the endplates beside it: the share of its height left, gas in it or not, bone in
-    its place or not."""
+    """The wear of one disc: the share of its height that is left, whether it holds gas, and whether bone has replaced
+    it."""
 
     height: float = 1.0
     vacuum: bool = False
@@ -35,12 +35,12 @@ class Degeneration:
 
 @dataclass(frozen=True)
 class PatientAnatomy:
-    """Everything that makes one patient's body differ from another's.
+    """The parameters of one patient's body.
 
     kyphosis, lordosis: factors on the usual curvature. scoliosis_deg: largest lateral tilt. trabecular_hu: mean of the
-    healthy cancellous bone at L1. texture: seed of the trabecular pattern and of all other small structure.
+    healthy cancellous bone at L1. texture: seed of the trabecular pattern and of all other fine structure.
     collapsed: level -> share of the body's height that is left. ribs: level -> length of its right and left rib in mm,
-    for those that end free.
+    for ribs with a free end.
     """
 
     age: int
@@ -66,7 +66,7 @@ class PatientAnatomy:
 
 @dataclass(frozen=True, eq=False)
 class Pose:
-    """One vertebra in place. center: (3,) LPS mm of the body; axes: (3, 3) rows left, posterior, superior."""
+    """The position of one vertebra. center: (3,) LPS mm of the body; axes: (3, 3) rows left, posterior, superior."""
 
     level: str
     size: LevelSize
@@ -115,8 +115,8 @@ def draw_anatomy(rng: np.random.Generator) -> PatientAnatomy:
 
 
 def _free_ribs(seed: int) -> dict[str, tuple[float, float]]:
-    """Lengths of the ribs that end free. The twelfth is 3 to 14 cm long in adults and missing or a stump in some."""
-    # Their own generator: nothing else of a patient depends on when these are drawn.
+    """Lengths of the ribs with a free end. In adults the twelfth rib is 3 to 14 cm long, or a stump, or missing."""
+    # A generator of its own, so that nothing else of a patient depends on these numbers.
     rng = np.random.default_rng([seed, 12])
     lengths = {}
     for level, (mean, deviation, least) in {
@@ -133,7 +133,7 @@ def _free_ribs(seed: int) -> dict[str, tuple[float, float]]:
 
 
 def _sequence(variant: Variant) -> list[tuple[str, str]]:
-    """The patient's levels, cranial to caudal, each with the level of SIZES whose size it has."""
+    """The patient's levels, cranial to caudal, each with the level of SIZES that gives its size."""
     levels = [(level, level) for level in SIZES]
     if variant == "L4":
         levels.remove(("L5", "L5"))
@@ -152,7 +152,7 @@ def _tilt(patient: PatientAnatomy, level: str, like: str) -> float:
 
 
 def leaning(tilt_deg: float, lateral_deg: float) -> Array:
-    """Axes (3, 3: left, posterior, superior) that lean to anterior and to the left by so many degrees."""
+    """Axes (3, 3: left, posterior, superior) that lean to anterior and to the left by the given degrees."""
     tilt, lateral = np.radians([tilt_deg, lateral_deg])
     superior = np.array([np.sin(lateral), -np.sin(tilt) * np.cos(lateral), np.cos(tilt) * np.cos(lateral)])
     left = np.array([1.0, 0.0, 0.0]) - superior[0] * superior
@@ -161,7 +161,7 @@ def leaning(tilt_deg: float, lateral_deg: float) -> Array:
 
 
 def place_spine(patient: PatientAnatomy) -> tuple[Pose, ...]:
-    """All vertebrae of the patient in place, C3 to S4, cranial to caudal."""
+    """The poses of all vertebrae of the patient, C3 to S4, cranial to caudal."""
     poses: list[Pose] = []
     center = np.zeros(3)
     for n, (level, like) in enumerate(_sequence(patient.variant)):

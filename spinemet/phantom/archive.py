@@ -2,7 +2,7 @@
 
     OUT/archive/PH-0001/20190304-1/2_lumbosacral_2mm/1.dcm    most studies are folders,
     OUT/archive/PH-0002/20180611-1.zip                        some are zips
-    OUT/labels.csv     one row per labelled vertebra, as training reads it
+    OUT/labels.csv     one row per labelled vertebra, for training
     OUT/truth.csv      one row per vertebra that is at least partly in view, with everything known about it
 
 Every archive also holds three studies that cannot be used: truncated objects, no axial series, no DICOM at all.
@@ -37,7 +37,7 @@ from spinemet.progress import Progress, no_progress
 Objects = Iterator[tuple[str, bytes]]
 
 LABELLED_FROM = 0.6
-"""A reader labels a vertebra of which at least this share is in view; of less, the lesion may not show."""
+"""A vertebra has a label if at least this share of it is in view; below that, a lesion may not be visible."""
 
 LABEL_COLUMNS = ("patient", "study", "series", "level", "bone_quality", "posterolateral")
 TRUTH_COLUMNS = (
@@ -50,9 +50,9 @@ TRUTH_COLUMNS = (
 
 @dataclass(frozen=True)
 class ArchiveSummary:
-    """What was written. unusable: the studies meant to be refused, not counted in `studies`.
+    """The contents of an archive. unusable: studies that must be refused, not counted in `studies`.
 
-    bone_quality: how many labelled vertebrae of each class.
+    bone_quality: class -> number of labelled vertebrae.
     """
 
     uri: str
@@ -67,7 +67,7 @@ class ArchiveSummary:
 
 @dataclass(frozen=True)
 class _Written:
-    """What one study left behind."""
+    """The objects and truth rows of one study."""
 
     order: tuple[int, int]
     objects: int
@@ -80,9 +80,9 @@ def write_archive(
 ) -> ArchiveSummary:
     """Write the phantom archive of `patients` patients below `uri` (a folder or an s3:// prefix).
 
-    Equal (patients, seed, matrix) give equal bytes, whatever `workers`; a larger archive begins with the patients of a
-    smaller one. matrix: rows and columns of a slice. progress: counts studies.
-    Raises BadInput where there are no patients, the matrix is too small, or `uri` cannot be written.
+    Equal (patients, seed, matrix) give equal bytes with any number of `workers`; a larger archive begins with the
+    patients of a smaller one. matrix: rows and columns of a slice. progress: counts studies.
+    Raises BadInput if there are no patients, the matrix is too small, or `uri` cannot be written.
     """
     if patients < 1 or not 32 <= matrix <= 1024:
         raise BadInput(f"expected at least 1 patient and a matrix of 32 to 1024, found {patients} and {matrix}.")
@@ -112,7 +112,7 @@ def write_archive(
 
 
 def _run(plans: Sequence[StudyPlan], uri: str, workers: int) -> Iterator[_Written]:
-    """Write the studies, in other processes where `workers` is more than one; in the order they get ready."""
+    """Write the studies, in other processes if `workers` is above one; yields them as they finish."""
     if workers <= 1 or len(plans) < 3:
         yield from (_write_study(plan, uri) for plan in plans)
         return
@@ -149,7 +149,7 @@ def study_lesions(plan: StudyPlan) -> dict[str, Lesion]:
 
 
 def changes(plan: StudyPlan, lesions: dict[str, Lesion]) -> dict[str, Changes]:
-    """What to do to each vertebra's bone: its benign changes, then its lesion."""
+    """Level -> the changes of its bone: benign ones, then its lesion."""
     levels = lesions.keys() | plan.patient.mimics.keys()
     return {
         level: Changes([*plan.patient.mimics.get(level, ()), *([lesions[level]] if level in lesions else [])])
@@ -158,7 +158,7 @@ def changes(plan: StudyPlan, lesions: dict[str, Lesion]) -> dict[str, Changes]:
 
 
 def _study_objects(plan: StudyPlan, scans: Sequence[PhantomScan]) -> Objects:
-    """Names below the study, and contents, of all its objects."""
+    """Yields (name below the study, content) of all its objects."""
     for number, image in enumerate(localizer_series(plan, scans[0].volume), start=1):
         yield f"1_topogram/{number}.dcm", encode_one(image)
     for which, scan in enumerate(scans):
@@ -198,7 +198,7 @@ def _put(archive: str, key: str, content: bytes, store: Any = None) -> int:
 
 
 def _row(plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, lesion: Lesion | None) -> dict[str, Any]:
-    """One line of truth.csv."""
+    """One row of truth.csv."""
     level = vertebra.level
     first = plan.scans[0]
     stage = plan.patient.diseases[level].stages[plan.number] if lesion else ("normal", "none", 0.0)
@@ -251,13 +251,13 @@ def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
 
 
 def _small(plan: StudyPlan) -> StudyPlan:
-    """The study with 24 slices of its first series, in a folder."""
+    """The same study with only 24 slices of its first series, in a folder."""
     scan = plan.scans[0]
     return replace(plan, scans=(replace(scan, shape=(24, *scan.shape[1:])),), zipped=False)
 
 
 def _write_unusable(uri: str, seed: int, matrix: int) -> int:
-    """Three studies that no reader can use, each for its own reason; returns the number of objects."""
+    """Write three studies that cannot be used, each for another reason; returns the number of objects."""
     small, other = (_small(plan_patient(seed, number, min(matrix, 64))[0]) for number in (9001, 9002))
     scan = render_series(small.patient.anatomy, small.scans)[0]
     truncated = [

@@ -26,7 +26,7 @@ INTERCEPT = -1024
 
 
 def patient_and_study(plan: StudyPlan) -> Dataset:
-    """The attributes that all objects of a study share; names and numbers are made up, and meant to be found."""
+    """The attributes shared by all objects of a study; tests search outputs for these invented names and numbers."""
     header = Dataset()
     header.PatientName = plan.patient.name
     header.PatientID = plan.patient.patient_id
@@ -50,7 +50,7 @@ def patient_and_study(plan: StudyPlan) -> Dataset:
 
 
 def _series_header(plan: StudyPlan, sop_class: str, series: int, description: str) -> Dataset:
-    """What the images of one series share besides geometry; 12 bits unsigned."""
+    """The attributes shared by all images of a series, without geometry; 12 bits unsigned."""
     header = patient_and_study(plan)
     header.SOPClassUID = UID(sop_class)
     header.Modality = "CT"
@@ -68,8 +68,8 @@ def _series_header(plan: StudyPlan, sop_class: str, series: int, description: st
 
 
 def _image(plan: StudyPlan, header: Dataset, number: int, pixels: npt.NDArray[np.uint16]) -> Dataset:
-    """One uncompressed image of the series of `header`, whose elements it shares."""
-    # Sharing halves the time per object; only elements that the header lacks may be set on an image.
+    """One uncompressed image of the series of `header`; they share the header's elements."""
+    # Sharing halves the time per object. An image may only set elements that the header does not have.
     image = Dataset({element.tag: element for element in header})
     image.SOPInstanceUID = plan.uid("object", header.SeriesNumber, number)
     image.InstanceNumber = number
@@ -141,7 +141,7 @@ def _scout(plan: StudyPlan, volume: Volume, number: int, across: int, through: i
 
 
 def secondary_capture(plan: StudyPlan) -> Dataset:
-    """A dose screen: a secondary capture that, as real ones do, calls itself CT."""
+    """A dose screen: a secondary capture with the modality CT, as real scanners write it."""
     pixels = np.zeros((128, 256), np.uint16)
     pixels[20:24, 20:236] = pixels[60:62, 20:160] = pixels[90:92, 20:200] = 3000
     image = _image(plan, _series_header(plan, SecondaryCaptureImageStorage, 99, "Dose report"), 1, pixels)
@@ -192,7 +192,7 @@ def segmentation(plan: StudyPlan, source: list[Dataset], labels: LabelMap) -> Da
 
 
 def _settle(plan: StudyPlan, seg: Dataset) -> None:
-    """Replace what highdicom takes from the clock and from chance, so that equal seeds give equal bytes."""
+    """Replace highdicom's clock times and random UIDs, so that equal seeds give equal bytes."""
     seg.SeriesDescription = "Spine Segmentation"
     seg.ContentDate = seg.InstanceCreationDate = seg.StudyDate
     seg.ContentTime = seg.InstanceCreationTime = seg.StudyTime

@@ -1,6 +1,6 @@
-"""What stands above the third cervical vertebra: axis, atlas and head, for fields of view that reach so high.
+"""The parts above the third cervical vertebra: axis, atlas and head, for fields of view that reach that high.
 
-Nothing below C3 depends on any of it. A head is simple solids, enough for what a neck scan shows of it: a brain in its
+Nothing below C3 depends on them. A head is made of simple solids, enough for a neck scan: a brain in its
 skull down to the foramen magnum, the condyles on the atlas, the petrous bones, the jaw and the airway.
 """
 
@@ -32,13 +32,13 @@ _NOD_DEG = 8.0
 _BRAIN = 34.0
 _SKULL_MM = 6.5
 _DEEPEST_MM = -62.0
-"""The lowest of what is drawn of the head, from the foramen magnum."""
+"""The lowest point of the drawn head, relative to the foramen magnum."""
 
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """axis: C2 in place. foramen_mm: (3,) LPS middle of the foramen magnum; axes: (3, 3) rows left, posterior, superior
-    of the head; scale: its size over the usual."""
+    """axis: the pose of C2. foramen_mm: (3,) LPS middle of the foramen magnum; axes: (3, 3) rows left, posterior,
+    superior of the head; scale: its size relative to the usual one."""
 
     axis: Pose
     foramen_mm: Array
@@ -52,7 +52,7 @@ class Head:
 
 def place_head(patient: PatientAnatomy, poses: Sequence[Pose]) -> Head:
     """The head of `patient`, and C2, above the vertebrae of place_spine."""
-    # Its own generator: nothing else of a patient depends on what is drawn here.
+    # A generator of its own, so that nothing else of a patient depends on these numbers.
     rng = np.random.default_rng([patient.texture, 2])
     scale = patient.scale * float(rng.normal(1, 0.02))
     size = AXIS.scaled(scale)
@@ -69,12 +69,12 @@ def place_head(patient: PatientAnatomy, poses: Sequence[Pose]) -> Head:
 
 
 def reaches(canvas: Canvas, head: Head) -> bool:
-    """Whether anything of the head, beyond C2, lies in the slices of `canvas`."""
+    """Whether the slices of `canvas` show any part of the head above C2."""
     return bool(canvas.z[-1] > head.to_lps(0, 0, _DEEPEST_MM)[2])
 
 
 def draw_flesh(canvas: Canvas, head: Head, noise: Float) -> None:
-    """Skin, fat and muscle of the head and the airway before the spine; no bone."""
+    """Draw skin, fat and muscle of the head, and the airway in front of the spine; no bone."""
     z = (canvas.z - np.float32(head.foramen_mm[2])) / np.float32(head.scale)
     marks = (_DEEPEST_MM, -30, 0, 40, 90, 130, 150)
     front = np.interp(z, marks, (-98, -110, -114, -112, -100, -55, 0))
@@ -94,7 +94,7 @@ def draw_flesh(canvas: Canvas, head: Head, noise: Float) -> None:
 
 
 def draw_upper_canal(canvas: Canvas, head: Head, third: Pose) -> None:
-    """The dural sac with the cord from C3 into the skull."""
+    """Draw the dural sac with the cord, from C3 into the skull."""
     marks = [pose.to_lps(0, canal_middle(pose), 0) for pose in (third, head.axis)]
     marks += [_atlas(head, 0, 14.5, 0), head.to_lps(0, 0, 0), head.to_lps(0, 0, 9)]
     places = np.array(marks)
@@ -110,7 +110,7 @@ def draw_upper_canal(canvas: Canvas, head: Head, third: Pose) -> None:
 
 
 def draw_head_bones(canvas: Canvas, head: Head, cancellous: float, texture: Float, coarse: Float) -> None:
-    """Atlas, skull with the brain in it, and lower jaw, around the vertebrae already drawn."""
+    """Draw atlas, skull with brain, and lower jaw around the vertebrae that are already drawn."""
     draw_struts(canvas, list(_atlas_bars(head)), cancellous * 1.6, 1.8, texture, JOINT_MM)
     _draw_skull(canvas, head, cancellous, texture, coarse)
     draw_struts(canvas, list(_jaw(head)), cancellous * 1.3, 2.4, texture, JOINT_MM)
@@ -166,7 +166,7 @@ def _draw_skull(canvas: Canvas, head: Head, cancellous: float, texture: Float, c
         return
     x, y, z = (along(canvas, box, head.foramen_mm, axis) * np.float32(1 / head.scale) for axis in head.axes)
     cavity = _cavity(x, y, z)
-    # Sulci and cisterns make a brain a little uneven.
+    # The texture stands for sulci and cisterns.
     blend(canvas.hu[box], _BRAIN + tiled(coarse, box) * 3, cover(cavity * np.float32(head.scale), canvas.edge))
     hole = (np.hypot(x / np.float32(_FORAMEN_MM[0]), y / np.float32(_FORAMEN_MM[1])) - 1) * np.float32(_FORAMEN_MM[0])
     np.maximum(hole, np.abs(z) - 14, out=hole)
@@ -183,7 +183,7 @@ def _draw_skull(canvas: Canvas, head: Head, cancellous: float, texture: Float, c
 
 
 def _cavity(x: Float, y: Float, z: Float) -> Float:
-    """Signed distance of the inside of the skull: posterior fossa and cerebrum above its base, in mm of a usual head.
+    """Signed distance to the cavity of the skull, posterior fossa and cerebrum above the base, in mm of a usual head.
 
     The base rises from the basion along the clivus to the floor of the middle and anterior fossae.
     """

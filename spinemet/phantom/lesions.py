@@ -1,9 +1,9 @@
-"""Metastases: what they are made of, how they change a vertebra's bone, and how they evolve between studies.
+"""Metastases: their parts, how they change a vertebra's bone, and how they evolve between studies.
 
-A lesion is a handful of foci in the vertebra's own coordinates (x left, y posterior, z superior, mm from the body's
-centre). Lytic foci replace bone, cortex and all, by soft tissue with a ragged edge; blastic foci are dense and fuzzy;
-a mixed lesion has both. Geometry is drawn from the lesion's seed alone, so a lesion keeps its place while it grows
-and changes its kind from one study to the next.
+A lesion is a few foci in the vertebra's own coordinates (x left, y posterior, z superior, mm from the body's
+centre). Lytic foci replace bone, cortex included, by soft tissue with a ragged edge; blastic foci are dense and fuzzy;
+a mixed lesion has both. The geometry depends on the lesion's seed only, so a lesion keeps its place while it grows
+and changes its kind from study to study.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Kind = Literal["lytic", "blastic"]
 
 @dataclass(frozen=True)
 class Focus:
-    """One patch of disease. ragged: mm by which its edge wanders; fuzz: mm over which it fades."""
+    """One patch of disease. ragged: deviation of its edge in mm; fuzz: mm over which it fades."""
 
     kind: Kind
     center_mm: Vec3
@@ -36,7 +36,7 @@ class Focus:
 
 @dataclass(frozen=True)
 class Lesion:
-    """The disease of one vertebra in one study, with the labels a reader would give it. side: left, right or empty."""
+    """The disease of one vertebra in one study, with its true labels. side: left, right or empty."""
 
     bone_quality: str
     posterolateral: str
@@ -44,7 +44,7 @@ class Lesion:
     foci: tuple[Focus, ...]
 
     def __call__(self, patch: BonePatch) -> None:
-        """Change the bone of `patch` as this lesion does."""
+        """Apply the lesion to the bone of `patch`."""
         for focus in sorted(self.foci, key=lambda focus: focus.kind):
             (_destroy if focus.kind == "lytic" else _sclerose)(patch, focus)
 
@@ -106,7 +106,7 @@ def _destroy(patch: BonePatch, focus: Focus) -> None:
     distance = focus_distance(patch, focus)
     share = cover(distance, focus.fuzz)
     patch.hu += share * (focus.hu + patch.texture * np.float32(6) - patch.hu)
-    # Where cortex is gone the mass bulges a little into what lies beside it.
+    # Where the cortex is gone, the mass bulges a little into the tissue beside it.
     bulge = np.maximum(distance, patch.bone - 2.5)
     np.minimum(patch.bone, bulge, out=patch.bone)
 
@@ -123,7 +123,7 @@ def _sclerose(patch: BonePatch, focus: Focus) -> None:
 def build_lesion(
     pose: Pose, bone_quality: str, posterolateral: str, side: str, extent: float, seed: int, *, labelled_side: str = ""
 ) -> Lesion:
-    """The lesion with these labels in the vertebra at `pose`; `side` (left, right) is where its bulk lies."""
+    """The lesion with these labels in the vertebra at `pose`; most of it lies on `side` (left, right)."""
     rng = np.random.default_rng(seed)
     toward = 1.0 if side == "left" else -1.0
     places = [_in_body(rng, pose, toward if posterolateral != "none" or n else 0.0, extent) for n in range(3)]
@@ -154,7 +154,7 @@ def _focus(kind: Kind, center: Vec3, radii: Vec3, hu: float, seed: int) -> Focus
 
 
 def _in_body(rng: np.random.Generator, pose: Pose, toward: float, extent: float) -> tuple[Vec3, Vec3]:
-    """A place in the body and the radii there: 4 mm at extent 0.2, past the walls at extent 1."""
+    """A position in the body and radii: 4 mm at extent 0.2, beyond the walls at extent 1."""
     size = pose.size
     half = np.array([size.width, size.depth, size.height]) / 2
     room = max(1 - extent, 0.05)
@@ -169,7 +169,7 @@ def _in_body(rng: np.random.Generator, pose: Pose, toward: float, extent: float)
 
 
 def _side_by_side(lytic: Focus, blastic: Focus, pose: Pose, extent: float, rng: np.random.Generator) -> list[Focus]:
-    """Two foci of one mixed lesion, apart enough that both show: beside each other, or a dense rim around a hole."""
+    """The two foci of a mixed lesion, both visible: beside each other, or a dense rim around a hole."""
     half = np.array([pose.size.width, pose.size.depth, pose.size.height]) / 2
     middle = np.array(lytic.center_mm) * 0.6
     radius = np.maximum(half * np.clip(extent, 0.35, 0.9) * 0.72, 4.5)
@@ -188,7 +188,7 @@ def _side_by_side(lytic: Focus, blastic: Focus, pose: Pose, extent: float, rng: 
 
 
 def _behind(rng: np.random.Generator, pose: Pose, where: float) -> list[tuple[Vec3, Vec3]]:
-    """Foci in the posterior elements of one side: the pedicle always, often the lamina and facet behind it too."""
+    """Foci in the posterior elements of one side: always in the pedicle, often also in lamina and facet."""
     size, mid = pose.size, canal_middle(pose)
     root = where * (size.canal_width / 2 + size.pedicle_width / 2)
     pedicle = np.array([root, size.depth * 0.42 + 1.5, 0.18 * size.height])

@@ -1,4 +1,4 @@
-"""How large a vertebra is at each level, and how it stands; means of adults, in millimetres and degrees.
+"""Size and tilt of the vertebra at each level: means of adults, in millimetres and degrees.
 
 Bodies, canal, pedicles, transverse and spinous processes: Panjabi et al., "Thoracic human vertebrae" (Spine 1991) and
 "Human lumbar vertebrae" (Spine 1992); cervical ones after Panjabi et al. (Spine 1991, "Cervical human vertebrae").
@@ -33,7 +33,7 @@ class LevelSize:
     tilt: float
 
     def scaled(self, factor: float, disc_factor: float = 1.0) -> LevelSize:
-        """The same vertebra `factor` times as large; angles stay, the disc also takes `disc_factor`."""
+        """The same vertebra `factor` times as large; angles stay, and `disc_factor` also scales the disc."""
         return LevelSize(
             self.width * factor,
             self.depth * factor,
@@ -84,13 +84,11 @@ SIZES: dict[str, LevelSize] = {
 # fmt: on
 
 AXIS = LevelSize(17.5, 15.5, 21.0, 4.8, 24.5, 18.0, 7.5, 8.5, 55.0, 34.0, 18, 0)
-"""C2 without its dens. It is drawn by head.py, not with the others: what is drawn of those hangs on their number."""
+"""C2 without its dens. head.py draws it separately, because random numbers of the others depend on their count."""
 
 DENS = 0.76
 """Length of the dens as a share of the height of C2's body: 37 mm in all (16 of them dens)."""
 
 MOBILE: tuple[str, ...] = tuple(level for level in SIZES if level[0] != "S")
-"""The levels from C3 to L5, where disease is drawn. With C2 they count as vertebrae in the truth. The sacrum and the
-atlas are drawn, but the one is a fused bone and the other has no body."""
-
-SACRAL: tuple[str, ...] = tuple(level for level in SIZES if level[0] == "S")
+"""The levels from C3 to L5, which can have disease. With C2 they are the vertebrae of the truth. Sacrum and atlas are
+drawn but not listed: the sacrum is one fused bone, and the atlas has no body."""

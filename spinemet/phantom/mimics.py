@@ -1,4 +1,4 @@
-"""What looks like a metastasis and is none: osteophytes, sclerotic endplates, bone islands and more."""
+"""Benign changes that look like metastases: osteophytes, sclerotic endplates, bone islands and more."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ MIMICS = ("osteophytes", "endplate_sclerosis", "bone_island", "schmorl_node", "h
 
 @dataclass(frozen=True)
 class Mimic:
-    """A benign change of one vertebra, of a kind out of MIMICS; everything else about it follows from the seed.
+    """A benign change of one vertebra. kind: one of MIMICS; all other properties follow from the seed.
 
-    end: +1 upper endplate, -1 lower one (where the kind has an end).
+    end: +1 upper endplate, -1 lower one (for kinds at an endplate).
     """
 
     kind: str

@@ -1,6 +1,6 @@
-"""What a phantom archive will hold, patient by patient and study by study, before anything is drawn.
+"""The plan of a phantom archive, patient by patient and study by study, made before anything is drawn.
 
-Patient n follows from (seed, n) alone: a larger archive begins with the patients of a smaller one.
+Patient n depends on (seed, n) only, so a larger archive begins with the patients of a smaller one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SYNTAXES: tuple[tuple[str, float], ...] = (
     (JPEG2000Lossless, 0.12),
 )
 SPACINGS_MM: tuple[tuple[float, float], ...] = (
-    # Thin slices are rare because each costs time; 1.5 to 3 mm is what most archives keep.
+    # Thin slices are rare here because they cost time; most archives keep 1.5 to 3 mm.
     (0.75, 0.02),
     (1.0, 0.05),
     (1.5, 0.13),
@@ -46,7 +46,7 @@ SCANNERS: dict[str, tuple[str, str, str]] = {
     "TOSHIBA": ("Aquilion Phantom", "FC08", "FC30"),
 }
 METASTATIC_SHARE = 0.5
-"""Of the patients."""
+"""Share of the patients with metastases."""
 BONE_GAIN = {100: 1.13, 120: 1.0, 140: 0.93}
 
 

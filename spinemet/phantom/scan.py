@@ -1,4 +1,4 @@
-"""A phantom patient put through a scanner: field of view, slices, kernel and noise in; CT volume and truth out."""
+"""Scanning a phantom patient: from field of view, slices, kernel and noise to a CT volume and the truth."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from spinemet.phantom.vertebra import Disease, draw_vertebra
 from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume
 
 FINEST_SLAB_MM = 1.3
-"""Bone in thicker slices is drawn as several thin slabs and averaged, so that endplates blur as in life."""
+"""Thicker slices are drawn as several thin slabs and averaged, so that endplates blur as in real scans."""
 LISTED_FROM = 0.05
-"""A vertebra stands in the truth when at least this share of its body's height is in the field of view."""
+"""The truth lists a vertebra if at least this share of its body's height is in the field of view."""
 
 
 @dataclass(frozen=True)
 class ScanSettings:
-    """How one reconstruction is made.
+    """The settings of one reconstruction.
 
     center_mm: LPS of the middle of the field of view. shape: slices, rows, columns. spacing: mm along D, H, W.
     thickness: mm of each slice. blur_mm: in-plane sigma of the kernel; edge: how much it enhances edges (0 soft).
@@ -51,7 +51,7 @@ class PhantomVertebra:
     """The truth about one vertebra of one scan.
 
     center_mm: LPS of the body's centre, axes: rows left, posterior, superior. visible: share of the body's height in
-    the field of view; `completeness` is whole only where all of it is.
+    the field of view; `completeness` is whole only if all of it is.
     """
 
     level: str
@@ -70,7 +70,7 @@ class PhantomVertebra:
 class PhantomScan:
     """A rendered study: the volume, the vertebra labels on its grid (C2 to L5, whole vertebrae), and the truth.
 
-    sacrum_mm: body centre of S1, which is drawn but neither labelled nor part of the truth, as C1 and the skull are.
+    sacrum_mm: body centre of S1. Like C1 and the skull, S1 is drawn but neither labelled nor part of the truth.
     """
 
     volume: Volume
@@ -80,9 +80,9 @@ class PhantomScan:
 
 
 def render(patient: PatientAnatomy, scan: ScanSettings, diseases: Mapping[str, Disease] | None = None) -> PhantomScan:
-    """Draw `patient` as `scan` would show it; equal arguments give equal voxels.
+    """One scan of `patient`; equal arguments give equal voxels.
 
-    diseases: level -> what changes that vertebra's bone.
+    diseases: level -> the function that changes the vertebra's bone.
     """
     return render_series(patient, [scan], diseases)[0]
 
@@ -90,8 +90,8 @@ def render(patient: PatientAnatomy, scan: ScanSettings, diseases: Mapping[str, D
 def render_series(
     patient: PatientAnatomy, scans: Sequence[ScanSettings], diseases: Mapping[str, Disease] | None = None
 ) -> list[PhantomScan]:
-    """Several reconstructions of one acquisition: the first says what is drawn, the others may differ from it in slice
-    spacing, thickness, kernel and noise, and lose up to one of their slices at the cranial end."""
+    """Several reconstructions of one acquisition. The first defines the grid to draw on; the others may differ in
+    slice spacing, thickness, kernel and noise, and lose at most one slice at the cranial end."""
     first = scans[0]
     fine = max(1, int(np.ceil(first.spacing[0] / FINEST_SLAB_MM)))
     poses = place_spine(patient)
@@ -174,7 +174,7 @@ def _affine(grid: Grid) -> npt.NDArray[np.float64]:
 
 
 def _expose(hu: Float, grid: Grid, scan: ScanSettings) -> npt.NDArray[np.int16]:
-    """Tube voltage, overlap of slices, kernel, noise and rounding; what a scanner stores."""
+    """The HU that a scanner stores: with tube voltage, overlap of slices, kernel, noise and rounding."""
     if scan.bone_gain != 1:
         hu = hu + np.float32(scan.bone_gain - 1) * np.maximum(hu - np.float32(80), 0)
     widen = scan.thickness / grid.spacing[0]
@@ -192,7 +192,7 @@ def _noise(hu: Float, scan: ScanSettings) -> Float:
     """Quantum noise before the kernel: falls with thickness, grows behind bone, with streaks from side to side."""
     rng = np.random.default_rng(scan.noise_seed)
     white = rng.standard_normal(hu.shape, dtype=np.float32)
-    # The kernel averages over about 4 pi sigma squared of area; the given figure is what is left after it.
+    # The kernel averages over an area of about 4 pi sigma squared; noise_hu is the noise after that.
     pixels = max(4 * np.pi * (scan.blur_mm**2) / (scan.spacing[1] * scan.spacing[2]), 1.0)
     level = scan.noise_hu * np.sqrt(pixels / max(scan.thickness, 0.5))
     dense = gaussian_filter1d(np.clip(hu, -100, 900).mean(axis=2), 4, axis=1)
@@ -209,7 +209,7 @@ def _noise(hu: Float, scan: ScanSettings) -> Float:
 
 
 def _truth(pose: Pose, grid: Grid) -> PhantomVertebra:
-    """Where the vertebra stands, and how much of its body's axis the field of view holds."""
+    """The vertebra's position, and the share of its body's axis in the field of view."""
     ends = np.linspace(-pose.size.height / 2, pose.size.height / 2, 201)
     axis = pose.center + ends[:, None] * pose.axes[2]
     low = np.array(grid.origin[::-1]) - np.array(grid.spacing[::-1]) / 2
@@ -236,7 +236,7 @@ REGIONS: dict[str, tuple[str, str]] = {
 
 
 def field_of_view(poses: Sequence[Pose], region: str, cut: tuple[float, float]) -> tuple[float, float]:
-    """z in mm where a scan of `region` ends and begins; `cut` says how far into the last and first body (0 to 1)."""
+    """(lowest, highest) z in mm of a scan of `region`; `cut`: the part cut off the first and the last body (0 to 1)."""
     by_level = {pose.level: pose for pose in poses}
     top, bottom = (by_level[level] for level in REGIONS[region])
     high = top.center[2] + (0.5 - cut[0]) * top.size.height

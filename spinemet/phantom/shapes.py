@@ -1,4 +1,4 @@
-"""The drawing board: a voxel grid in LPS, signed distances of simple solids on it, and paint.
+"""Drawing on a voxel grid in LPS: signed distances of simple solids, and painting their HU.
 
 Axes: D slices (z, caudal to cranial), H rows (y, anterior to posterior), W columns (x, right to left of the patient).
 A signed distance is negative inside; all are float32 millimetres.
@@ -16,7 +16,7 @@ Point = npt.ArrayLike
 Box = tuple[slice, slice, slice]
 
 FAR = np.float32(60.0)
-"""The signed distance where nothing has been drawn."""
+"""The signed distance of voxels where nothing is drawn yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,14 +41,14 @@ class Grid:
         return bounds[0], bounds[1], bounds[2]
 
     def around(self, points: Point, margin: float) -> Box:
-        """The index box that holds all `points` (N, 3) LPS and `margin` mm around them."""
+        """The index box around all `points` (N, 3) LPS with a margin of `margin` mm."""
         array = np.atleast_2d(np.asarray(points, np.float64))
         return self.box(array.min(0) - margin, array.max(0) + margin)
 
 
 @dataclass(eq=False)
 class Canvas:
-    """What has been drawn so far: HU, signed distance of all bone, label of each voxel's vertebra (0 for none).
+    """The drawing so far: HU, signed distance to any bone, and the label of each voxel's vertebra (0 for none).
 
     hu: (D, H, W) float32 to draw into.
     """
@@ -67,7 +67,7 @@ class Canvas:
 
     def blank(self, box: Box, slot: int = 0) -> Float:
         """An array of the size of `box` filled with FAR, valid until the next call with the same `slot`."""
-        # One buffer for all: fresh memory for every bone cost a tenth of the time of a study.
+        # The buffer is reused: new memory for every bone cost a tenth of the time of a study.
         shape = tuple(part.stop - part.start for part in box)
         count = int(np.prod(shape))
         if slot not in self._scratch:
@@ -78,12 +78,12 @@ class Canvas:
 
 
 def is_empty(box: Box) -> bool:
-    """True where the box lies outside the grid."""
+    """True if the box lies outside the grid."""
     return any(part.stop <= part.start for part in box)
 
 
 def along(canvas: Canvas, box: Box, origin: Point, direction: Point) -> Float:
-    """Coordinate of each voxel of `box` along `direction` (unit, LPS), measured from `origin` (LPS)."""
+    """The coordinate of each voxel of `box` along `direction` (unit, LPS), measured from `origin` (LPS)."""
     o, u = np.asarray(origin, np.float32), np.asarray(direction, np.float32)
     z = (canvas.z[box[0]] - o[2]) * u[2]
     y = (canvas.y[box[1]] - o[1]) * u[1]
@@ -92,7 +92,7 @@ def along(canvas: Canvas, box: Box, origin: Point, direction: Point) -> Float:
 
 
 def merge(target: Float, other: Float, blend: float = 2.5) -> None:
-    """Unite two solids in place, with the seam rounded over `blend` mm (polynomial smooth minimum, Quilez)."""
+    """Unite two solids in place; the seam is rounded over `blend` mm (polynomial smooth minimum, Quilez)."""
     overlap = np.maximum(blend - np.abs(target - other), 0)
     np.minimum(target, other, out=target)
     target -= overlap * overlap * np.float32(0.25 / blend)
@@ -145,7 +145,7 @@ def cover(distance: Float, edge: float) -> Float:
 
 
 def blend(target: Float, value: Float | float, share: Float) -> None:
-    """Paint `value` over `target` in place, as far as `share` says."""
+    """Mix `value` into `target` in place, with the weight `share`."""
     target += share * (value - target)
 
 

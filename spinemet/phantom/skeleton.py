@@ -19,7 +19,7 @@ UP = np.array([0.0, 0.0, 1.0])
 def draw_skeleton(
     canvas: Canvas, poses: Iterable[Pose], patient: PatientAnatomy, chest: tuple[float, float], texture: Float
 ) -> None:
-    """Draw ribs, sacral wings and pelvis around the vertebrae already drawn, with joints left between them.
+    """Draw ribs, sacral wings and pelvis around the vertebrae that are already drawn, with joints between them.
 
     chest: half width and half depth of the rib cage in mm.
     """
@@ -42,7 +42,7 @@ def draw_struts(
     gap: float,
     canals: list[Pose] | None = None,
 ) -> None:
-    """Unite `struts` to one solid, keep it `gap` mm from the bone drawn before (negative: grow into it), paint it."""
+    """Unite `struts` into one solid, `gap` mm away from earlier bone (negative: grow into it), and paint it."""
     placed = [(strut, box) for strut in struts if not is_empty(box := strut.box(canvas.grid))]
     if not placed:
         return
@@ -62,9 +62,9 @@ def draw_struts(
 def paint_bone(
     canvas: Canvas, box: Box, solid: Float, cancellous: float, cortex_mm: float, texture: Float, gap: float
 ) -> None:
-    """Paint the bone of signed distance `solid` in `box`: cortex of `cortex_mm` round cancellous bone.
+    """Paint a bone with the signed distance `solid` in `box`: a cortex of `cortex_mm` around cancellous bone.
 
-    gap: mm that it keeps from the bone drawn before (negative: grow into it).
+    gap: distance to earlier bone in mm (negative: grow into it).
     """
     near = np.nonzero(solid < 3.0)
     place = tuple(axis + part.start for axis, part in zip(near, box, strict=True))
@@ -78,7 +78,7 @@ def paint_bone(
 
 
 def has_ribs(patient: PatientAnatomy, level: str) -> bool:
-    """Whether a pair of ribs hangs on the patient's vertebra `level`."""
+    """Whether the patient's vertebra `level` has a pair of ribs."""
     more = {"lumbar ribs": "L1", "cervical ribs": "C7"}.get(patient.variant)
     return level == more or (level[0] == "T" and not (level == "T12" and patient.variant == "no T12 ribs"))
 
@@ -147,7 +147,7 @@ def ilium(sacrum: Pose) -> Iterator[Strut]:
         (-50, (58, 46), (70, 8), (98, -56), (7.0, 9.0)),
     ]
     knots = np.array([[height, *back, *bend, *front, *half] for height, back, bend, front, half in fan], float)
-    # Bars every 5 mm are thin enough against their own height to unite to a smooth plate.
+    # Bars 5 mm apart overlap enough to unite into a smooth plate.
     for height in np.arange(knots[-1, 0], knots[0, 0], 5.0):
         row = [np.interp(height, knots[::-1, 0], knots[::-1, n]) for n in range(1, 9)]
         for side in (-1.0, 1.0):

@@ -1,7 +1,7 @@
-"""The soft parts of the spine itself, discs and canal; the scanner's table; and how tissue is drawn at all.
+"""Soft tissue: how it is drawn, the discs, the canal, and the scanner's table.
 
-Drawn slice by slice as ellipses whose centre and radii follow the spine, so that the whole trunk costs a few passes
-over the volume. HU of tissues as in Hounsfield's usual ranges (fat -105, muscle 55, liver 60, water 0, lung -850).
+Tissue is drawn slice by slice as ellipses whose centre and radii follow the spine, so that the whole trunk needs only a
+few passes over the volume. HU are the usual ones (fat -105, muscle 55, liver 60, water 0, lung -850).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ IntArray = npt.NDArray[np.intp]
 
 SKIN, FAT, MUSCLE, LUNG, CSF, CORD = 15.0, -105.0, 55.0, -860.0, 18.0, 42.0
 LANDMARKS = ("C4", "T1", "T3", "T7", "T10", "T12", "L3", "L5", "S2")
-"""Levels at which the shape of the trunk is given; between them it is interpolated along z."""
+"""Levels with a given shape of the trunk; between them the shape is interpolated along z."""
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """HU of blood in the great vessels and what the kidneys and liver take up; plain CT by default."""
+    """HU of the great vessels, kidneys and liver; the defaults are those of CT without contrast."""
 
     aorta: float = 42.0
     vein: float = 40.0
@@ -36,9 +36,9 @@ class Contrast:
 
 @dataclass(eq=False)
 class Course:
-    """What follows the spine from slice to slice: arrays (D,) over the slices of a canvas, in LPS mm.
+    """The course of the spine: arrays (D,) over the slices of a canvas, in LPS mm.
 
-    tip_y: y of the tips of the spinous processes; flat_back: the farthest of them, which the table lies behind.
+    tip_y: y of the tips of the spinous processes; flat_back: the most posterior tip, in front of the table.
     """
 
     canvas: Canvas
@@ -59,7 +59,7 @@ class Course:
         self.tip_y = self._follow(list(tips.values()))
         self.flat_back = max(y for level, y in tips.items() if level[0] in "TL")
         self.height = {pose.level: float(pose.center[2]) for pose in ordered}
-        self.height.setdefault("L5", self.height["L4"])  # the trunk of one who has four lumbar vertebrae
+        self.height.setdefault("L5", self.height["L4"])  # for patients with four lumbar vertebrae
 
     def _follow(self, values: Sequence[float]) -> Float:
         return np.interp(self.canvas.z, self._z, values).astype(np.float32)
@@ -70,20 +70,20 @@ class Course:
         return np.interp(self.canvas.z, marks[::-1], values[::-1]).astype(np.float32)
 
     def between(self, low: str, high: str, fade_mm: float = 12.0) -> Float:
-        """1 between two levels, falling to 0 as a rounded end over `fade_mm` beyond them."""
+        """1 between two levels; beyond them it falls to 0 within `fade_mm`, like a rounded end."""
         z = self.canvas.z
         beyond = np.maximum(np.maximum(self.height[low] - z, z - self.height[high]), 0) / fade_mm
         return np.sqrt(np.clip(1 - beyond**2, 0, 1)).astype(np.float32)
 
 
 def tube(canvas: Canvas, x: Float, y: Float, rx: Float, ry: Float, value: float, texture: Float | None = None) -> None:
-    """Paint an ellipse per slice: centre, radii (D,) in mm; slices with a radius under 0.5 mm are left alone.
+    """Paint an ellipse per slice, with centres and radii (D,) in mm; slices with a radius below 0.5 mm are skipped.
 
-    texture: HU added, drawn from a periodic block of noise.
+    texture: periodic block of noise in HU that is added.
     """
     tops, bottoms = _extent(canvas, 1, y, ry)
     lefts, rights = _extent(canvas, 2, x, rx)
-    # Slice by slice: a slice stays in the processor's cache, which is 3 times as fast as passes over the whole volume.
+    # Slice by slice, because a slice fits the processor's cache: 3 times as fast as passes over the whole volume.
     for d in np.flatnonzero((rx > 0.5) & (ry > 0.5) & (bottoms > tops) & (rights > lefts)):
         a, b, cx, cy = float(rx[d]), float(ry[d]), float(x[d]), float(y[d])
         rows, columns = slice(tops[d], bottoms[d]), slice(lefts[d], rights[d])
@@ -97,7 +97,7 @@ def tube(canvas: Canvas, x: Float, y: Float, rx: Float, ry: Float, value: float,
 
 
 def _extent(canvas: Canvas, axis: int, middle: Float, radius: Float) -> tuple[IntArray, IntArray]:
-    """Per slice the index range along `axis` of (D, H, W) that an ellipse and 1 mm around it can touch."""
+    """Per slice, the index range along `axis` of (D, H, W) of an ellipse with a margin of 1 mm."""
     origin, spacing, count = canvas.grid.origin[axis], canvas.grid.spacing[axis], canvas.grid.shape[axis]
     first = np.ceil((middle - radius - 1 - origin) / spacing).clip(0, count).astype(int)
     last = np.floor((middle + radius + 1 - origin) / spacing + 1).clip(0, count).astype(int)
@@ -105,7 +105,7 @@ def _extent(canvas: Canvas, axis: int, middle: Float, radius: Float) -> tuple[In
 
 
 def draw_canal(canvas: Canvas, course: Course) -> None:
-    """Epidural fat, the dural sac with its fluid, and the cord down to L1 with the cauda equina below."""
+    """Draw epidural fat, the dural sac with its fluid, the cord down to L1, and the cauda equina below."""
     every = np.ones_like(course.x)
     tube(canvas, course.canal_x, course.canal_y, course.canal_rx + 1, course.canal_ry + 1, -70.0)
     sac = course.between("S2", "C3", 15)
@@ -119,7 +119,7 @@ def draw_canal(canvas: Canvas, course: Course) -> None:
 
 
 def draw_discs(canvas: Canvas, poses: Sequence[Pose], patient: PatientAnatomy, noise: Float) -> None:
-    """Discs, overlapping the endplates that are drawn over them later; gas in those with a vacuum phenomenon."""
+    """Draw discs, with gas in those with a vacuum phenomenon; the endplates are drawn over them later."""
     for above, below in itertools.pairwise(poses):
         axis = above.axes[2] + below.axes[2]
         axis /= np.linalg.norm(axis)
@@ -143,7 +143,7 @@ def draw_discs(canvas: Canvas, poses: Sequence[Pose], patient: PatientAnatomy, n
 
 
 def draw_table(canvas: Canvas, y: float) -> None:
-    """The scanner's table: a curved carbon shell over foam, its top at `y` in the middle."""
+    """Draw the scanner's table: a curved carbon shell over foam, with its top at `y` in the middle."""
     top = y + (canvas.x / 210.0) ** 2 * -38
     depth = (canvas.y[:, None] - top[None, :]).astype(np.float32)
     inside = (depth > 0) & (depth < 42) & (np.abs(canvas.x) < 215)[None, :]

@@ -13,7 +13,7 @@ from spinemet.phantom.tissue import FAT, LUNG, MUSCLE, SKIN, Contrast, Course, t
 
 @dataclass(frozen=True, eq=False)
 class Trunk:
-    """The body's outline per slice, (D,) mm: an ellipse by centre and half axes, and y of the skin of the back."""
+    """The outline of the body per slice, (D,) mm: centre and half axes of an ellipse, and y of the skin of the back."""
 
     x: Float
     y: Float
@@ -23,7 +23,7 @@ class Trunk:
 
 
 def draw_trunk(canvas: Canvas, patient: PatientAnatomy, course: Course, contrast: Contrast, noise: Float) -> None:
-    """Skin, fat, body wall, chest and belly with their organs, the great vessels and the muscles of the back."""
+    """Draw skin, fat, body wall, chest and belly with their organs, the great vessels and the muscles of the back."""
     scale = patient.scale
     trunk = _outline(patient, course)
     _skin(canvas, trunk, patient.fat_mm)
@@ -45,7 +45,7 @@ def draw_trunk(canvas: Canvas, patient: PatientAnatomy, course: Course, contrast
 
 
 def _outline(patient: PatientAnatomy, course: Course) -> Trunk:
-    """The trunk of a patient who lies on the back: flat behind, with the neck lifted from the table."""
+    """The trunk of a patient in supine position: flat behind, with the neck above the table."""
     flat = np.float32(course.flat_back + 4 + 0.5 * patient.fat_mm)
     back = np.minimum(flat, course.tip_y + course.at(16, 22, 34, 60, 200, 200, 200, 200, 200))
     # The sacrum may reach deeper than the rest of the spine.
@@ -125,7 +125,7 @@ def _chest(canvas: Canvas, patient: PatientAnatomy, course: Course, contrast: Co
     apart = course.at(40, 42, 54, 66, 72, 78, 78, 78, 78) * scale
     vessel = np.clip(noise - 1.7, 0, 1) * np.float32(700) + noise * np.float32(25)
     front = course.y + course.at(0, 4, -22, -42, -44, -30, -30, -30, -30) * scale
-    # The mediastinum is fat; the lungs leave it free in the middle.
+    # The mediastinum between the lungs is fat.
     middle = course.between("T10", "T1", 20)
     ahead = course.at(24, 28, 44, 55, 55, 55, 55, 55, 55) * scale
     deep_fat = course.at(16, 20, 38, 52, 52, 52, 52, 52, 52) * scale * middle
@@ -158,7 +158,7 @@ def _chest(canvas: Canvas, patient: PatientAnatomy, course: Course, contrast: Co
 
 
 def _back_muscles(canvas: Canvas, patient: PatientAnatomy, course: Course, noise: Float, back: Float) -> None:
-    """Erector spinae and multifidus on both sides of the spinous processes, streaked with fat as age has it."""
+    """Draw erector spinae and multifidus beside the spinous processes, with the patient's share of fat."""
     scale = patient.scale
     streaks = np.clip(noise + (2 * patient.muscle_fat - 1.6), 0, 1.6) * np.float32(-85)
     deep = course.canal_y + course.at(14, 14, 15, 16, 18, 22, 27, 24, 22) * scale

@@ -1,6 +1,6 @@
-"""One vertebra drawn: its solids, its bone, and what disease does to them.
+"""Drawing one vertebra: its solids, its bone, and changes by disease.
 
-Local coordinates are the vertebra's own: x left, y posterior, z superior, mm from the centre of the body.
+Local coordinates: x left, y posterior, z superior, mm from the centre of the body.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Disease = Callable[[BonePatch], None]
 def draw_vertebra(
     canvas: Canvas, pose: Pose, trabecular_hu: float, texture: Float, disease: Disease | None = None
 ) -> None:
-    """Draw the vertebra of `pose` and label its voxels; nothing happens where it lies outside the grid.
+    """Draw the vertebra of `pose` and label its voxels; does nothing if it lies outside the grid.
 
     trabecular_hu: mean of the cancellous bone of the body. disease: changes the patch before it is painted.
     """
@@ -55,7 +55,7 @@ def draw_vertebra(
     if is_empty(box):
         return
     bone, body = _solids(canvas, pose, box)
-    # Neighbours need the distance as far as the widest joint and their cortex reach; disease may add bone farther out.
+    # Neighbours need distances up to the widest joint plus their cortex; disease may add bone farther out.
     near = np.flatnonzero(bone.ravel() < (5.5 if disease is None else 9.0))
     if near.size == 0:
         return
@@ -79,7 +79,7 @@ def draw_vertebra(
 
 
 def _reach(canvas: Canvas, pose: Pose) -> Box:
-    """The part of the grid that the vertebra, with a margin for what may grow on it, can touch."""
+    """The part of the grid around the vertebra, with a margin for bone that grows on it."""
     size = pose.size
     points = [pose.to_lps(x * 0.6 * size.width, y * 0.6 * size.depth, z * 0.6 * size.height) for x, y, z in _CORNERS]
     for strut in arch(pose):
@@ -88,7 +88,7 @@ def _reach(canvas: Canvas, pose: Pose) -> Box:
 
 
 def _place(box: Box, near: Index) -> tuple[Index, ...]:
-    """Index arrays into the grid of the voxels that are numbered `near` within `box`."""
+    """Index arrays into the grid for the flat indices `near` within `box`."""
     index = np.unravel_index(near, tuple(part.stop - part.start for part in box))
     return tuple(axis + part.start for axis, part in zip(index, box, strict=True))
 
@@ -102,7 +102,7 @@ def _local(canvas: Canvas, place: tuple[Index, ...], pose: Pose) -> tuple[Float,
 
 
 def _put(canvas: Canvas, place: tuple[Index, ...], patch: BonePatch, inside: npt.NDArray[np.bool_]) -> None:
-    """Paint a patch into the canvas, with its label and its share in the signed distance of all bone."""
+    """Paint a patch into the canvas, and update labels and the signed distance to bone."""
     hu = canvas.hu[place]
     blend(hu, patch.hu, cover(patch.bone, canvas.edge))
     canvas.hu[place] = hu
@@ -112,7 +112,7 @@ def _put(canvas: Canvas, place: tuple[Index, ...], patch: BonePatch, inside: npt
 
 
 def healthy_hu(patch: BonePatch, trabecular_hu: float) -> Float:
-    """HU of healthy bone by depth: cortical shell and endplates, cancellous core, denser in the arch."""
+    """HU of healthy bone: cortical shell and endplates around a cancellous core, denser in the arch."""
     size = patch.pose.size
     is_body = cover(patch.body, 3.0)
     core = np.float32(trabecular_hu) * (1.25 - 0.25 * is_body) + 40 * (1 - is_body)
@@ -154,7 +154,7 @@ def body_distance(canvas: Canvas, pose: Pose, box: Box) -> Float:
     a, b, c = size.width / 2, size.depth / 2, size.height / 2
     flat = z * np.float32(1 / c)
     waist = np.float32(1) - np.float32(0.09) * np.clip(1 - flat * flat, 0, 1)
-    # Wider than deep to posterior: the oval is centred a little behind and cut by the posterior wall.
+    # The oval is centred a little behind and cut by the posterior wall.
     u = x * np.float32(1 / a)
     v = (y - np.float32(0.08 * b)) * np.float32(1 / (1.08 * b))
     rho = np.sqrt(u * u + v * v)

@@ -1,4 +1,4 @@
-"""A phantom scan in memory, for tests and trials that need no DICOM."""
+"""A phantom scan in memory, without DICOM."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def phantom_scan(
     columns. The first and last vertebra are often cut by the field of view. Raises BadInput for an unknown region.
     """
     if region not in REGIONS:
-        raise BadInput(f"expected a region out of {', '.join(REGIONS)}, found {region}.")
+        raise BadInput(f"expected a region ({', '.join(REGIONS)}), found {region}.")
     rng = np.random.default_rng(seed)
     patient = draw_anatomy(rng)
     poses = place_spine(patient)

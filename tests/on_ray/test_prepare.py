@@ -1,4 +1,4 @@
-"""The prepare job on a real local Ray cluster: crops of labelled studies, the same at every run."""
+"""The prepare job on a real local Ray cluster: crops of labelled studies, the same in every run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ sub-3,L1,blastic,,
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster(s3_server: str) -> Iterator[None]:
-    """A cluster that knows the S3 server: workers inherit the environment that Ray was started in."""
+    """A cluster that knows the S3 server, because workers inherit the environment in which Ray started."""
     import ray
 
     connect()
@@ -75,7 +75,7 @@ def crops(place: Path) -> str:
     return uri
 
 
-def test_the_manifest_accounts_for_labels_and_studies(crops: str) -> None:
+def test_the_manifest_counts_labels_and_studies(crops: str) -> None:
     info = read_info(crops)
     assert (info.patients, info.studies, info.vertebrae) == (2, 2, 3)
     assert info.classes["bone_quality"] == {"normal": 1, "blastic": 0, "mixed": 1, "lytic": 1}

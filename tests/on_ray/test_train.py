@@ -1,4 +1,4 @@
-"""Training with Ray Train: a run from crops to a model, again, killed, refused."""
+"""Training with Ray Train: a run from crops to a model, repeated, killed, and refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def _cluster(s3_server: str) -> Iterator[None]:
-    """A local cluster that starts after the S3 settings stand in the environment, which its workers inherit."""
+    """A local cluster, started after the S3 settings are in the environment that its workers inherit."""
     import ray
 
     connect()
@@ -45,7 +45,7 @@ def _cluster(s3_server: str) -> Iterator[None]:
 
 
 def own_train_workers() -> list[int]:
-    """Process ids of the training workers below this process: other clusters on this machine are not ours to kill."""
+    """Process ids of the training workers below this process; a test must not kill those of other clusters."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     rows = [line.split(maxsplit=2) for line in listing.splitlines()]
     own = {os.getpid()}
@@ -55,21 +55,19 @@ def own_train_workers() -> list[int]:
 
 
 @pytest.mark.job
-@pytest.mark.timeout(900)  # three starts of a worker group, each of them up to some minutes on a busy machine
+@pytest.mark.timeout(900)  # three starts of a worker group, which can each take minutes on a busy machine
 @pytest.mark.usefixtures("_cluster")
-def test_a_run_that_loses_a_worker_ends_with_the_weights_of_one_that_does_not(
-    crops: str, s3_bucket: str, tmp_path: Path
-) -> None:
+def test_a_run_that_loses_a_worker_ends_with_the_same_weights(crops: str, s3_bucket: str, tmp_path: Path) -> None:
     runs, seen = str(tmp_path), []
-    whole = run_train(crops, runs, "whole", RECIPE, workers=2, progress=lambda *told: seen.append(told))
-    assert [told[0] for told in seen] == [0, 1, 2, 3, 4]
+    whole = run_train(crops, runs, "whole", RECIPE, workers=2, progress=lambda *shown: seen.append(shown))
+    assert [shown[0] for shown in seen] == [0, 1, 2, 3, 4]
     assert re.fullmatch(r"loss \d\.\d\d, validation log loss \d\.\d\d, macro sensitivity [01]\.\d\d", seen[-1][2])
     assert len(whole.card.split["test"]) == 3
     assert len(list((tmp_path / "whole" / "tensorboard").iterdir())) == 4
     assert (tmp_path / "whole" / "pacing.png").read_bytes().startswith(b"\x89PNG")
     assert set(pd.read_parquet(tmp_path / "whole" / "pacing.parquet")["epoch"]) <= {0, 1, 2, 3}
 
-    # The second run has its crops and checkpoints on S3, so that the same weights also say that nothing is lost there.
+    # The second run has its crops and checkpoints on S3: equal weights also show that S3 loses nothing.
     write_crops(f"{s3_bucket}/crops", made_up_crops())
     killed: list[int] = []
 
@@ -92,11 +90,11 @@ def test_a_run_that_loses_a_worker_ends_with_the_weights_of_one_that_does_not(
 @pytest.mark.job
 @pytest.mark.timeout(900)
 @pytest.mark.usefixtures("_cluster")
-def test_an_ablation_runs_its_fits_once_and_goes_on_with_what_is_missing(crops: str, tmp_path: Path) -> None:
+def test_an_ablation_repeats_no_fit_and_adds_missing_ones(crops: str, tmp_path: Path) -> None:
     base, other = small_recipe(name="base", epochs=1), small_recipe(name="other", epochs=1, label_smoothing=0.1)
     seen: list[tuple[int, int, str]] = []
-    run_ablation(crops, crops, str(tmp_path), [base], 2, [0], lambda *told: seen.append(told))
-    assert [told[:2] for told in seen] == [(0, 2), (1, 2), (2, 2)]
+    run_ablation(crops, crops, str(tmp_path), [base], 2, [0], lambda *shown: seen.append(shown))
+    assert [shown[:2] for shown in seen] == [(0, 2), (1, 2), (2, 2)]
     first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("fits/base/*/fit.json")}
     assert len(first) == 2
     text = run_ablation(crops, crops, str(tmp_path), [base, other], 2, [0])
@@ -120,7 +118,7 @@ def test_more_workers_than_this_machine_has_cpus_are_refused(crops: str, tmp_pat
         run_train(crops, str(tmp_path), "many", RECIPE, workers=1000)
 
 
-def test_a_request_that_does_not_fit_is_refused_before_anything_starts(crops: str, tmp_path: Path) -> None:
+def test_a_bad_request_is_refused_before_anything_starts(crops: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="expected a run name"):
         run_train(crops, str(tmp_path), "../x", RECIPE)
     with pytest.raises(BadInput, match="expected crops"):

@@ -1,4 +1,4 @@
-"""Made-up crops that a small model learns in seconds: a textured disc with a dense blob, a dark one, both or none."""
+"""Synthetic crops that a small model learns in seconds: a noisy disc with a dense blob, a dark blob, both or none."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lesion_slice(rng: np.random.Generator, bone_quality: str) -> np.ndarray:
 
 
 def made_up_crops(patients: int = 12, vertebrae: int = 6, slices: int = 3, seed: int = 0) -> Crops:
-    """Crops of `patients` with posterolateral involvement labelled for every second one, always none."""
+    """Crops of `patients`; every second patient is labelled `none` for posterolateral involvement, the others not."""
     rng = np.random.default_rng(seed)
     rows, hu = [], []
     for patient in range(patients):
@@ -82,7 +82,7 @@ def small_recipe(**changes: object) -> TrainRecipe:
 
 
 def write_crops(uri: str, crops: Crops) -> CropsInfo:
-    """Store `crops` at `uri` as jobs/prepare.py would."""
+    """Store `crops` at `uri` as jobs/prepare.py does."""
     shards = []
     for _, rows in crops.table.groupby("study"):
         columns: dict[str, object] = {

@@ -1,4 +1,4 @@
-"""Study readings and crops made by hand, for the tests of what comes after reading."""
+"""Hand-made study readings and crops, for tests of the steps after reading."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def reading(
 
 
 def with_slices(one: Screened, uids: Mapping[str, float]) -> Screened:
-    """`one` with axial slices in its series: SOPInstanceUID -> height in mm. Its vertebrae all lie at height 0."""
+    """`one` with axial slices in its series: SOPInstanceUID -> height in mm. All vertebrae lie at height 0."""
     axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     instances = tuple(
         InstanceHeader(uid, SOPInstanceUID=uid, ImagePositionPatient=(-90.0, -90.0, z), ImageOrientationPatient=axial)
@@ -65,7 +65,7 @@ def cropped(one: Screened, labels: pd.DataFrame) -> pa.Table:
 
 
 def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
-    """A checked label table with the cells given and all others empty; rows count from 0."""
+    """A checked label table with the given cells; all others are empty, and rows count from 0."""
     further = dict.fromkeys(name for row in rows for name in row if name not in COLUMNS)
     names, words = [*COLUMNS, *further], {*LABEL_CLASSES, *further}
     cells = [{name: row.get(name, None if name in words else "") for name in names} for row in rows]
@@ -75,9 +75,9 @@ def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
 def write_crops(uri: str, readings: list[Screened], labels: pd.DataFrame) -> CropsInfo:
     """Crops of `readings` at `uri`, without Ray."""
     shards = [write_shard(uri, cropped(one, labels)) for one in readings]
-    said: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}
-    of_slices = said if (labels["slice"] != "").any() else {}
-    info = changed(crops_info(shards), classes=said, slice_classes=of_slices)
+    classes: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}
+    of_slices = classes if (labels["slice"] != "").any() else {}
+    info = changed(crops_info(shards), classes=classes, slice_classes=of_slices)
     write_manifest(uri, info)
     return info
 

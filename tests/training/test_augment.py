@@ -1,4 +1,4 @@
-"""Augmentation: drawn once, applied as drawn."""
+"""Augmentation: random changes are drawn once and applied as drawn."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def test_the_seed_decides_everything() -> None:
     assert not torch.equal(first, apply(hu, draw(4, AugmentConfig(), 8)))
 
 
-def test_slices_are_changed_each_in_their_own_way() -> None:
+def test_each_slice_gets_its_own_changes() -> None:
     hu = image(1).expand(3, -1, -1)
     changed = apply(hu, draw(3, AugmentConfig(), 0))
     assert not torch.allclose(changed[0], changed[1])
 
 
-def test_a_flip_swaps_left_and_right_of_about_half() -> None:
+def test_about_half_of_the_slices_are_flipped() -> None:
     hu = image(64)
     flipped = apply(hu, draw(64, only(flip=True), 0))
     mirrored = [torch.allclose(new, old.float().flip(1), atol=0.1) for new, old in zip(flipped, hu, strict=True)]
@@ -61,7 +61,7 @@ def test_geometry_stays_within_its_limits() -> None:
     assert 8 < float(angle.max()) < 10.5
 
 
-def test_slices_are_sampled_where_torch_itself_would_sample_them() -> None:
+def test_the_sampling_grid_equals_that_of_torch() -> None:
     hu = image(4)[:, :20].float()
     drawn = draw(4, only(rotation_deg=30, scale=0.2, shift=0.2, flip=True), 3)
     grid = functional.affine_grid(drawn.affine_N23, [4, 1, 20, 32], align_corners=False)
@@ -79,7 +79,7 @@ def test_hu_changes_stay_within_their_limits() -> None:
     assert float(noisy.mean()) == pytest.approx(400, abs=1)
 
 
-def test_a_softened_point_has_the_width_that_was_drawn_and_keeps_its_sum() -> None:
+def test_a_blurred_point_has_the_drawn_width_and_keeps_its_sum() -> None:
     dot = torch.zeros(200, 9, 9)
     dot[:, 4, 4] = 1000
     drawn = draw(200, only(blur_px=0.7), 0)

@@ -1,4 +1,4 @@
-"""Readings and labels become crops, and crops come back as they were, in an order that depends on content only."""
+"""Readings and labels become crops; crops are read back unchanged, in an order that depends on their content only."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_most_specific_label_counts() -> None:
     assert words == [{"normal"}, {"lytic"}, {"blastic"}]
 
 
-def test_a_label_made_on_another_reconstruction_counts_unless_these_disagree() -> None:
+def test_labels_of_other_reconstructions_count_unless_they_disagree() -> None:
     def row(level: str, series: str, word: str) -> dict[str, str]:
         return {"patient": "p1", "study": "1.2", "series": series, "level": level, "bone_quality": word}
 
@@ -92,7 +92,7 @@ def test_a_study_without_vertebrae_has_no_rows() -> None:
 
 @pytest.mark.parametrize("place", ["local", "s3"])
 @pytest.mark.parametrize("in_memory_bytes", [1 << 20, 0])
-def test_crops_come_back_as_they_were(
+def test_crops_are_read_back_unchanged(
     tmp_path: Path, s3_bucket: str, place: str, in_memory_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -109,7 +109,7 @@ def test_crops_come_back_as_they_were(
         assert crops.table["patient"].nunique() == 2
 
 
-def test_labels_of_slices_and_of_further_columns_come_back(tmp_path: Path) -> None:
+def test_labels_of_slices_and_further_columns_are_read_back(tmp_path: Path) -> None:
     row = {"patient": "p1", "study": "1.2", "level": "L1"}
     labels = label_table(
         {**row, "bone_quality": "lytic"}, {**row, "slice": "0", "bone_quality": "normal"}, {"collapse": "yes"}
@@ -131,7 +131,7 @@ def test_no_identifier_is_written(tmp_path: Path) -> None:
         assert path.is_dir() or b"4711" not in path.read_bytes()
 
 
-def test_writing_again_changes_nothing_and_another_content_replaces_the_old(tmp_path: Path) -> None:
+def test_equal_crops_change_nothing_and_others_replace_the_old(tmp_path: Path) -> None:
     uri = str(tmp_path)
     first = write_crops(uri, [reading("p1", ["T12", "L1"])], LABELS)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
@@ -152,7 +152,7 @@ def test_a_label_or_a_pixel_changes_the_shard_name(tmp_path: Path) -> None:
     assert len(names) == 3
 
 
-def test_what_is_no_crops_place_is_bad_input(tmp_path: Path) -> None:
+def test_a_folder_without_crops_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"expected crops .* found none"):
         read_crops(str(tmp_path / "nowhere"))
     (tmp_path / MANIFEST).write_text(json.dumps({"something": "else"}))

@@ -14,7 +14,7 @@ from spinemet.types import BONE_QUALITY
 from tests.training.lesions import made_up_crops, small_recipe
 
 
-def test_every_patient_is_in_one_part_and_no_test_slice_is_seen() -> None:
+def test_every_patient_is_in_one_part_and_test_slices_are_in_no_sample() -> None:
     crops = made_up_crops()
     data = training_data(crops, small_recipe())
     patients = [patient for part in data.split.values() for patient in part]
@@ -36,7 +36,7 @@ def test_pixels_and_targets_belong_together() -> None:
     assert (train.targets_TN[0, indices] == np.isin(words, ["blastic", "mixed"])).all()
 
 
-def test_a_missing_label_weighs_nothing_in_its_task_alone() -> None:
+def test_a_missing_label_has_weight_0_in_its_own_task_only() -> None:
     train = training_data(made_up_crops(), small_recipe()).train
     missing = train.targets_TN[3] == MISSING
     assert 0 < missing.sum() < len(train)
@@ -45,7 +45,7 @@ def test_a_missing_label_weighs_nothing_in_its_task_alone() -> None:
 
 
 @pytest.mark.parametrize(("balance", "ratio"), [(0.0, 1.0), (0.5, 3.0**-0.5), (1.0, 1 / 3)])
-def test_rare_classes_weigh_more_as_asked(balance: float, ratio: float) -> None:
+def test_balance_sets_how_much_more_rare_classes_weigh(balance: float, ratio: float) -> None:
     crops = made_up_crops()
     table = crops.table.assign(
         bone_quality=crops.table["bone_quality"].where(crops.table["vertebra"] % 4 == 0, "normal")
@@ -59,7 +59,7 @@ def test_rare_classes_weigh_more_as_asked(balance: float, ratio: float) -> None:
     assert ratio <= 1
 
 
-def test_a_slice_is_learned_by_its_own_label_and_a_vertebra_judged_by_its() -> None:
+def test_slices_have_their_own_targets_and_vertebrae_theirs() -> None:
     crops = made_up_crops()
     own = crops.table["bone_quality"].where(crops.table["offset_mm"] == 0, None)
     table = crops.table.assign(bone_quality="lytic", slice_bone_quality=own)
@@ -71,7 +71,7 @@ def test_a_slice_is_learned_by_its_own_label_and_a_vertebra_judged_by_its() -> N
     assert (validation.targets_TN[2, ~first] == 3).all()
 
 
-def test_only_labelled_slices_are_learned_from_and_vertebrae_without_a_label_choose_no_epoch() -> None:
+def test_unlabelled_slices_are_left_out_and_validation_needs_labelled_vertebrae() -> None:
     crops = made_up_crops()
     own = crops.table["bone_quality"].where(crops.table["offset_mm"] == 0, None)
     apart = crops.table["patient"].isin(training_data(crops, small_recipe()).split["validation"])

@@ -1,4 +1,4 @@
-"""Importers, on small sets that are laid out like the real ones."""
+"""Importers, on small data sets with the layout of the real ones."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def case_row(case: object, lesions: str = "", blastic: str = "", lytic: str = ""
 
 
 def write_object(path: Path, patient: str, study: str, series: str, frame: str, segments: list[str] | None) -> None:
-    """A header as the set's objects have it: a CT image, or a segmentation where `segments` are given."""
+    """A header like those of the data set: a segmentation if `segments` are given, else a CT image."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = Dataset()
     made.file_meta = FileMetaDataset()
@@ -57,7 +57,7 @@ def write_object(path: Path, patient: str, study: str, series: str, frame: str, 
 
 
 def write_case(root: Path, patient: str, levels: list[str]) -> None:
-    """Two CT series, the second of which was segmented, and the segmentation."""
+    """Two CT series and a segmentation of the second one."""
     study, n = root / "Spine-Mets-CT-SEG" / patient / "01-01-2000-NA-CT SPINE-12345", int(patient)
     for series in ("1", "2"):
         for image in (1, 2):
@@ -140,13 +140,13 @@ def test_the_command_writes_a_table_that_training_reads(spine_mets: Path, tmp_pa
         ("T11-T14", "T11 T14", False),
     ],
 )
-def test_free_text_gives_levels_and_whether_it_says_more(text: str, levels: str, plain: bool) -> None:
+def test_free_text_gives_levels_and_tells_if_there_is_more(text: str, levels: str, plain: bool) -> None:
     found, says_no_more = levels_in(text)
     assert found == set(levels.split())
     assert says_no_more is plain
 
 
-def test_a_set_of_another_form_is_one_sentence(spine_mets: Path, tmp_path: Path) -> None:
+def test_a_data_set_with_another_form_is_bad_input(spine_mets: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(BadInput, match="expected one spreadsheet"):
@@ -188,7 +188,7 @@ def test_verse_gives_a_table_to_fill_in(tmp_path: Path) -> None:
     labels = read_labels(str(out))
     assert labels["level"].tolist() == ["T12", "T13", "L1"]
     assert set(labels["patient"]) == {"sub-verse004"}
-    assert set(labels["study"]) == {"sub-verse004_split-verse123_ct"}  # the name that a NIfTI study goes by
+    assert set(labels["study"]) == {"sub-verse004_split-verse123_ct"}  # the study's name for a NIfTI file
     assert labels["bone_quality"].isna().all()
     place.write_text(json.dumps([{"label": "T12"}]))
     with pytest.raises(BadInput, match="expected VerSe's centroids"):

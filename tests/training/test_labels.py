@@ -1,4 +1,4 @@
-"""Label tables are read as people write them, and anything doubtful is named with row and column."""
+"""Label tables: the usual ways of writing are accepted; errors name the row and column."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_parquet_and_s3_give_the_same_table(tmp_path: Path, s3_bucket: str) -> N
     pd.testing.assert_frame_equal(read_labels(join(s3_bucket, "labels.csv")), expected)
 
 
-def test_extra_columns_are_left_alone_and_a_column_of_labels_may_be_absent(tmp_path: Path) -> None:
+def test_extra_columns_are_ignored_and_a_label_column_may_be_missing(tmp_path: Path) -> None:
     table = read_labels(write(tmp_path, "p1,L1,mixed,seen twice", header="patient,level,bone_quality,comment"))
     assert table["bone_quality"].tolist() == ["mixed"]
     assert table["posterolateral"].tolist() == [None]
@@ -81,7 +81,7 @@ def test_bad_tables_name_row_column_expected_and_found(
 SLICES = "patient,study,level,slice,bone_quality"
 
 
-def test_a_row_may_speak_of_one_slice(tmp_path: Path) -> None:
+def test_a_row_may_label_one_slice(tmp_path: Path) -> None:
     rows = ["p1,1.2,L1,,lytic", "p1,1.2,L1,-12.50,normal", "p1,1.2,L1,+7,lytic", "p1,1.2,L1,1.2.840.1,mixed"]
     table = read_labels(write(tmp_path, *rows, header=SLICES))
     assert table["slice"].tolist() == ["", "-12.5", "7.0", "1.2.840.1"]
@@ -111,7 +111,7 @@ def collapse(**changes: object) -> Task:
     return Task.model_validate({"name": "collapse", "column": "collapse", "positive": ("yes",), **changes})
 
 
-def test_the_words_of_a_column_are_those_of_the_tasks_that_are_read_from_it() -> None:
+def test_a_column_allows_the_words_of_all_its_tasks() -> None:
     assert label_words(TASKS) == LABEL_CLASSES
     severe = collapse(name="severe", positive=("crush",))
     assert label_words([*TASKS, collapse(positive=("wedge",)), severe])["collapse"] == ("no", "wedge", "crush")
@@ -124,7 +124,7 @@ def test_the_words_of_a_column_are_those_of_the_tasks_that_are_read_from_it() ->
             label_words([collapse(column=column)])
 
 
-def test_a_further_column_is_read_and_checked_as_the_others(tmp_path: Path) -> None:
+def test_a_further_column_is_read_and_checked_like_the_others(tmp_path: Path) -> None:
     words = label_words([collapse()])
     header = "patient,level,bone_quality,collapse"
     table = consensus(read_labels(write(tmp_path, "p1,L1,lytic,Yes", "p1,L2,normal,", header=header), words))
@@ -136,7 +136,7 @@ def test_a_further_column_is_read_and_checked_as_the_others(tmp_path: Path) -> N
         read_labels(write(tmp_path, *ROWS), words)
 
 
-def test_what_is_no_table_is_bad_input(tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_table_is_bad_input(tmp_path: Path) -> None:
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 and nothing more")
     for name in ("broken.parquet", "missing.csv"):
         with pytest.raises(BadInput):

@@ -1,4 +1,4 @@
-"""The loop on one process, and on two that are threads: it learns, it repeats itself, it resumes."""
+"""The training loop on one process and on two threads: it learns, repeats exactly, and resumes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True))
 
 
-def test_it_learns_what_it_was_shown_and_calls_unseen_patients_right() -> None:
+def test_it_learns_and_classifies_unseen_patients() -> None:
     crops = made_up_crops(patients=24)
     recipe = small_recipe(epochs=12)
     workers = OneProcess()
@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_loss_to_the_last_bit() -> None:
     assert first.history[0]["loss"] != other.history[0]["loss"]
 
 
-def test_crops_that_lie_on_the_device_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crops_kept_on_the_device_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small_recipe(epochs=1)
     data, copied, held = training_data(made_up_crops(patients=8), recipe), OneProcess(), OneProcess()
     one = train(data, recipe, 0, copied)
@@ -80,7 +80,7 @@ def test_crops_that_lie_on_the_device_give_the_same_numbers(monkeypatch: pytest.
 
 
 class InOneGroup(OneProcess):
-    """One process whose model DistributedDataParallel wraps, as it does those of several."""
+    """One process with a model wrapped in DistributedDataParallel, as with several processes."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
         return nn.parallel.DistributedDataParallel(model)
@@ -88,7 +88,7 @@ class InOneGroup(OneProcess):
 
 @pytest.mark.parametrize("sharing", ["hard", "soft"])
 def test_every_weight_gets_its_gradient_from_distributed_data_parallel(sharing: str, tmp_path: Path) -> None:
-    """It refuses the second step where a weight took no part in the first."""
+    """DistributedDataParallel refuses the second step if a weight had no gradient in the first."""
     recipe = small_recipe(epochs=2)
     recipe = changed(recipe, model=changed(recipe.model, sharing=sharing))
     data, plain, wrapped = training_data(made_up_crops(patients=8), recipe), OneProcess(), InOneGroup()
@@ -105,8 +105,8 @@ class Killed(Exception):
     pass
 
 
-class DiesAfter(OneProcess):
-    """One process that ends after its second report, as if it were killed."""
+class KilledAfterTwoEpochs(OneProcess):
+    """One process that ends after its second report, like one that is killed."""
 
     def report(self, metrics: Mapping[str, float], state: dict[str, Any]) -> None:
         super().report(metrics, state)
@@ -119,7 +119,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_weights() -> None:
     recipe = changed(recipe, model=changed(recipe.model, dropout=0.3))
     data = training_data(made_up_crops(), recipe)
     whole = train(data, recipe, 0, OneProcess())
-    killed = DiesAfter()
+    killed = KilledAfterTwoEpochs()
     with pytest.raises(Killed):
         train(data, recipe, 0, killed)
     resumed = OneProcess(killed.state)
@@ -158,7 +158,7 @@ def test_a_new_task_is_learned_by_configuration_alone() -> None:
     assert workers.history[-1]["validation_macro_sensitivity_collapse"] > 0.9
 
 
-def test_a_compiled_model_learns_what_the_plain_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_model_has_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nn.Module, "compile", lambda self: self._compiled(backend="eager"), raising=False)
     monkeypatch.setattr(nn.Module, "_compiled", _COMPILE, raising=False)
     histories = []
@@ -169,7 +169,7 @@ def test_a_compiled_model_learns_what_the_plain_one_does(monkeypatch: pytest.Mon
     assert histories[1] == pytest.approx(histories[0], rel=1e-3)
 
 
-def test_soft_weights_change_what_is_learned_once_pacing_begins() -> None:
+def test_soft_weights_change_the_loss_once_pacing_begins() -> None:
     histories = []
     for regularizer in ("hard", "mixture"):
         recipe = small_recipe(epochs=2, pacing={**PACED["pacing"], "regularizer": regularizer})  # type: ignore[dict-item]
@@ -182,7 +182,7 @@ def test_soft_weights_change_what_is_learned_once_pacing_begins() -> None:
     assert hard[1]["loss"] != mixture[1]["loss"]
 
 
-def test_coupled_trunks_are_trained_like_one() -> None:
+def test_coupled_trunks_learn() -> None:
     recipe = small_recipe(epochs=2)
     recipe = changed(recipe, model=changed(recipe.model, sharing="soft"))
     workers = OneProcess()
@@ -191,7 +191,7 @@ def test_coupled_trunks_are_trained_like_one() -> None:
     assert trained.card.spec.sharing == "soft"
 
 
-def test_two_workers_agree_and_do_as_well_as_one() -> None:
+def test_two_workers_agree_and_learn_as_well_as_one() -> None:
     recipe = small_recipe(**PACED)
     data = training_data(made_up_crops(), recipe)
     workers = two_threads()
@@ -205,7 +205,7 @@ def test_two_workers_agree_and_do_as_well_as_one() -> None:
     assert workers[0].history[-1]["loss"] == pytest.approx(alone.history[-1]["loss"], rel=0.3)
 
 
-def test_the_parts_of_two_workers_give_the_loss_of_the_whole_batch() -> None:
+def test_the_losses_of_two_parts_add_up_to_that_of_the_batch() -> None:
     rng = np.random.default_rng(0)
     targets = torch.from_numpy(np.stack([rng.integers(-1, len(task.classes), 10) for task in TASKS]))
     logits = {task.name: torch.randn(10, len(task.classes)) for task in TASKS}

@@ -1,4 +1,4 @@
-"""A label that names a slice goes to the slices of the stack that show it, and to no other.
+"""A label of a slice reaches the slices of the stack that show it, and no others.
 
 The vertebrae of these readings lie at height 0 and have slices at 3, 0 and -3 mm.
 """
@@ -23,7 +23,7 @@ def row(word: str | None, at: str = "", level: str = "L1", **more: str) -> dict[
 
 
 def said(one: Screened, *rows: dict[str, str], column: str = "bone_quality") -> tuple[list[object], list[object]]:
-    """(what is said of the vertebra, what of its slices) in the crops of `one`."""
+    """(label of the vertebra, labels of its slices) in the crops of `one`."""
     found = cropped(one, label_table(*rows)).to_pydict()
     return found[column], found[f"slice_{column}"]
 
@@ -31,7 +31,7 @@ def said(one: Screened, *rows: dict[str, str], column: str = "bone_quality") -> 
 ONE = reading("p1", ["L1"], study="1.2")
 
 
-def test_a_height_goes_to_the_slice_that_is_nearest_and_the_vertebra_keeps_its_own() -> None:
+def test_a_height_labels_the_nearest_slice_and_leaves_the_vertebra_its_label() -> None:
     assert said(ONE, row("lytic"), row("normal", "4"), row("mixed", "-0.7")) == (
         ["lytic"] * 3,
         ["normal", "mixed", None],
@@ -48,21 +48,21 @@ def test_of_thin_labelled_slices_the_nearest_counts() -> None:
     assert said(ONE, *labels)[1] == ["lytic", "blastic", None]
 
 
-def test_a_thick_labelled_slice_speaks_for_all_that_it_covers() -> None:
+def test_a_thick_labelled_slice_labels_all_slices_it_covers() -> None:
     thick = replace(ONE, spacing_mm=(6.2, 0.7, 0.7))
     assert said(thick, row("lytic", "0"))[1] == ["lytic"] * 3
     assert said(thick, row("lytic", "0"), row("normal", "6"))[1] == ["lytic"] * 3
     assert said(thick, row("lytic", "0"), row("normal", "5"))[1] == ["normal", "lytic", "lytic"]
 
 
-def test_what_lies_beside_the_stack_or_names_another_vertebra_or_study_reaches_nothing() -> None:
+def test_a_label_beside_the_stack_or_of_another_vertebra_or_study_reaches_nothing() -> None:
     for one in (row("lytic", "4.6"), row("lytic", "0", level="L2"), row("lytic", "0", study="1.3")):
         found = match_labels(ONE, label_table(one))
         assert not found.vertebrae
         assert not found.strays
 
 
-def test_each_column_takes_the_nearest_slice_that_says_something_of_it() -> None:
+def test_each_column_takes_the_nearest_slice_with_a_label_in_it() -> None:
     labels = [row("lytic", "0.5"), row(None, "0", posterolateral="none"), row(None, "3")]
     assert said(ONE, *labels)[1] == [None, "lytic", None]
     assert said(ONE, *labels, column="posterolateral")[1] == [None, "none", None]
@@ -73,7 +73,7 @@ def test_a_sop_instance_uid_means_the_height_of_that_slice() -> None:
     assert said(one, row("lytic", "1.2.3.2"))[1] == [None, None, "lytic"]
 
 
-def test_a_uid_of_another_series_counts_where_positions_can_be_compared() -> None:
+def test_a_uid_of_another_series_counts_in_the_same_frame_of_reference() -> None:
     one = with_slices(ONE, {"1.2.3.1": 3.0})
     other = with_slices(ONE, {"1.2.4.1": -3.0}).chosen
     labels = [row("lytic", "1.2.4.1")]
@@ -96,7 +96,7 @@ def test_a_uid_of_no_slice_or_of_several_is_a_stray() -> None:
 
 
 def test_a_tilted_slice_is_measured_along_its_own_normal() -> None:
-    """At 60 degrees its plane meets the vertebra's axis at twice the distance that its normal gives."""
+    """At 60 degrees, the distance along the vertebra's axis is twice the distance along the normal."""
     one = with_slices(ONE, {"1.2.3.1": 0.0})
     (header,) = one.chosen.instances
     sine = np.sqrt(0.75)
@@ -108,9 +108,9 @@ def test_a_tilted_slice_is_measured_along_its_own_normal() -> None:
     assert said(one, row("lytic", "1.2.3.1"))[1] == ["lytic", None, None]
 
 
-def test_heights_are_the_patients_and_not_the_vertebras() -> None:
+def test_heights_are_measured_along_the_patients_z_axis() -> None:
     cosine, sine = 0.5, np.sqrt(0.75)
-    bent = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])  # its slices' middles are 1.5 mm apart in z
+    bent = np.array([[1, 0, 0], [0, cosine, sine], [0, -sine, cosine]])  # middles of slices 1.5 mm apart in z
     moved = replace(ONE.spine.vertebrae[0], center_mm=(5.0, -20.0, 100.0), axes=bent)
     one = replace(ONE, spine=replace(ONE.spine, vertebrae=(moved,)))
     assert said(one, row("normal", "101.5"), row("mixed", "100.6"), row("lytic", "97"))[1] == [
@@ -126,7 +126,7 @@ heights = st.lists(st.floats(-20, 20).map(lambda z: round(z, 1)), min_size=1, ma
 
 @settings(max_examples=30)
 @given(heights, st.floats(0.5, 8))
-def test_every_slice_has_the_nearest_label_within_reach_and_none_beyond(labelled: list[float], spacing: float) -> None:
+def test_every_slice_gets_the_nearest_label_within_reach_only(labelled: list[float], spacing: float) -> None:
     one = replace(ONE, spacing_mm=(spacing, 1.0, 1.0))
     labels = label_table(*(row("lytic", str(z)) for z in labelled))
     found = match_labels(one, labels).vertebrae

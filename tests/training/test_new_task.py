@@ -1,4 +1,4 @@
-"""A task that the code has never heard of: from a recipe file and a label table to its measures, by these alone."""
+"""A new task needs a recipe file and a label column, and no code."""
 
 from __future__ import annotations
 

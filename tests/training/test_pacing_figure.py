@@ -1,4 +1,4 @@
-"""The picture of what self-paced learning admitted when."""
+"""The picture of what self-pacing admitted when."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one study adds to the crops, and what all of them add up to."""
+"""The crops of one study, and the manifest of all studies."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_an_archive_is_prepared_in_rounds(tmp_path: Path, monkeypatch: pytest.Mo
     assert read_info(str(out)) == info
 
 
-def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
+def test_the_manifest_does_not_depend_on_the_order_of_studies(tmp_path: Path) -> None:
     prepared = [
         prepare(tmp_path, one)
         for one in (
@@ -75,7 +75,7 @@ def test_studies_add_up_in_whatever_order_they_end(tmp_path: Path) -> None:
     assert info.problems == {"truncated": 1}
 
 
-def test_labels_of_slices_are_counted_apart_and_strays_named_by_row(tmp_path: Path) -> None:
+def test_labels_of_slices_are_counted_separately_and_strays_named_by_row(tmp_path: Path) -> None:
     def row(at: str, word: str, level: str = "L1") -> dict[str, str]:
         return {"patient": "p1", "study": "1.2", "level": level, "slice": at, "bone_quality": word}
 
@@ -92,19 +92,19 @@ def test_labels_of_slices_are_counted_apart_and_strays_named_by_row(tmp_path: Pa
     assert info.label_columns[2:] == ["slice_bone_quality", "slice_posterolateral"]
 
 
-def test_a_study_that_lies_twice_in_the_archive_counts_once(tmp_path: Path) -> None:
+def test_a_study_that_is_in_the_archive_twice_counts_once(tmp_path: Path) -> None:
     prepared = [prepare(tmp_path, reading("p1", ["L1"])) for _ in range(2)]
     info = summarize(prepared, LABELS, CONFIG, str(tmp_path))
     assert (len(info.shards), info.studies, info.vertebrae) == (1, 1, 1)
 
 
-def test_nothing_labelled_is_bad_input_and_says_what_became_of_the_studies(tmp_path: Path) -> None:
+def test_an_archive_without_labels_is_bad_input_with_counts_of_its_studies(tmp_path: Path) -> None:
     prepared = [PreparedStudy(skipped=True), PreparedStudy(reason=Reason.NOT_DICOM), PreparedStudy()]
     with pytest.raises(BadInput, match=r"no labelled vertebra in 3 studies \(not_dicom: 1\)"):
         summarize(prepared, LABELS, CONFIG, str(tmp_path))
 
 
-def test_the_manifest_comes_back(tmp_path: Path) -> None:
+def test_the_manifest_is_read_back(tmp_path: Path) -> None:
     info = summarize([prepare(tmp_path, reading("p1", ["L1", "L2"]))], LABELS, CONFIG, str(tmp_path))
     write_manifest(str(tmp_path), info)
     assert read_info(str(tmp_path)) == info
@@ -120,7 +120,7 @@ def test_the_digest_changes_with_shards_and_slices() -> None:
     assert len({info("x", 1.0).digest, info("y", 1.0).digest, info("x", 2.0).digest}) == 3
 
 
-def test_a_dicom_study_is_only_read_where_a_label_speaks_of_it(realct: Path) -> None:
+def test_a_dicom_study_is_read_only_if_it_has_labels(realct: Path) -> None:
     folder = realct / "conformance" / "gantry-tilt" / "In" / "Philips"
     ref = study_at(folder)
     first = next(path for path in sorted(folder.rglob("*")) if path.is_file())
@@ -137,6 +137,6 @@ def test_a_dicom_study_is_only_read_where_a_label_speaks_of_it(realct: Path) -> 
     assert answers == [True, True, False, False]
 
 
-def test_what_is_no_dicom_is_read_to_find_out(tmp_path: Path) -> None:
+def test_a_study_without_dicom_headers_is_read(tmp_path: Path) -> None:
     (tmp_path / "1.dcm").write_bytes(b"nothing that is DICOM")
     assert may_have_labels(study_at(tmp_path), LABELS)

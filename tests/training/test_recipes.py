@@ -1,4 +1,4 @@
-"""Recipes: each is whole, and refuses what it does not know."""
+"""Recipes are complete, and refuse unknown names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spinemet.training.recipes import RECIPES, recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_survives_the_way_through_json(name: str) -> None:
+def test_a_recipe_survives_json(name: str) -> None:
     made = recipe(name)
     assert made.name == name
     assert TrainRecipe.model_validate_json(made.model_dump_json()) == made
@@ -75,7 +75,7 @@ dropout = 0.2
 """
 
 
-def test_a_file_changes_what_it_names_and_adds_its_tasks(tmp_path: Path) -> None:
+def test_a_file_changes_the_settings_it_names_and_adds_its_tasks(tmp_path: Path) -> None:
     (tmp_path / "with-collapse.toml").write_text(COLLAPSE)
     made, base = recipe(str(tmp_path / "with-collapse.toml")), recipe("mtl-hard")
     assert type(made) is TrainRecipe
@@ -98,12 +98,12 @@ def test_a_file_changes_what_it_names_and_adds_its_tasks(tmp_path: Path) -> None
         ('[[tasks]]\nname = "lytic"\ncolumn = "a"\npositive = ["yes"]', "found lytic twice"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_errors_in_a_file_are_named(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(BadInput, match=said):
         recipe(str(tmp_path / "mine.toml"))
 
 
-def test_recipes_come_without_torch() -> None:
+def test_recipes_do_not_import_torch() -> None:
     code = "import sys, spinemet.training.recipes; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -86,7 +86,7 @@ def test_curves_have_one_file_per_epoch(tmp_path: Path) -> None:
     assert names == ["events.out.tfevents.000000", "events.out.tfevents.000001"]
 
 
-def test_a_recipe_survives_the_way_through_a_job() -> None:
+def test_a_job_survives_json() -> None:
     job = job_at(Path("/runs/a"))
     assert TrainJob.model_validate_json(job.model_dump_json()) == job
     assert job.attempt != job_at(Path("/runs/a")).attempt

@@ -1,4 +1,4 @@
-"""Each patient falls into one part or fold, with the shares asked for in every stratum."""
+"""Each patient is in one part or fold, and every stratum has the given shares."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ shares = st.floats(0, 0.45)
 
 
 @given(st.sets(st.text(min_size=1, max_size=6), max_size=60), st.integers(0, 99), shares, shares, st.data())
-def test_split_puts_each_patient_in_one_part_with_the_shares_asked_for(
+def test_split_puts_each_patient_in_one_part_with_the_given_shares(
     patients: set[str], seed: int, test: float, validation: float, data: st.DataObject
 ) -> None:
     strata = {patient: data.draw(st.integers(0, 2)) for patient in sorted(patients)}
@@ -44,7 +44,7 @@ def test_split_changes_with_the_seed_and_hardly_with_one_more_patient() -> None:
     assert sum(before[patient] != after[patient] for patient in patients) <= 3
 
 
-def test_split_refuses_shares_that_leave_no_one_to_train_on() -> None:
+def test_split_refuses_shares_that_leave_nobody_to_train_on() -> None:
     with pytest.raises(BadInput, match="together below 1"):
         split_patients(["a"], 0, 0.6, 0.4)
 

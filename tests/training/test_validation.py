@@ -1,4 +1,4 @@
-"""What is measured on the validation vertebrae, against values worked out by hand."""
+"""Measures on the validation vertebrae, against values computed by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_balanced_log_loss_counts_every_class_that_occurs_the_same() -> None:
     assert balanced_log_loss(np.array([0, 0, 1]), prob_VC) == pytest.approx(expected)
 
 
-def test_slices_of_a_vertebra_are_joined_and_unlabelled_vertebrae_left_out() -> None:
+def test_slices_are_combined_and_unlabelled_vertebrae_left_out() -> None:
     targets = np.array([1, 1, MISSING, 0])
     prob = np.array([[0.8, 0.2], [0.2, 0.8], [0.5, 0.5], [0.9, 0.1]])
     true_V, prob_VC = vertebra_calls(prob, targets, np.array([7, 7, 8, 9]), Rule(kind="mean"))
@@ -42,7 +42,7 @@ def test_slices_of_a_vertebra_are_joined_and_unlabelled_vertebrae_left_out() -> 
     assert prob_VC == pytest.approx(np.array([[0.5, 0.5], [0.9, 0.1]]))
 
 
-def test_the_rule_that_finds_a_lesion_on_few_slices_is_chosen_where_it_helps() -> None:
+def test_a_rule_for_lesions_on_few_slices_is_chosen_if_it_helps() -> None:
     recipe = small_recipe()
     targets_TN = np.array([[1] * 6 + [0] * 6] * 2 + [[1] * 6 + [0] * 6] + [[MISSING] * 12])
     samples = Samples(
@@ -70,7 +70,7 @@ def test_the_rule_that_finds_a_lesion_on_few_slices_is_chosen_where_it_helps() -
 
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0, 2.5])
-def test_the_temperature_that_spoiled_the_probabilities_is_found_again(temperature: float) -> None:
+def test_a_known_temperature_is_found_again(temperature: float) -> None:
     rng = np.random.default_rng(0)
     honest = rng.dirichlet([0.6, 0.6, 0.6], 3000)
     true = np.array([rng.choice(3, p=one) for one in honest])

@@ -1,4 +1,4 @@
-"""Two processes of a training run that are threads of one: no cluster, the same numbers."""
+"""Threads in place of the processes of a training run: no cluster, the same numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class Together:
-    """A process of several that are threads: sums through a barrier, gradients summed by hooks as DDP would."""
+    """One of several threads: sums wait at a barrier, and hooks average gradients as DDP does."""
 
     def __init__(self, rank: int, world: int, shared: dict[str, Any]) -> None:
         self.rank, self.world, self.device, self._shared = rank, world, torch.device("cpu"), shared
