@@ -113,7 +113,7 @@ def doctor(
     from spinemet.doctor.examine import Places, examine
     from spinemet.doctor.findings import Finding, Level, is_ready, render
     from spinemet.doctor.findings import as_json as json_of
-    from spinemet.on_ray.head import check_head
+    from spinemet.doctor.ray_head import check_head
     from spinemet.progress import progress_bar
 
     findings = []

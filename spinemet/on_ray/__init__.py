@@ -1,1 +1,1 @@
-"""Thin adapters: the only library files that import ray."""
+"""Who runs what where on a Ray cluster; the only files that import ray."""

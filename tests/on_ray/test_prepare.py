@@ -131,5 +131,5 @@ def test_bad_input_found_by_a_worker_is_bad_input_for_the_caller(place: Path, mo
     """Without the check on the driver, the first worker that writes finds the mistake."""
     (place / "in-the-way").write_text("")
     monkeypatch.setattr("spinemet.training.preparing.check_writable", lambda uri: None)
-    with pytest.raises(BadInput, match=r"^expected a folder at .*in-the-way"):
+    with pytest.raises(BadInput, match=r"^cannot open the folder .*in-the-way"):
         run_prepare(str(place / "archive"), str(place / "labels.csv"), str(place / "in-the-way" / "crops"), CONFIG)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from spinemet.doctor.findings import Level
-from spinemet.on_ray.head import check_head
+from spinemet.doctor.ray_head import check_head
 from tests.doctor.stores import answering
 
 TOKEN = "a token for the tests only"
