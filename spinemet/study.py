@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Literal
 
+from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.listing import open_study
 from spinemet.archive.objects import StudyObjects
 from spinemet.config import StudyConfig
@@ -28,7 +29,6 @@ from spinemet.spine.slices import cut_slices
 from spinemet.types import (
     Flag,
     LabelMap,
-    Layout,
     NotScreened,
     Screened,
     SeriesHeader,
@@ -108,13 +108,13 @@ def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> St
 def read_volume_of(ref: StudyRef, config: StudyConfig) -> Volume:
     """The volume in which `read_study` would look for vertebrae. Raises StudyProblem if the study has none."""
     with open_study(ref) as objects:
-        return _read_series(ref, objects, config, _Found()).volume
+        return _read_series(objects, config, _Found()).volume
 
 
 def _read(ref: StudyRef, config: StudyConfig, found: _Found, *, views: bool) -> Screened:
     clock = found.clock
     with open_study(ref) as objects:
-        series = _read_series(ref, objects, config, found)
+        series = _read_series(objects, config, found)
         with clock.stage("segmentation"):
             labels = _find_labels(objects, series, config, found)
     volume = series.volume
@@ -147,11 +147,11 @@ class _Series:
     all: tuple[SeriesHeader, ...] = ()
 
 
-def _read_series(ref: StudyRef, objects: StudyObjects, config: StudyConfig, found: _Found) -> _Series:
+def _read_series(objects: StudyObjects, config: StudyConfig, found: _Found) -> _Series:
     """The chosen series with its volume; also noted in `found`."""
-    if ref.layout is Layout.NIFTI:
-        name = PurePosixPath(ref.key).name.split(".")[0]
-        chosen = SeriesHeader("CT", PatientID=name.split("_")[0], StudyInstanceUID=name, SeriesInstanceUID=name)
+    if isinstance(objects, NiftiObjects):
+        study = objects.study
+        chosen = SeriesHeader("CT", PatientID=objects.patient, StudyInstanceUID=study, SeriesInstanceUID=study)
         found.chosen = chosen
         with found.clock.stage("volume"):
             volume = read_nifti(objects)
@@ -176,8 +176,7 @@ def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, fo
     if config.localizer not in ("auto", "masks"):
         return None
     try:
-        # A NIfTI study has no series; its label map lies beside it and refers to none.
-        return find_labels(objects, series.all, series.chosen if series.all else None, series.volume)
+        return find_labels(objects, series.all, series.chosen, series.volume)
     except StudyProblem as problem:
         if config.localizer == "masks":
             raise

@@ -30,15 +30,6 @@ AIR_HU = -1024
 # ---- archive -------------------------------------------------------------------------------------------------
 
 
-class Layout(StrEnum):
-    """How the objects of one study lie in the archive."""
-
-    PREFIX = "prefix"
-    ZIP = "zip"
-    TAR = "tar"
-    NIFTI = "nifti"
-
-
 @dataclass(frozen=True)
 class ObjectRef:
     """One object of the archive.
@@ -56,14 +47,14 @@ class ObjectRef:
 class StudyRef:
     """The place of one study.
 
-    archive: URI. key: below the archive; a prefix for Layout.PREFIX ("" for the root itself), or
+    archive: URI. key: below the archive; of a folder its prefix ("" for the root itself), or
     `#PatientID/StudyInstanceUID` if the objects were grouped by their headers; else the key of the single file.
-    settled: False if the headers were needed for grouping and could not be read.
+    layout: the name of one of archive/layouts. settled: False if headers were needed for grouping and out of reach.
     """
 
     archive: str
     key: str
-    layout: Layout
+    layout: str
     objects: tuple[ObjectRef, ...]
     settled: bool = True
 

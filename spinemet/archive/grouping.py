@@ -27,14 +27,16 @@ from pydicom.filereader import data_element_generator
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
+from spinemet.archive.layout import PART_OBJECTS
+from spinemet.archive.store import ObjectLost
 from spinemet.errors import StudyFailed
-from spinemet.types import Layout, ObjectRef, StudyRef
+from spinemet.types import ObjectRef, StudyRef
 
+PREFIX = "prefix"
+"""The layout whose studies are told apart by their headers: folders of DICOM objects."""
 KEY_DEPTH = 3
 TRIED = 50
 """Prefixes with several folders, each KEY_DEPTH deep, that are asked before the others are believed."""
-PART_OBJECTS = 5_000
-"""Objects of one prefix that are held at a time; a prefix of more comes in parts."""
 HELD_PARTS = 10
 """Parts of one prefix that are told apart together: more objects than any patient has."""
 SAMPLES = 5
@@ -69,7 +71,7 @@ def settle(candidates: Iterable[StudyRef], read_head: ReadHead) -> Iterator[Stud
     trust = _Trust()
     with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="spinemet-probe") as pool:
         for candidate, identities in _believed(_asked(pool, candidates, read_head, trust), trust):
-            if candidate.layout is not Layout.PREFIX:
+            if candidate.layout != PREFIX:
                 yield candidate
                 continue
             for part in _parts(candidate, identities):
@@ -193,7 +195,7 @@ def _asked(
 
 def _ask(pool: ThreadPoolExecutor, candidate: StudyRef, read_head: ReadHead, trust: _Trust) -> _Question:
     question = _Question(candidate)
-    if candidate.layout is not Layout.PREFIX:
+    if candidate.layout != PREFIX:
         return question
     folders: dict[str, list[ObjectRef]] = {}
     for folder, objects in groupby(candidate.objects, key=lambda item: item.key.rpartition("/")[0]):
@@ -235,7 +237,10 @@ def _answered(pool: ThreadPoolExecutor, question: _Question, read_head: ReadHead
 
 def _identity(read_head: ReadHead, item: ObjectRef) -> Identity:
     for size in PROBE_BYTES:
-        identity = identity_in(read_head(item.key, min(size, item.size))) if item.size else NO_IDENTITY
+        try:
+            identity = identity_in(read_head(item.key, min(size, item.size))) if item.size else NO_IDENTITY
+        except ObjectLost:  # it must not keep the others of its prefix waiting; its study will fail
+            return NO_IDENTITY
         if identity is not None:
             return identity
         if size >= item.size:

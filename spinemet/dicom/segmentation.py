@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.anatomy import LEVEL_INDEX, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS, region
+from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.values import quiet_dicom
 from spinemet.dicom.volume import nifti_grid
@@ -36,15 +37,16 @@ _NOT_A_VERTEBRA = re.compile(r"dis[ck]|\brib|nerve|cord|lesion|met[as]|tumou?r|c
 
 
 def find_labels(
-    objects: StudyObjects, series: Sequence[SeriesHeader], chosen: SeriesHeader | None, volume: Volume
+    objects: StudyObjects, series: Sequence[SeriesHeader], chosen: SeriesHeader, volume: Volume
 ) -> LabelMap | None:
     """The vertebra labels of the study on the grid of `volume`; None if it has none.
 
-    `chosen` is None for a NIfTI study. Of several DICOM SEG objects with vertebrae one that refers to the chosen series
-    wins, then one that shares its frame of reference, then any other of its study; among equals, the first.
+    A NIfTI study has its labels in masks beside the volume; `series` and `chosen` do not matter then. Of several DICOM
+    SEG objects with vertebrae one that refers to the chosen series wins, then one that shares its frame of reference,
+    then any other of its study; among equals, the first.
     Raises StudyFailed(BAD_SEGMENTATION) if the study has segmentations but none of them can be read.
     """
-    if chosen is None:
+    if isinstance(objects, NiftiObjects):
         return _nifti_labels(objects, volume)
     candidates = [
         (instance.name, item)
@@ -194,15 +196,11 @@ def _referenced_series(segmentation: Any) -> set[str]:
 # ---- grids ---------------------------------------------------------------------------------------------------
 
 
-def _nifti_labels(objects: StudyObjects, volume: Volume) -> LabelMap | None:
-    masks = [name for name in objects.names() if name.lower().endswith(("_msk.nii", "_msk.nii.gz"))]
-    if masks:
-        return labels_from_nifti(objects.read(masks[0]), volume)
-    by_level = {
-        level: name
-        for name in objects.names()
-        if "segmentations" in name.split("/") and (level := level_in(name.rpartition("/")[2].split(".")[0]))
-    }
+def _nifti_labels(objects: NiftiObjects, volume: Volume) -> LabelMap | None:
+    if objects.label_map is not None:
+        return labels_from_nifti(objects.read(objects.label_map), volume)
+    masks = objects.vertebra_masks
+    by_level = {level: name for name in masks if (level := level_in(name.rpartition("/")[2].split(".")[0]))}
     return _joined_masks(objects, by_level, volume) if by_level else None
 
 

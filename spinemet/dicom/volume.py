@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
@@ -59,19 +60,13 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     return Volume(hu_DHW, affine, tuple(flags))
 
 
-def read_nifti(objects: StudyObjects) -> Volume:
+def read_nifti(objects: NiftiObjects) -> Volume:
     """The volume of a NIfTI study, with its axes turned to D superior, H posterior, W left.
 
     Raises StudyExcluded: NO_GEOMETRY (no orientation), SHEARED, NOT_CT (a label map), UNSUPPORTED_PIXELS (not 3-D, not
     numbers), MEMORY_LIMIT; StudyFailed: UNDECODABLE; and what StudyObjects raises.
     """
-    names = [name for name in objects.names() if name.lower().endswith((".nii", ".nii.gz"))]
-    # One mask per vertebra lies in a folder of its own (TotalSegmentator), one for all is named so (VerSe).
-    masks = {name for name in names if name.lower().endswith(("_msk.nii", "_msk.nii.gz")) or "segmentations/" in name}
-    ct = [name for name in names if name not in masks] or names
-    if not ct:
-        raise StudyFailed(Reason.NO_SERIES, "expected a NIfTI volume in the study, found none.")
-    array_DHW, affine = nifti_grid(objects.read(ct[0]))
+    array_DHW, affine = nifti_grid(objects.read(objects.image))
     if array_DHW.min() >= 0 and array_DHW.max() <= 255:
         raise StudyExcluded(Reason.NOT_CT, "expected HU, found values from 0 to 255, as label maps and pictures have.")
     return Volume(_compact(array_DHW), affine)

@@ -81,7 +81,9 @@ STUDIES = pa.schema(
         _column("state", pa.string(), "screened, excluded (sound, does not qualify) or failed (broke).", null=False),
         _column("reason", pa.string(), "Why it was not screened, one word of a closed list; null when screened."),
         _column("detail", pa.string(), "The reason as a sentence, free of identifiers."),
-        _column("layout", pa.string(), "How the study lies in the archive: prefix, zip, tar or nifti.", null=False),
+        _column(
+            "layout", pa.string(), "How the study lies in the archive: prefix (a folder), zip and so on.", null=False
+        ),
         _column(
             "objects", pa.int32(), "Objects of the study as the archive lists them (1 for a zip or tar).", null=False
         ),

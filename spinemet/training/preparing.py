@@ -9,6 +9,7 @@ from itertools import islice
 import pandas as pd
 
 from spinemet.archive.grouping import NO_IDENTITY, identity_in
+from spinemet.archive.layouts.nifti import NiftiLayout
 from spinemet.archive.listing import list_studies, open_study
 from spinemet.config import FrozenModel, StudyConfig, config_digest
 from spinemet.dicom.values import quiet_dicom
@@ -18,7 +19,7 @@ from spinemet.progress import Progress, no_progress
 from spinemet.training.crops import CropsInfo, Shard, check_writable, crop_rows, write_manifest, write_shard
 from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, label_columns, read_labels
 from spinemet.training.matching import match_labels
-from spinemet.types import Layout, NotScreened, Screened, StudyReading, StudyRef
+from spinemet.types import NotScreened, Screened, StudyReading, StudyRef
 
 ROUND = 2000
 """Studies per call of `Prepare`; bounds what this process holds of the archive's listing."""
@@ -127,7 +128,7 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
 
     True if it cannot show that; a broken study is then found by reading it.
     """
-    if ref.layout is Layout.NIFTI:
+    if ref.layout == NiftiLayout.name:
         return True
     studies, patients = set(labels["study"]), set(labels.loc[labels["study"] == "", "patient"])
     try:

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from spinemet.archive import grouping
-from spinemet.archive import listing as archive_module
 from spinemet.archive.grouping import NO_IDENTITY, Identity, identity_in, settle
 from spinemet.archive.listing import list_studies, open_study
+from spinemet.archive.store import LocalStore, Store
 from spinemet.dicom.headers import read_series
 from spinemet.errors import Reason, StudyFailed
-from spinemet.types import Layout, ObjectRef, StudyRef
+from spinemet.types import ObjectRef, StudyRef
 from tests.dicom.writer import write_series
 
 
@@ -104,7 +104,7 @@ def test_keys_are_believed_once_enough_headers_have_borne_them_out(below_a_site:
 
     keys = [f"s/{patient:04}/{folder}/{n}" for patient in range(200) for folder in range(3) for n in range(4)]
     by_patient = groupby((ObjectRef(key, 10) for key in keys), key=lambda item: item.key[:6])
-    refs = list(settle((StudyRef("/a", key, Layout.PREFIX, tuple(items)) for key, items in by_patient), head))
+    refs = list(settle((StudyRef("/a", key, "prefix", tuple(items)) for key, items in by_patient), head))
     if below_a_site:
         assert [(ref.key[:3], len(ref.objects)) for ref in refs] == [("#/1", 4)] * 600
     else:
@@ -116,7 +116,7 @@ def test_keys_are_believed_once_enough_headers_have_borne_them_out(below_a_site:
 def test_a_prefix_that_comes_in_parts_is_told_apart_as_a_whole(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouping, "PART_OBJECTS", 4)
     objects = [ObjectRef(f"s/p/{folder}/{n}", 10) for folder in range(3) for n in range(5)]
-    parts = [StudyRef("/a", "s/p", Layout.PREFIX, tuple(objects[n : n + 4])) for n in range(0, len(objects), 4)]
+    parts = [StudyRef("/a", "s/p", "prefix", tuple(objects[n : n + 4])) for n in range(0, len(objects), 4)]
     refs = list(settle(parts, lambda key, _: fake_head(f"p{int(key[4]) * several:07}", 0)))
     assert [len(ref.objects) for ref in refs] == ([5, 5, 5] if several else [15])
 
@@ -130,7 +130,7 @@ def test_a_study_keeps_its_key_when_others_arrive_beside_it(tmp_path: Path) -> N
 
 def test_a_usual_archive_is_planned_without_a_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "p" / "study" / "series", "P", "1.2", "1.7")
-    monkeypatch.setattr(archive_module, "head_reader", lambda _: pytest.fail)
+    monkeypatch.setattr(LocalStore, "read", pytest.fail)
     assert found(tmp_path) == {"p/study": ["p/study/series"]}
 
 
@@ -148,7 +148,7 @@ def test_a_prefix_whose_headers_cannot_be_reached_is_not_settled() -> None:
     def down(_key: str, _size: int) -> bytes:
         raise StudyFailed(Reason.UNREACHABLE, "expected a readable object, found a fault.")
 
-    ref = StudyRef("/a", "p/s", Layout.PREFIX, (ObjectRef("p/s/1", 10),))
+    ref = StudyRef("/a", "p/s", "prefix", (ObjectRef("p/s/1", 10),))
     (given_back,) = settle([ref], down)
     assert (given_back.key, given_back.settled) == ("p/s", False)
 
@@ -156,7 +156,7 @@ def test_a_prefix_whose_headers_cannot_be_reached_is_not_settled() -> None:
 def fake_listing(studies: int, each: int) -> Iterator[StudyRef]:
     for n in range(studies):
         objects = tuple(ObjectRef(f"p{n:07}/s/{k:04}", 500_000) for k in range(each))
-        yield StudyRef("/a", f"p{n:07}/s", Layout.PREFIX, objects)
+        yield StudyRef("/a", f"p{n:07}/s", "prefix", objects)
 
 
 def fake_head(key: str, _size: int) -> bytes:
@@ -190,8 +190,8 @@ def test_every_object_is_in_one_study_and_every_study_in_one_piece(folders: dict
 
     listing = [ObjectRef(key, 10) for key in sorted(study_of)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(archive_module, "_list_objects", lambda _: iter(listing))
-        patch.setattr(archive_module, "head_reader", lambda _: head)
+        patch.setattr(Store, "objects", lambda _: iter(listing))
+        patch.setattr(LocalStore, "read", lambda _, key, size: head(key, size))
         refs = list(list_studies("/archive"))
     assert sorted(item.key for ref in refs for item in ref.objects) == sorted(study_of)
     assert len({ref.key for ref in refs}) == len(refs)

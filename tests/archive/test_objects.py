@@ -5,7 +5,7 @@ from __future__ import annotations
 import boto3
 import pytest
 
-from spinemet.archive import objects as module
+from spinemet.archive.layouts import folder as module
 from spinemet.archive.listing import open_study, study_at
 from spinemet.errors import Reason, StudyFailed
 

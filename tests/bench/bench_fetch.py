@@ -23,8 +23,8 @@ import psutil
 from botocore.exceptions import BotoCoreError, ClientError
 
 from spinemet import files
+from spinemet.archive.layouts.folder import READ_THREADS
 from spinemet.archive.listing import study_at
-from spinemet.archive.objects import READ_THREADS
 from spinemet.config import StudyConfig
 from spinemet.dicom.decoding import decoding_threads
 from spinemet.study import read_volume_of

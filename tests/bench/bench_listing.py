@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterator
 from unittest import mock
 
-from spinemet.archive import listing as archive
+from spinemet.archive.listing import list_studies
+from spinemet.archive.store import LocalStore
 from spinemet.types import ObjectRef
 from tests.bench.figures import Figures
 
@@ -33,10 +34,10 @@ def run() -> Figures:
 
 def _planned(listing: Iterator[ObjectRef]) -> int:
     with (
-        mock.patch.object(archive, "_list_objects", return_value=listing),
-        mock.patch.object(archive, "head_reader", return_value=_head),
+        mock.patch.object(LocalStore, "objects", return_value=listing),
+        mock.patch.object(LocalStore, "read", _head),
     ):
-        return sum(1 for _ in archive.list_studies("/archive"))
+        return sum(1 for _ in list_studies("/archive"))
 
 
 def _listing(depth: int) -> Iterator[ObjectRef]:
@@ -48,7 +49,7 @@ def _listing(depth: int) -> Iterator[ObjectRef]:
         yield ObjectRef(f"{folder}/{item:04}.dcm", 500_000)
 
 
-def _head(key: str, _size: int) -> bytes:
+def _head(_store: LocalStore, key: str, _size: int) -> bytes:
     """A header that names the study of the key's patient."""
     uid = f"1.2.{int(key[1:7]):07}".encode() + b"\0"
     return b"\x08\x00\x60\x00CS\x02\x00CT" + b"\x20\x00\x0d\x00UI" + len(uid).to_bytes(2, "little") + uid

@@ -26,7 +26,7 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.results.schemas import STUDIES
 from spinemet.results.tables import Results, open_results
 from spinemet.screening.plan import plan_studies
-from spinemet.types import Layout, ObjectRef, State, StudyRef
+from spinemet.types import ObjectRef, State, StudyRef
 from tests.bench.figures import Figures
 from tests.results.test_tables import MADE_WITH, study_row, vertebra_row
 
@@ -73,7 +73,7 @@ def listing(first: int, last: int) -> Iterator[StudyRef]:
     """Zipped studies of an archive, in the order of their keys."""
     for number in range(first, last):
         key = f"{number // 1000:05}/{number:08}.zip"
-        yield StudyRef("s3://archive", key, Layout.ZIP, (ObjectRef(key, SIZE, 1.7e9),))
+        yield StudyRef("s3://archive", key, "zip", (ObjectRef(key, SIZE, 1.7e9),))
 
 
 def append(place: str, first: int, last: int) -> None:

@@ -28,8 +28,8 @@ import numpy.typing as npt
 import obstore
 import pydicom
 
+from spinemet.archive.layouts.folder import READ_THREADS
 from spinemet.archive.listing import study_at
-from spinemet.archive.objects import READ_THREADS
 from spinemet.config import StudyConfig
 from spinemet.files import open_store
 from spinemet.process.memory import keep_memory

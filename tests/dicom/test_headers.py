@@ -20,7 +20,7 @@ from spinemet.dicom.select import select_series
 from spinemet.dicom.values import age_years, quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.types import Layout, StudyRef
+from spinemet.types import StudyRef
 from tests.dicom.writer import write_enhanced, write_series
 
 
@@ -97,7 +97,7 @@ def test_a_study_without_usable_objects_has_a_reason(tmp_path: Path) -> None:
     with pytest.raises(StudyFailed) as caught:
         scan(tmp_path)
     assert caught.value.reason is Reason.NOT_DICOM
-    with pytest.raises(StudyExcluded) as excluded, open_study(StudyRef("/", "", Layout.PREFIX, ())) as objects:
+    with pytest.raises(StudyExcluded) as excluded, open_study(StudyRef("/", "", "prefix", ())) as objects:
         read_series(objects)
     assert excluded.value.reason is Reason.EMPTY
 

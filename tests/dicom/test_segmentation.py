@@ -21,7 +21,7 @@ from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels, labels_from_nifti, level_in, numbering
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import Reason, StudyFailed
-from spinemet.types import LabelMap, Volume
+from spinemet.types import LabelMap, SeriesHeader, Volume
 from tests.dicom.writer import write_series
 
 BLOCKS = {"T11": slice(13, 17), "T12": slice(8, 12), "L1": slice(2, 6)}
@@ -207,7 +207,7 @@ def test_both_numberings_of_one_real_spine_agree(realct: Path) -> None:
 def test_a_mask_beside_a_real_volume_is_found(realct: Path) -> None:
     with open_study(study_at(realct / "tptbox" / "sub-ct_label-22_ct.nii.gz")) as objects:
         volume = read_nifti(objects)
-        labels = find_labels(objects, (), None, volume)
+        labels = find_labels(objects, (), SeriesHeader(), volume)
     assert labels is not None
     assert set(levels_of(labels.labels_DHW)) == {"L2", "L3", "L4"}
     assert not labels.bodies_only
@@ -239,7 +239,7 @@ def test_one_mask_per_vertebra_equals_the_label_map(tmp_path: Path, realct: Path
     assert len(study_at(tmp_path / "s1" / "volume.nii.gz").objects) == len(ref.objects)
     with open_study(ref) as objects:
         volume = read_nifti(objects)
-        labels = find_labels(objects, (), None, volume)
+        labels = find_labels(objects, (), SeriesHeader(), volume)
     assert labels is not None
     expected = labels_from_nifti((place / "totalseg.nii.gz").read_bytes(), volume)
     assert np.array_equal(labels.labels_DHW, expected.labels_DHW)

@@ -145,7 +145,7 @@ def test_a_listing_is_retried_and_fails_as_a_sentence(archive: str, proxy: Proxy
     proxy.break_requests(Fault.UNAVAILABLE, "list-type=2", times=2)
     assert len(list(list_studies(archive))) == 2
     proxy.break_requests(Fault.RESET, "list-type=2", times=-1)
-    with pytest.raises(BadInput, match="can be listed"):
+    with pytest.raises(BadInput, match="cannot be listed"):
         list(list_studies(archive))
 
 

@@ -17,7 +17,7 @@ import pytest
 from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.isolation import IsolatedReader
-from spinemet.types import Layout, ObjectRef, State, StudyRef
+from spinemet.types import ObjectRef, State, StudyRef
 
 MEMORY_LIMIT_BYTES = 4 << 30
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS")
@@ -28,14 +28,14 @@ def endless(tmp_path: Path) -> StudyRef:
     """A study whose only object never ends: a named pipe without a writer."""
     (tmp_path / "study").mkdir()
     os.mkfifo(tmp_path / "study" / "1.dcm")
-    return StudyRef(str(tmp_path), "study", Layout.PREFIX, (ObjectRef("study/1.dcm", 1000),))
+    return StudyRef(str(tmp_path), "study", "prefix", (ObjectRef("study/1.dcm", 1000),))
 
 
 @pytest.fixture
 def empty(tmp_path: Path) -> StudyRef:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "note.txt").write_text("not DICOM")
-    return StudyRef(str(tmp_path), "empty", Layout.PREFIX, (ObjectRef("empty/note.txt", 9),))
+    return StudyRef(str(tmp_path), "empty", "prefix", (ObjectRef("empty/note.txt", 9),))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_a_study_too_large_for_memory_has_its_own_reason(reader: IsolatedReader,
     # The header is readable; the whole file exceeds the child's memory limit.
     with (tmp_path / "1.nii").open("wb") as stream:
         stream.truncate(2 * MEMORY_LIMIT_BYTES)
-    ref = StudyRef(str(tmp_path), "1.nii", Layout.NIFTI, (ObjectRef("1.nii", 2 * MEMORY_LIMIT_BYTES),))
+    ref = StudyRef(str(tmp_path), "1.nii", "nifti", (ObjectRef("1.nii", 2 * MEMORY_LIMIT_BYTES),))
     greedy = reader.read(ref, StudyConfig())
     assert (greedy.state, greedy.reason) == (State.FAILED, Reason.MEMORY_LIMIT)
 

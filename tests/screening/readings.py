@@ -11,7 +11,6 @@ from spinemet.types import (
     Completeness,
     Flag,
     InstanceHeader,
-    Layout,
     Method,
     ObjectRef,
     Screened,
@@ -26,7 +25,7 @@ from spinemet.types import (
 )
 
 SECRETS = ("SECRET-PATIENT", "1.2.3.STUDY", "1.2.3.SERIES", "SECRET DESCRIPTION", "/secret/archive", "secret-study")
-REF = StudyRef("/secret/archive", "secret-study", Layout.PREFIX, (ObjectRef("secret-study/a", 10), ObjectRef("b", 20)))
+REF = StudyRef("/secret/archive", "secret-study", "prefix", (ObjectRef("secret-study/a", 10), ObjectRef("b", 20)))
 SERIES = SeriesHeader(
     Modality="CT",
     PatientID="SECRET-PATIENT",

@@ -21,11 +21,11 @@ from spinemet.screening.plan import (
     key_id,
     plan_studies,
 )
-from spinemet.types import Layout, ObjectRef, StudyRef
+from spinemet.types import ObjectRef, StudyRef
 from tests.results.test_tables import study_row
 
 NAMES = Pseudonymizer(b"0123456789abcdef", "year")
-REFS = [StudyRef("/archive", f"study-{n}", Layout.ZIP, ()) for n in range(5)]
+REFS = [StudyRef("/archive", f"study-{n}", "zip", ()) for n in range(5)]
 
 
 def key(n: int) -> str:
@@ -58,7 +58,7 @@ def test_a_limit_counts_new_studies_only_and_stops_the_listing() -> None:
     def endless() -> Iterator[StudyRef]:
         n = 0
         while True:
-            yield StudyRef("/archive", f"study-{n}", Layout.ZIP, ())
+            yield StudyRef("/archive", f"study-{n}", "zip", ())
             n += 1
 
     plan = Plan(endless(), NAMES, done={key(0): 9, key(1): 9}, selection=Selection(limit=2))
@@ -87,7 +87,7 @@ def test_studies_in_the_ledger_are_screened_again_only_on_request(tmp_path: Path
 
 def sized(n: int, *sizes: int, written: float = 0.0) -> StudyRef:
     objects = tuple(ObjectRef(f"study-{n}/{m}", size, written) for m, size in enumerate(sizes))
-    return StudyRef("/archive", f"study-{n}", Layout.PREFIX, objects)
+    return StudyRef("/archive", f"study-{n}", "prefix", objects)
 
 
 def test_a_study_that_has_grown_is_screened_again_and_replaced(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_studies_written_since_a_day_can_be_screened_again_if_their_objects_were
 
 
 def test_only_studies_written_since_a_day_are_planned() -> None:
-    refs = [StudyRef("/archive", str(n), Layout.ZIP, (ObjectRef(str(n), 5, n * 86400.0),)) for n in range(4)]
+    refs = [StudyRef("/archive", str(n), "zip", (ObjectRef(str(n), 5, n * 86400.0),)) for n in range(4)]
     plan = Plan(refs, NAMES, done={}, selection=Selection(since=2 * 86400.0))
     assert keys(plan) == ["2", "3"]
     assert plan.counts == PlanCounts(listed=4, planned=2, planned_bytes=10)
@@ -165,7 +165,7 @@ def test_a_study_that_is_still_being_written_waits(tmp_path: Path) -> None:
 
     def ref(name: str, *ages_s: float, settled: bool = True) -> StudyRef:
         objects = tuple(ObjectRef(f"{name}/{n}", 1, now - age) for n, age in enumerate(ages_s))
-        return StudyRef("/archive", name, Layout.PREFIX, objects, settled)
+        return StudyRef("/archive", name, "prefix", objects, settled)
 
     refs = [ref("old", 9000, 8000), ref("growing", 9000, 60), ref("ahead", -60), ref("misdated", -9000)]
     refs.append(ref("several studies", 9000, settled=False))

@@ -14,7 +14,7 @@ from spinemet.config import StudyConfig, changed
 from spinemet.errors import BadInput, Reason
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_archive, prepare_study, summarize
-from spinemet.types import Layout, NotScreened, State, StudyReading, StudyRef
+from spinemet.types import NotScreened, State, StudyReading, StudyRef
 from tests.training.readings import SLICES, label_table, reading, with_slices
 
 CONFIG = StudyConfig(slices=SLICES)
@@ -28,7 +28,7 @@ LABELS = label_table(
 
 def prepare(out: Path, one: StudyReading, labels: pd.DataFrame = LABELS) -> PreparedStudy:
     # NIfTI: such a study is read without a look at its head.
-    ref = StudyRef(str(out), "volume.nii", Layout.NIFTI, ())
+    ref = StudyRef(str(out), "volume.nii", "nifti", ())
     return prepare_study(ref, labels, CONFIG, str(out), lambda ref, config: one)
 
 
