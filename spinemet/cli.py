@@ -67,15 +67,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-cohort_app = typer.Typer(help="Questions asked of the result tables.", no_args_is_help=True)
+cohort_app = typer.Typer(help="Ask the result tables.", no_args_is_help=True)
 app.add_typer(cohort_app, name="cohort")
 import_app = typer.Typer(help="Public data sets as label tables.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 
-tables_app = typer.Typer(help="Upkeep of the result tables.", no_args_is_help=True)
+tables_app = typer.Typer(help="Look after the result tables.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
 AsOf = Annotated[
-    str | None, typer.Option(help="As the tables were then: a date or time (UTC), or a version of the ledger.")
+    str | None,
+    typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the ledger."),
 ]
 
 
@@ -256,22 +257,23 @@ def prevalence(
         str, typer.Option(help="Columns to group by, separated by commas: level, sex, age_group, …")
     ] = "level",
     unit: Annotated[str, typer.Option(help="What is counted: vertebra or patient.")] = "vertebra",
+    task: Annotated[str, typer.Option(help="Task of the model that is counted.")] = "bone_quality",
     as_of: AsOf = None,
 ) -> None:
-    """How often each class is found, with its denominator and a 95 % interval."""
+    """Count how often each class is found, with its denominator and a 95 % interval."""
     from spinemet.cohort.prevalence import prevalence as ask
     from spinemet.cohort.views import open_cohort
     from spinemet.display.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    table = ask(open_cohort(results, _moment(results, as_of)), columns, unit=unit)
+    table = ask(open_cohort(results, _moment(results, as_of)), columns, unit=unit, task=task)
     _show(table, render_prevalence(table))
 
 
 @app.command()
 def sql(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
-    query: Annotated[str, typer.Argument(help="One SELECT over studies, vertebrae, slices, pictures, runs.")],
+    query: Annotated[str, typer.Argument(help="One SELECT over studies, vertebrae, calls, slices, pictures, runs.")],
     as_of: AsOf = None,
 ) -> None:
     """Ask the result tables in SQL (DuckDB's dialect). Piped, the answer is CSV."""
@@ -286,7 +288,9 @@ def sql(
 def report(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
     out: Annotated[Path, typer.Argument(help="HTML file to write.")],
-    evaluation: Annotated[str | None, typer.Option(help="Folder that jobs/evaluate.py wrote, to be included.")] = None,
+    evaluation: Annotated[
+        str | None, typer.Option(help="Also show how good the model is: the folder that jobs/evaluate.py wrote.")
+    ] = None,
     as_of: AsOf = None,
 ) -> None:
     """Write one self-contained HTML report with pictures."""
@@ -300,7 +304,7 @@ def report(
 def compact(
     results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
 ) -> None:
-    """Merge small files and remove rows that do not count any more; answers stay the same."""
+    """Merge small files and remove rows that no longer count. Answers stay the same."""
     from spinemet.display.terminal import render_table
     from spinemet.results.maintenance import compact as work
 
@@ -314,12 +318,32 @@ def vacuum(
     keep_days: Annotated[float, typer.Option(help="How far back --as-of can look afterwards.")] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the files.")] = False,
 ) -> None:
-    """Delete files that no table needs any more."""
+    """Delete files that no version of the last days needs."""
     from spinemet.display.terminal import render_table
     from spinemet.results.maintenance import vacuum as work
 
     done = work(results, keep_days, dry_run=dry_run)
     _show(done, render_table(done))
+
+
+@tables_app.command()
+def migrate(
+    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+) -> None:
+    """Bring tables of an earlier version of SpineMet up to date. Killed half way, run it again."""
+    from spinemet.display.terminal import render_table
+    from spinemet.results.maintenance import migrate as work
+
+    done = work(results)
+    _show(done, render_table(done))
+
+
+@tables_app.command()
+def dictionary() -> None:
+    """Print the data dictionary of the result tables as Markdown."""
+    from spinemet.results.schemas import dictionary as write
+
+    typer.echo(write(), nl=False)
 
 
 @tables_app.command()
@@ -330,8 +354,8 @@ def history(
     from spinemet.display.terminal import render_table
     from spinemet.results.maintenance import history as ask
 
-    told = ask(results)
-    _show(told, render_table(told))
+    versions = ask(results)
+    _show(versions, render_table(versions))
 
 
 @app.command()
@@ -353,12 +377,12 @@ def _moment(results: str, text: str | None) -> datetime | None:
 
 def _show(table: pd.DataFrame, rendered: object) -> None:
     """Print a table for a reader at a terminal, as CSV for a program behind a pipe."""
-    from spinemet.display.terminal import console
+    from spinemet.display.terminal import console, lists_as_text
 
     if sys.stdout.isatty():
         console().print(rendered)
     else:
-        table.to_csv(sys.stdout, index=False)
+        lists_as_text(table).to_csv(sys.stdout, index=False)
 
 
 def main(argv: list[str] | None = None) -> int:

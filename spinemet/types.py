@@ -245,6 +245,33 @@ class Method(StrEnum):
     TOTALSEGMENTATOR = "totalsegmentator"
 
 
+@dataclass(frozen=True)
+class Measure:
+    """A number measured on each vertebral body; spine/measures.py computes it.
+
+    name: the column of the table `vertebrae`; ends with the unit. title: in words, without the unit. heading: of its
+    column at a terminal. description: one sentence for the data dictionary.
+    """
+
+    name: str
+    title: str
+    unit: str
+    heading: str
+    description: str
+
+
+MEASURES: tuple[Measure, ...] = (
+    Measure(
+        name="trabecular_hu",
+        title="trabecular",
+        unit="HU",
+        heading="HU",
+        description="Mean HU of the trabecular core of the body; null if too little is in view.",
+    ),
+)
+"""Declared here and computed in spine/measures.py, a measure appears in the tables, in JSON and at the terminal."""
+
+
 @dataclass(frozen=True, eq=False)
 class Vertebra:
     """One vertebra in a volume.
@@ -264,8 +291,8 @@ class Vertebra:
     canal_mm: float
     confidence: float
     """Probability that this is a vertebral body."""
-    trabecular_hu: float | None = None
-    """Mean HU of the trabecular core of the body; None if too little of it is in view."""
+    measures: Mapping[str, float | None] = field(default_factory=dict)
+    """Value by name of MEASURES; None if too little of the body is in view."""
     flags: tuple[Flag, ...] = ()
 
 

@@ -73,7 +73,8 @@ def test_a_missing_place_is_one_sentence_and_exit_code_2(
     done = spinemet(*arguments)
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1
-    assert done.stderr.startswith("spinemet: expected")
+    assert done.stderr.startswith("spinemet: ")
+    assert "/nonexistent/" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,6 +150,19 @@ def test_piped_answers_are_csv(results: Path, spinemet: Spinemet) -> None:
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     lytic = next(row for row in rows if row["level"] == "L1" and row["finding"] == "lytic")
     assert (lytic["n_positive"], lytic["n_evaluable"]) == ("1", "2")
+
+
+def test_lists_are_words_in_csv(results: Path, spinemet: Spinemet) -> None:
+    asked = spinemet("sql", results, "select ['lossy', 'deskewed'] as flags, []::varchar[] as none")
+    assert asked.stdout.splitlines() == ["flags,none", "lossy deskewed,"]
+
+
+def test_the_prevalence_of_any_task_can_be_asked(results: Path, spinemet: Spinemet) -> None:
+    asked = spinemet("cohort", "prevalence", results, "--by", "", "--task", "posterolateral")
+    assert [line.split(",")[0] for line in asked.stdout.splitlines()] == ["finding", "any", "unilateral", "bilateral"]
+    wrong = spinemet("cohort", "prevalence", results, "--task", "collapse")
+    assert wrong.returncode == 2
+    assert "posterolateral), found collapse" in wrong.stderr
 
 
 def test_sql_answers_and_its_mistakes_are_told(results: Path, spinemet: Spinemet) -> None:

@@ -1,4 +1,4 @@
-"""How often a finding is there, among those in whom it could have been seen."""
+"""How often a finding occurs among the vertebrae or patients in which it could be seen."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pandas as pd
 from spinemet.anatomy import LEVELS
 from spinemet.errors import BadInput
 from spinemet.statistics.intervals import proportion_interval
+from spinemet.types import BONE_QUALITY
 
 GROUPS: tuple[str, ...] = (
     "level",
@@ -25,8 +26,11 @@ GROUPS: tuple[str, ...] = (
 )
 """The columns that a prevalence can be grouped by; age group and sex are those of the patient's latest study."""
 
-FINDINGS: dict[str, str] = {"any": "any_lesion", "blastic": "blastic", "mixed": "mixed", "lytic": "lytic"}
-"""Name of the finding to its column in the view `imaged`; a vertebra has one class, so the last three add up to any."""
+TASK = "bone_quality"
+"""The task that is asked about by default."""
+
+ANY = "any"
+"""The finding "any class but the negative one"."""
 
 UNITS: tuple[str, ...] = ("vertebra", "patient")
 
@@ -51,33 +55,58 @@ _ORDERS: dict[str, tuple[str, ...]] = {
 
 
 def prevalence(
-    connection: duckdb.DuckDBPyConnection, by: Sequence[str] = ("level",), unit: str = "vertebra"
+    connection: duckdb.DuckDBPyConnection, by: Sequence[str] = ("level",), unit: str = "vertebra", task: str = TASK
 ) -> pd.DataFrame:
     """One row per group and finding: counts, denominators, prevalence and its 95 % interval.
 
     connection: from `open_cohort`. Each patient counts once per level, with the latest study that shows it. by: columns
-    of GROUPS, none for all together; missing values form the group `unknown`, unnamed vertebrae the level `unnamed`.
-    unit: `vertebra`, or `patient`, who is positive with at least one positive vertebra in the group.
+    of GROUPS; an empty list puts everything into one group. Missing values form the group `unknown`, unnamed vertebrae
+    the level `unnamed`. unit: `vertebra`, or `patient`: positive with at least one positive vertebra in the group.
+    task: of the model that screened last; its findings are those of `findings`.
 
     Columns: the groups, `finding`, `n_patients` (patients with a vertebra of the group in view), `n_imaged` (units in
     view), `n_cut` (of those, cut by the field of view), `n_evaluable` (whole and classified: the denominator),
-    `n_positive`, `prevalence`, `ci_low`, `ci_high` (NaN where nothing is evaluable) and `interval`, the method of
-    `proportion_interval`. "Not imaged" is in no count at all.
+    `n_positive`, `prevalence`, `ci_low`, `ci_high` (NaN if nothing is evaluable) and `interval`, the method of
+    `proportion_interval`. A vertebra that is not imaged is in no count.
 
-    Raises BadInput for an unknown column or unit.
+    Raises BadInput for an unknown column, unit or task.
     """
     _check(by, unit)
+    names = findings(connection, task)
     columns = ", ".join(name for name in GROUPS if name != "level")
     table = connection.execute(
-        f"select patient, if(is_named, level, 'unnamed') as level, {columns}, completeness = 'cut' as cut, evaluable, "
-        f"{', '.join(FINDINGS.values())} from imaged"
+        f"select patient, if(is_named, level, 'unnamed') as level, {columns}, completeness = 'cut' as cut, "
+        "evaluable and label is not null as evaluable, label, is_positive "
+        "from imaged left join (from current_calls where task = ?) using (source_key, vertebra)",
+        [task],
     ).df()
+    for name in names:
+        positive = table["is_positive"] if name == ANY else table["label"] == name
+        table[name] = table["evaluable"] & positive.eq(True)
     groups = list(by)
     for name in groups:
         table[name] = _as_group(name, table[name])
     parts = table.groupby(groups, observed=True) if groups else [((), table)]
-    rows = [dict(zip(groups, key, strict=True)) | row for key, part in parts for row in _rows(part, unit)]
+    rows = [dict(zip(groups, key, strict=True)) | row for key, part in parts for row in _rows(part, unit, names)]
     return pd.DataFrame(rows, columns=[*groups, *COUNTS])
+
+
+def findings(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> tuple[str, ...]:
+    """The findings of a task: `any`, then each class but the first, negative one; of a no/yes task only `yes`.
+
+    Raises BadInput if the model that screened last has no such task.
+    """
+    known = connection.execute(
+        "select distinct task, class, class_number from calls "
+        "semi join current using (source_key, model_digest, config_digest) order by task, class_number"
+    ).fetchall()
+    classes = [name for of, name, _ in known if of == task]
+    if not known and task == TASK:  # no model, or nothing screened yet: an answer with no evaluable vertebra
+        classes = list(BONE_QUALITY)
+    if not classes:
+        tasks = ", ".join(dict.fromkeys(of for of, *_ in known)) or "no task"
+        raise BadInput(f"expected a task of the model that screened last ({tasks}), found {task}.")
+    return (ANY, *classes[1:]) if len(classes) > 2 else tuple(classes[1:])
 
 
 def _check(by: Sequence[str], unit: str) -> None:
@@ -103,24 +132,23 @@ def _as_group(name: str, values: pd.Series) -> pd.Series:
     return pd.Series(pd.Categorical(words, [*known, "unknown"], ordered=True), index=values.index)
 
 
-def _rows(part: pd.DataFrame, unit: str) -> Iterator[dict[str, object]]:
+def _rows(part: pd.DataFrame, unit: str, names: Sequence[str]) -> Iterator[dict[str, object]]:
     """One row per finding of one group."""
     if unit == "patient":
         part = part.groupby("patient").agg(
-            {"cut": "all", "evaluable": "any"} | dict.fromkeys(FINDINGS.values(), "max")
+            {"cut": "all", "evaluable": "any"} | dict.fromkeys(names, "any")
         ).reset_index()  # fmt: skip
-    looked = part[part["evaluable"].astype(bool)]
-    clusters = looked.groupby("patient")
-    sizes = clusters.size()
-    for finding, column in FINDINGS.items():
-        positives = looked[column].astype(bool).groupby(looked["patient"]).sum()
+    looked = part[part["evaluable"]]
+    sizes = looked.groupby("patient").size()
+    for finding in names:
+        positives = looked.groupby("patient")[finding].sum()
         interval = proportion_interval(positives, sizes)
         found, total = int(positives.sum()), len(looked)
         yield {
             "finding": finding,
             "n_patients": part["patient"].nunique(),
             "n_imaged": len(part),
-            "n_cut": int((part["cut"].astype(bool) & ~part["evaluable"].astype(bool)).sum()),
+            "n_cut": int((part["cut"] & ~part["evaluable"]).sum()),
             "n_evaluable": total,
             "n_positive": found,
             "prevalence": found / total if total else float("nan"),

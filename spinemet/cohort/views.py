@@ -1,30 +1,32 @@
 """The result tables opened for questions: the analysis views that every cohort answer starts from.
 
-On top of the tables (`studies`, `vertebrae`, `slices`, `pictures`, `runs`) stand these views, all of them limited to
-one model and one reading configuration, the ones that screened last, since a rate over two models means nothing:
+On top of the tables (`studies`, `vertebrae`, `calls`, `slices`, `pictures`, `runs`) stand these views. All of them are
+limited to one model and one reading configuration, the ones that screened last: a rate over two models means nothing.
 
-    current            one row per study, whatever became of it; a study that lies twice in the archive counts once
+    current            one row per study, in whatever state; a study that lies twice in the archive counts once
     current_vertebrae  one row per vertebra of each screened study, follow-ups included, with the study's facts
+    current_calls      one row per classified vertebra of these and task: the most probable class (`label`), its
+                       `probability`, and `is_positive` (any class but the task's first, negative one)
     imaged             one row per patient and level in view: from the latest study in which that level is
                        evaluable, else from the latest in which it is in view at all
     evaluable          the rows of `imaged` that are whole and classified: the denominator
 
-`imaged` has the findings as booleans: `any_lesion`, `blastic`, `mixed`, `lytic`, null where the vertebra is not
-evaluable. A vertebra without a name (`?1`) cannot be matched between studies: a patient whose latest study has such
-vertebrae counts with that study alone, and in the other studies they do not count. A study without a patient key
-stands for a patient of its own.
+`imaged` has the bone quality as booleans: `any_lesion`, `blastic`, `mixed`, `lytic`, null if the vertebra is not
+evaluable. Every other task joins it by (source_key, vertebra) from `current_calls`. A vertebra without a name (`?1`)
+cannot be matched between studies: if the latest study of a patient has such vertebrae, only that study counts, and the
+unnamed vertebrae of other studies never count. A study without a patient key counts as a patient of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import duckdb
 import pandas as pd
 
 from spinemet.errors import BadInput
+from spinemet.results.schemas import Row
 from spinemet.results.tables import connect
 
 _VIEWS = """
@@ -66,6 +68,15 @@ join current s using (source_key, model_digest, config_digest)
 join last_seen p on p.patient = s.patient and p.is_latest
 where s.state = 'screened';
 
+create or replace temp view current_calls as
+with best as (
+    select source_key, vertebra, task, arg_max({'class': class, 'number': class_number}, (probability, -class_number))
+        as label, max(probability) as probability
+    from calls semi join current using (source_key, model_digest, config_digest)
+    group by all
+)
+select source_key, vertebra, task, label.class as label, probability, label.number > 0 as is_positive from best;
+
 create or replace temp view imaged as
 with placed as (
     select *, bool_or(study = latest_study and not is_named) over (partition by patient) as latest_is_unnamed
@@ -88,36 +99,31 @@ def open_cohort(results: str, as_of: datetime | None = None) -> duckdb.DuckDBPyC
     """A DuckDB connection with the result tables and the analysis views of this module.
 
     results: the results place of a screening job. as_of: the tables as they were at that moment (with its time zone).
-    Raises BadInput where there are no result tables, or were none then.
+    Raises BadInput if there are no result tables, or were none at that moment.
     """
     connection = connect(results, as_of)
-    define_views(connection)
+    connection.execute(_VIEWS)
     return connection
 
 
-def define_views(connection: duckdb.DuckDBPyConnection) -> None:
-    """Add the analysis views to a connection that has the tables."""
-    connection.execute(_VIEWS)
-
-
-def records(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[object] = ()) -> list[dict[str, Any]]:
+def records(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[object] = ()) -> list[Row]:
     """The answer to `query` as one dictionary per row, with `values` in place of its question marks."""
     # By Arrow: DuckDB's own rows need pytz for a time with a zone.
-    rows: list[dict[str, Any]] = connection.sql(query, params=list(values)).to_arrow_table().to_pylist()
+    rows: list[Row] = connection.sql(query, params=list(values)).to_arrow_table().to_pylist()
     return rows
 
 
 def run_sql(results: str, query: str, as_of: datetime | None = None) -> pd.DataFrame:
-    """The answer to one SELECT over the tables and the analysis views of `results`, as they were `as_of` then.
+    """The answer to one SELECT over the tables and analysis views of `results`, as they were at `as_of`.
 
-    Raises BadInput where there are no result tables, the query is not exactly one SELECT, or DuckDB refuses it.
+    Raises BadInput if there are no result tables, the query is not exactly one SELECT, or DuckDB refuses it.
     """
     connection = open_cohort(results, as_of)
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
-            raise BadInput(f"expected one SELECT, found {kinds}; the result tables are only read here.")
+            raise BadInput(f"expected one SELECT, found {kinds}; this command only reads the result tables.")
         return connection.execute(statements[0]).df()
     except duckdb.Error as error:
-        raise BadInput(f"expected a query that DuckDB understands, found: {str(error).splitlines()[0]}") from error
+        raise BadInput(f"DuckDB does not accept the query: {str(error).splitlines()[0]}") from error

@@ -246,7 +246,7 @@ def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) ->
             weight="bold" if called else "normal",
             alpha=0.65 if row.is_cut else 1.0,
         )
-        hu = row.vertebra.trabecular_hu
+        hu = row.vertebra.measures.get("trabecular_hu")
         hu_words = f"{hu:.0f}" if hu is not None else ("cut" if row.is_cut else "–")
         axes.text(width, y, hu_words, color=QUIET, fontsize=8, ha="right", va="center")
         mark = palette.POSTEROLATERAL_MARKS.get(palette.posterolateral(row.call) or "none", "")
@@ -269,8 +269,9 @@ def _draw_bar(axes: Axes, row: _Row, y: float, bar: float) -> None:
 
 def _draw_hu(axes: Axes, row: _Row, y: float, bar: float) -> None:
     axes.barh(y, 1.05, bar, color=FAINT, lw=0)
-    if row.vertebra.trabecular_hu is not None:
-        axes.barh(y, float(np.clip(row.vertebra.trabecular_hu / 300, 0, 1)) * 1.05, bar, color=row.colour, lw=0)
+    hu = row.vertebra.measures.get("trabecular_hu")
+    if hu is not None:
+        axes.barh(y, float(np.clip(hu / 300, 0, 1)) * 1.05, bar, color=row.colour, lw=0)
 
 
 def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:

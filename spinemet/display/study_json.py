@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spinemet.errors import Reason
-from spinemet.types import NotScreened, Screened, SeriesHeader, StudyReading, Vertebra, VertebraCall
+from spinemet.types import MEASURES, NotScreened, Screened, SeriesHeader, StudyReading, Vertebra, VertebraCall
 
 
 def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _vertebra(vertebra: Vertebra, call: VertebraCall | None, slices: int) -> dic
         "completeness": vertebra.completeness.value,
         "center_mm": [_round(value, 2) for value in vertebra.center_mm],
         "height_mm": _round(vertebra.height_mm, 1),
-        "trabecular_hu": _round(vertebra.trabecular_hu, 1),
+        **{measure.name: _round(vertebra.measures.get(measure.name), 1) for measure in MEASURES},
         "slices": slices,
         "flags": list(vertebra.flags),
         "bone_quality": call.label("bone_quality") if call and "bone_quality" in tasks else None,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
@@ -17,6 +18,7 @@ from spinemet.display import palette
 from spinemet.display.study_json import rejected_series
 from spinemet.types import (
     BONE_QUALITY,
+    MEASURES,
     Completeness,
     NotScreened,
     Screened,
@@ -74,7 +76,7 @@ def render_study(
 
 
 def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
-    """The result of `cohort.prevalence`, one line per group: denominators, any finding with its interval, classes.
+    """The result of `cohort.prevalence`, one line per group: denominators, the first finding with its interval, others.
 
     width: columns of the terminal, by default of this one; a narrow one gets no bars.
     """
@@ -91,21 +93,22 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     top = palette.axis_top(table["ci_high"])
     if wide:
         out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")
-    for finding in BONE_QUALITY[1:]:
-        name = finding if wide else palette.LETTERS[finding]
-        out.add_column(name, justify="right", no_wrap=True, header_style=f"bold {palette.TERMINAL[finding]}")
+    others = list(dict.fromkeys(table["finding"]))[1:]
+    for finding in others:
+        name, colour = finding if wide else palette.LETTERS.get(finding, finding), palette.TERMINAL.get(finding, "")
+        out.add_column(name, justify="right", no_wrap=True, header_style=f"bold {colour}".strip())
     rows: dict[tuple[str, ...], dict[str, Any]] = {}
     for row in table.to_dict("records"):
         rows.setdefault(tuple(str(row[name]) for name in groups), {})[row["finding"]] = row
     for key, findings in rows.items():
-        found = findings["any"]
+        found = next(iter(findings.values()))
         out.add_row(
             *key,
             *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
             _rate(found["prevalence"], found["ci_low"], found["ci_high"]),
             *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
-            *(_count(findings[finding]["n_positive"], palette.TERMINAL[finding]) for finding in BONE_QUALITY[1:]),
+            *(_count(findings[finding]["n_positive"], palette.TERMINAL.get(finding, "")) for finding in others),
         )
     return out
 
@@ -120,6 +123,7 @@ def render_table(table: pd.DataFrame) -> RenderableType:
     """Any data frame, at most 200 rows of it; up to three rows with many columns become one line per column."""
     if len(table.columns) > _MANY_COLUMNS and 0 < len(table) <= 3:
         table = table.T.rename(columns=str).reset_index(names="column")
+    table = lists_as_text(table)
     out = _table()
     for name in table.columns:
         out.add_column(str(name), justify="right" if table[name].dtype.kind in "iuf" else "left")
@@ -128,6 +132,12 @@ def render_table(table: pd.DataFrame) -> RenderableType:
     if len(table) > _MAX_ROWS:
         return Group(out, Text(f"{_MAX_ROWS} of {len(table)} rows; pipe the command to get all", style="dim"))
     return out
+
+
+def lists_as_text(table: pd.DataFrame) -> pd.DataFrame:
+    """`table` with every list in a cell (such as flags) as text, its items separated by spaces."""
+    cells = table.select_dtypes("object")
+    return table.assign(**cells.map(lambda cell: " ".join(map(str, cell)) if isinstance(cell, np.ndarray) else cell))
 
 
 def _table(**options: Any) -> Table:
@@ -170,7 +180,9 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
     out.add_column("centre L, P, S mm", justify="right", no_wrap=True)
     if wide:
         out.add_column("height", justify="right")
-    out.add_column("HU", justify="right", no_wrap=True)
+    measures = MEASURES if wide else MEASURES[:1]
+    for measure in measures:
+        out.add_column(measure.heading, justify="right", no_wrap=True)
     if called:
         out.add_column("bone quality", no_wrap=True)
         if wide:
@@ -179,7 +191,6 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
     if wide:
         out.add_column("notes", style=palette.WARNING)
     for vertebra, call in rows:
-        hu = vertebra.trabecular_hu
         cells: list[RenderableType] = [
             _level(vertebra),
             Text(
@@ -188,7 +199,7 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
             ),
             " ".join(f"{value:7.1f}" if wide else f"{value:5.0f}" for value in vertebra.center_mm),
             *([f"{vertebra.height_mm:.0f}"] if wide else []),
-            "–" if hu is None else f"{hu:.0f}",
+            *(_measured(vertebra.measures.get(measure.name)) for measure in measures),
         ]
         if called:
             bar = [_bar(palette.bone_quality_probabilities(call))] if wide else []
@@ -200,6 +211,10 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
 def _level(vertebra: Vertebra) -> Text:
     unsure = not vertebra.level.startswith("?") and vertebra.level_confidence < palette.LOW_CONFIDENCE
     return Text(vertebra.level + ("?" if unsure else ""), style="bold")
+
+
+def _measured(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}"
 
 
 def _call(call: VertebraCall | None) -> Text:

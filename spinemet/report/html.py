@@ -1,4 +1,4 @@
-"""One self-contained HTML file about the results of a screening job: nothing is fetched when it is opened.
+"""One self-contained HTML file about the results of a screening job; a browser fetches nothing to show it.
 
 It holds pseudonyms (shortened), technical facts and pictures of straightened spines; no identifier.
 """
@@ -18,13 +18,7 @@ from spinemet.cohort.views import open_cohort, records
 from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
-from spinemet.report.pages import (
-    flow_steps,
-    gallery,
-    overall_rows,
-    prevalence_rows,
-    spine_map,
-)
+from spinemet.report.pages import flow_steps, further_rows, gallery, overall_rows, prevalence_rows, spine_map
 from spinemet.results.schemas import Row
 
 if TYPE_CHECKING:
@@ -46,9 +40,9 @@ def write_report(
 ) -> None:
     """Write the report on the result tables at `results` to the file `out` (local, or `s3://`).
 
-    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. as_of: the
-    tables as they were at that moment (with its time zone). Raises BadInput where there are no results or no
-    evaluation there, or `out` cannot be written.
+    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. as_of: the tables as
+    they were at that moment (with its time zone). Raises BadInput if there are no results or no evaluation there, or
+    `out` cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -68,6 +62,7 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "flow": flow,
         "steps": flow_steps(flow),
         "overall": overall_rows(connection),
+        "further": further_rows(connection),
         "by_level": prevalence_rows(connection, ["level"], "vertebra"),
         "by_person": prevalence_rows(connection, ["sex", "age_group"], "patient"),
         "map": spine_map(connection),
@@ -123,7 +118,7 @@ def _took(start: datetime | None, end: datetime | None) -> str:
 
 
 def _evaluation(uri: str) -> Row:
-    """The section's values out of evaluation.json, measures at vertebra level."""
+    """The section's values from evaluation.json, measures at vertebra level."""
     content = json.loads(read_bytes(join(uri, "evaluation.json")))
     try:
         measures = [row for row in content["measures"] if row["unit"] == "vertebra"]
@@ -135,9 +130,7 @@ def _evaluation(uri: str) -> Row:
             "confusion": _confusion(quality),
         }
     except (KeyError, TypeError) as error:
-        raise BadInput(
-            f"expected an evaluation as jobs/evaluate.py writes it in {uri}, found other content."
-        ) from error
+        raise BadInput(f"{join(uri, 'evaluation.json')} is not an evaluation that jobs/evaluate.py wrote.") from error
 
 
 def _task(name: str, measures: list[Row]) -> Row:
@@ -152,7 +145,7 @@ def _task(name: str, measures: list[Row]) -> Row:
 
 
 def _figure(row: Mapping[str, Any] | None) -> Row:
-    """Value and interval in words; what is not defined is null or NaN in the file."""
+    """Value and interval in words; an undefined one is null or NaN in the file."""
     if row is None or not _known(row["value"]):
         return {"value": "–", "interval": ""}
     bounded = _known(row["low"]) and _known(row["high"])

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.flow import REASON_WORDS, StudyFlow
-from spinemet.cohort.prevalence import FINDINGS, prevalence
+from spinemet.cohort.prevalence import ANY, TASK, prevalence
 from spinemet.cohort.views import records
 from spinemet.display.palette import LOW_CONFIDENCE, axis_top
 from spinemet.errors import Reason
+from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.results.schemas import Row
-from spinemet.types import BONE_QUALITY
+from spinemet.types import BONE_QUALITY, MEASURES
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,11 +25,17 @@ if TYPE_CHECKING:
 SPINE_MAP_PATIENTS = 120
 """Columns of the overview; more would be thinner than a pixel or two on a laptop."""
 
+Calls = dict[str, dict[str, float]]
+"""Task -> class -> probability of one vertebra, the negative class first."""
+
 KEY_DIGITS = 8
-"""Of a pseudonym: enough to find the row again, short enough to read aloud."""
+"""Digits shown of a pseudonym: enough to find the row again, short enough to read aloud."""
 
 GUTTER_MM = 46
-"""Between the two views of a card, for the level names."""
+"""Width between the two views of a card, for the level names."""
+
+_PARTS = frozenset(part for task in TASKS for part in task.fuses)
+"""Tasks that only serve another one: their classes are in that task's calls already."""
 
 
 # ---- flow -----------------------------------------------------------------------------------------------------
@@ -65,7 +72,7 @@ def _in_words(reasons: Mapping[Reason, int]) -> list[tuple[str, int]]:
 
 
 def _leaving(title: str, note: str, parts: Iterable[tuple[str, int]]) -> Row:
-    """What leaves the flow; a single cause without a note stands for itself."""
+    """What leaves the flow; a single cause without a note becomes the title."""
     kept = [(words, count) for words, count in parts if count]
     total = sum(count for _, count in kept)
     if len(kept) == 1 and not note:
@@ -77,29 +84,38 @@ def _leaving(title: str, note: str, parts: Iterable[tuple[str, int]]) -> Row:
 
 
 def prevalence_rows(connection: duckdb.DuckDBPyConnection, by: Sequence[str], unit: str) -> Row:
-    """A prevalence as chart rows: labels, counts, and places in percent of an axis that just holds the intervals."""
+    """A prevalence of bone quality as chart rows: labels, counts, and positions in percent of the chart's axis."""
     table = prevalence(connection, by, unit)
     groups: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in table.to_dict("records"):
         groups.setdefault(tuple(str(row[name]) for name in by), {})[row["finding"]] = {
             str(k): v for k, v in row.items()
         }
-    top = axis_top(row["any"]["ci_high"] for row in groups.values())
+    top = axis_top(row[ANY]["ci_high"] for row in groups.values())
     rows = [{"labels": key, **_rate_row(findings, top)} for key, findings in groups.items()]
     return {"rows": rows, "ticks": [(100 * n / 4, f"{25 * n * top:.3g}") for n in range(5)]}
 
 
-def overall_rows(connection: duckdb.DuckDBPyConnection) -> list[Row]:
-    """Each finding among all vertebrae and among all patients."""
+def overall_rows(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> list[Row]:
+    """Each finding of `task` among all vertebrae and among all patients."""
     sides = {
-        unit: {row["finding"]: row for row in prevalence(connection, [], unit).to_dict("records")}
+        unit: {row["finding"]: row for row in prevalence(connection, [], unit, task).to_dict("records")}
         for unit in ("vertebra", "patient")
     }
-    return [{"finding": finding} | {unit: _rate(side[finding]) for unit, side in sides.items()} for finding in FINDINGS]
+    return [
+        {"task": task, "finding": finding} | {unit: _rate(side[finding]) for unit, side in sides.items()}
+        for finding in sides["vertebra"]
+    ]
+
+
+def further_rows(connection: duckdb.DuckDBPyConnection) -> list[Row]:
+    """`overall_rows` of every other task of the model, one task after the other."""
+    tasks = [row["task"] for row in records(connection, "select distinct task from current_calls order by task")]
+    return [row for task in tasks if task != TASK and task not in _PARTS for row in overall_rows(connection, task)]
 
 
 def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
-    found = findings["any"]
+    found = findings[ANY]
     place = {name: 100 * found[name] / top for name in ("prevalence", "ci_low", "ci_high")}
     return _rate(found) | {
         "n_imaged": found["n_imaged"],
@@ -130,7 +146,8 @@ def _rate(row: Mapping[Any, Any]) -> Row:
 def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
     """Patients in columns (most positive levels first), levels in rows, one cell per vertebra in view."""
     patients: dict[str, list[Row]] = {}
-    for row in records(connection, f"select * exclude (patient_key), {_BEST} as probability from imaged"):
+    called = f"left join (from current_calls where task = '{TASK}') using (source_key, vertebra)"
+    for row in records(connection, f"select * exclude (patient_key) from imaged {called}"):
         patients.setdefault(row["patient"], []).append(row)
     order = sorted(
         patients, key=lambda key: (-sum(bool(row["any_lesion"]) for row in patients[key]), -len(patients[key]), key)
@@ -146,12 +163,9 @@ def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
     return {"cells": cells, "levels": levels, "cell": cell, "count": len(shown), "hidden": len(order) - len(shown)}
 
 
-_BEST = "greatest(p_normal, p_only_blastic, p_mixed, p_only_lytic)"
-
-
 def _cell(row: Row) -> Row:
-    if row["evaluable"]:
-        return {"kind": row["bone_quality"], "title": f"{row['level']}: {row['bone_quality']} {row['probability']:.2f}"}
+    if row["evaluable"] and row["label"]:
+        return {"kind": row["label"], "title": f"{row['level']}: {row['label']} {row['probability']:.2f}"}
     if row["completeness"] == "cut":
         return {"kind": "cut", "title": f"{row['level']}: cut by the field of view"}
     return {"kind": "unclassified", "title": f"{row['level']}: not classified"}
@@ -166,7 +180,7 @@ def _level_order(level: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Gallery:
-    """The cards that are shown, and how many studies with pictures are not."""
+    """The cards that are shown, and the number of studies with pictures that are not."""
 
     cards: list[Row]
     hidden: int
@@ -190,17 +204,26 @@ def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Gallery:
     total = records(connection, f"select count(*) as n from ({_GALLERY})")[0]["n"]
     studies = records(connection, f"{_GALLERY} limit {int(limit)}")
     vertebrae: dict[str, list[Row]] = {study["source_key"]: [] for study in studies}
+    calls: dict[tuple[str, int], Calls] = {}
+    for row in records(connection, _CALLS, [list(vertebrae)]):
+        place = (row["source_key"], row["vertebra"])
+        calls.setdefault(place, {}).setdefault(row["task"], {})[row["class"]] = row["probability"]
     query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
-    for vertebra in records(connection, query, [list(vertebrae)]):
-        vertebrae[vertebra["source_key"]].append(vertebra)
+    for row in records(connection, query, [list(vertebrae)]):
+        vertebrae[row["source_key"]].append(_mark(row, calls.get((row["source_key"], row["vertebra"]), {})))
     cards = [_card(study, vertebrae[study["source_key"]]) for study in studies]
     return Gallery(cards, total - len(cards))
 
 
-def _card(study: Row, vertebrae: Sequence[Row]) -> Row:
+_CALLS = (
+    "select * from calls semi join current using (source_key, model_digest, config_digest) "
+    "where list_contains(?, source_key) order by task, class_number"
+)
+
+
+def _card(study: Row, marks: list[Row]) -> Row:
     width, height = png_size(study["sagittal_png"])
     coronal_width, _ = png_size(study["coronal_png"])
-    marks = [_mark(vertebra) for vertebra in vertebrae]
     facts = [
         {"F": "woman", "M": "man"}.get(study["sex"] or "", ""),
         f"{study['age']} years" if study["age"] is not None else "",
@@ -222,19 +245,23 @@ def _card(study: Row, vertebrae: Sequence[Row]) -> Row:
     }
 
 
-def _mark(vertebra: Row) -> Row:
-    quality = vertebra["bone_quality"]
-    probabilities = {name: vertebra[column] for name, column in zip(BONE_QUALITY, _P_COLUMNS, strict=True)}
-    best = probabilities[quality] if quality else None
+def _mark(vertebra: Row, calls: Calls) -> Row:
     is_cut = vertebra["completeness"] == "cut"
-    unsure = "?" if best is not None and best < LOW_CONFIDENCE else ""
     lines = [f"{vertebra['level']}: {'cut by the field of view' if is_cut else 'whole'}"]
-    if quality:
-        lines.append(", ".join(f"{name} {value:.2f}" for name, value in probabilities.items()))
-    if vertebra["posterolateral"]:
-        lines.append(f"posterolateral {vertebra['posterolateral']}")
-    if vertebra["trabecular_hu"] is not None:
-        lines.append(f"trabecular {vertebra['trabecular_hu']:.0f} HU")
+    quality, best = _best(calls.get(TASK))
+    if TASK in calls:
+        lines.append(", ".join(f"{name} {value:.2f}" for name, value in calls[TASK].items()))
+    further = []
+    for task, classes in calls.items():
+        if task == TASK or task in _PARTS:
+            continue
+        label, probability = _best(classes)
+        lines.append(f"{task.replace('_', ' ')} {label} {probability:.2f}")
+        if label != next(iter(classes)):
+            further.append(task.replace("_", " ") if label == NO_YES[1] else label)
+    for measure in MEASURES:
+        if vertebra[measure.name] is not None:
+            lines.append(f"{measure.title} {vertebra[measure.name]:.0f} {measure.unit}")
     return {
         "level": vertebra["level"],
         "row": vertebra["canal_mm"],
@@ -242,14 +269,16 @@ def _mark(vertebra: Row) -> Row:
         "kind": quality or "unclassified",
         "is_cut": is_cut,
         "is_positive": bool(vertebra["any_lesion"]),
-        "call": f"{quality}{unsure}" if quality else "",
+        "call": quality + ("?" if best < LOW_CONFIDENCE else ""),
         "probability": best,
-        "posterolateral": vertebra["posterolateral"] if vertebra["posterolateral"] not in (None, "none") else "",
+        "further": further,
         "title": "\n".join(lines),
     }
 
 
-_P_COLUMNS = ("p_normal", "p_only_blastic", "p_mixed", "p_only_lytic")
+def _best(classes: Mapping[str, float] | None) -> tuple[str, float]:
+    """The most probable class and its probability; empty and 0 if the model said nothing of the task."""
+    return max(classes.items(), key=lambda item: item[1]) if classes else ("", 0.0)
 
 
 def short(key: str) -> str:

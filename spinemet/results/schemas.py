@@ -1,10 +1,16 @@
 """The result tables' columns: names, types and meaning, once, as Arrow schemas.
 
 The description of a column travels as its field metadata `comment`, where Spark and Delta look for it, and makes the
-data dictionary (`describe`). No column holds an identifier: keys are pseudonyms, and free text from DICOM headers is
-limited to what it says of the device. A `studies` row is unique by (source_key, model_digest, config_digest), a
-`vertebrae` row by those and `vertebra`, a `slices` row by those and (slice, task, class), a `pictures` row like a
-study, a `runs` row by run_id.
+data dictionary (`dictionary`). No column holds an identifier: keys are pseudonyms, and of the free text in DICOM
+headers only what describes the device is kept.
+
+| table | a row is unique by |
+|---|---|
+| `studies`, `pictures` | source_key, model_digest, config_digest |
+| `vertebrae` | the same and vertebra |
+| `calls` | the same, vertebra, task and class |
+| `slices` | the same, vertebra, slice, task and class |
+| `runs` | run_id |
 """
 
 from __future__ import annotations
@@ -13,6 +19,8 @@ from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
+
+from spinemet.types import BONE_QUALITY, MEASURES, POSTEROLATERAL
 
 Row = dict[str, Any]
 """A table's row: column -> value."""
@@ -43,22 +51,39 @@ PROVENANCE_COLUMNS: tuple[str, ...] = (
 archive with the same model, configuration and pseudonym key."""
 
 KEY_COLUMNS: tuple[str, ...] = ("source_key", "model_digest", "config_digest")
-"""What a study was read from and with what: the key of the ledger."""
+"""The key of the ledger: where a study lies, and the model and configuration that read it."""
 
 PARTITION_COLUMN = "model_digest"
-"""Planning, and dropping a stale model's rows, then touch that model's files only."""
+"""Planning for a model, and dropping the rows of a stale one, then read that model's files only."""
+
+LABEL_COLUMNS: tuple[str, ...] = ("bone_quality", "posterolateral")
+"""Tasks whose most probable class has a column of the same name in `vertebrae`."""
+
+PROBABILITY_COLUMNS: dict[str, tuple[str, str]] = {
+    **{f"p_{'only_' if name in {'blastic', 'lytic'} else ''}{name}": ("bone_quality", name) for name in BONE_QUALITY},
+    "p_blastic": ("blastic", "yes"),
+    "p_lytic": ("lytic", "yes"),
+    **{f"p_posterolateral_{name}": ("posterolateral", name) for name in POSTEROLATERAL},
+}
+"""The probabilities that `vertebrae` repeats from `calls`: column -> (task, class)."""
 
 
 def _column(name: str, kind: pa.DataType, description: str, *, null: bool = True) -> pa.Field:
     return pa.field(name, kind, nullable=null, metadata={"comment": description})
 
 
+def _flags(about: str) -> pa.Field:
+    return _column(
+        "flags", pa.list_(pa.string()), f"What to know about {about}; an empty list for nothing.", null=False
+    )
+
+
 _KEYS = (
     _column(
         "source_key", pa.string(), "Pseudonym of where the study lies in the archive; the key of planning.", null=False
     ),
-    _column("study_key", pa.string(), "Pseudonym of StudyInstanceUID; null where no header could be read."),
-    _column("patient_key", pa.string(), "Pseudonym of PatientID; null where there is none."),
+    _column("study_key", pa.string(), "Pseudonym of StudyInstanceUID; null if no header could be read."),
+    _column("patient_key", pa.string(), "Pseudonym of PatientID; null if it is missing."),
 )
 
 _MADE_WITH = (
@@ -67,17 +92,26 @@ _MADE_WITH = (
     _column("software_version", pa.string(), "SpineMet's version.", null=False),
     _column("run_id", pa.string(), "The run that wrote the row; a row of `runs`.", null=False),
     _column(
-        "wave", pa.string(), "The commit that wrote the row; a row counts when `studies` has its wave.", null=False
+        "wave", pa.string(), "The commit that wrote the row; a row counts once `studies` has its wave.", null=False
     ),
     _column("committed_at", pa.timestamp("us", tz="UTC"), "When that commit was prepared.", null=False),
+)
+
+_VERTEBRA = (
+    *_KEYS,
+    _column("vertebra", pa.int32(), "Place of the vertebra in the study, 0 is the most cranial.", null=False),
+    _column("level", pa.string(), "C1 ... S1, or ?1, ?2, ... for a vertebra whose name is not known.", null=False),
+)
+
+_CLASS = (
+    _column("task", pa.string(), "The model's task.", null=False),
+    _column("class", pa.string(), "A class of that task.", null=False),
 )
 
 STUDIES = pa.schema(
     [
         *_KEYS,
-        _column(
-            "series_key", pa.string(), "Pseudonym of the chosen series' SeriesInstanceUID; null where none was chosen."
-        ),
+        _column("series_key", pa.string(), "Pseudonym of the chosen series' SeriesInstanceUID; null if none was."),
         _column("state", pa.string(), "screened, excluded (sound, does not qualify) or failed (broke).", null=False),
         _column("reason", pa.string(), "Why it was not screened, one word of a closed list; null when screened."),
         _column("detail", pa.string(), "The reason as a sentence, free of identifiers."),
@@ -98,13 +132,13 @@ STUDIES = pa.schema(
         _column("contrast", pa.bool_(), "Whether the chosen series names a ContrastBolusAgent."),
         _column("manufacturer", pa.string(), "Manufacturer."),
         _column("manufacturer_model", pa.string(), "ManufacturerModelName."),
-        _column("age", pa.int32(), "Age in full years at the study; over 89 is 90; null where unknown."),
-        _column("sex", pa.string(), "PatientSex: F, M or O; null where unknown."),
+        _column("age", pa.int32(), "Age in full years at the study; over 89 is 90; null if unknown."),
+        _column("sex", pa.string(), "PatientSex: F, M or O; null if unknown."),
         _column("study_date", pa.date32(), "StudyDate under the run's date policy."),
         _column("localizer", pa.string(), "What found the vertebrae: masks, geometric or totalsegmentator."),
-        _column("levels_imaged", pa.int32(), "Vertebrae in view, whole or cut; null when not screened."),
-        _column("levels_evaluable", pa.int32(), "Vertebrae that are whole and classified; null when not screened."),
-        _column("flags", pa.string(), "What to know about the reading, words separated by spaces.", null=False),
+        _column("levels_imaged", pa.int32(), "Vertebrae in view, whole or cut; null unless screened."),
+        _column("levels_evaluable", pa.int32(), "Vertebrae that are whole and classified; null unless screened."),
+        _flags("the reading"),
         _column("seconds_headers", pa.float64(), "Seconds to read the headers."),
         _column("seconds_volume", pa.float64(), "Seconds to fetch and decode the volume."),
         _column("seconds_segmentation", pa.float64(), "Seconds to read the study's own segmentation."),
@@ -117,16 +151,12 @@ STUDIES = pa.schema(
     metadata={"description": "The ledger: one row per study x model x configuration, whatever became of the study."},
 )
 
-_POINTS = "null where the model gives none, and for a vertebra called normal, to which SINS does not apply."
+_POINTS = "null if the model gives none, and for a vertebra called normal, to which SINS does not apply."
 
 VERTEBRAE = pa.schema(
     [
-        *_KEYS,
-        _column("vertebra", pa.int32(), "Place in the study, 0 is the most cranial.", null=False),
-        _column("level", pa.string(), "C1 ... S1, or ?1, ?2, ... for a vertebra whose name is not known.", null=False),
-        _column(
-            "level_confidence", pa.float64(), "Probability that the name is right; 0 where there is none.", null=False
-        ),
+        *_VERTEBRA,
+        _column("level_confidence", pa.float64(), "Probability that the name is right; 0 if unnamed.", null=False),
         _column("confidence", pa.float64(), "Probability that there is a vertebral body at all.", null=False),
         _column("completeness", pa.string(), "whole, or cut by the field of view.", null=False),
         _column(
@@ -148,20 +178,13 @@ VERTEBRAE = pa.schema(
         _column("p_posterolateral_none", pa.float64(), "Probability of no posterolateral involvement."),
         _column("p_posterolateral_unilateral", pa.float64(), "Probability of unilateral involvement."),
         _column("p_posterolateral_bilateral", pa.float64(), "Probability of bilateral involvement."),
-        _column(
-            "further_tasks",
-            pa.string(),
-            "JSON: task -> class -> probability of the tasks that a recipe added; null where the model has none.",
-        ),
         _column("sins_location", pa.int32(), f"SINS points for the level; {_POINTS}"),
         _column("sins_bone", pa.int32(), f"SINS points for the bone lesion: lytic 2, mixed 1, blastic 0; {_POINTS}"),
         _column("sins_posterolateral", pa.int32(), f"SINS points: bilateral 3, unilateral 1, none 0; {_POINTS}"),
-        _column("sins_partial", pa.int32(), "Sum of the three; null where one is unknown."),
+        _column("sins_partial", pa.int32(), "Sum of the three; null if one is unknown."),
         _column("sins_min", pa.int32(), "The least SINS total that agrees with what is known."),
         _column("sins_max", pa.int32(), "The greatest: pain, alignment and collapse are not read from the image."),
-        _column(
-            "trabecular_hu", pa.float64(), "Mean HU of the trabecular core of the body; null if too little is in view."
-        ),
+        *(_column(measure.name, pa.float64(), measure.description) for measure in MEASURES),
         _column("center_x_mm", pa.float64(), "Body centre, LPS: positive to the patient's left.", null=False),
         _column("center_y_mm", pa.float64(), "Body centre, LPS: positive to posterior.", null=False),
         _column("center_z_mm", pa.float64(), "Body centre, LPS: positive to superior.", null=False),
@@ -171,28 +194,34 @@ VERTEBRAE = pa.schema(
             "Place along the spinal canal from its cranial end; a row of `pictures`.",
             null=False,
         ),
-        _column(
-            "height_mm", pa.float64(), "Body height, endplate to endplate; the visible part where cut.", null=False
-        ),
-        _column("flags", pa.string(), "What to know about this vertebra, words separated by spaces.", null=False),
+        _column("height_mm", pa.float64(), "Body height, endplate to endplate; if cut, the visible part.", null=False),
+        _flags("this vertebra"),
         *_MADE_WITH,
     ],
     metadata={"description": "One row per vertebra of a screened study x model x configuration."},
 )
 
+CALLS = pa.schema(
+    [
+        *_VERTEBRA,
+        *_CLASS,
+        _column("class_number", pa.int32(), "Place of the class in its task; 0 is the negative class.", null=False),
+        _column("probability", pa.float64(), "Probability of the class for this vertebra.", null=False),
+        *_MADE_WITH,
+    ],
+    metadata={"description": "One row per classified vertebra x task x class: everything that the model said."},
+)
+
 SLICES = pa.schema(
     [
-        *_KEYS,
-        _column("vertebra", pa.int32(), "Place of the vertebra in the study, 0 is the most cranial.", null=False),
-        _column("level", pa.string(), "Level of the vertebra.", null=False),
+        *_VERTEBRA,
         _column("slice", pa.int32(), "Place in the vertebra, 0 is the most cranial.", null=False),
         _column("offset_mm", pa.float64(), "Height over the body centre, positive to superior.", null=False),
-        _column("task", pa.string(), "The model's task.", null=False),
-        _column("class", pa.string(), "A class of that task.", null=False),
+        *_CLASS,
         _column("probability", pa.float64(), "Probability of the class on this slice alone.", null=False),
         *_MADE_WITH,
     ],
-    metadata={"description": "One row per slice x task x class; written only when asked for."},
+    metadata={"description": "One row per slice x task x class; written only with `--slices`."},
 )
 
 PICTURES = pa.schema(
@@ -222,45 +251,46 @@ RUNS = pa.schema(
         _column(
             "state",
             pa.string(),
-            "running (or killed), done, stopped (by a signal or at its hour) or failed.",
+            "running (or killed), done, stopped (by a signal or at its deadline) or failed.",
             null=False,
         ),
         _column("asked_by", pa.string(), "Account that started the run.", null=False),
         _column("started_at", pa.timestamp("us", tz="UTC"), "When it started.", null=False),
         _column("finished_at", pa.timestamp("us", tz="UTC"), "When it ended; null while running, and when killed."),
         _column("archive_key", pa.string(), "Pseudonym of the archive's place.", null=False),
-        _column("pseudonym_key_id", pa.string(), "Names the pseudonym key without telling it.", null=False),
+        _column("pseudonym_key_id", pa.string(), "Which pseudonym key was used; does not reveal the key.", null=False),
         _column("date_policy", pa.string(), "exact, shifted or year.", null=False),
-        _column("study_limit", pa.int64(), "At most so many studies were asked for; null for all."),
+        _column("study_limit", pa.int64(), "The largest number of studies requested; null for all."),
         _column("listed", pa.int64(), "Studies that planning saw in the archive."),
         _column("planned", pa.int64(), "Of those, studies that the ledger did not have."),
-        _column("waiting", pa.int64(), "Studies left for a later run: still being written, or not to be told apart."),
+        _column("waiting", pa.int64(), "Studies left for a later run: still being written, or not yet separable."),
         _column("screened", pa.int64(), "Studies of this run that were screened."),
         _column("excluded", pa.int64(), "Studies of this run that were excluded."),
         _column("failed", pa.int64(), "Studies of this run that failed."),
         _column("vertebrae", pa.int64(), "Vertebrae that this run wrote."),
         _column("reasons", pa.string(), "JSON: studies of this run by reason."),
-        _column("chosen", pa.bool_(), "Whether studies were chosen (--study, --since, --rescreen): not what is usual."),
+        _column("chosen", pa.bool_(), "Whether anything but new studies was selected (--study, --since, --rescreen)."),
         _column("evaluable", pa.int64(), "Vertebrae of this run that are whole and were classified."),
         *(
             _column(name, pa.int64(), f"Of those, vertebrae called {name}.")
-            for name in ("blastic", "mixed", "lytic", "unilateral", "bilateral")
+            for name in (*BONE_QUALITY[1:], *POSTEROLATERAL[1:])
         ),
         _column("hu_vertebrae", pa.int64(), "Of those, vertebrae whose trabecular HU were measured."),
         _column("mean_hu", pa.float64(), "The mean of these HU."),
-        _column("drift", pa.string(), "What left the control limits that the last runs give; null for nothing."),
+        _column("drift", pa.string(), "What left the control limits of the last runs; null for nothing."),
         _column("studies_per_hour", pa.float64(), "Studies of this run by its wall-clock time; null for none."),
         _column("model_digest", pa.string(), "Which model.", null=False),
         _column("config_digest", pa.string(), "Which reading configuration.", null=False),
         _column("config", pa.string(), "JSON: that configuration.", null=False),
         _column("software_version", pa.string(), "SpineMet's version.", null=False),
     ],
-    metadata={"description": "One row per job run: who asked for what, when, and what came of it."},
+    metadata={"description": "One row per run of the job: who started it, when, what it was asked for and its counts."},
 )
 
 SCHEMAS: dict[str, pa.Schema] = {
     "studies": STUDIES,
     "vertebrae": VERTEBRAE,
+    "calls": CALLS,
     "slices": SLICES,
     "pictures": PICTURES,
     "runs": RUNS,
@@ -269,5 +299,20 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 
 def describe(table: str) -> list[tuple[str, str, str]]:
-    """(column, type, description) of each column of `table`, in order: the data dictionary."""
-    return [(column.name, str(column.type), column.metadata[b"comment"].decode()) for column in SCHEMAS[table]]
+    """(column, type, description) of each column of `table`, in order."""
+    return [(column.name, _type_name(column), column.metadata[b"comment"].decode()) for column in SCHEMAS[table]]
+
+
+def dictionary() -> str:
+    """The data dictionary of all tables as Markdown, a section per table."""
+    sections = []
+    for name, schema in SCHEMAS.items():
+        rows = [f"| `{column}` | {kind} | {description} |" for column, kind, description in describe(name)]
+        head = [f"### `{name}`", "", schema.metadata[b"description"].decode(), "", "| column | type | meaning |"]
+        sections.append("\n".join([*head, "|---|---|---|", *rows]))
+    return "\n\n".join(sections) + "\n"
+
+
+def _type_name(column: pa.Field) -> str:
+    name = f"list of {column.type.value_type}" if pa.types.is_list(column.type) else str(column.type)
+    return f"{name}, or null" if column.nullable else name

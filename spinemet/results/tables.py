@@ -1,9 +1,9 @@
 """The result tables: Delta tables at one place, written in waves, read through views that show whole waves only.
 
-A wave is the rows of some tens of studies. Its vertebrae, slices and pictures are committed first and its ledger
-rows (`studies`) last, in one commit: only then does the wave count. Rows of a wave that never reached the ledger are
-invisible to `connect`, and the next run removes them before it writes (`drop_leftovers`). One run at a time may
-write: the one that holds the lease (lease.py).
+A wave is the rows of some tens of studies. Its side tables (vertebrae, calls, slices, pictures) are committed first and
+its ledger rows (`studies`) last, in one commit: only then does the wave count. Rows of a wave that never reached the
+ledger are invisible to `connect`, and the next run removes them before it writes (`drop_leftovers`). Only the run that
+holds the lease (lease.py) may write.
 
 The tables are partitioned by model digest; a wave adds one Parquet file per table.
 """
@@ -23,13 +23,14 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from spinemet import files
 from spinemet.errors import BadInput, Reason
+from spinemet.results.older_form import FLAGGED, calls_of, in_present_form, is_older
 from spinemet.results.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS, Row, RunState
 from spinemet.types import State
 
 LEDGER = "studies"
 RUNS = "runs"
-SIDE_TABLES: tuple[str, ...] = ("vertebrae", "slices", "pictures")
-"""Tables that count only as far as the ledger has their wave."""
+SIDE_TABLES: tuple[str, ...] = ("vertebrae", "calls", "slices", "pictures")
+"""Tables whose rows count once the ledger has their wave, in the order in which a wave writes them."""
 
 _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
 _STORE_ERRORS = (DeltaError, OSError, ValueError)
@@ -39,7 +40,7 @@ _STORE_ERRORS = (DeltaError, OSError, ValueError)
 class Results:
     """An open results place; every method reads or writes the tables as they are now.
 
-    guard: called before each write; what it raises stops the write (a run that has lost its lease must not go on).
+    guard: called before each write. If it raises, nothing is written: a run that lost its lease must stop.
     """
 
     uri: str
@@ -53,34 +54,34 @@ class Results:
         only: Collection[Reason] | None = None,
         state: State | None = None,
     ) -> set[str]:
-        """source_key of every study that the ledger has, for this model and configuration where they are given.
+        """source_key of the studies in the ledger, by default all of them.
 
-        only: those alone that were left out for one of these reasons. state: those alone that are in this state.
+        model_digest, config_digest, state: only studies with this value. only: only studies with one of these reasons.
         """
-        wanted = _made_with(model_digest, config_digest)
+        selected = _made_with(model_digest, config_digest)
         if state is not None:
-            wanted &= pads.field("state") == str(state)
+            selected &= pads.field("state") == str(state)
         if only is not None:
-            wanted &= pads.field("reason").isin([str(reason) for reason in only])
+            selected &= pads.field("reason").isin([str(reason) for reason in only])
         keys: set[str] = set()
-        for batch in self._table(LEDGER).to_pyarrow_dataset().to_batches(columns=["source_key"], filter=wanted):
+        for batch in self.table(LEDGER).to_pyarrow_dataset().to_batches(columns=["source_key"], filter=selected):
             keys.update(batch["source_key"].to_pylist())
         return keys
 
     def ledger_sizes(self, model_digest: str, config_digest: str) -> dict[str, int]:
-        """The bytes that every study of the ledger had in the archive, for this model and configuration."""
-        dataset, wanted = self._table(LEDGER).to_pyarrow_dataset(), _made_with(model_digest, config_digest)
+        """source_key -> bytes that the study had in the archive, for this model and configuration."""
+        dataset, selected = self.table(LEDGER).to_pyarrow_dataset(), _made_with(model_digest, config_digest)
         sizes: dict[str, int] = {}
-        for batch in dataset.to_batches(columns=["source_key", "size_bytes"], filter=wanted):
+        for batch in dataset.to_batches(columns=["source_key", "size_bytes"], filter=selected):
             sizes.update(zip(batch["source_key"].to_pylist(), batch["size_bytes"].to_pylist(), strict=True))
         return sizes
 
     def commit_wave(self, wave: str, rows: Mapping[str, Sequence[Row]], *, replace: bool = False) -> None:
         """Make one wave's rows count: side tables first, the ledger last.
 
-        rows: table -> rows without `wave` and `committed_at`, which are filled in here; every table may be absent
-        but `studies`. replace: some of the studies are in the ledger already; their ledger rows are replaced in the
-        same commit. Raises DeltaError or OSError where the store refuses; the wave then does not count.
+        rows: table -> rows without `wave` and `committed_at`, which are filled in here; only `studies` is required.
+        replace: some of the studies are in the ledger already; the same commit replaces their ledger rows.
+        Raises DeltaError or OSError if the store refuses; the wave then does not count.
         """
         stamp = {"wave": wave, "committed_at": datetime.now(UTC)}
         for name in (*SIDE_TABLES, LEDGER):
@@ -90,12 +91,13 @@ class Results:
 
     def drop_leftovers(self) -> int:
         """Remove the rows of waves that never reached the ledger; returns how many."""
-        known = self._waves(LEDGER)
+        # A wave with calls or slices also has vertebrae, so those two large tables need no scan. Vertebrae are written
+        # first and removed last: after a kill at any point they still name the wave.
+        lost = sorted((self._waves("vertebrae") | self._waves("pictures")) - self._waves(LEDGER))
         dropped = 0
-        for name in SIDE_TABLES:
-            if lost := sorted(self._waves(name) - known):
-                self.guard()
-                dropped += self._table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
+        for name in reversed(SIDE_TABLES if lost else ()):
+            self.guard()
+            dropped += self.table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
         return dropped
 
     def drop_superseded(self) -> dict[str, int]:
@@ -109,24 +111,24 @@ class Results:
             for wave, keys in lost:
                 self.guard()
                 gone = f"{_one_of('wave', [wave])} AND {_one_of('source_key', keys)}"
-                dropped[name] += self._table(name).delete(gone)["num_deleted_rows"]
+                dropped[name] += self.table(name).delete(gone)["num_deleted_rows"]
         return dropped
 
     def write_run(self, row: Row) -> None:
-        """Write a `runs` row, in place of an earlier one of the same run."""
+        """Write a row of `runs`; it replaces an earlier row of the same run."""
         self._write(RUNS, [row], _one_of("run_id", [row["run_id"]]))
 
     def last_run(self) -> Row | None:
-        """The `runs` row that started last, None where there is none."""
-        table = self._table(RUNS).to_pyarrow_table().sort_by("started_at")
+        """The row of `runs` that started last, None if there is none."""
+        table = self.table(RUNS).to_pyarrow_table().sort_by("started_at")
         return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
 
     def usual_runs(self, model_digest: str, config_digest: str, last: int) -> list[Row]:
-        """The last finished runs with this model and configuration that did whatever was new, in order of time.
+        """The last finished runs with this model and configuration that screened what was new, in order of time.
 
-        Columns that the table does not have yet are missing.
+        A table written by an earlier version can lack columns; its rows then lack those keys.
         """
-        rows = self._table(RUNS).to_pyarrow_table().sort_by("started_at").to_pylist()
+        rows = self.table(RUNS).to_pyarrow_table().sort_by("started_at").to_pylist()
         made_with = (model_digest, config_digest)
         return [
             row
@@ -137,45 +139,44 @@ class Results:
         ][-last:]
 
     def last_rate(self) -> float | None:
-        """Studies per hour of the last run that did any, None where there is none."""
-        rates = self._table(RUNS).to_pyarrow_table(columns=["started_at", "studies_per_hour"]).sort_by("started_at")
+        """Studies per hour of the last run that did any, None if there is none."""
+        rates = self.table(RUNS).to_pyarrow_table(columns=["started_at", "studies_per_hour"]).sort_by("started_at")
         known = rates["studies_per_hour"].drop_null()
         return known[len(known) - 1].as_py() if len(known) else None
 
+    def table(self, name: str) -> DeltaTable:
+        """The Delta table `name` in its newest version."""
+        return _delta(self.uri, name)
+
     def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
-        place, table = files.join(self.uri, name), pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
-        options = files.delta_options(self.uri)
         self.guard()
+        table = self.table(name)
+        content = pa.Table.from_pylist(list(rows), schema=_for_merging(SCHEMAS[name], table))
         # Merging schemas: a later version may add columns to tables that are years old.
         if replaced is None:
-            write_deltalake(place, table, mode="append", schema_mode="merge", storage_options=options)
+            write_deltalake(table, content, mode="append", schema_mode="merge")
         else:
-            write_deltalake(
-                place, table, mode="overwrite", predicate=replaced, schema_mode="merge", storage_options=options
-            )
+            write_deltalake(table, content, mode="overwrite", predicate=replaced, schema_mode="merge")
 
     def _waves(self, name: str) -> set[str]:
         waves: set[str] = set()
-        for batch in self._table(name).to_pyarrow_dataset().to_batches(columns=["wave"]):
+        for batch in self.table(name).to_pyarrow_dataset().to_batches(columns=["wave"]):
             waves.update(pc.unique(batch["wave"]).to_pylist())
         return waves
 
-    def _table(self, name: str) -> DeltaTable:
-        return DeltaTable(files.join(self.uri, name), storage_options=files.delta_options(self.uri))
-
 
 def has_results(uri: str) -> bool:
-    """Whether there are result tables at `uri`. Raises BadInput where the store cannot tell."""
+    """Whether there are result tables at `uri`. Raises BadInput if the store cannot tell."""
     try:
-        return _is_table(files.normalize(uri), LEDGER)
+        return _stored_schema(files.normalize(uri), LEDGER) is not None
     except _STORE_ERRORS as error:
-        raise BadInput(f"expected screening results at {uri}, found: {files.cause(error)}.") from error
+        raise BadInput(f"Cannot read screening results at {uri}: {files.cause(error)}.") from error
 
 
 def moment(text: str) -> datetime:
-    """The moment that an ISO 8601 date or time names, in UTC where it has no zone; a date is its first moment.
+    """The moment that an ISO 8601 date or time names: without a zone in UTC, a date at its first moment.
 
-    Raises BadInput where it is not one.
+    Raises BadInput for anything else.
     """
     try:
         found = datetime.fromisoformat(text)
@@ -185,13 +186,13 @@ def moment(text: str) -> datetime:
 
 
 def moment_of(uri: str, text: str) -> datetime:
-    """The moment of version `text` of the ledger at `uri` (as `history` numbers them), or the moment that it names.
+    """The moment of a version of the ledger at `uri` (as `history` numbers them) or of a date or time.
 
-    Raises BadInput where there is no such version, where it is no moment, and where there are no results.
+    Raises BadInput if `text` is none of these, and if there are no results.
     """
     if not text.isdecimal() or len(text) >= len("20261130"):
         return moment(text)
-    versions = open_results(uri)._table(LEDGER).history()
+    versions = open_results(uri).table(LEDGER).history()
     for commit in versions:
         if commit["version"] == int(text):
             return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
@@ -201,37 +202,43 @@ def moment_of(uri: str, text: str) -> datetime:
     )
 
 
-def open_results(uri: str, *, create: bool = False, guard: Callable[[], None] = lambda: None) -> Results:
-    """The results place at `uri`, with `guard` before each later write; with `create`, missing tables are made.
+def open_results(
+    uri: str, *, create: bool = False, any_form: bool = False, guard: Callable[[], None] = lambda: None
+) -> Results:
+    """The results place at `uri`, with `guard` before each later write.
 
-    Raises BadInput where there are no results (without `create`), or the tables cannot be made.
+    create: make the tables if the place has none. any_form: also open tables of the older form (see older_form.py).
+    Raises BadInput if there are no results (without `create`), the tables cannot be made, or have the older form.
     """
     uri = files.normalize(uri)
-    wanted = "a place that can be written" if create else "screening results"
     try:
-        if create:
-            for name in (*SIDE_TABLES, RUNS, LEDGER):  # the ledger last: a place with a ledger has all tables
-                if not _is_table(uri, name):
-                    _create(uri, name)
-        elif not _is_table(uri, LEDGER):
-            raise BadInput(f"expected {wanted} at {uri}, found none.")
+        ledger = _stored_schema(uri, LEDGER)
+        if ledger is None and not create:
+            raise BadInput(f"There are no screening results at {uri}.")
+        if ledger is not None and is_older(ledger) and not any_form:
+            raise BadInput(
+                f"The results at {uri} were written by an earlier version of SpineMet. "
+                f"Bring them up to date with: spinemet tables migrate {uri}"
+            )
+        for name in (*SIDE_TABLES, RUNS, LEDGER) if create else ():  # the ledger last: with it, all tables are there
+            if _stored_schema(uri, name) is None:
+                create_table(uri, name)
     except _STORE_ERRORS as error:
-        raise BadInput(f"expected {wanted} at {uri}, found: {files.cause(error)}.") from error
+        action = "write" if create else "read"
+        raise BadInput(f"Cannot {action} screening results at {uri}: {files.cause(error)}.") from error
     return Results(uri, guard)
 
 
 def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
-    """A DuckDB connection with the views `studies`, `vertebrae`, `slices`, `pictures` and `runs` of the results.
+    """A DuckDB connection with one view per table of the results: `studies`, `vertebrae`, `calls` and so on.
 
     Only rows that count are shown. as_of: the tables as they were at that moment (with its time zone), by Delta's
-    time travel. Raises BadInput where `uri` holds no results, or held none at that moment.
+    time travel. Raises BadInput if `uri` holds no results, or held none at that moment.
     """
     results = open_results(uri)
     connection = duckdb.connect()
     connection.execute("SET TimeZone = 'UTC'")
-    # The ledger is opened first: side tables opened after it have at least every wave that it knows.
-    for name in (LEDGER, *SIDE_TABLES, RUNS):
-        connection.register(f"all_{name}", _dataset(results.uri, name, as_of))
+    _define_all(connection, results.uri, as_of)
     for name in SIDE_TABLES:
         connection.execute(
             f"CREATE VIEW {name} AS SELECT side.* FROM all_{name} side SEMI JOIN all_{LEDGER} ledger ON {_SAME_WAVE}"
@@ -241,34 +248,61 @@ def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnectio
     return connection
 
 
+def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime | None) -> None:
+    """Add a view `all_NAME` per table, which also shows the rows that do not count."""
+    queries: dict[str, str] = {}
+    # The ledger is opened first: side tables opened after it have at least every wave that it knows.
+    for name in (LEDGER, *SIDE_TABLES, RUNS):
+        if name in queries:
+            continue
+        dataset, stored = _dataset(uri, name, as_of), f"stored_{name}"
+        connection.register(stored, dataset)
+        queries[name] = f"SELECT * FROM {stored}"
+        if name in FLAGGED and is_older(dataset.schema):  # a moment before `maintenance.migrate`
+            queries[name] = in_present_form(stored, dataset.schema.names)
+            if name == "vertebrae":
+                queries["calls"] = calls_of(stored, dataset.schema.names)
+    for name, query in queries.items():
+        connection.execute(f"CREATE VIEW all_{name} AS {query}")
+
+
 def _dataset(uri: str, name: str, as_of: datetime | None) -> pads.Dataset:
-    table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
+    table = _delta(uri, name)
     if as_of is not None:
         table.load_as_version(_version_at(table, as_of))
     return table.to_pyarrow_dataset()
 
 
 def _version_at(table: DeltaTable, as_of: datetime) -> int:
-    """By the time that a commit gives itself; deltalake goes by files' dates, which a slow write or a copy moves."""
+    """The version at `as_of` by the time that each commit states.
+
+    deltalake itself goes by the dates of the log's files, which a slow write or a copy of the results changes.
+    """
     commits = [(datetime.fromtimestamp(told["timestamp"] / 1000, UTC), told["version"]) for told in table.history()]
     past = [version for moment, version in commits if moment <= as_of]
     if not past:
         first = min(commits)[0]
-        raise BadInput(f"expected a moment after {first:%Y-%m-%d %H:%M:%S} UTC, found {as_of}: no results yet.")
+        raise BadInput(f"There were no results yet at {as_of}; the first are of {first:%Y-%m-%d %H:%M:%S} UTC.")
     return max(past)
 
 
-def _is_table(uri: str, name: str) -> bool:
+def _delta(uri: str, name: str) -> DeltaTable:
+    return DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
+
+
+def _stored_schema(uri: str, name: str) -> pa.Schema | None:
+    """The columns of the Delta table `name`, None if there is no such table."""
     # Not DeltaTable.is_deltatable: it holds the GIL while it waits for the store, and an S3 server in the same
     # process (as in tests) then never answers.
     try:
-        DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri), without_files=True)
+        table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri), without_files=True)
     except TableNotFoundError:
-        return False
-    return True
+        return None
+    return pa.schema(table.schema().to_arrow())
 
 
-def _create(uri: str, name: str) -> None:
+def create_table(uri: str, name: str) -> None:
+    """Make the empty table `name` at `uri` if it is missing."""
     schema = SCHEMAS[name]
     DeltaTable.create(
         files.join(uri, name),
@@ -281,13 +315,22 @@ def _create(uri: str, name: str) -> None:
     )
 
 
+def _for_merging(schema: pa.Schema, table: DeltaTable) -> pa.Schema:
+    """`schema` with comments only for columns that `table` lacks.
+
+    Delta refuses a column whose comment differs from the stored one, so a reworded description would stop every write.
+    """
+    stored = {field.name for field in table.schema().fields}
+    return pa.schema([field.remove_metadata() if field.name in stored else field for field in schema])
+
+
 def _made_with(model_digest: str | None, config_digest: str | None) -> pads.Expression:
-    """Ledger rows of this model and configuration, of any where one is None."""
-    wanted = pads.scalar(True)
+    """Ledger rows of this model and configuration; None means any."""
+    selected = pads.scalar(True)
     for column, value in (("model_digest", model_digest), ("config_digest", config_digest)):
         if value is not None:
-            wanted &= pads.field(column) == value
-    return wanted
+            selected &= pads.field(column) == value
+    return selected
 
 
 def _same_studies(rows: Sequence[Row]) -> str:

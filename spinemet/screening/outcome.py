@@ -6,7 +6,6 @@ Identifiers come in with the reading's headers and do not come out: rows hold ps
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,11 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
-from spinemet.results.schemas import Row
+from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, STUDIES, Row
 from spinemet.screening.sins import sins_points
 from spinemet.types import (
-    BONE_QUALITY,
-    POSTEROLATERAL,
+    MEASURES,
     Completeness,
     NotScreened,
     Screened,
@@ -38,7 +36,7 @@ MAX_TEXT = 64
 
 @dataclass(frozen=True)
 class MadeWith:
-    """What a row was made with."""
+    """The model, configuration, software and run that made a row."""
 
     model_digest: str
     config_digest: str
@@ -56,10 +54,10 @@ def study_rows(
     seconds_model: float | None = None,
     slices: bool = False,
 ) -> dict[str, list[Row]]:
-    """Table -> rows of one study, as `results.schemas` wants them but for `wave` and `committed_at`.
+    """Table -> rows of one study, as `results.schemas` has them, without `wave` and `committed_at`.
 
-    calls: one per vertebra, in order, None for a vertebra that was not classified; None altogether without a model.
-    A study that was not screened has its ledger row alone. slices: also a row per slice, task and class.
+    calls: one per vertebra, in order, None for a vertebra that was not classified; None instead of a sequence if there
+    is no model. A study that was not screened has only its ledger row. slices: also a row per slice, task and class.
     """
     about = facts_series(reading)
     keys = {
@@ -68,14 +66,17 @@ def study_rows(
         "patient_key": names.patient_key(about.PatientID) or None,
         **vars(made_with),
     }
-    rows: dict[str, list[Row]] = {"studies": [], "vertebrae": [], "slices": [], "pictures": []}
+    rows: dict[str, list[Row]] = {"studies": [], "vertebrae": [], "calls": [], "slices": [], "pictures": []}
     if isinstance(reading, Screened):
         found = reading.spine.vertebrae
         answers = list(calls) if calls is not None else [None] * len(found)
         for number, (vertebra, stack, call) in enumerate(zip(found, reading.stacks, answers, strict=True)):
-            rows["vertebrae"].append({**keys, **_vertebra(number, vertebra, stack, call)})
-            if slices and call is not None:
-                rows["slices"] += [{**keys, "vertebra": number, **row} for row in _slices(stack, call)]
+            keys_here = {**keys, "vertebra": number, "level": vertebra.level}
+            rows["vertebrae"].append({**keys_here, **_vertebra(vertebra, stack, call)})
+            if call is not None:
+                rows["calls"] += [{**keys_here, **row} for row in _calls(call)]
+                if slices:
+                    rows["slices"] += [{**keys_here, **row} for row in _slices(stack, call)]
         if reading.views is not None:
             rows["pictures"].append({**keys, **_pictures(reading.views)})
     rows["studies"].append(
@@ -86,7 +87,7 @@ def study_rows(
             "levels_evaluable": sum(row["evaluable"] for row in rows["vertebrae"])
             if isinstance(reading, Screened)
             else None,
-            **{f"seconds_{stage}": seconds for stage, seconds in _stages(reading.seconds)},
+            **_seconds(reading.seconds),
             "seconds_model": seconds_model,
         }
     )
@@ -94,7 +95,7 @@ def study_rows(
 
 
 def slimmed(reading: StudyReading) -> StudyReading:
-    """`reading` without the headers of single objects: all that `study_rows` needs, in kilobytes less."""
+    """`reading` without the headers of single objects: all that `study_rows` needs, some kilobytes smaller."""
 
     def bare(series: SeriesHeader) -> SeriesHeader:
         return replace(series, instances=())
@@ -106,12 +107,12 @@ def slimmed(reading: StudyReading) -> StudyReading:
 
 
 def without_pixels(reading: Screened) -> Screened:
-    """`reading` whose stacks keep their number of slices and offsets but no pixels: what is left after the model."""
+    """`reading` after the model: its stacks keep their number of slices and offsets, and drop their pixels."""
     return replace(reading, stacks=tuple(replace(stack, hu_NHW=stack.hu_NHW[:, :0, :0]) for stack in reading.stacks))
 
 
 def facts_series(reading: StudyReading) -> SeriesHeader:
-    """The series that speaks for the study: the chosen one, else one that was rejected, else an empty one."""
+    """The series that speaks for the study: the chosen one, else a rejected one (CT first), else an empty one."""
     if reading.chosen is not None:
         return reading.chosen
     seen = [series for series, _ in reading.series_seen]
@@ -135,12 +136,12 @@ def _study(ref: StudyRef, reading: StudyReading) -> Row:
         "column_spacing_mm": spacing[2],
         "localizer": reading.localizer,
         "levels_imaged": len(reading.spine.vertebrae) if isinstance(reading, Screened) else None,
-        "flags": " ".join(reading.flags),
+        "flags": [str(flag) for flag in reading.flags],
     }
 
 
 def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
-    """What the headers say; the chosen series' own facts are None where none was chosen."""
+    """What the headers say of patient and device; the series' own columns only if one was chosen."""
     series = facts_series(reading)
     age = names.age(series.age_years)
     facts: Row = {
@@ -160,53 +161,49 @@ def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
     return facts
 
 
-def _vertebra(number: int, vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) -> Row:
+def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) -> Row:
     x, y, z = vertebra.center_mm
-    bone_quality, involvement = _label(call, "bone_quality"), _label(call, "posterolateral")
-    points = sins_points(vertebra.level, bone_quality, involvement)
+    said = call.probabilities if call is not None else {}
+    labels = {task: call.label(task) if call is not None and task in said else None for task in LABEL_COLUMNS}
+    points = sins_points(vertebra.level, labels["bone_quality"], labels["posterolateral"])
     return {
-        "vertebra": number,
-        "level": vertebra.level,
         "level_confidence": vertebra.level_confidence,
         "confidence": vertebra.confidence,
         "completeness": str(vertebra.completeness),
         "evaluable": vertebra.completeness is Completeness.WHOLE and call is not None,
         "slices": len(stack.hu_NHW),
-        "bone_quality": bone_quality,
-        **{column: _probability(call, task, name) for column, (task, name) in _PROBABILITY_COLUMNS.items()},
-        "posterolateral": involvement,
-        "further_tasks": _further_tasks(call),
+        **labels,
+        **{
+            column: float(said[task][name]) if task in said else None
+            for column, (task, name) in PROBABILITY_COLUMNS.items()
+        },
         "sins_location": points.location,
         "sins_bone": points.bone,
         "sins_posterolateral": points.posterolateral,
         "sins_partial": points.partial,
         "sins_min": points.least,
         "sins_max": points.most,
-        "trabecular_hu": vertebra.trabecular_hu,
+        **{measure.name: vertebra.measures.get(measure.name) for measure in MEASURES},
         "center_x_mm": x,
         "center_y_mm": y,
         "center_z_mm": z,
         "canal_mm": vertebra.canal_mm,
         "height_mm": vertebra.height_mm,
-        "flags": " ".join(vertebra.flags),
+        "flags": [str(flag) for flag in vertebra.flags],
     }
 
 
-_PROBABILITY_COLUMNS: dict[str, tuple[str, str]] = {
-    **{f"p_{'only_' if name in {'blastic', 'lytic'} else ''}{name}": ("bone_quality", name) for name in BONE_QUALITY},
-    "p_blastic": ("blastic", "yes"),
-    "p_lytic": ("lytic", "yes"),
-    **{f"p_posterolateral_{name}": ("posterolateral", name) for name in POSTEROLATERAL},
-}
-"""Column -> task and class."""
-
-_TASKS_WITH_COLUMNS = {task for task, _ in _PROBABILITY_COLUMNS.values()}
+def _calls(call: VertebraCall) -> list[Row]:
+    return [
+        {"task": task, "class": name, "class_number": number, "probability": float(probability)}
+        for task, classes in call.probabilities.items()
+        for number, (name, probability) in enumerate(classes.items())
+    ]
 
 
 def _slices(stack: SliceStack, call: VertebraCall) -> list[Row]:
     return [
         {
-            "level": stack.level,
             "slice": number,
             "offset_mm": float(stack.offsets_mm[number]),
             "task": task,
@@ -233,29 +230,9 @@ def _png(grey: npt.NDArray[np.uint8]) -> bytes:
     return content.getvalue()
 
 
-def _label(call: VertebraCall | None, task: str) -> str | None:
-    return call.label(task) if call is not None and task in call.probabilities else None
-
-
-def _probability(call: VertebraCall | None, task: str, name: str) -> float | None:
-    return float(call.probabilities[task][name]) if call is not None and task in call.probabilities else None
-
-
-def _further_tasks(call: VertebraCall | None) -> str | None:
-    """Six digits, so that one model gives one text however its batches fell."""
-    further = {
-        task: {name: round(float(value), 6) for name, value in classes.items()}
-        for task, classes in (call.probabilities.items() if call is not None else ())
-        if task not in _TASKS_WITH_COLUMNS
-    }
-    return json.dumps(further) if further else None
-
-
-def _stages(seconds: Mapping[str, float]) -> list[tuple[str, float]]:
-    return [(stage, spent) for stage, spent in seconds.items() if stage in _STAGES]
-
-
-_STAGES = ("headers", "volume", "segmentation", "localize", "slices", "views")
+def _seconds(stages: Mapping[str, float]) -> Row:
+    columns = {f"seconds_{stage}": seconds for stage, seconds in stages.items()}
+    return {column: seconds for column, seconds in columns.items() if column in STUDIES.names}
 
 
 def _text(text: str) -> str | None:

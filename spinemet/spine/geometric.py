@@ -15,7 +15,7 @@ from spinemet.errors import Reason, StudyExcluded
 from spinemet.spine.bodies import Body, bodies_between, body_frames
 from spinemet.spine.canal import build_curve, position_on, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
-from spinemet.spine.measures import completeness, trabecular_hu
+from spinemet.spine.measures import completeness, measure_body
 from spinemet.spine.naming import level_names
 from spinemet.spine.ribs import outward_reach
 from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
@@ -144,6 +144,6 @@ def _vertebra(
         height_mm=height,
         canal_mm=body.middle,
         confidence=float(np.clip(1 / (1 + np.exp(-1.5 * float(np.mean(seen)) - 0.5)), 0.02, 0.99)),
-        trabecular_hu=trabecular_hu(volume, center, axes, half),
+        measures=measure_body(volume, center, axes, half),
         flags=flags,
     )

@@ -14,7 +14,7 @@ from scipy import ndimage
 from spinemet.anatomy import LEVELS
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.spine.canal import build_curve, frame_from, position_on
-from spinemet.spine.measures import completeness, trabecular_hu
+from spinemet.spine.measures import completeness, measure_body
 from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, SpineCurve, Vertebra, Volume
 
 Array = npt.NDArray[np.float64]
@@ -112,7 +112,7 @@ def _vertebrae(volume: Volume, bodies: list[_Body], curve: SpineCurve) -> tuple[
                 height_mm=float(heights[n]),
                 canal_mm=float(position_on(curve, body.center)[0]),
                 confidence=1.0,
-                trabecular_hu=trabecular_hu(volume, body.center, body.axes, body.half_mm),
+                measures=measure_body(volume, body.center, body.axes, body.half_mm),
             )
         )
     return tuple(vertebrae)

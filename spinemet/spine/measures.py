@@ -20,6 +20,13 @@ _PLAUSIBLE_HU = (-300.0, 3000.0)
 """Below is gas or the area outside the reconstruction circle; above is metal."""
 
 
+def measure_body(
+    volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
+) -> dict[str, float | None]:
+    """The value of each of `types.MEASURES`, by name, for one body; arguments as in `trabecular_hu`."""
+    return {"trabecular_hu": trabecular_hu(volume, center_mm, axes, half_mm)}
+
+
 def trabecular_hu(
     volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
 ) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spinemet.results.schemas import SCHEMAS
+from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, SCHEMAS
 from spinemet.results.tables import open_results
+from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
 MODEL, CONFIG = "0123456789ab", "ba9876543210"
 CALLS = {
@@ -40,11 +41,20 @@ class Study:
 
 
 def write_results(
-    uri: str, studies: Sequence[Study], *, model: str = MODEL, wave: str = "run-1/0", pictures: bool = False
+    uri: str,
+    studies: Sequence[Study],
+    *,
+    model: str = MODEL,
+    wave: str = "run-1/0",
+    pictures: bool = False,
+    collapsed: Collection[str] | None = None,
 ) -> str:
-    """Commit `studies` as one wave of one run to the results at `uri`, and return `uri`."""
+    """Commit `studies` as one wave of one run to the results at `uri`, and return `uri`.
+
+    collapsed: the levels with a `yes` in the further no/yes task `collapse`; None for a model without that task.
+    """
     results = open_results(uri, create=True)
-    rows: dict[str, list[dict[str, Any]]] = {"studies": [], "vertebrae": [], "pictures": []}
+    rows: dict[str, list[dict[str, Any]]] = {"studies": [], "vertebrae": [], "calls": [], "pictures": []}
     for n, study in enumerate(studies):
         made_with = {"model_digest": model, "config_digest": CONFIG, "software_version": "0.1.0", "run_id": wave[:5]}
         keys = {
@@ -52,7 +62,17 @@ def write_results(
             "study_key": study.name or f"stu{n:03d}{wave[-1]}{study.patient}",
             "patient_key": study.patient,
         } | made_with
-        vertebrae = [_vertebra(keys, k, text) for k, text in enumerate(study.levels.split())]
+        vertebrae = []
+        for place, text in enumerate(study.levels.split()):
+            calls = _calls(text, collapsed)
+            vertebrae.append(_vertebra(keys, place, text, calls))
+            rows["calls"] += [
+                keys
+                | {"vertebra": place, "level": text.partition("=")[0], "task": task}
+                | {"class": name, "class_number": number, "probability": probability}
+                for task, classes in calls.items()
+                for number, (name, probability) in enumerate(classes.items())
+            ]
         rows["vertebrae"] += vertebrae
         rows["studies"].append(_filled("studies", _study(keys, study, vertebrae)))
         if pictures and study.state == "screened":
@@ -83,13 +103,33 @@ def _study(keys: dict[str, Any], study: Study, vertebrae: list[dict[str, Any]]) 
         "localizer": "geometric" if screened else None,
         "levels_imaged": len(vertebrae) if screened else None,
         "levels_evaluable": sum(row["evaluable"] for row in vertebrae) if screened else None,
-        "flags": "",
+        "flags": [],
     } | study.more  # fmt: skip
 
 
-def _vertebra(keys: dict[str, Any], place: int, text: str) -> dict[str, Any]:
+def _calls(text: str, collapsed: Collection[str] | None) -> dict[str, dict[str, float]]:
+    """Task -> class -> probability of the vertebra `text`; empty for one that is not classified."""
     level, _, said = text.partition("=")
-    evaluable = said not in {"cut", "?"}
+    if said in {"cut", "?"}:
+        return {}
+    quality = said or "normal"
+    bone = dict(zip(BONE_QUALITY, CALLS[quality], strict=True))
+    blastic, lytic = bone["blastic"] + bone["mixed"], bone["mixed"] + bone["lytic"]
+    sides = (0.3, 0.6, 0.1) if quality == "lytic" else (0.9, 0.06, 0.04)
+    calls = {
+        "blastic": {"no": 1 - blastic, "yes": blastic},
+        "lytic": {"no": 1 - lytic, "yes": lytic},
+        "bone_quality": bone,
+        "posterolateral": dict(zip(POSTEROLATERAL, sides, strict=True)),
+    }
+    if collapsed is not None:
+        calls["collapse"] = {"no": 0.25, "yes": 0.75} if level in collapsed else {"no": 0.95, "yes": 0.05}
+    return calls
+
+
+def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict[str, float]]) -> dict[str, Any]:
+    level, _, said = text.partition("=")
+    evaluable = bool(calls)
     row = keys | {
         "vertebra": place,
         "level": level,
@@ -104,24 +144,11 @@ def _vertebra(keys: dict[str, Any], place: int, text: str) -> dict[str, Any]:
         "center_z_mm": -30.0 * place,
         "canal_mm": 18.0 + 32.0 * place,
         "height_mm": 25.0,
-        "flags": "",
+        "flags": ["disc_unclear"] if said == "cut" else [],
     }  # fmt: skip
     if evaluable:
-        quality = said or "normal"
-        p = CALLS[quality]
-        row |= {
-            "bone_quality": quality,
-            "p_normal": p[0],
-            "p_only_blastic": p[1],
-            "p_mixed": p[2],
-            "p_only_lytic": p[3],
-            "p_blastic": p[1] + p[2],
-            "p_lytic": p[2] + p[3],
-            "posterolateral": "unilateral" if quality == "lytic" else "none",
-            "p_posterolateral_none": 0.3 if quality == "lytic" else 0.9,
-            "p_posterolateral_unilateral": 0.6 if quality == "lytic" else 0.06,
-            "p_posterolateral_bilateral": 0.1 if quality == "lytic" else 0.04,
-        }
+        row |= {task: max(calls[task], key=lambda name: calls[task][name]) for task in LABEL_COLUMNS}
+        row |= {column: calls[task][name] for column, (task, name) in PROBABILITY_COLUMNS.items()}
     return _filled("vertebrae", row)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spinemet.cohort.prevalence import GROUPS, prevalence
+from spinemet.cohort.prevalence import GROUPS, findings, prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.errors import BadInput
 from tests.cohort.cases import Study, write_results
@@ -107,3 +107,35 @@ def test_bad_questions_name_what_can_be_asked(tmp_path: Path) -> None:
         prevalence(connection, ["level"], unit="study")
     with pytest.raises(BadInput, match="once"):
         prevalence(connection, ["level", "level"])
+
+
+def test_a_further_task_is_asked_by_its_name(tmp_path: Path) -> None:
+    connection = open_cohort(write_results(str(tmp_path), COHORT, collapsed=["L2"]))
+    table = prevalence(connection, ["level"], task="collapse").set_index("level")
+    assert set(table["finding"]) == {"yes"}
+    counts = ["n_imaged", "n_cut", "n_evaluable", "n_positive"]
+    assert table.loc["L2", counts].tolist() == [3, 0, 2, 2]
+    assert table.loc["T12", counts].tolist() == [2, 1, 1, 0]
+    by_patient = prevalence(connection, [], "patient", "collapse").iloc[0]
+    assert by_patient[["n_imaged", "n_evaluable", "n_positive"]].tolist() == [3, 3, 2]
+
+
+def test_a_task_of_several_classes_has_any_and_each_positive_class(tmp_path: Path) -> None:
+    connection = open_cohort(write_results(str(tmp_path), COHORT))
+    table = prevalence(connection, [], task="posterolateral").set_index("finding")
+    assert table["n_positive"].to_dict() == {"any": 1, "unilateral": 1, "bilateral": 0}
+    assert findings(connection) == ("any", "blastic", "mixed", "lytic")
+
+
+def test_a_task_that_the_model_does_not_have_is_bad_input(tmp_path: Path) -> None:
+    connection = open_cohort(write_results(str(tmp_path), COHORT))
+    with pytest.raises(BadInput, match=r"blastic, bone_quality, lytic, posterolateral\), found collapse"):
+        prevalence(connection, task="collapse")
+
+
+def test_only_vertebrae_with_a_call_of_the_task_are_evaluable(tmp_path: Path) -> None:
+    """Rows of a migrated table can lack a task that later rows of the same model have."""
+    write_results(str(tmp_path), [Study("p1", levels="L1 L2")], wave="run-1/0")
+    results = write_results(str(tmp_path), [Study("p2", levels="L1 L2")], wave="run-2/1", collapsed=["L1"])
+    row = prevalence(open_cohort(results), [], task="collapse").iloc[0]
+    assert row[["n_imaged", "n_evaluable", "n_positive"]].tolist() == [4, 2, 1]

@@ -101,5 +101,24 @@ def test_a_query_that_is_no_select_is_refused(tmp_path: Path, query: str, found:
 
 
 def test_no_results_are_bad_input(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="expected screening results"):
+    with pytest.raises(BadInput, match="There are no screening results"):
         open_cohort(str(tmp_path))
+
+
+def test_current_calls_hold_the_most_probable_class_of_every_task(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic L2")], collapsed=["L2"])
+    query = "select vertebra, task, label, probability, is_positive from current_calls order by all"
+    rows = run_sql(results, query).set_index(["vertebra", "task"])
+    assert rows.loc[(1, "bone_quality")].tolist() == ["lytic", 0.71, True]
+    assert rows.loc[(2, "bone_quality")].tolist() == ["normal", 0.82, False]
+    assert rows.loc[(2, "collapse")].tolist() == ["yes", 0.75, True]
+    assert 0 not in rows.index.get_level_values("vertebra"), "a vertebra that is not classified has no call"
+
+
+def test_of_equally_probable_classes_the_first_is_the_label(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="L1")])
+    connection = open_cohort(results)
+    even = "select * replace (0.25 as probability) from all_calls order by class_number desc"
+    connection.execute(f"create temp view calls as {even}")
+    labels = connection.execute("select label, is_positive from current_calls where task = 'bone_quality'").fetchall()
+    assert labels == [("normal", False)]

@@ -2,6 +2,7 @@ import io
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
@@ -84,7 +85,9 @@ def test_eighty_columns_cut_nothing(tmp_path: Path) -> None:
 
 def test_any_table_can_be_shown() -> None:
     table = pd.DataFrame({"n": [1, 2], "x": [0.123456, math.nan], "blob": [b"abc", None]})
+    table["flags"] = [np.array(["lossy", "deskewed"], object), np.array([], object)]
     text = _text(render_table(table))
+    assert _line(text, "1")[-2:] == ["lossy", "deskewed"]
     assert "0.1235" in text
     assert "3 bytes" in text
     assert "nan" not in text

@@ -68,7 +68,7 @@ def test_the_archive_screened_twice_has_identical_tables(
     studies = join(bucket, "phantom/archive")
     results, again = join(bucket, "results"), join(bucket, "again")
     assert run("screen", archive=studies, results=results, model=model) == 0
-    before = {name: _rows(results, name) for name in ("studies", "vertebrae", "pictures")}
+    before = {name: _rows(results, name) for name in ("studies", "vertebrae", "calls", "pictures")}
     assert len(before["studies"]) == archive.studies + archive.unusable
     assert before["studies"].groupby("state").size()["screened"] == archive.studies
 
@@ -90,8 +90,8 @@ def test_the_archive_screened_twice_has_identical_tables(
 
 
 def _rows(results: str, name: str) -> pd.DataFrame:
-    order = "source_key, vertebra" if name == "vertebrae" else "source_key"
-    return run_sql(results, f"select * from {name} order by {order}")
+    order = {"vertebrae": "source_key, vertebra", "calls": "source_key, vertebra, task, class_number"}
+    return run_sql(results, f"select * from {name} order by {order.get(name, 'source_key')}")
 
 
 def _local(bucket: str, name: str) -> Path:

@@ -36,7 +36,7 @@ def rows_alone(archive: str, model: str) -> Tables:
     """The rows that `rows_in` finds after a run with `slices` over `archive`, made without Ray and without tables."""
     predictor, names, config = Predictor.load(model), Pseudonymizer(KEY, "shifted"), StudyConfig(slices=SLICES)
     made_with = MadeWith(predictor.digest, config_digest(config), __version__, "another run")
-    alone: Tables = {"studies": [], "vertebrae": [], "slices": [], "pictures": []}
+    alone: Tables = {name: [] for name in (tables.LEDGER, *tables.SIDE_TABLES)}
     for ref in list_studies(archive):
         study = read_study(ref, config, views=True)
         calls = predictor.predict(study.stacks) if isinstance(study, Screened) else None
@@ -59,5 +59,5 @@ def rows_in(uri: str) -> Tables:
             ),
             key=repr,
         )
-        for name in ("studies", "vertebrae", "slices", "pictures")
+        for name in (tables.LEDGER, *tables.SIDE_TABLES)
     }

@@ -52,7 +52,7 @@ def reading_of(levels: list[str], pitch_mm: float = 32.0) -> Screened:
             pitch_mm * 0.75,
             18 + n * pitch_mm,
             0.95,
-            None if n == 0 else 140.25,
+            {"trabecular_hu": None if n == 0 else 140.25},
             ("cut_by_field_of_view",) if n == 0 else (),
         )
         for n, level in enumerate(levels)

@@ -123,6 +123,20 @@ def test_a_card_marks_each_vertebra_at_its_row(tmp_path: Path) -> None:
     assert 'viewBox="0 0 276 100"' in card, "110 + 46 + 120 by 100 mm"
 
 
+def test_every_further_task_has_rows_and_chips(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path / "results"), COHORT, pictures=True, collapsed=["L1"])
+    write_report(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    words = _words(page)
+    assert "collapse yes 3 of 8 37.5" in words
+    assert "posterolateral any finding 2 of 8 25.0" in words
+    assert "unilateral 2 of 8 25.0" in words
+    assert "blastic yes" not in words, "a part of bone quality is no finding of its own"
+    assert "L1 lytic 0.71 · collapse · unilateral" in words
+    assert "collapse yes 0.75" in page
+    assert "Other tasks of the model" in words
+
+
 def test_results_without_pictures_and_without_a_screened_study(tmp_path: Path) -> None:
     assert "kept no pictures" in _page(tmp_path / "a", COHORT, pictures=False)
     empty = _words(_page(tmp_path / "b", COHORT[3:]))
@@ -159,7 +173,7 @@ def test_bad_places_are_bad_input_and_write_nothing(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"evaluation\.json"):
         write_report(results, tmp_path / "report.html", evaluation=str(tmp_path))
     wrong = _evaluation(tmp_path / "evaluation", measures=[{}])
-    with pytest.raises(BadInput, match="expected an evaluation"):
+    with pytest.raises(BadInput, match="is not an evaluation that"):
         write_report(results, tmp_path / "report.html", evaluation=wrong)
     assert not (tmp_path / "report.html").exists()
 

@@ -57,7 +57,7 @@ def test_vacuum_deletes_files_but_none_that_is_still_asked_for(results: Results)
 def test_history_tells_every_version_newest_first(results: Results) -> None:
     told = history(results.uri)
     assert list(told["committed_at"]) == sorted(told["committed_at"], reverse=True)
-    assert set(told["table"]) == {"studies", "vertebrae", "slices", "pictures", "runs"}
+    assert set(told["table"]) == {"studies", "vertebrae", "calls", "slices", "pictures", "runs"}
     assert list(told[told["table"] == "studies"]["version"]) == [2, 1, 0]
 
 
@@ -98,6 +98,6 @@ def test_upkeep_waits_for_no_run_and_finds_no_results_where_there_are_none(resul
             with pytest.raises(BadInput, match="found run-3 on"):
                 work(results.uri)
     for work in (compact, vacuum, history):
-        with pytest.raises(BadInput, match="expected screening results"):
+        with pytest.raises(BadInput, match="There are no screening results"):
             work(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()

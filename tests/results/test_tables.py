@@ -23,13 +23,13 @@ MADE_WITH: Row = {
 def study_row(key: str, reason: str | None = None) -> Row:
     state = "screened" if reason is None else "failed"
     return {"source_key": key, "state": state, "reason": reason, "layout": "zip", "objects": 1, "size_bytes": 9,
-            "flags": "", **MADE_WITH}  # fmt: skip
+            "flags": [], **MADE_WITH}  # fmt: skip
 
 
 def vertebra_row(key: str, vertebra: int) -> Row:
     numbers = ("level_confidence", "confidence", "center_x_mm", "center_y_mm", "center_z_mm", "canal_mm", "height_mm")
     return {"source_key": key, "vertebra": vertebra, "level": "T1", "completeness": "whole", "evaluable": True,
-            "slices": 7, "flags": "", **dict.fromkeys(numbers, 1.0), **MADE_WITH}  # fmt: skip
+            "slices": 7, "flags": [], **dict.fromkeys(numbers, 1.0), **MADE_WITH}  # fmt: skip
 
 
 def wave_rows(*keys: str) -> dict[str, list[Row]]:
@@ -150,7 +150,7 @@ def test_as_of_shows_the_tables_of_that_moment(tmp_path: Path) -> None:
     then = connect(results.uri, as_of=between)
     assert then.sql("SELECT source_key, wave FROM studies").fetchall() == [("k1", "run-1-1")]
     assert then.sql("SELECT count(*) FROM vertebrae").fetchall() == [(2,)]
-    with pytest.raises(BadInput, match="no results yet"):
+    with pytest.raises(BadInput, match="no results yet at"):
         connect(results.uri, as_of=before)
 
 
@@ -162,6 +162,16 @@ def test_columns_keep_their_meaning_in_the_stored_table(tmp_path: Path) -> None:
     assert not fields["source_key"].nullable
 
 
+def test_a_reworded_description_stops_no_write(tmp_path: Path) -> None:
+    reworded = [field.with_metadata({"comment": "as an earlier version said it"}) for field in SCHEMAS["runs"]]
+    DeltaTable.create(tmp_path / "runs", pa.schema([field for field in reworded if field.name != "drift"]))
+    results = open_results(str(tmp_path), create=True)
+    results.write_run(run_row("run-01"))
+    fields = {field.name: field for field in DeltaTable(tmp_path / "runs").schema().fields}
+    assert fields["state"].metadata == {"comment": "as an earlier version said it"}
+    assert fields["drift"].metadata["comment"].startswith("What left the control limits")
+
+
 def test_opening_twice_changes_nothing(results: Results) -> None:
     results.commit_wave("run-1-1", wave_rows("k1"))
     again = open_results(results.uri, create=True)
@@ -170,16 +180,16 @@ def test_opening_twice_changes_nothing(results: Results) -> None:
 
 def test_no_results_there_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
     for place in (str(tmp_path / "none"), str(tmp_path), s3_bucket, s3_bucket + "-missing/results"):
-        with pytest.raises(BadInput, match="expected screening results at"):
+        with pytest.raises(BadInput, match=r"(There are no|Cannot read) screening results at"):
             connect(place)
 
 
 def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
     (tmp_path / "file").write_text("in the way")
     for place in (str(tmp_path / "file" / "results"), str(tmp_path / "file"), s3_bucket + "-missing/results"):
-        with pytest.raises(BadInput, match="expected a place that can be written at"):
+        with pytest.raises(BadInput, match="Cannot write screening results at"):
             open_results(place, create=True)
-    with pytest.raises(BadInput, match="found: NoSuchBucket"):
+    with pytest.raises(BadInput, match="NoSuchBucket"):
         open_results(s3_bucket + "-missing/results", create=True)
     assert (tmp_path / "file").read_text() == "in the way"
 

@@ -56,7 +56,7 @@ def vertebra(level: str, number: int) -> Vertebra:
         height_mm=24.0,
         canal_mm=15.0 + 30 * number,
         confidence=0.95,
-        trabecular_hu=150.0 if number else None,
+        measures={"trabecular_hu": 150.0 if number else None},
         flags=(Flag.DISC_UNCLEAR,) if number == 2 else (),
     )
 

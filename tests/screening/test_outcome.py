@@ -1,7 +1,6 @@
 import datetime as dt
 import io
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import Reason
-from spinemet.results.schemas import SCHEMAS, Row
+from spinemet.results.schemas import PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
 from spinemet.types import NotScreened, Screened, State, StudyReading, VertebraCall
 from tests.screening.readings import CALLS, LEVELS, REF, SECRETS, SERIES, reading, stack
@@ -47,7 +46,7 @@ def test_the_ledger_row_describes_the_study() -> None:
         "slice_count": 120, "slice_spacing_mm": 1.5, "row_spacing_mm": 0.7, "column_spacing_mm": 0.8,
         "manufacturer": "ACME Medical", "manufacturer_model": "Ring 5", "kernel": "B60f", "kvp": 120.0,
         "contrast": True, "age": 90, "sex": "F", "study_date": dt.date(2024, 1, 1), "localizer": "geometric",
-        "levels_imaged": 4, "levels_evaluable": 3, "flags": "deskewed lossy", "seconds_headers": 0.5,
+        "levels_imaged": 4, "levels_evaluable": 3, "flags": ["deskewed", "lossy"], "seconds_headers": 0.5,
         "seconds_volume": 1.5, "seconds_model": 0.25, "model_digest": "a" * 12, "run_id": "run-1",
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
@@ -63,7 +62,7 @@ def test_vertebrae_are_listed_from_cranial_to_caudal_with_their_calls() -> None:
     assert [row["completeness"] for row in rows] == ["cut", "whole", "whole", "whole"]
     assert [row["evaluable"] for row in rows] == [False, True, True, True]
     assert [row["trabecular_hu"] for row in rows] == [None, 150.0, 150.0, 150.0]
-    assert [row["flags"] for row in rows] == ["", "", "disc_unclear", ""]
+    assert [row["flags"] for row in rows] == [[], [], ["disc_unclear"], []]
     lytic = rows[1]
     assert lytic["p_only_lytic"] == pytest.approx(0.7)
     assert lytic["p_lytic"] == pytest.approx(0.8)
@@ -98,13 +97,34 @@ def test_a_model_without_a_task_leaves_its_columns_empty() -> None:
     assert (row["sins_posterolateral"], row["sins_partial"], row["sins_min"], row["sins_max"]) == (None, None, 5, 18)
 
 
-def test_what_a_recipe_added_is_written_under_its_name() -> None:
+def test_calls_hold_every_class_of_every_task() -> None:
+    rows = rows_of(reading(), calls=[None, *CALLS[1:]])["calls"]
+    assert len(rows) == 3 * (2 + 2 + 4 + 3)
+    first = [row for row in rows if row["vertebra"] == 1]
+    assert {row["level"] for row in first} == {"T12"}
+    assert [(row["task"], row["class"], row["class_number"]) for row in first][-3:] == [
+        ("posterolateral", "none", 0),
+        ("posterolateral", "unilateral", 1),
+        ("posterolateral", "bilateral", 2),
+    ]
+
+
+def test_wide_columns_repeat_the_calls() -> None:
+    rows = rows_of(reading(), calls=[None, *CALLS[1:]])
+    calls = {(row["vertebra"], row["task"], row["class"]): row["probability"] for row in rows["calls"]}
+    for row in rows["vertebrae"]:
+        for column, (task, name) in PROBABILITY_COLUMNS.items():
+            assert row[column] == calls.get((row["vertebra"], task, name)), column
+
+
+def test_a_task_that_a_recipe_added_is_in_the_calls_under_its_name() -> None:
     grown = VertebraCall(CALLS[1].probabilities | {"collapse": {"no": np.float32(0.25), "yes": np.float32(0.75)}})
-    rows = rows_of(reading(), calls=[CALLS[0], grown, *CALLS[2:]])["vertebrae"]
-    assert [row["further_tasks"] for row in rows] == [None, '{"collapse": {"no": 0.25, "yes": 0.75}}', None, None]
-    table = pa.table({"further_tasks": [row["further_tasks"] for row in rows]})
-    asked = duckdb.from_arrow(table).project("(further_tasks ->> '$.collapse.yes')::double").fetchall()
-    assert asked == [(None,), (0.75,), (None,), (None,)]
+    rows = rows_of(reading(), calls=[CALLS[0], grown, *CALLS[2:]])["calls"]
+    assert [
+        (row["vertebra"], row["class"], row["class_number"], row["probability"])
+        for row in rows
+        if row["task"] == "collapse"
+    ] == [(1, "no", 0, 0.25), (1, "yes", 1, 0.75)]
 
 
 def test_a_vertebra_without_slices_has_a_row_and_no_call() -> None:
@@ -124,7 +144,7 @@ def test_a_study_that_was_not_screened_has_only_its_ledger_row(state: State) -> 
     study = NotScreened(state, Reason.TOO_THICK, "one sentence.", series_seen=((SERIES, Reason.TOO_THICK),))
     rows = rows_of(study, calls=())
     assert {name: len(table) for name, table in rows.items()} == {
-        "studies": 1, "vertebrae": 0, "slices": 0, "pictures": 0,
+        "studies": 1, "vertebrae": 0, "calls": 0, "slices": 0, "pictures": 0,
     }  # fmt: skip
     (row,) = rows["studies"]
     assert (row["state"], row["reason"], row["detail"]) == (str(state), "too_thick", "one sentence.")

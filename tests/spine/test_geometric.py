@@ -65,7 +65,7 @@ def test_chest_all_thoracic_bodies_in_order_none_spurious(chest: Volume) -> None
     heights = [v.height_mm for v in spine.vertebrae[1:]]
     assert 13 < min(heights) < max(heights) < 26
     assert spine.vertebrae[0].completeness is Completeness.CUT
-    assert all(190 < (v.trabecular_hu or 0) < 320 for v in spine.vertebrae)
+    assert all(190 < (v.measures["trabecular_hu"] or 0) < 320 for v in spine.vertebrae)
 
 
 @pytest.mark.parametrize("slices", [3, 5])
@@ -100,7 +100,7 @@ def test_abdomen_named_from_the_sacrum(abdomen: Volume, abdomen_bodies: LabelMap
     _check_abdomen(spine, body_centers(abdomen_bodies))
     assert spine.vertebrae[0].completeness is Completeness.CUT
     assert all(v.completeness is Completeness.WHOLE for v in spine.vertebrae[1:])
-    assert all(80 < (v.trabecular_hu or 0) < 170 for v in spine.vertebrae)
+    assert all(80 < (v.measures["trabecular_hu"] or 0) < 170 for v in spine.vertebrae)
 
 
 @pytest.mark.parametrize(("order", "flips"), [((0, 1, 2), (False,) * 3), ((2, 1, 0), (True, False, True))])

@@ -55,7 +55,7 @@ def test_measures_are_those_of_an_adult(abdomen: Volume, abdomen_whole: LabelMap
         if vertebra.level not in LUMBAR:
             continue
         assert 21 < vertebra.height_mm < 30
-        assert 90 < (vertebra.trabecular_hu or 0) < 160  # TotalSegmentator's own report: medians 110 to 129
+        assert 90 < (vertebra.measures["trabecular_hu"] or 0) < 160  # TotalSegmentator's own report: medians 110 to 129
         assert np.allclose(vertebra.axes @ vertebra.axes.T, np.eye(3), atol=1e-9)
         assert vertebra.axes[0, 0] > 0.95
         assert vertebra.axes[1, 1] > 0.8

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from spinemet.spine.measures import completeness, trabecular_hu
-from spinemet.types import AIR_HU, Completeness, Volume
+from spinemet.spine.measures import completeness, measure_body, trabecular_hu
+from spinemet.types import AIR_HU, MEASURES, Completeness, Volume
 from tests.spine.volumes import affine_of
 
 HALF = (20.0, 15.0, 12.0)
@@ -29,6 +29,12 @@ def test_core_leaves_out_cortex_vein_and_island() -> None:
     hu = trabecular_hu(_body(), (0, 0, 0), np.eye(3), HALF)
     assert hu is not None
     assert abs(hu - 140) < 5
+
+
+def test_every_declared_measure_is_computed() -> None:
+    measured = measure_body(_body(), (0, 0, 0), np.eye(3), HALF)
+    assert list(measured) == [measure.name for measure in MEASURES]
+    assert measured["trabecular_hu"] == trabecular_hu(_body(), (0, 0, 0), np.eye(3), HALF)
 
 
 def test_less_than_half_in_view_gives_none() -> None:
