@@ -21,10 +21,10 @@ import pandas as pd
 from spinemet.config import SliceConfig, StudyConfig
 from spinemet.errors import BadInput
 from spinemet.files import join
-from spinemet.phantom.anatomy import PatientAnatomy, Pose, place_spine
-from spinemet.phantom.lesions import Disease, Lesion, draw_diseases
-from spinemet.phantom.levels import MOBILE
-from spinemet.phantom.mimics import Changes, draw_mimics
+from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
+from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.disease.lesions import Disease, Lesion, draw_diseases
+from spinemet.phantom.disease.mimics import Changes, draw_mimics
 from spinemet.phantom.plan import derived_uid, plan_patient
 from spinemet.phantom.scan import ScanSettings, render
 from spinemet.progress import Progress, no_progress

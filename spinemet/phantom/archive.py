@@ -26,10 +26,10 @@ from obstore.exceptions import BaseError
 
 from spinemet.errors import BadInput
 from spinemet.files import join, open_store, write_bytes
-from spinemet.phantom.anatomy import place_spine
+from spinemet.phantom.body.anatomy import place_spine
 from spinemet.phantom.dicom import ct_series, encode, encode_one, localizer_series, secondary_capture, segmentation
-from spinemet.phantom.lesions import Lesion
-from spinemet.phantom.mimics import Changes
+from spinemet.phantom.disease.lesions import Lesion
+from spinemet.phantom.disease.mimics import Changes
 from spinemet.phantom.plan import StudyPlan, plan_patient
 from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series
 from spinemet.progress import Progress, no_progress

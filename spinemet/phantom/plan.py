@@ -13,12 +13,12 @@ from typing import TypeVar
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from spinemet.phantom.anatomy import PatientAnatomy, Pose, draw_anatomy, place_spine
-from spinemet.phantom.lesions import Disease, draw_diseases
-from spinemet.phantom.levels import MOBILE
-from spinemet.phantom.mimics import Mimic, draw_mimics
+from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, draw_anatomy, place_spine
+from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.tissue import Contrast
+from spinemet.phantom.disease.lesions import Disease, draw_diseases
+from spinemet.phantom.disease.mimics import Mimic, draw_mimics
 from spinemet.phantom.scan import REGIONS, ScanSettings, field_of_view
-from spinemet.phantom.tissue import Contrast
 
 T = TypeVar("T")
 

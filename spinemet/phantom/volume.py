@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spinemet.errors import BadInput
-from spinemet.phantom.anatomy import draw_anatomy, place_spine
+from spinemet.phantom.body.anatomy import draw_anatomy, place_spine
 from spinemet.phantom.scan import REGIONS, PhantomScan, PhantomVertebra, ScanSettings, field_of_view, render
 from spinemet.types import Vec3, Volume
 

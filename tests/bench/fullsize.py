@@ -18,7 +18,7 @@ import obstore
 import pydicom
 
 from spinemet.files import open_store
-from spinemet.phantom.anatomy import place_spine
+from spinemet.phantom.body.anatomy import place_spine
 from spinemet.phantom.dicom import ct_series, encode_one
 from spinemet.phantom.plan import StudyPlan, plan_patient
 from spinemet.phantom.scan import field_of_view, render

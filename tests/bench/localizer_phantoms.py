@@ -9,14 +9,14 @@ from typing import get_args
 
 import numpy as np
 
-from spinemet.phantom.anatomy import Degeneration, PatientAnatomy, Pose, Variant, draw_anatomy, place_spine
-from spinemet.phantom.head import Head, place_head
-from spinemet.phantom.lesions import draw_diseases
-from spinemet.phantom.levels import MOBILE
-from spinemet.phantom.mimics import Changes, draw_mimics
+from spinemet.phantom.body.anatomy import Degeneration, PatientAnatomy, Pose, Variant, draw_anatomy, place_spine
+from spinemet.phantom.body.head import Head, place_head
+from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.skeleton import has_ribs
+from spinemet.phantom.body.tissue import Contrast
+from spinemet.phantom.disease.lesions import draw_diseases
+from spinemet.phantom.disease.mimics import Changes, draw_mimics
 from spinemet.phantom.scan import PhantomScan, ScanSettings, field_of_view, render
-from spinemet.phantom.skeleton import has_ribs
-from spinemet.phantom.tissue import Contrast
 from spinemet.spine.sampling import in_view
 from spinemet.types import Volume
 from tests.spine.volumes import turned

@@ -11,7 +11,7 @@ import pytest
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import BadInput
 from spinemet.phantom import phantom_scan, phantom_volume
-from spinemet.phantom.anatomy import draw_anatomy
+from spinemet.phantom.body.anatomy import draw_anatomy
 from spinemet.phantom.scan import REGIONS, PhantomScan, ScanSettings, render_series
 from spinemet.types import Completeness
 

@@ -11,8 +11,8 @@ import pytest
 from spinemet.anatomy import LEVEL_INDEX, is_named
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.phantom import phantom_volume
-from spinemet.phantom.anatomy import Variant, draw_anatomy, place_spine
-from spinemet.phantom.head import place_head
+from spinemet.phantom.body.anatomy import Variant, draw_anatomy, place_spine
+from spinemet.phantom.body.head import place_head
 from spinemet.phantom.scan import ScanSettings, field_of_view, render
 from spinemet.spine.geometric import geometric_spine
 from spinemet.types import Completeness, LabelMap, Spine, Volume

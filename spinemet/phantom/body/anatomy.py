@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.phantom.levels import SIZES, LevelSize
+from spinemet.phantom.body.levels import SIZES, LevelSize
 
 Array = npt.NDArray[np.float64]
 Variant = Literal["usual", "L4", "L6", "T13", "no T12 ribs", "lumbar ribs", "cervical ribs"]

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.interpolate import CubicSpline
 
-from spinemet.phantom.anatomy import PatientAnatomy, Pose
+from spinemet.phantom.body.anatomy import PatientAnatomy, Pose
+from spinemet.phantom.body.vertebra import JOINT_MM, canal_distance, canal_middle
 from spinemet.phantom.shapes import Box, Canvas, Float, Strut, blend, cover, is_empty, merge, tiled_at
-from spinemet.phantom.vertebra import JOINT_MM, canal_distance, canal_middle
 
 UP = np.array([0.0, 0.0, 1.0])
 

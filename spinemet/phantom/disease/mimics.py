@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.phantom.anatomy import PatientAnatomy
-from spinemet.phantom.lesions import waves
+from spinemet.phantom.body.anatomy import PatientAnatomy
+from spinemet.phantom.body.vertebra import BonePatch, canal_middle
+from spinemet.phantom.disease.lesions import waves
 from spinemet.phantom.shapes import Float, cover
-from spinemet.phantom.vertebra import BonePatch, canal_middle
 
 MIMICS = ("osteophytes", "endplate_sclerosis", "bone_island", "schmorl_node", "haemangioma")
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.phantom.anatomy import Degeneration, PatientAnatomy, Pose
+from spinemet.phantom.body.anatomy import Degeneration, PatientAnatomy, Pose
+from spinemet.phantom.body.vertebra import canal_middle
 from spinemet.phantom.shapes import Canvas, Float, along, blend, cover, is_empty, tiled
-from spinemet.phantom.vertebra import canal_middle
 
 IntArray = npt.NDArray[np.intp]
 

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.phantom.anatomy import PatientAnatomy, Pose, leaning
-from spinemet.phantom.levels import AXIS, DENS
+from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, leaning
+from spinemet.phantom.body.levels import AXIS, DENS
+from spinemet.phantom.body.skeleton import draw_struts, paint_bone
+from spinemet.phantom.body.tissue import CORD, CSF, FAT, MUSCLE, SKIN, tube
+from spinemet.phantom.body.vertebra import JOINT_MM, canal_middle
 from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled
-from spinemet.phantom.skeleton import draw_struts, paint_bone
-from spinemet.phantom.tissue import CORD, CSF, FAT, MUSCLE, SKIN, tube
-from spinemet.phantom.vertebra import JOINT_MM, canal_middle
 
 Array = npt.NDArray[np.float64]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spinemet.phantom.anatomy import PatientAnatomy
+from spinemet.phantom.body.anatomy import PatientAnatomy
+from spinemet.phantom.body.tissue import FAT, LUNG, MUSCLE, SKIN, Contrast, Course, tube
 from spinemet.phantom.shapes import Canvas, Float
-from spinemet.phantom.tissue import FAT, LUNG, MUSCLE, SKIN, Contrast, Course, tube
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from spinemet.phantom.anatomy import Pose
+from spinemet.phantom.body.anatomy import Pose
+from spinemet.phantom.body.vertebra import BonePatch, canal_middle
 from spinemet.phantom.shapes import Float, cover
-from spinemet.phantom.vertebra import BonePatch, canal_middle
 from spinemet.types import Vec3
 
 Kind = Literal["lytic", "blastic"]

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinemet.phantom.anatomy import Pose, draw_anatomy, place_spine
-from spinemet.phantom.lesions import build_lesion, draw_diseases
-from spinemet.phantom.levels import MOBILE
-from spinemet.phantom.mimics import MIMICS, Mimic
+from spinemet.phantom.body.anatomy import Pose, draw_anatomy, place_spine
+from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.vertebra import Disease
+from spinemet.phantom.disease.lesions import build_lesion, draw_diseases
+from spinemet.phantom.disease.mimics import MIMICS, Mimic
 from spinemet.phantom.plan import METASTATIC_SHARE, derived_uid, plan_patient
 from spinemet.phantom.scan import PhantomScan, ScanSettings, render
-from spinemet.phantom.vertebra import Disease
 from spinemet.types import POSTEROLATERAL
 
 PATIENT = replace(draw_anatomy(np.random.default_rng(4)), trabecular_hu=140.0)

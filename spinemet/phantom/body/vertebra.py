@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.anatomy import LEVEL_INDEX
-from spinemet.phantom.anatomy import Pose
-from spinemet.phantom.levels import DENS
+from spinemet.phantom.body.anatomy import Pose
+from spinemet.phantom.body.levels import DENS
 from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled_at
 
 JOINT_MM = 1.6
