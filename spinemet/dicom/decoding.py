@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from types import TracebackType
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -98,9 +97,7 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
         # If decoding ahead failed the object is read and parsed whole, which also finds out what is wrong.
         return slice_hu(_dataset(self._objects.read(name)), None) if hu_HW is None else hu_HW
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 

@@ -93,7 +93,8 @@ def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple
     for index, item in enumerate(series):
         verdict, grid = _judge(item, config)
         if verdict is Reason.GAPS:
-            stretches = [(part, *_judge(part, config)) for part in _stretches(item)]
+            parts = [replace(item, instances=run, divided=True) for run in even_runs(item.instances)]
+            stretches = [(part, *_judge(part, config)) for part in parts]
             usable = [(_rank(part, grid, config), n) for n, (part, _, grid) in enumerate(stretches) if grid is not None]
             if usable:
                 item, verdict, grid = stretches[min(usable)[1]]  # noqa: PLW2901
@@ -106,10 +107,6 @@ def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple
         (item, Reason.NOT_PREFERRED if index in ranks and index != best else reason)
         for index, (item, reason) in enumerate(judged)
     )
-
-
-def _stretches(series: SeriesHeader) -> list[SeriesHeader]:
-    return [replace(series, instances=run, divided=True) for run in even_runs(series.instances)]
 
 
 def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, SliceGrid | None]:
@@ -154,11 +151,9 @@ def _kind(series: SeriesHeader) -> Reason | None:
 
 
 def _orientation(series: SeriesHeader, config: SelectConfig) -> Reason | None:
-    orientation = series.instances[0].ImageOrientationPatient
-    if orientation is None or series.instances[0].PixelSpacing is None:
-        return Reason.NO_GEOMETRY
-    angle = angle_from_axial_degrees(orientation)
-    if angle is None:
+    first = series.instances[0]
+    angle = first.ImageOrientationPatient and angle_from_axial_degrees(first.ImageOrientationPatient)
+    if angle is None or first.PixelSpacing is None:
         return Reason.NO_GEOMETRY
     return Reason.NOT_AXIAL if angle > config.max_tilt_degrees else None
 
@@ -176,13 +171,12 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
     """A sort key: the better series first, by the module's rules."""
     thinnest, thickest = config.usual_spacing_mm
     off_usual = max(0.0, math.log(thinnest / grid.spacing_mm), math.log(grid.spacing_mm / thickest))
-    pixel = series.instances[0].PixelSpacing or (math.inf, math.inf)
     return (
         -round(grid.coverage_mm / COVERAGE_STEP_MM),
         round(off_usual, 2),
         float(series.lossy),
         kernel_sharpness(series.ConvolutionKernel),
-        pixel[0],
+        grid.pixel_spacing[0],
         -grid.count,
     )
 

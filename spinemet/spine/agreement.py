@@ -27,10 +27,10 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
     try:
         geometric = geometric_spine(volume)
     except StudyExcluded:
-        return _flagged(labelled, Flag.LABELS_UNCHECKED)
+        return flagged(labelled, Flag.LABELS_UNCHECKED)
     pairs = _nearest(labelled, geometric)
     if len(pairs) < _LEAST_COMPARED:
-        return _flagged(labelled, Flag.LABELS_UNCHECKED)
+        return flagged(labelled, Flag.LABELS_UNCHECKED)
     apart = float(np.median([distance for _, _, distance in pairs]))
     if apart > _NEAR_MM:
         raise StudyFailed(
@@ -39,7 +39,7 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
         )
     named = [(a, b) for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)]
     if sum(a.level != b.level for a, b in named) * 2 > len(named):
-        return _flagged(labelled, Flag.LEVEL_DISPUTED, confidence=0.5)
+        return flagged(labelled, Flag.LEVEL_DISPUTED, confidence=0.5)
     return labelled
 
 
@@ -63,8 +63,9 @@ def _nearest(labelled: Spine, geometric: Spine) -> list[tuple[Vertebra, Vertebra
     return pairs
 
 
-def _flagged(spine: Spine, flag: Flag, confidence: float = 1.0) -> Spine:
-    flagged = (
+def flagged(spine: Spine, flag: Flag, confidence: float = 1.0) -> Spine:
+    """`spine` with `flag` on every vertebra, and its level confidences times `confidence`."""
+    vertebrae = (
         replace(v, flags=(*v.flags, flag), level_confidence=v.level_confidence * confidence) for v in spine.vertebrae
     )
-    return replace(spine, vertebrae=tuple(flagged))
+    return replace(spine, vertebrae=tuple(vertebrae))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
+from spinemet.spine.canal import unit
 from spinemet.spine.discs import DiscEvidence
 from spinemet.spine.walls import Walls
 from spinemet.types import SpineCurve
@@ -137,16 +138,12 @@ def body_frames(curve: SpineCurve, walls: Walls, bodies: list[Body]) -> tuple[Ar
         left, posterior, superior = curve.frames[n]
         p = float(walls.middle_p[body.rows].mean())
         centers.append(point + p * posterior + float(walls.middle_l[body.rows].mean()) * left)
-        tilted.append(_unit(superior + body.tilt * posterior))
+        tilted.append(unit(superior + body.tilt * posterior))
         backward.append(-(p * posterior + float(aside[n]) * left))
     up = np.array(tilted)
     if len(bodies) > 2:
         along = np.array(centers)[:-2] - np.array(centers)[2:]
-        up[1:-1] = _unit(2 * _unit(along) + up[1:-1])
+        up[1:-1] = unit(2 * unit(along) + up[1:-1])
     posterior = np.array(backward)
-    posterior = _unit(posterior - (posterior * up).sum(axis=1, keepdims=True) * up)
+    posterior = unit(posterior - (posterior * up).sum(axis=1, keepdims=True) * up)
     return np.array(centers), np.stack([np.cross(posterior, up), posterior, up], axis=1)
-
-
-def _unit(vectors: Array) -> Array:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=-1, keepdims=True))

@@ -37,7 +37,7 @@ def build_curve(points_mm: npt.ArrayLike, extend_mm: float = 25.0, sigma_mm: flo
     dense = spline(np.linspace(0.0, chord[-1], int(np.ceil(chord[-1])) + 1))
     # The direction at an end comes from a third of the curve, at most 30 mm: a single step of a spline is too noisy.
     reach = int(np.clip(chord[-1] / 3, 1, 30))
-    head, tail = _unit(dense[0] - dense[reach]), _unit(dense[-1] - dense[-1 - reach])
+    head, tail = unit(dense[0] - dense[reach]), unit(dense[-1] - dense[-1 - reach])
     ahead = np.arange(margin, 0.0, -1.0)[:, None]
     dense = np.concatenate([dense[0] + ahead * head, dense, dense[-1] + ahead[::-1] * tail])
     smooth = ndimage.gaussian_filter1d(dense, sigma_mm, axis=0, mode="nearest") if sigma_mm > 0 else dense
@@ -55,9 +55,9 @@ def position_on(curve: SpineCurve, points_mm: npt.ArrayLike) -> Array:
 
 def frame_from(superior: npt.ArrayLike, left_hint: npt.ArrayLike = (1.0, 0.0, 0.0)) -> Array:
     """Right-handed unit vectors left, posterior, superior (..., 3, 3) with left as close to `left_hint` as possible."""
-    up = _unit(np.asarray(superior, np.float64))
+    up = unit(np.asarray(superior, np.float64))
     hint = np.broadcast_to(np.asarray(left_hint, np.float64), up.shape)
-    left = _unit(hint - (hint * up).sum(-1, keepdims=True) * up)
+    left = unit(hint - (hint * up).sum(-1, keepdims=True) * up)
     return np.stack([left, np.cross(up, left), up], axis=-2)
 
 
@@ -100,5 +100,6 @@ def _every_millimetre(path: Array) -> tuple[Array, Array]:
     return points, frame_from(-np.gradient(points, axis=0))
 
 
-def _unit(vectors: Array) -> Array:
+def unit(vectors: Array) -> Array:
+    """Vectors (..., 3) scaled to length 1."""
     return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from spinemet.config import Localizer
 from spinemet.errors import Reason, StudyExcluded, StudyProblem
-from spinemet.spine.agreement import checked
+from spinemet.spine.agreement import checked, flagged
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.spine.totalsegmentator import segment
@@ -32,6 +32,4 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
     try:
         return checked(volume, spine_from_labels(volume, labels))
     except StudyProblem:
-        spine = geometric_spine(volume)
-        flagged = tuple(replace(v, flags=(*v.flags, Flag.LABELS_UNUSABLE)) for v in spine.vertebrae)
-        return replace(spine, vertebrae=flagged)
+        return flagged(geometric_spine(volume), Flag.LABELS_UNUSABLE)
