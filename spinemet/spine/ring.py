@@ -30,7 +30,7 @@ _FAINT_OFFSET, _FAINT_COVER, _FAINT_GAIN = 0.5, 0.85, 1.2
 longer by the third value's factor. Canals in bodies as dark as muscle, or between screws, score 0.35 to 0.9 in
 phantoms."""
 _MOVE_AP, _MOVE_LR = 0.04, 0.12
-"""Cost of a 4 mm step from one slice to the next: the sacrum slopes by 60 degrees, no spine goes sideways so."""
+"""Cost of a 4 mm step from one slice to the next: the sacrum slopes by 60 degrees; no spine goes sideways as fast."""
 _FREE_LR_MM, _FADE_LR_MM = 35.0, 40.0
 """No cost up to the first distance from the middle of the trunk (scoliosis), then 1 per second distance."""
 _STEPS: tuple[tuple[int, int], ...] = (

@@ -16,7 +16,7 @@ from spinemet.spine.walls import L_MM, P_MM, Walls
 Array = npt.NDArray[np.float64]
 
 _BESIDE_MM = np.arange(4, 19, 2)
-"""Lateral of the body's side wall lies psoas at L5, ala at S1, lung or kidney further up."""
+"""Distances lateral of the body's side wall: psoas at L5, ala at S1, lung or kidney farther up."""
 _ALA, _ALA_SPREAD = 0.30, 0.05
 """Boneness on the side with less bone, as a share of the body's own."""
 _ALA_MM, _ALA_LENGTH_MM = 22, 9

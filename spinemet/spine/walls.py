@@ -89,8 +89,8 @@ def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     """The walls with the greatest sum of bone edges along the spine that move slowly from millimetre to millimetre.
 
     bone_SPL: boneness on s x P_MM x L_MM. neck: number of rows, from the first, that are neck. There the edge of air is
-    no wall, because throat against muscle is a sharper edge than a cervical body's, and a wall lies not as far out as
-    the transverse processes. In the trunk the edge of fat in front of dark bodies helps: without it 0.5 % fewer of
+    no wall, because throat against muscle is a sharper edge than a cervical body's; nor is an edge as far out as the
+    transverse processes. In the trunk the edge of fat in front of dark bodies helps: without it 0.5 % fewer of
     them were found in 54 phantoms.
     """
     rows = np.arange(len(bone_SPL))
