@@ -1,6 +1,6 @@
-"""One study's reading and calls -> its rows for the result tables. Pure: reads nothing, writes nothing.
+"""One study's reading and calls -> its rows for the result tables. Reads and writes nothing.
 
-Identifiers come in with the reading's headers and do not come out: rows hold pseudonyms.
+The reading's headers hold identifiers; the rows hold only pseudonyms.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def without_pixels(reading: Screened) -> Screened:
 
 
 def facts_series(reading: StudyReading) -> SeriesHeader:
-    """The series that speaks for the study: the chosen one, else a rejected one (CT first), else an empty one."""
+    """The series that describes the study: the chosen one, else a rejected one, CT first, else an empty one."""
     if reading.chosen is not None:
         return reading.chosen
     seen = [series for series, _ in reading.series_seen]
@@ -163,8 +163,8 @@ def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
 
 def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) -> Row:
     x, y, z = vertebra.center_mm
-    said = call.probabilities if call is not None else {}
-    labels = {task: call.label(task) if call is not None and task in said else None for task in LABEL_COLUMNS}
+    probabilities = call.probabilities if call is not None else {}
+    labels = {task: call.label(task) if call is not None and task in probabilities else None for task in LABEL_COLUMNS}
     points = sins_points(vertebra.level, labels["bone_quality"], labels["posterolateral"])
     return {
         "level_confidence": vertebra.level_confidence,
@@ -174,7 +174,7 @@ def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) 
         "slices": len(stack.hu_NHW),
         **labels,
         **{
-            column: float(said[task][name]) if task in said else None
+            column: float(probabilities[task][name]) if task in probabilities else None
             for column, (task, name) in PROBABILITY_COLUMNS.items()
         },
         "sins_location": points.location,

@@ -13,7 +13,8 @@ from tests.bench.figures import Figures
 from tests.chaos.kills import Victim, plan_kills
 from tests.chaos.machines import BUCKET, machines
 from tests.chaos.nights import Outcome, differences, disturbed
-from tests.on_ray.places import rows_in, write_place
+from tests.on_ray.places import write_place
+from tests.screening.places import rows_in
 
 RUNS = int(os.environ.get("SPINEMET_CHAOS_RUNS", "30"))
 FIRST_SEED = int(os.environ.get("SPINEMET_CHAOS_SEED", "1"))

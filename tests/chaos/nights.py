@@ -14,7 +14,7 @@ from spinemet.results.tables import SIDE_TABLES
 from spinemet.screening.plan import RETRIED
 from tests.chaos.kills import Kill, Victim
 from tests.chaos.machines import LIMIT_S, Machines
-from tests.on_ray.places import Tables, rows_in
+from tests.screening.places import Tables, rows_in
 
 STARTS = 12
 """Most nights to start for one plan of kills; with more, it will probably never finish."""

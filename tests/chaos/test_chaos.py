@@ -19,7 +19,8 @@ from spinemet.results.tables import has_results, open_results
 from tests.chaos.kills import Kill, Victim, plan_kills
 from tests.chaos.machines import BUCKET, Machines, Night, machines
 from tests.chaos.nights import Outcome, differences, disturbed
-from tests.on_ray.places import Tables, rows_alone, rows_in, write_place
+from tests.on_ray.places import rows_alone, write_place
+from tests.screening.places import Tables, rows_in
 
 pytestmark = [pytest.mark.job, pytest.mark.timeout(1200)]
 RESULTS = join(BUCKET, "results")

@@ -1,8 +1,6 @@
-"""An S3 place with a small phantom archive and a tiny model, and the rows that a run writes."""
+"""An S3 place with a small phantom archive and a tiny model, and the rows that a run over it must write."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from spinemet import __version__
 from spinemet.archive.listing import list_studies
@@ -18,10 +16,10 @@ from spinemet.results.schemas import PROVENANCE_COLUMNS, SCHEMAS
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.study import read_study
 from spinemet.types import Screened
+from tests.screening.places import Tables
 
 KEY = b"a key for the tests only"
 SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)
-Tables = dict[str, list[dict[str, Any]]]
 
 
 def write_place(uri: str, patients: int) -> None:
@@ -46,18 +44,3 @@ def rows_alone(archive: str, model: str) -> Tables:
                 for row in rows
             ]
     return {name: sorted(rows, key=repr) for name, rows in alone.items()}
-
-
-def rows_in(uri: str) -> Tables:
-    """Every row that counts, by table, without the columns that differ between two runs."""
-    connection = tables.connect(uri)
-    return {
-        name: sorted(
-            (
-                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
-                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
-            ),
-            key=repr,
-        )
-        for name in (tables.LEDGER, *tables.SIDE_TABLES)
-    }

@@ -19,7 +19,8 @@ from spinemet.on_ray.screen import run_screen
 from spinemet.results.tables import Results
 from spinemet.screening.options import ScreenOptions
 from spinemet.types import State
-from tests.on_ray.places import KEY, rows_alone, rows_in, write_place
+from tests.on_ray.places import KEY, rows_alone, write_place
+from tests.screening.places import rows_in
 
 pytestmark = pytest.mark.job
 

@@ -1,4 +1,4 @@
-"""An archive and a model that can be planned with, and no more: no study can be read, no weights loaded."""
+"""An archive and a model that are enough for planning, although no study or weights can be read; rows of results."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import hashlib
 from spinemet.files import join, write_bytes
 from spinemet.model.card import CARD, WEIGHTS, ModelCard
 from spinemet.model.spec import DenseNetSpec, ModelSpec
+from spinemet.results import tables
+from spinemet.results.schemas import PROVENANCE_COLUMNS, Row
 
 STUDIES = 7
+Tables = dict[str, list[Row]]
 
 
 def write_stub_place(uri: str, studies: int = STUDIES) -> None:
@@ -24,3 +27,18 @@ def write_stub_model(uri: str, weights: bytes = b"weights") -> None:
     card = ModelCard(spec=spec, weights_sha256=hashlib.sha256(weights).hexdigest())
     write_bytes(join(uri, WEIGHTS), weights)
     write_bytes(join(uri, CARD), card.model_dump_json().encode())
+
+
+def rows_in(uri: str) -> Tables:
+    """Every row that counts, by table, without the columns that differ between two runs."""
+    connection = tables.connect(uri)
+    return {
+        name: sorted(
+            (
+                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
+                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
+            ),
+            key=repr,
+        )
+        for name in (tables.LEDGER, *tables.SIDE_TABLES)
+    }

@@ -17,7 +17,7 @@ from spinemet.config import SliceConfig, StudyConfig
 from spinemet.errors import BadInput, JobFailed, Reason
 from spinemet.files import exists, join
 from spinemet.results.lease import LEASE, Lease, hold_lease
-from spinemet.results.schemas import PROVENANCE_COLUMNS, Row, RunState
+from spinemet.results.schemas import Row, RunState
 from spinemet.results.tables import LEDGER, Results, connect
 from spinemet.screening import night, wave
 from spinemet.screening.answers import Answer
@@ -28,7 +28,7 @@ from spinemet.screening.plan import PlannedStudy, Selection
 from spinemet.screening.run import Run
 from spinemet.screening.stopping import StopReason
 from spinemet.types import NotScreened, State
-from tests.screening.places import STUDIES, write_stub_model, write_stub_place
+from tests.screening.places import STUDIES, Tables, rows_in, write_stub_model, write_stub_place
 from tests.screening.readings import CALLS, reading
 
 KEY = b"a key for the tests only"
@@ -63,19 +63,8 @@ def no_answers(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generato
     pytest.fail("a night without new studies needs no cluster")
 
 
-def rows(options: ScreenOptions) -> dict[str, list[Row]]:
-    """Every row that counts, by table, without the columns that differ between two runs."""
-    connection = connect(options.results)
-    return {
-        name: sorted(
-            (
-                {column: value for column, value in row.items() if column not in PROVENANCE_COLUMNS}
-                for row in connection.sql(f"SELECT * FROM {name}").to_arrow_table().to_pylist()
-            ),
-            key=repr,
-        )
-        for name in ("studies", "vertebrae", "slices", "pictures")
-    }
+def rows(options: ScreenOptions) -> Tables:
+    return rows_in(options.results)
 
 
 def runs(options: ScreenOptions) -> list[Row]:
