@@ -96,17 +96,22 @@ def findings(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> tuple[s
 
     Raises BadInput if the model that screened last has no such task.
     """
-    known = connection.execute(
+    known = tasks(connection)
+    if task not in known:
+        raise BadInput(f"expected a task of the model that screened last ({', '.join(known)}), found {task}.")
+    others = known[task][1:]
+    return (ANY, *others) if len(others) > 1 else tuple(others)
+
+
+def tasks(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
+    """Task -> classes, the negative one first, of the model that screened last; bone quality if nothing is called."""
+    found: dict[str, list[str]] = {}
+    for task, name, _ in connection.execute(
         "select distinct task, class, class_number from calls "
         "semi join current using (source_key, model_digest, config_digest) order by task, class_number"
-    ).fetchall()
-    classes = [name for of, name, _ in known if of == task]
-    if not known and task == TASK:  # no model, or nothing screened yet: an answer with no evaluable vertebra
-        classes = list(BONE_QUALITY)
-    if not classes:
-        tasks = ", ".join(dict.fromkeys(of for of, *_ in known)) or "no task"
-        raise BadInput(f"expected a task of the model that screened last ({tasks}), found {task}.")
-    return (ANY, *classes[1:]) if len(classes) > 2 else tuple(classes[1:])
+    ).fetchall():
+        found.setdefault(task, []).append(name)
+    return found or {TASK: list(BONE_QUALITY)}
 
 
 def _check(by: Sequence[str], unit: str) -> None:

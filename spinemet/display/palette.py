@@ -19,6 +19,8 @@ LIGHT: dict[str, str] = {"normal": "#87949f", "blastic": "#0072b2", "mixed": "#a
 """On a white page."""
 DARK: dict[str, str] = {"normal": "#97a5b1", "blastic": "#56b4e9", "mixed": "#d987b5", "lytic": "#ff8c42"}
 """On a black page."""
+PALE_NORMAL = "#dde4e9"
+"""Normal on a white page, if the whole area of a cell has the colour."""
 UNCALLED = {"light": "#b6bec6", "dark": "#c3ccd4"}
 """Without a call, on a white and on a black page."""
 TERMINAL: dict[str, str] = {"normal": "#8a8a8a", "blastic": "#2a86c4", "mixed": "#b565a2", "lytic": "#d4661a"}

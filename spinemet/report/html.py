@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinemet import __version__
 from spinemet.cohort.flow import study_flow
+from spinemet.cohort.prevalence import TASK, tasks
 from spinemet.cohort.views import open_cohort, records
 from spinemet.display import palette
 from spinemet.errors import BadInput
@@ -61,14 +62,13 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     return {
         "flow": flow,
         "steps": flow_steps(flow),
-        "overall": overall_rows(connection),
-        "further": further_rows(connection),
-        "by_level": prevalence_rows(connection, ["level"], "vertebra"),
-        "by_person": prevalence_rows(connection, ["sex", "age_group"], "patient"),
+        **_prevalences(connection),
         "map": spine_map(connection),
         "gallery": gallery(connection, GALLERY_LIMIT),
         "colours": palette.LIGHT,
         "dark": palette.DARK,
+        "pale": palette.PALE_NORMAL,
+        "uncalled": palette.UNCALLED["dark"],
         "letters": palette.LETTERS,
         "provenance": _provenance(connection),
         "runs": _runs(connection),
@@ -77,8 +77,21 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     }
 
 
+def _prevalences(connection: duckdb.DuckDBPyConnection) -> Row:
+    """The tables of the section "How often"; a model without the task bone quality has only the further ones."""
+    further = further_rows(connection)
+    if TASK not in tasks(connection):
+        return {"overall": [], "further": further}
+    return {
+        "overall": overall_rows(connection),
+        "further": further,
+        "by_level": prevalence_rows(connection, ["level"], "vertebra"),
+        "by_person": prevalence_rows(connection, ["sex", "age_group"], "patient"),
+    }
+
+
 def _provenance(connection: duckdb.DuckDBPyConnection) -> Row:
-    """Which model, configuration and software read the studies, and when the last of them was written."""
+    """The model, configuration and software that read the studies, and when the last of them was written."""
     row = records(
         connection,
         "select any_value(model_digest) as model, any_value(config_digest) as config, max(committed_at) as as_of,"

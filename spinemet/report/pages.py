@@ -1,4 +1,4 @@
-"""What the HTML report shows, as plain values for its template: rows, percentages, cells, cards; no markup."""
+"""The content of the HTML report as plain values for its template: rows, percentages, cells, cards; no markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.flow import REASON_WORDS, StudyFlow
-from spinemet.cohort.prevalence import ANY, TASK, prevalence
+from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
 from spinemet.cohort.views import records
 from spinemet.display.palette import LOW_CONFIDENCE, axis_top
 from spinemet.errors import Reason
@@ -110,8 +110,8 @@ def overall_rows(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> lis
 
 def further_rows(connection: duckdb.DuckDBPyConnection) -> list[Row]:
     """`overall_rows` of every other task of the model, one task after the other."""
-    tasks = [row["task"] for row in records(connection, "select distinct task from current_calls order by task")]
-    return [row for task in tasks if task != TASK and task not in _PARTS for row in overall_rows(connection, task)]
+    others = [task for task in tasks(connection) if task != TASK and task not in _PARTS]
+    return [row for task in others for row in overall_rows(connection, task)]
 
 
 def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
@@ -147,7 +147,7 @@ def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
     """Patients in columns (most positive levels first), levels in rows, one cell per vertebra in view."""
     patients: dict[str, list[Row]] = {}
     called = f"left join (from current_calls where task = '{TASK}') using (source_key, vertebra)"
-    for row in records(connection, f"select * exclude (patient_key) from imaged {called}"):
+    for row in records(connection, f"select * exclude (patient_key) from imaged {called} order by patient, vertebra"):
         patients.setdefault(row["patient"], []).append(row)
     order = sorted(
         patients, key=lambda key: (-sum(bool(row["any_lesion"]) for row in patients[key]), -len(patients[key]), key)

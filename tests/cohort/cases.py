@@ -48,10 +48,12 @@ def write_results(
     wave: str = "run-1/0",
     pictures: bool = False,
     collapsed: Collection[str] | None = None,
+    only: Collection[str] = (),
 ) -> str:
     """Commit `studies` as one wave of one run to the results at `uri`, and return `uri`.
 
-    collapsed: the levels with a `yes` in the further no/yes task `collapse`; None for a model without that task.
+    collapsed: the levels with a `yes` in the further no/yes task `collapse`; None for a model without that task. only:
+    the tasks of the model, by default all.
     """
     results = open_results(uri, create=True)
     rows: dict[str, list[dict[str, Any]]] = {"studies": [], "vertebrae": [], "calls": [], "pictures": []}
@@ -65,6 +67,7 @@ def write_results(
         vertebrae = []
         for place, text in enumerate(study.levels.split()):
             calls = _calls(text, collapsed)
+            calls = {task: calls[task] for task in only} if only and calls else calls
             vertebrae.append(_vertebra(keys, place, text, calls))
             rows["calls"] += [
                 keys
@@ -147,8 +150,9 @@ def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict
         "flags": ["disc_unclear"] if said == "cut" else [],
     }  # fmt: skip
     if evaluable:
-        row |= {task: max(calls[task], key=lambda name: calls[task][name]) for task in LABEL_COLUMNS}
-        row |= {column: calls[task][name] for column, (task, name) in PROBABILITY_COLUMNS.items()}
+        labels = [task for task in LABEL_COLUMNS if task in calls]
+        row |= {task: max(calls[task], key=lambda name: calls[task][name]) for task in labels}
+        row |= {column: calls[task][name] for column, (task, name) in PROBABILITY_COLUMNS.items() if task in calls}
     return _filled("vertebrae", row)
 
 

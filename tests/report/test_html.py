@@ -137,6 +137,14 @@ def test_every_further_task_has_rows_and_chips(tmp_path: Path) -> None:
     assert "Other tasks of the model" in words
 
 
+def test_a_model_without_bone_quality_has_only_its_own_tasks(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path / "results"), COHORT, collapsed=["L1"], only=("collapse",))
+    write_report(results, tmp_path / "report.html")
+    words = _words((tmp_path / "report.html").read_text())
+    assert "collapse yes 3 of 8 37.5" in words
+    assert "By level" not in words
+
+
 def test_results_without_pictures_and_without_a_screened_study(tmp_path: Path) -> None:
     assert "kept no pictures" in _page(tmp_path / "a", COHORT, pictures=False)
     empty = _words(_page(tmp_path / "b", COHORT[3:]))
