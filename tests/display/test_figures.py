@@ -8,7 +8,7 @@ from PIL import Image
 from spinemet.display.figures import study_figure
 from spinemet.display.palette import DARK
 from spinemet.errors import BadInput
-from tests.report.readings import call_of, reading_of
+from tests.readings import call, reading
 
 
 def _has(path: Path, colour: str) -> int:
@@ -18,11 +18,13 @@ def _has(path: Path, colour: str) -> int:
 
 
 def test_each_call_has_its_colour(tmp_path: Path) -> None:
-    reading = reading_of(["T12", "L1", "L2"])
+    one = reading(levels=["T12", "L1", "L2"])
     study_figure(
-        reading, [call_of("normal", 0.97), call_of("lytic", 0.97), call_of("normal", 0.97)], tmp_path / "a.png"
+        one,
+        [call("normal", probability=0.97), call("lytic", probability=0.97), call("normal", probability=0.97)],
+        tmp_path / "a.png",
     )
-    study_figure(reading, None, tmp_path / "b.png")
+    study_figure(one, None, tmp_path / "b.png")
     assert _has(tmp_path / "a.png", DARK["lytic"]) > 500
     assert _has(tmp_path / "b.png", DARK["lytic"]) == 0
 
@@ -30,7 +32,9 @@ def test_each_call_has_its_colour(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 24])
 def test_any_number_of_vertebrae_fits_on_one_page(tmp_path: Path, count: int) -> None:
     study_figure(
-        reading_of([f"?{n}" for n in range(1, count + 1)], 24.0), [call_of("blastic")] * count, tmp_path / "a.png"
+        reading(levels=[f"?{n}" for n in range(1, count + 1)], pitch_mm=24.0),
+        [call("blastic")] * count,
+        tmp_path / "a.png",
     )
     width, height = Image.open(tmp_path / "a.png").size
     assert 900 < width < 3200
@@ -38,20 +42,20 @@ def test_any_number_of_vertebrae_fits_on_one_page(tmp_path: Path, count: int) ->
 
 
 def test_the_picture_shows_the_slice_nearest_to_the_middle(tmp_path: Path) -> None:
-    reading = reading_of(["L1"])
-    reading.stacks[0].hu_NHW[:] = -1000
-    reading.stacks[0].hu_NHW[1] = 2000
-    study_figure(reading, None, tmp_path / "a.png")
+    one = reading(levels=["L1"])
+    one.stacks[0].hu_NHW[:] = -1000
+    one.stacks[0].hu_NHW[1] = 2000
+    study_figure(one, None, tmp_path / "a.png")
     assert _has(tmp_path / "a.png", "#ffffff") > 20000
 
 
 def test_a_reading_without_views_cannot_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="views"):
-        study_figure(replace(reading_of(["L1"]), views=None), None, tmp_path / "a.png")
+        study_figure(replace(reading(levels=["L1"]), views=None), None, tmp_path / "a.png")
 
 
 def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="cannot write"):
-        study_figure(reading_of(["L1"]), None, tmp_path / "missing" / "a.png")
+        study_figure(reading(levels=["L1"]), None, tmp_path / "missing" / "a.png")
     with pytest.raises(BadInput, match="cannot write"):
-        study_figure(reading_of(["L1"]), None, tmp_path / "a.docx")
+        study_figure(reading(levels=["L1"]), None, tmp_path / "a.docx")

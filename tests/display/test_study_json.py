@@ -3,29 +3,31 @@ import json
 from spinemet.display.study_json import study_json
 from spinemet.errors import Reason
 from spinemet.types import NotScreened, State
-from tests.report.readings import CHOSEN, IDENTIFIERS, call_of, reading_of
+from tests.readings import SECRETS, SERIES, call, reading
 
 
 def test_a_screened_study_with_calls() -> None:
-    answer = study_json(reading_of(["T12", "L1"]), [call_of("normal"), call_of("lytic", 0.8, "bilateral")])
+    answer = study_json(
+        reading(levels=["T12", "L1"], cut=["T12"]), [call("normal"), call("lytic", "bilateral", probability=0.8)]
+    )
     assert (answer["state"], answer["reason"]) == ("screened", None)
-    assert answer["series"]["pixel_spacing_mm"] == [0.7, 0.7]
-    assert answer["series"]["slices"] == 300
+    assert answer["series"]["pixel_spacing_mm"] == [0.7, 0.8]
+    assert answer["series"]["slices"] == 120
     first, second = answer["vertebrae"]
     assert (first["level"], first["completeness"], first["trabecular_hu"]) == ("T12", "cut", None)
-    assert second["center_mm"] == [0.0, -26.0, -50.0]
+    assert second["center_mm"] == [1.0, 2.0, -30.0]
     assert (second["bone_quality"], second["posterolateral"]) == ("lytic", "bilateral")
     assert second["probabilities"]["bone_quality"]["lytic"] == 0.8
     assert second["slices"] == 3
 
 
 def test_without_a_model_nothing_is_called() -> None:
-    vertebra = study_json(reading_of(["L1"]), None)["vertebrae"][0]
+    vertebra = study_json(reading(levels=["L1"]), None)["vertebrae"][0]
     assert vertebra["bone_quality"] is vertebra["posterolateral"] is vertebra["probabilities"] is None
 
 
 def test_an_excluded_study_tells_why_and_what_was_seen() -> None:
-    seen = ((CHOSEN, Reason.LOCALIZER),)
+    seen = ((SERIES, Reason.LOCALIZER),)
     answer = study_json(NotScreened(State.EXCLUDED, Reason.NO_SERIES, "none left.", series_seen=seen), None)
     assert (answer["state"], answer["reason"], answer["series"], answer["vertebrae"]) == (
         "excluded",
@@ -37,5 +39,5 @@ def test_an_excluded_study_tells_why_and_what_was_seen() -> None:
 
 
 def test_it_is_json_without_identifiers() -> None:
-    text = json.dumps(study_json(reading_of(["T12", "L1"]), [call_of("normal"), call_of("mixed")]), allow_nan=False)
-    assert not any(word in text for word in IDENTIFIERS)
+    text = json.dumps(study_json(reading(levels=["T12", "L1"]), [call("normal"), call("mixed")]), allow_nan=False)
+    assert not any(word in text for word in SECRETS)

@@ -13,7 +13,7 @@ from spinemet.display.terminal import render_prevalence, render_study, render_ta
 from spinemet.errors import Reason
 from spinemet.types import NotScreened, State
 from tests.cohort.cases import Study, write_results
-from tests.report.readings import CHOSEN, IDENTIFIERS, call_of, reading_of
+from tests.readings import SECRETS, SERIES, call, reading
 
 WIDE, NARROW = 130, 80
 
@@ -31,31 +31,33 @@ def _line(text: str, start: str) -> list[str]:
 def test_a_study_has_one_line_per_vertebra_with_its_call() -> None:
     text = _text(
         render_study(
-            reading_of(["T12", "L1", "?3"]), [call_of("normal"), call_of("lytic", 0.8), call_of("mixed", 0.4)], WIDE
+            reading(levels=["T12", "L1", "?3"], cut=["T12"]),
+            [call("normal"), call("lytic", probability=0.8), call("mixed", probability=0.4)],
+            WIDE,
         )
     )
-    assert _line(text, "L1")[1:9] == ["whole", "0.0", "-26.0", "-50.0", "24", "140", "lytic", "0.80"]
+    assert _line(text, "L1")[1:9] == ["whole", "1.0", "2.0", "-30.0", "22", "150", "lytic", "0.80"]
     assert "cut" in _line(text, "T12")
     assert "mixed?" in _line(text, "?3"), "a call under 0.5 is marked"
-    assert not any(word in text for word in IDENTIFIERS)
+    assert not any(word in text for word in SECRETS)
 
 
 def test_bars_share_out_their_cells_by_probability() -> None:
-    text = _text(render_study(reading_of(["L1"]), [call_of("blastic", 0.85)], WIDE))
+    text = _text(render_study(reading(levels=["L1"]), [call("blastic", probability=0.85)], WIDE))
     line = next(line for line in text.splitlines() if line.split()[:1] == ["L1"])
     assert line.count("█") == 12
     assert sum(line.count(shade) for shade in "░█▓▒") == 14
 
 
 def test_without_a_model_there_are_no_call_columns() -> None:
-    text = _text(render_study(reading_of(["T12", "L1"]), None, WIDE))
+    text = _text(render_study(reading(levels=["T12", "L1"]), None, WIDE))
     assert "bone quality" not in text
-    assert "140" in _line(text, "L1")
+    assert "150" in _line(text, "L1")
 
 
 @pytest.mark.parametrize("state", [State.EXCLUDED, State.FAILED])
 def test_a_study_that_was_not_screened_says_why(state: State) -> None:
-    reading = NotScreened(state, Reason.NO_SERIES, "no series is left.", series_seen=((CHOSEN, Reason.LOCALIZER),))
+    reading = NotScreened(state, Reason.NO_SERIES, "no series is left.", series_seen=((SERIES, Reason.LOCALIZER),))
     text = _text(render_study(reading, None))
     assert all(word in text for word in (state.value, "no usable series", "no series is left.", "localizer images"))
 
@@ -71,11 +73,11 @@ def test_prevalence_has_one_line_per_group(tmp_path: Path) -> None:
 
 
 def test_eighty_columns_cut_nothing(tmp_path: Path) -> None:
-    calls = [call_of("blastic", 0.4, "unilateral"), call_of("lytic", 0.9, "bilateral")]
-    study = _text(render_study(reading_of(["?1", "L1"]), calls, NARROW), NARROW)
+    calls = [call("blastic", "unilateral", probability=0.4), call("lytic", "bilateral", probability=0.9)]
+    study = _text(render_study(reading(levels=["?1", "L1"], cut=["?1"]), calls, NARROW), NARROW)
     found = _line(study, "L1")
-    assert "?1: cut_by_field_of_view" in study
-    assert found == ["L1", "whole", "0", "-26", "-50", "140", "lytic", "0.90", "●", "bilateral", "0.60"]
+    assert "?1: disc_unclear" in study
+    assert found == ["L1", "whole", "1", "2", "-30", "150", "lytic", "0.90", "●", "bilateral", "0.80"]
     results = write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic"), Study("p2", levels="L1")])
     table = prevalence(open_cohort(results), ["region", "age_group"])
     text = _text(render_prevalence(table, NARROW), NARROW)

@@ -23,7 +23,8 @@ from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.training.crops import read_crops, research_key
 from spinemet.types import BONE_QUALITY, SliceStack
-from tests.training.readings import SLICES, label_table, reading, write_crops
+from tests.readings import SLICES, reading
+from tests.training.crops import label_table, write_crops
 
 LEVELS = ["T11", "T12", "L1", "L2"]
 PATIENTS = [f"p{n}" for n in range(6)]

@@ -20,7 +20,7 @@ from spinemet.training.crops import MANIFEST, read_crops, read_info, research_ke
 from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels
 from spinemet.types import Screened
 from tests.on_ray.archives import write_study
-from tests.training.readings import cropped
+from tests.training.crops import cropped
 
 pytestmark = pytest.mark.job
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from spinemet.errors import Reason
 from spinemet.screening.answers import Answer, classify, read_answer
 from spinemet.screening.plan import PlannedStudy
 from spinemet.types import NotScreened, SliceStack, State, StudyReading, StudyRef, VertebraCall
-from tests.screening.readings import CALLS, LEVELS, REF, SECRETS, SERIES, reading, stack
+from tests.readings import CALLS, LEVELS, READING, REF, SECRETS, SERIES, stack
 
 STUDY = PlannedStudy(REF)
 
@@ -24,8 +25,8 @@ def predict(stacks: Sequence[SliceStack]) -> list[VertebraCall]:
 
 def test_a_study_that_breaks_the_model_fails_alone_and_keeps_its_reading() -> None:
     zeros = SliceStack("T12", np.zeros((2, 8, 8), np.int16), np.zeros(2, np.float32), 1.0)
-    poison = reading(stacks=(zeros, *reading().stacks[1:]))
-    first, second, third = classify([Answer(STUDY, each) for each in (reading(), poison, reading())], predict)
+    poison = replace(READING, stacks=(zeros, *READING.stacks[1:]))
+    first, second, third = classify([Answer(STUDY, each) for each in (READING, poison, READING)], predict)
     assert [answer.calls for answer in (first, third)] == [CALLS, CALLS]
     assert isinstance(second.reading, NotScreened)
     assert second.reading.state is State.FAILED
@@ -36,7 +37,7 @@ def test_a_study_that_breaks_the_model_fails_alone_and_keeps_its_reading() -> No
 
 
 def test_vertebrae_without_slices_and_studies_without_vertebrae_skip_the_model() -> None:
-    gap = reading(stacks=(stack("T11", 0), *reading().stacks[1:]))
+    gap = replace(READING, stacks=(stack("T11", 0), *READING.stacks[1:]))
     failed = NotScreened(State.FAILED, Reason.TRUNCATED)
     with_gap, without = classify([Answer(STUDY, gap), Answer(STUDY, failed)], predict)
     assert with_gap.calls == (None, *CALLS[1:])
@@ -45,7 +46,7 @@ def test_vertebrae_without_slices_and_studies_without_vertebrae_skip_the_model()
 
 
 def test_a_reading_travels_without_the_headers_of_single_objects() -> None:
-    answer = read_answer(STUDY, lambda ref: reading())
+    answer = read_answer(STUDY, lambda ref: READING)
     assert answer.reading.chosen is not None
     assert answer.reading.chosen.instances == ()
     assert answer.study is STUDY

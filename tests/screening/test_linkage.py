@@ -14,18 +14,18 @@ from spinemet.errors import BadInput, Reason
 from spinemet.screening.linkage import Linkage, check_linkage_apart, linkage_row
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.types import NotScreened, State
-from tests.screening.readings import CALLS, REF, reading
+from tests.readings import CALLS, READING, REF
 
 NAMES = Pseudonymizer(b"a key for the tests only", "shifted")
 
 
 def test_rows_join_the_ledger_and_name_the_study() -> None:
-    ledger = study_rows(REF, reading(), CALLS, MadeWith("m", "c", "1", "r"), NAMES)["studies"][0]
-    row = linkage_row(REF, reading(), NAMES)
+    ledger = study_rows(REF, READING, CALLS, MadeWith("m", "c", "1", "r"), NAMES)["studies"][0]
+    row = linkage_row(REF, READING, NAMES)
     assert {key: row[key] for key in row if key.endswith("_key")} == {
         key: ledger[key] for key in ("source_key", "patient_key", "study_key", "series_key")
     }
-    assert row["PatientID"] == reading().chosen.PatientID
+    assert row["PatientID"] == READING.chosen.PatientID
     assert row["source"].endswith(REF.key)
 
 
@@ -38,7 +38,7 @@ def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     odd = replace(REF, key="caf\udce9")  # a file name that is not UTF-8
     linkage = Linkage(str(tmp_path / "linkage"), NAMES)
     for ref in (REF, odd):
-        linkage.add(ref, reading())
+        linkage.add(ref, READING)
     linkage.write("w1")
     (path,) = (tmp_path / "linkage").iterdir()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -48,7 +48,7 @@ def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
 def test_without_a_place_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     linkage = Linkage(None, NAMES)
-    linkage.add(REF, reading())
+    linkage.add(REF, READING)
     linkage.write("w1")
     assert list(tmp_path.iterdir()) == []
 

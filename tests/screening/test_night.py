@@ -28,8 +28,8 @@ from spinemet.screening.plan import PlannedStudy, Selection
 from spinemet.screening.run import Run
 from spinemet.screening.stopping import StopReason
 from spinemet.types import NotScreened, State
+from tests.readings import CALLS, READING
 from tests.screening.places import STUDIES, Tables, rows_in, write_stub_model, write_stub_place
-from tests.screening.readings import CALLS, reading
 
 KEY = b"a key for the tests only"
 BROKEN = "study-3.zip"
@@ -51,7 +51,7 @@ def options(place: Path, tmp_path: Path) -> ScreenOptions:
 def answer(study: PlannedStudy) -> Answer:
     if study.ref.key == BROKEN:
         return Answer(study, NotScreened(State.FAILED, Reason.TRUNCATED, "cut off."))
-    return Answer(study, reading(), CALLS, 0.25)
+    return Answer(study, READING, CALLS, 0.25)
 
 
 def answers(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:

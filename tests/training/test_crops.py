@@ -21,7 +21,8 @@ from spinemet.training.crops import (
     write_shard,
 )
 from spinemet.training.labels import LABEL_CLASSES
-from tests.training.readings import cropped, crops_info, label_table, reading, write_crops
+from tests.readings import SERIES, reading
+from tests.training.crops import cropped, crops_info, label_table, write_crops
 
 LABELS = label_table(
     {"patient": "p1", "level": "T12", "bone_quality": "normal"},
@@ -46,7 +47,7 @@ def test_the_most_specific_label_counts() -> None:
     labels = label_table(
         {"patient": "p1", "level": "L1", "bone_quality": "normal"},
         {"patient": "p1", "study": "1.2", "level": "L1", "bone_quality": "blastic"},
-        {"patient": "p1", "study": "1.2", "series": "9.9.1", "level": "L1", "bone_quality": "lytic"},
+        {"patient": "p1", "study": "1.2", "series": SERIES.SeriesInstanceUID, "level": "L1", "bone_quality": "lytic"},
         {"patient": "p1", "study": "1.2", "series": "9.9.2", "level": "L1", "bone_quality": "mixed"},
         {"patient": "p1", "study": "1.3", "level": "L1", "bone_quality": "blastic"},
     )

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from spinemet.training.matching import match_labels
 from spinemet.types import Screened, SeriesHeader
-from tests.training.readings import cropped, label_table, reading, with_slices
+from tests.readings import reading
+from tests.training.crops import cropped, label_table, with_slices
 
 
 def row(word: str | None, at: str = "", level: str = "L1", **more: str) -> dict[str, str]:
@@ -101,7 +102,7 @@ def test_a_tilted_slice_is_measured_along_its_own_normal() -> None:
     (header,) = one.chosen.instances
     sine = np.sqrt(0.75)
     tilted = replace(
-        header, ImagePositionPatient=(0.0, 0.0, 4.0), ImageOrientationPatient=(1.0, 0.0, 0.0, 0.0, 0.5, sine)
+        header, ImagePositionPatient=(1.0, 2.0, 4.0), ImageOrientationPatient=(1.0, 0.0, 0.0, 0.0, 0.5, sine)
     )
     chosen = replace(one.chosen, instances=(tilted,))
     one = replace(one, chosen=chosen, series_seen=())

@@ -12,7 +12,8 @@ from spinemet.training.labels import consensus, label_words, read_labels
 from spinemet.training.loop import train
 from spinemet.training.recipes import recipe
 from spinemet.training.workers import OneProcess
-from tests.training.readings import reading, write_crops
+from tests.readings import reading
+from tests.training.crops import write_crops
 
 RECIPE = """
 base = "demo"

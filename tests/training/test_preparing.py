@@ -15,7 +15,8 @@ from spinemet.errors import BadInput, Reason
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_archive, prepare_study, summarize
 from spinemet.types import NotScreened, State, StudyReading, StudyRef
-from tests.training.readings import SLICES, label_table, reading, with_slices
+from tests.readings import SLICES, reading
+from tests.training.crops import label_table, with_slices
 
 CONFIG = StudyConfig(slices=SLICES)
 LABELS = label_table(

@@ -1,56 +1,23 @@
-"""Hand-made study readings and crops, for tests of the steps after reading."""
+"""Label tables and crops of the readings in tests/readings.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from spinemet.config import SliceConfig, StudyConfig, changed, config_digest
+from spinemet.config import StudyConfig, changed, config_digest
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_columns
 from spinemet.training.matching import match_labels
-from spinemet.types import (
-    Completeness,
-    InstanceHeader,
-    Method,
-    Screened,
-    SeriesHeader,
-    SliceStack,
-    Spine,
-    SpineCurve,
-    Vertebra,
-)
-
-SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=3.0)
-
-
-def vertebra(level: str, completeness: Completeness = Completeness.WHOLE) -> Vertebra:
-    return Vertebra(level, 0.9, completeness, (0.0, 0.0, 0.0), np.eye(3), 25.0, 0.0, 1.0)
-
-
-def reading(
-    patient: str, levels: list[str], study: str = "", cut: tuple[str, ...] = (), hu: int = 200, slices: int = 3
-) -> Screened:
-    """A reading whose slices hold noise around `hu`, different for every patient, level and slice."""
-    whole = {level: Completeness.CUT if level in cut else Completeness.WHOLE for level in levels}
-    stacks = []
-    for level in levels:
-        rng = np.random.default_rng([*patient.encode(), *level.encode()])
-        noise = rng.normal(hu, 20, (slices, SLICES.size_px, SLICES.size_px))
-        offsets = (np.arange(slices, dtype=np.float32) - slices // 2) * -SLICES.step_mm
-        stacks.append(SliceStack(level, noise.astype(np.int16), offsets, SLICES.pixel_mm))
-    header = SeriesHeader("CT", PatientID=patient, StudyInstanceUID=study or f"9.{patient}", SeriesInstanceUID="9.9.1")
-    curve = SpineCurve(np.zeros((2, 3)), np.stack([np.eye(3)] * 2))
-    spine = Spine(tuple(vertebra(level, state) for level, state in whole.items()), curve, Method.MASKS)
-    return Screened(chosen=header, spacing_mm=(1.0, 0.7, 0.7), slice_count=100, spine=spine, stacks=tuple(stacks))
+from spinemet.types import InstanceHeader, Screened
+from tests.readings import SLICES
 
 
 def with_slices(one: Screened, uids: Mapping[str, float]) -> Screened:
-    """`one` with axial slices in its series: SOPInstanceUID -> height in mm. All vertebrae lie at height 0."""
+    """`one` with axial slices in its series: SOPInstanceUID -> height in mm. Its first vertebra lies at height 0."""
     axial = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     instances = tuple(
         InstanceHeader(uid, SOPInstanceUID=uid, ImagePositionPatient=(-90.0, -90.0, z), ImageOrientationPatient=axial)
@@ -61,6 +28,7 @@ def with_slices(one: Screened, uids: Mapping[str, float]) -> Screened:
 
 
 def cropped(one: Screened, labels: pd.DataFrame) -> pa.Table:
+    """The rows of the crops of `one`."""
     return crop_rows(one, labels, match_labels(one, labels))
 
 
