@@ -40,10 +40,10 @@ check: setup  ## Check format, lint, types and the import contract
 bench: setup  ## Measure speed and memory; ONLY=name runs one benchmark
 	$(BIN)/python -m tests.bench $(ONLY)
 
-# The lock names versions and hashes and no index: it installs from whatever index or mirror uv is set up to use
-# (UV_DEFAULT_INDEX), and a file with another hash is refused. That is why it is not uv.lock, which stores the URL of
-# every file. It holds for Linux (x86-64, aarch64) and macOS (arm64) and, with "fewest", has one version of a package
-# for all Pythons where there is one, so that other Pythons run what the tests ran with.
+# The lock holds versions and hashes, and no index. It installs from any index or mirror that uv is set up to use
+# (UV_DEFAULT_INDEX), and uv refuses a file with another hash. uv.lock would store the URL of every file instead, and so
+# bind the project to one index. The lock is valid for Linux (x86-64, aarch64), macOS (arm64) and Python 3.11 to 3.13.
+# "fewest" chooses one version of each package for all these Pythons, so that all run what the tests ran with.
 lock: $(BIN)/uv  ## Renew requirements.lock after a change of dependencies, or to take up new versions
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --fork-strategy fewest --generate-hashes \
 	    --no-annotate --extra dev --custom-compile-command 'make lock' --output-file $(LOCK) pyproject.toml

@@ -1,4 +1,4 @@
-"""What all tests share: real CT, an S3 server over HTTP, and a small environment."""
+"""Fixtures of all tests: the real CT, an S3 server over HTTP, a bucket."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import hypothesis
 import pytest
 from moto.server import ThreadedMotoServer
 
-# On a busy machine an example of a millisecond may take half a second; the time limit of the whole test stays.
+# On a busy machine an example of a millisecond can take half a second. The time limit of the whole test stays.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
 
@@ -20,10 +20,10 @@ REALCT = Path(__file__).resolve().parents[2] / "shared" / "realct"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on Ray are run once more where their process ended, and only there: a failed assertion stays one.
+    """Run a test on Ray once more if its process ended. A failed assertion is not repeated.
 
-    A driver whose Ray processes die, or do not answer for some time on a machine that stands still, is ended by Ray's
-    native code with exit code 1 and no message, whatever test it was in.
+    Ray's native code ends a driver with exit code 1 and no message if Ray's processes die or do not answer for some
+    time, as on a very busy machine.
     """
     for item in items:
         if item.get_closest_marker("job"):
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def realct() -> Path:
-    """The folder of real CT; skips where it is absent."""
+    """The folder of real CT. Skips the test if it is absent."""
     if not REALCT.is_dir():
         pytest.skip("real CT is not on this machine (expected ../shared/realct beside the project)")
     return REALCT
@@ -40,7 +40,7 @@ def realct() -> Path:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The endpoint of a moto S3 server over HTTP, with the environment set so that every library finds it."""
+    """The endpoint of a moto S3 server over HTTP. The environment names it for every library."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -64,9 +64,9 @@ def test_the_tests_declare_what_they_alone_import() -> None:
 
 @pytest.mark.parametrize("text", [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])
 def test_the_lock_holds_every_dependency_in_a_version_that_is_allowed(text: str) -> None:
-    wanted = Requirement(text)
-    version, _ = locked()[canonicalize_name(wanted.name)]
-    assert wanted.specifier.contains(version, prereleases=True), "run `make lock`"
+    declared = Requirement(text)
+    version, _ = locked()[canonicalize_name(declared.name)]
+    assert declared.specifier.contains(version, prereleases=True), "run `make lock`"
 
 
 def test_every_package_of_the_lock_has_a_hash_and_none_names_an_index() -> None:

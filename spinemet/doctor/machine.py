@@ -46,12 +46,12 @@ def check_cores(cores: float) -> Finding:
 
 def check_memory(gigabytes: float, cores: float) -> Finding:
     """Whether memory suffices for a study on every core, with as many model workers as a job starts on CPUs."""
-    wanted = READING_GB * cores + MODEL_GB * max(1.0, cores // 2)
+    enough = READING_GB * cores + MODEL_GB * max(1.0, cores // 2)
     if gigabytes < READING_GB + MODEL_GB:
         remedy = f"SpineMet needs {READING_GB + MODEL_GB:g} GB for one study at a time."
         return Finding("memory", Level.PROBLEM, f"{gigabytes:.1f} GB", remedy)
-    if gigabytes < wanted:
-        remedy = f"Large studies on all {cores:g} cores at a time take up to {wanted:g} GB; use fewer cores."
+    if gigabytes < enough:
+        remedy = f"Large studies on all {cores:g} cores at a time take up to {enough:g} GB; use fewer cores."
         return Finding("memory", Level.WARNING, f"{gigabytes:.1f} GB", remedy)
     return Finding("memory", Level.OK, f"{gigabytes:.1f} GB")
 

@@ -31,7 +31,7 @@ def names() -> list[str]:
 
 
 def main() -> int:
-    """Run the requested benchmarks. Exit code 0 if each ran or said what it needs."""
+    """Run the requested benchmarks. Exit code 0 if each ran or named what it needs."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("only", nargs="*", choices=[[], *names()], help="default: all")
     console = Console()

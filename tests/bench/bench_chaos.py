@@ -1,4 +1,4 @@
-"""Nights whose workers, nodes, driver and object store are killed at random, until all is accounted for."""
+"""Kill workers, nodes, the driver and the object store of a night at random, until all studies are accounted for."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ def run() -> Figures:
     """Kills survived by victim, and the rows by which the tables differ from those of an undisturbed night."""
     outcomes: list[Outcome] = []
     wrong = 0
-    # Short: the paths of Ray's sockets have to fit into 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="chaos") as folder, machines(Path(folder)) as all_of_them:
+    # A short prefix: the paths of Ray's sockets must fit into 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="chaos") as folder, machines(Path(folder)) as cluster:
         write_place(BUCKET, PATIENTS)
         calm = join(BUCKET, "calm")
         start = time.monotonic()
-        night = all_of_them.night(calm)
+        night = cluster.night(calm)
         if code := night.ended():
             raise AssertionError(f"an undisturbed night ended with {code}:\n{night.said()}")
         horizon_s, expected = time.monotonic() - start, rows_in(calm)
         for seed in range(FIRST_SEED, FIRST_SEED + RUNS):
             results = join(BUCKET, f"seed-{seed}")
-            outcomes.append(disturbed(all_of_them, results, plan_kills(seed, horizon_s), seed))
-            found = differences(results, expected)
-            wrong += found
-            print(f"seed {seed}: {outcomes[-1].in_words()}, {found} differences", flush=True)
-            if found or outcomes[-1].hung or outcomes[-1].codes[-1]:
+            outcomes.append(disturbed(cluster, results, plan_kills(seed, horizon_s), seed))
+            count = differences(results, expected)
+            wrong += count
+            print(f"seed {seed}: {outcomes[-1].in_words()}, {count} differences", flush=True)
+            if count or outcomes[-1].hung or outcomes[-1].codes[-1]:
                 print(*outcomes[-1].logs, sep="\n")
     return _figures(outcomes, wrong, horizon_s, {name: len(rows) for name, rows in expected.items()})
 
@@ -61,6 +61,6 @@ def _figures(outcomes: list[Outcome], wrong: int, horizon_s: float, rows: dict[s
     for code, count in sorted(codes.items()):
         figures.add(f"nights that ended with {code}" + (" (killed)" if code == -9 else ""), count)
     figures.add("nights that hung", sum(each.hung for each in outcomes))
-    figures.add("plans that did not come to their end", sum(each.codes[-1] != 0 for each in outcomes))
+    figures.add("nights that did not finish in the end", sum(each.codes[-1] != 0 for each in outcomes))
     figures.add("rows lost, doubled or different", wrong)
     return figures

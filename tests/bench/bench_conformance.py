@@ -1,7 +1,7 @@
-"""What the reader makes of every real conformance case, and how near it comes to a phantom with a known formula.
+"""How the reader handles every real conformance case, and how close it comes to a phantom with a known formula.
 
 Real cases go through header, selection and volume as a study does, under a selection that lets short series pass
-(SHORT), so that the geometry and the decoders are what decides.
+(SHORT), so that only geometry and decoders decide.
 """
 
 from __future__ import annotations
@@ -67,10 +67,10 @@ def run() -> Figures:
             figures.add(case, what, ", ".join([found, *(f"`{flag}`" for flag in volume.flags)]))
         for case, what in FOLDERS:
             figures.add(case, what, outcome(REALCT / "conformance" / case))
-        for case, what, said in segmentations():
-            figures.add(case, what, said)
-        for case, what, said in syntaxes(Path(folder)):
-            figures.add(case, what, said)
+        for case, what, words in segmentations():
+            figures.add(case, what, words)
+        for case, what, words in syntaxes(Path(folder)):
+            figures.add(case, what, words)
     return figures
 
 
@@ -111,7 +111,7 @@ def _measured(folder: Path, form: dict[str, Any]) -> tuple[float, float, Volume]
 
 
 def _affine_error_mm(volume: Volume, form: dict[str, Any]) -> float:
-    """Largest distance at the grid's corners from the true affine, whose origin is any voxel of the written grid."""
+    """Largest distance from the true affine at the grid's corners. The origin may be any voxel of the written grid."""
     row, column = np.asarray(form.get("row", ROW)), np.asarray(form.get("column", COLUMN))
     normal = np.cross(row, column)
     spacing = float(np.dot(form.get("step", (0.0, 0.0, STEP_MM)), normal))
@@ -126,7 +126,7 @@ def _affine_error_mm(volume: Volume, form: dict[str, Any]) -> float:
 
 
 def _volume(place: Path) -> tuple[Volume, bool]:
-    """The volume of the case, and whether a study would pass it over as derived: it is read here all the same."""
+    """The volume of the case, and whether a study would reject it as derived. This benchmark reads it all the same."""
     with open_study(study_at(place)) as objects:
         series = read_series(objects).series
         try:
@@ -138,18 +138,18 @@ def _volume(place: Path) -> tuple[Volume, bool]:
 
 
 def outcome(place: Path) -> str:
-    """The volume in words, or the reason for none; and what was said of further series."""
-    said = []
+    """The volume in words, or the reason for none. Then the reasons why further series were rejected."""
+    words = []
     try:
         volume, is_derived = _volume(place)
-        said += ["`derived`, read for its geometry"] * is_derived + [_in_words(volume)]
+        words += ["`derived`, read for its geometry"] * is_derived + [_in_words(volume)]
     except StudyProblem as problem:
-        said.append(f"no volume: `{problem.reason.value}`")
+        words.append(f"no volume: `{problem.reason.value}`")
     with open_study(study_at(place)) as objects:
         others = [str(reason) for _, reason in explain(read_series(objects).series, SHORT) if reason is not None]
     if len(others) > 1:
-        said.append("other series: " + ", ".join(f"`{each}`" for each in sorted(set(others))))
-    return "; ".join(said)
+        words.append("other series: " + ", ".join(f"`{each}`" for each in sorted(set(others))))
+    return "; ".join(words)
 
 
 def _in_words(volume: Volume) -> str:
@@ -159,7 +159,7 @@ def _in_words(volume: Volume) -> str:
 
 
 def segmentations() -> list[tuple[str, str, str]]:
-    """DICOM SEG objects beside the CT that they were made on: none of them names a vertebra."""
+    """DICOM SEG objects beside the CT that they belong to. None of them names a vertebra."""
     place = REALCT / "conformance" / "segmentation"
     rows = []
     for name in ("liver.dcm", "partial_overlaps.dcm", "sparse-labelmap-ppv5.dcm"):
@@ -171,15 +171,15 @@ def segmentations() -> list[tuple[str, str, str]]:
                 chosen = select_series(series, SHORT)
                 try:
                     labels = find_labels(objects, series, chosen, read_volume(objects, chosen))
-                    said = "read; no segment is a vertebra" if labels is None else "read"
+                    words = "read; no segment is a vertebra" if labels is None else "read"
                 except StudyProblem as problem:
-                    said = f"`{problem.reason.value}`"
-        rows.append((f"segmentation/{name}", "DICOM SEG", said))
+                    words = f"`{problem.reason.value}`"
+        rows.append((f"segmentation/{name}", "DICOM SEG", words))
     return rows
 
 
 def syntaxes(place: Path) -> list[tuple[str, str, str]]:
-    """Every object of the folder as a series of slices that differ in their position only."""
+    """Every object of the folder as a series of slices that differ only in their position."""
     folder = REALCT / "conformance" / "transfer-syntaxes"
     reference = _pixels(place / "reference", folder / "CTImage.dcm")
     rows = []
@@ -192,11 +192,13 @@ def syntaxes(place: Path) -> list[tuple[str, str, str]]:
             same = hu.shape == reference.shape
             off = np.abs(hu.astype(np.int64) - reference).max() if same else None
             is_other = off is None or off > ANOTHER_SLICE_HU
-            said = f"another slice, {hu.shape[1]} x {hu.shape[2]}, read" if is_other else f"lossy, at most {off} HU off"
-            said = "equal to the bit" if off == 0 else said
+            words = (
+                f"another slice, {hu.shape[1]} x {hu.shape[2]}, read" if is_other else f"lossy, at most {off} HU off"
+            )
+            words = "equal to the bit" if off == 0 else words
         except StudyProblem as problem:
-            said = f"no volume: `{problem.reason.value}`"
-        rows.append((f"transfer-syntaxes/{name}", str(syntax.name), said))
+            words = f"no volume: `{problem.reason.value}`"
+        rows.append((f"transfer-syntaxes/{name}", str(syntax.name), words))
     return rows
 
 

@@ -1,7 +1,7 @@
 """A real series from S3: the reader against obstore alone fetching the same bytes, with a moto server of its own.
 
-The reader decodes while it fetches. Where the cores have to decode besides, it cannot keep obstore's rate: then its
-share of the bound that fetching and decoding alone set says how close it comes.
+The reader decodes while it fetches. If decoding needs the cores as well, it cannot keep obstore's rate. Compare it then
+with the bound, which fetching alone and decoding alone set.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def cpu_seconds(work: Callable[[], object], server: psutil.Process) -> float:
 
 
 def fetch(archive: str, keys: list[str]) -> int:
-    """Bytes of all `keys`, fetched as many at a time as the reader does and dropped."""
+    """Fetch all `keys`, as many at a time as the reader does, and drop them. Gives the number of bytes."""
     store = files.open_store(archive)
     with ThreadPoolExecutor(READ_THREADS) as pool:
         return sum(pool.map(lambda key: len(obstore.get(store, key).bytes()), keys))
@@ -100,9 +100,9 @@ def fetch(archive: str, keys: list[str]) -> int:
 
 @contextmanager
 def s3_server() -> Iterator[tuple[str, psutil.Process]]:
-    """A moto server's endpoint and process, with the environment set so that every library finds it.
+    """A moto server in a process of its own: its endpoint, its process, and the environment set for every library.
 
-    Not the tests' server in a thread: it would share Python's lock with what is measured.
+    The tests' server runs in a thread and would share Python's lock with the code that is measured.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

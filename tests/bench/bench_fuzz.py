@@ -1,4 +1,4 @@
-"""Damaged studies and archives by the thousand, through the child process of a nightly job."""
+"""Read thousands of damaged studies and archives in the child process of a nightly job."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.fuzz.driver import BATCH, Tally, fuzz
 
 MUTANTS = int(os.environ.get("SPINEMET_FUZZ_MUTANTS", "20000"))
 FIRST_SEED = 100_000
-"""Not the seeds of `make test`."""
+"""Other seeds than those of `make test`."""
 
 
 def run() -> Figures:
-    """How many mutants ended how, over all cores."""
+    """Count the outcomes of MUTANTS mutants, read on all cores."""
     cores = os.cpu_count() or 1
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(cores) as pool:
         corpus, work = Path(folder, "corpus"), Path(folder, "work")

@@ -1,6 +1,6 @@
-"""How fast a listing becomes a plan, and that its memory does not grow: 10 million objects, without a store.
+"""Speed and memory of turning a listing of 10 million objects into studies, without a store.
 
-The bound of a real night is the store: S3 lists 1,000 objects per request, about 10,000 requests for 10 million.
+In a real night the store is the limit: S3 lists 1,000 objects per request, so 10 million take 10,000 requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SERIES = 3
 
 
 def run() -> Figures:
-    """Objects per second and the growth of this process, for an archive planned from keys and one from headers."""
+    """Objects per second and growth of this process, for an archive grouped by its keys and one grouped by headers."""
     figures = Figures(
         f"Planning an archive of {OBJECTS:,} objects", ("layout", "studies", "objects/s", "growth of the process, MB")
     )

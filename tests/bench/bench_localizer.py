@@ -1,4 +1,4 @@
-"""The geometric localizer: what it finds, where, and what it calls it, on real CT and on phantoms in bad shape."""
+"""The geometric localizer: which vertebrae it finds and how it names them, on real CT and on difficult phantoms."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ PHANTOMS, UNUSUAL = 54, 24
 WORKERS = 2
 NEAR_MM = 10.0
 TO_BE_FOUND = 1 / 3
-"""Of a body's height in view. One with less is neither missed when it is not listed nor spurious when it is."""
+"""Share of a body's height in view. A body with less counts neither as missed nor as spurious."""
 
 
 @dataclass
 class Score:
-    """Counts and errors of one study, or of several added up."""
+    """Counts and errors of one study, or the sum of several."""
 
     expected: int = 0
     found: int = 0
@@ -67,7 +67,7 @@ class Score:
 
 
 def run() -> Figures:
-    """Seconds are those of one core."""
+    """Score real studies, phantoms and necks. Seconds are of one core."""
     figures = Figures(
         f"Geometric localizer: vertebrae found within {NEAR_MM:g} mm of the truth",
         ("study", "there", "found", "spurious", "precision", "median mm", "p95 mm", "named", "names right", "CPU s"),
@@ -112,7 +112,7 @@ def _add(figures: Figures, name: str, s: Score) -> None:
 
 
 def score(case: Case) -> Score:
-    """How `geometric_spine` did on one study."""
+    """Compare `geometric_spine` with the truth of one study."""
     truth, anchored = case.truth, bool(case.anchors)
     start = time.process_time()
     try:
@@ -174,7 +174,7 @@ def real_cases() -> Iterator[tuple[str, Case]]:
 
 
 def without_spine() -> Iterator[tuple[str, Volume]]:
-    """Parts of real studies that show no vertebra at all, or C1 and C2 at most, which are not looked for."""
+    """Parts of real studies that show no vertebra, or only C1 and C2, which the localizer does not look for."""
     abdomen = read(REALCT / "totalsegmentator" / "example_ct.nii.gz")
     for side in (1, -1):
         yield f"hip, {'left' if side > 0 else 'right'}", _beside(abdomen, side)
@@ -193,7 +193,7 @@ def _labelled(labels: LabelMap, centers: dict[int, np.ndarray], slight: Sequence
 
 
 def _beside(volume: Volume, side: int) -> Volume:
-    """What lies more than 60 mm to the patient's left (1) or right (-1) of the volume's middle."""
+    """The part of the volume more than 60 mm to the patient's left (1) or right (-1) of its middle."""
     axis = int(np.argmax(np.abs(volume.affine[0, :3])))
     size, step = volume.hu_DHW.shape[axis], float(volume.affine[0, axis])
     edge = round(60 / abs(step))
@@ -206,7 +206,7 @@ def _beside(volume: Volume, side: int) -> Volume:
 
 
 def phantom_score(number: int) -> Score:
-    """Render phantom `number` and score it; in a process of its own."""
+    """Render phantom `number` and score it. Runs in a process of its own."""
     return score(phantom(number))
 
 

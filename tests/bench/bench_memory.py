@@ -1,7 +1,7 @@
-"""What the screening job holds in memory: a study of 1,000 slices of 512 x 512, and 200 small studies in a row.
+"""Memory of the screening job: for studies of 1,000 slices of 512 x 512, and for 200 small studies in a row.
 
-The real job on a local Ray cluster, archive and results on S3 (moto), DenseNet-121. Every process of it is looked at
-several times a second; memory is proportional set size, so that shared pages are counted once.
+Runs the real job on a local Ray cluster with archive and results on S3 (moto) and DenseNet-121, and measures each of
+its processes several times a second. Memory is proportional set size, which counts shared pages once.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from tests.bench.figures import Figures
 from tests.bench.fullsize import folder_of, phantom_plan, renamed, study_uids
 
 LARGE, SMALL = 3, 200
-"""Studies of 1,000 slices, one after another so that two are read at a time; and small ones."""
+"""How many studies of 1,000 slices, of which two are read at a time, and how many small ones."""
 HALF = "500"
-"""The phantom that is doubled to 1,000 slices."""
+"""The phantom whose slices `doubled` makes 1,000 of."""
 EARLY = 50
 KINDS = {"ray::Map(read_row)": "reading task", "ray::MapWorker(": "model actor"}
 PROJECT = Path(__file__).parents[2]
 
 
 def run() -> Figures:
-    """Peak memory of each kind of process, and what 150 further studies add to the driver."""
+    """Peak memory of each kind of process, and how much 150 more studies add to the driver."""
     figures = Figures(
         "Memory of a screening", ("what", "MB", "limit MB"), "peaks of proportional set size, the largest of each kind"
     )
@@ -52,15 +52,15 @@ def run() -> Figures:
         boto3.client("s3").create_bucket(Bucket="memory")
         upload("s3://memory/large", list(doubled()), LARGE)
         upload("s3://memory/small", list(small()), SMALL)
-        whole, little = ModelSpec(), _little()
-        for name, spec in (("whole", whole), ("little", little)):
+        whole, small_model = ModelSpec(), _small_model()
+        for name, spec in (("whole", whole), ("small", small_model)):
             save_model(f"s3://memory/{name}", untrained(spec, 0), ModelCard(spec=spec))
         peaks, _ = watched("large", "whole")
         for kind, peak in sorted(peaks.items()):
             figures.add(
                 f"1,000 slices: {kind}", peak, {"object store": "1,000", "Ray": "", "driver": ""}.get(kind, "2,000")
             )
-        _, by_done = watched("small", "little")
+        _, by_done = watched("small", "small")
     early, late = (next(mb for done, mb in by_done if done >= least) for least in (EARLY, SMALL))
     figures.add(f"driver after {EARLY} small studies", early, "")
     figures.add(f"driver after {SMALL} small studies", late, round(early * 1.1))
@@ -68,7 +68,7 @@ def run() -> Figures:
 
 
 def watched(archive: str, model: str) -> tuple[dict[str, float], list[tuple[int, float]]]:
-    """Peak MB by kind of process of a run, and (studies done, MB of the driver) as it went on."""
+    """Peak MB by kind of process of a run, and (studies done, MB of the driver) during it."""
     places = [f"s3://memory/{name}" for name in (archive, f"results-{archive}", model)]
     driver = subprocess.Popen(
         [sys.executable, "-m", "tests.bench.bench_memory", *places], cwd=PROJECT, stdout=subprocess.PIPE, text=True
@@ -93,7 +93,7 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def _held(process: psutil.Process, driver: int) -> Iterator[tuple[str, float]]:
-    """(kind, MB) of a process; the object store's pages are the raylet's shared ones."""
+    """(kind, MB) of a process. The raylet's shared pages are the object store."""
     try:
         name = " ".join(process.cmdline())
         if "forkserver" in name:
@@ -111,7 +111,7 @@ def _held(process: psutil.Process, driver: int) -> Iterator[tuple[str, float]]:
 
 
 def doubled() -> Iterator[bytes]:
-    """The phantom of 500 slices with a slice between every two, each the mean of its neighbours: 1,000, half as far."""
+    """The phantom of 500 slices with the mean of two neighbours between them: 1,000 slices at half the distance."""
     slices = [pydicom.dcmread(path) for path in sorted(folder_of(HALF).iterdir())]
     for number, (one, following) in enumerate(zip(slices, [*slices[1:], slices[-1]], strict=True)):
         yield encode_one(one)
@@ -145,13 +145,13 @@ def upload(archive: str, objects: list[bytes], copies: int) -> None:
             list(pool.map(lambda key, content: obstore.put(store, key, content), keys, contents))
 
 
-def _little() -> ModelSpec:
+def _small_model() -> ModelSpec:
     network = DenseNetSpec(growth_rate=4, block_config=(1, 1, 1, 1), init_features=8)
     return ModelSpec(backbone=network, slices=SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0))
 
 
 def main() -> None:
-    """Run the job as its driver; print studies done and this process's MB as it went on, as JSON."""
+    """Run the job as its driver. Print (studies done, MB of this process) during the run, as JSON."""
     from spinemet.on_ray.screen import run_screen
     from spinemet.screening.options import ScreenOptions
 

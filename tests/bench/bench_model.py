@@ -1,4 +1,4 @@
-"""How fast DenseNet-121 answers, as the predictor runs it, against the plain torchvision network."""
+"""Speed of DenseNet-121 as the predictor runs it, against the plain torchvision network."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Planning and committing at the size of a national archive: up to 10 million studies listed, half of them screened.
 
-The listing is synthetic (no store answers that fast) and the ledger a real Delta table in a folder, as many files as a
-compacted table has, and then as many more as waves were committed since. Each size is planned in a process of its own,
-whose peak memory is that of planning alone.
+The listing is synthetic, because no store answers that fast. The ledger is a real Delta table in a folder: the files of
+a compacted table, and one more for each wave committed since. Each size is planned in a process of its own, so that its
+peak memory is that of planning alone.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from tests.results.test_tables import MADE_WITH, study_row, vertebra_row
 LISTED = (1_000_000, 2_500_000, 5_000_000, 10_000_000)
 ROWS_PER_FILE = 250_000
 WAVE, WAVES = 32, 150
-"""Studies per wave, and waves committed at each size: more than lie between two checkpoints of the table's log."""
+"""Studies per wave, and waves committed at each size: enough to include checkpoints of the table's log."""
 SIZE = 150_000_000
-"""Bytes of each study: none has grown since."""
+"""Bytes of each study in listing and ledger: no study has grown."""
 NAMES = Pseudonymizer(b"a key for the benchmark only", "year")
 DIGESTS = {name: MADE_WITH[name] for name in ("model_digest", "config_digest")}
 
@@ -83,7 +83,7 @@ def append(place: str, first: int, last: int) -> None:
 
 
 def commits(results: Results) -> list[float]:
-    """Seconds of each of WAVES commits of studies that no listing has."""
+    """Seconds of each of WAVES commits of studies that are in no listing."""
     seconds = []
     for wave in range(WAVES):
         keys = [f"{time.time_ns():x}{wave:04}{number:02}" for number in range(WAVE)]
@@ -104,7 +104,7 @@ def in_its_own_process(place: str, listed: int) -> dict[str, Any]:
 
 
 def _filled(schema: pa.Schema, keys: list[str]) -> list[pa.Array]:
-    """One array per column: the keys, some numbers that do not compress, and one value for all else."""
+    """One array per column: the keys, random numbers for floats, and one value for everything else."""
     rng, known = (
         np.random.default_rng(0),
         {**DIGESTS, "state": str(State.SCREENED), "wave": "bench", "size_bytes": SIZE},
@@ -130,7 +130,7 @@ def _some(kind: pa.DataType) -> Any:
 
 
 def main() -> None:
-    """Print what planning the listing of so many studies against the ledger at a place took, as JSON."""
+    """Plan a listing (second argument: its studies) against the ledger at a place (first). Print figures as JSON."""
     place, listed = sys.argv[1], int(sys.argv[2])
     start = time.perf_counter()
     plan = plan_studies(listing(0, listed), open_results(place), NAMES, **DIGESTS)

@@ -37,7 +37,7 @@ FORMS = (*SYNTAXES, *NIFTI)
 
 
 def run() -> Figures:
-    """Seconds per series, medians of REPEATS rounds in which the readers take turns, and peak memory per volume."""
+    """Median seconds per series over REPEATS rounds in which the readers take turns, and peak memory per volume."""
     threads = decoding_threads()
     figures = Figures(
         f"Chest CT from a folder, {SLICES} slices of 512 x 512",
@@ -86,7 +86,7 @@ def decode(slices: list[tuple[bytes, InstanceHeader]], threads: int) -> None:
 
 
 def interleaved(work: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Median seconds of each, taken in turns, so that whatever else the machine does meets all of them."""
+    """Median seconds of each. They take turns, so that other work on the machine disturbs all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(repeats):
         for name, call in work.items():
@@ -110,7 +110,9 @@ def with_simpleitk(folder: Path) -> npt.NDArray[np.int16]:
 
 def plainly(folder: Path) -> npt.NDArray[np.int16]:
     if folder.is_file():
-        return np.array(nib.load(folder).dataobj).T  # into memory, as the others do, not a map of the file
+        return np.array(
+            nib.load(folder).dataobj
+        ).T  # a copy in memory, as the others make, instead of a map of the file
     slices = [pydicom.dcmread(path) for path in folder.iterdir()]
     slices.sort(key=lambda each: float(each.ImagePositionPatient[2]))
     return np.stack(
@@ -135,7 +137,7 @@ def peak_memory(reader: str, folder: Path) -> float:
 def main() -> None:
     """Print the peak memory of one reader in this process; see peak_memory."""
     read, folder = READERS[sys.argv[1]], Path(sys.argv[2])
-    # Not ru_maxrss, which a child inherits from the process that started it.
+    # ru_maxrss is of no use: a child inherits it from the process that started it.
     Path("/proc/self/clear_refs").write_text("5")
     before = _kilobytes("VmHWM")
     volume_bytes = read(folder).astype(np.int16, copy=False).nbytes

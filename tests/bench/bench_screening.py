@@ -1,10 +1,10 @@
-"""The screening job on full-size studies from S3: its speed, its useful share, and what a plain script and MONAI do.
+"""Speed and useful share of the screening job on full-size studies from S3, against a plain script and MONAI.
 
-All of it on this machine's cores: a moto server in a process of its own, Ray with its processes, the model. The job is
-run on eight studies and on all; what the further ones take is the steady state, what is left of the first run is its
-start-up (Ray, torch, the model, the last studies draining). The useful work is what the stages take alone on one core:
-fetch (ours and the server's CPU seconds), decode, localise, cut, forward; a machine's speed changes from minute to
-minute, so they are measured before the runs and after them, and the mean counts.
+Everything shares this machine's cores: a moto server in a process of its own, Ray with its processes, the model. The
+job runs on eight studies and on all. The difference is the steady state; the rest of the first run is start-up (Ray,
+torch, the model) and end. Useful work is the CPU time of each stage alone on one core: fetch (with the server's share),
+decode, localise, cut, forward. The speed of a machine changes from minute to minute, so stages are measured before and
+after the runs, and the mean counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Job:
 
 
 def run() -> Figures:
-    """Seconds per study and studies per hour of ours and of the rivals, and where ours go."""
+    """Seconds per study and studies per hour of the job and its rivals; the note says where the job's seconds go."""
     figures = Figures(
         f"Screening {STUDIES} full-size studies from S3 (moto), DenseNet-121 at 224 pixels",
         ("what", "s / study", "studies / h", "ratio"),
@@ -72,7 +72,7 @@ def run() -> Figures:
     server_s = statistics.mean(server_share(stages) for stages, _ in (before, after))
     steady = (whole.seconds - short.seconds) / (STUDIES - SHORT)
     start = short.seconds - SHORT * steady
-    monai["seconds"] = monai["seconds"][1:]  # without the first, in which the workers start
+    monai["seconds"] = monai["seconds"][1:]  # without the first, during which the workers start
     plain_s, helped_s, monai_s = (sum(each["seconds"]) / SHORT for each in (plain, helped, monai))
     for what, seconds in (
         ("spinemet, steady state", steady),
@@ -116,12 +116,12 @@ def server_share(stages: dict[str, Any]) -> float:
 
 
 def stages_of_all(server: psutil.Process) -> tuple[dict[str, Any], dict[str, float]]:
-    """What `stages_of` finds of each source, and the seconds per slice of each model's forward pass."""
+    """`stages_of` each source, and the seconds per slice of each model's forward pass."""
     return {source: stages_of(source, server) for source in SOURCES}, rival("forward", MODEL)
 
 
 def stages_of(source: str, server: psutil.Process) -> dict[str, Any]:
-    """What `rivals.stages` found, and the server's CPU seconds per fetch of the study."""
+    """The result of `rivals.stages`, and the server's CPU seconds per fetch of the study."""
     study = f"study-{CYCLE.index(source):04d}"
     before = cpu_seconds(server)
     found = rival("stages", ARCHIVE, study, str(folder_of(source)))
@@ -129,14 +129,14 @@ def stages_of(source: str, server: psutil.Process) -> dict[str, Any]:
 
 
 def rival(*arguments: str) -> dict[str, Any]:
-    """What a process of tests.bench.rivals prints."""
+    """The JSON that a process of tests.bench.rivals prints."""
     command = [sys.executable, "-m", "tests.bench.rivals", *arguments]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return json.loads(printed.splitlines()[-1])
 
 
 def screened(studies: int, server: psutil.Process) -> Job:
-    """The real job, `python jobs/screen.py`, on the first `studies` of the archive, into results of its own."""
+    """Run `python jobs/screen.py` on the first `studies` of the archive, into new results."""
     results = f"s3://bench/results-{studies}-{time.time_ns()}"
     before, start = cpu_seconds(server), time.perf_counter()
     options = {
@@ -164,7 +164,7 @@ def screened(studies: int, server: psutil.Process) -> Job:
 
 
 def cpu_seconds(process: psutil.Process) -> float:
-    """User and system seconds of a process so far, 0 where it is gone."""
+    """User and system seconds of a process so far, 0 if it has ended."""
     try:
         times = process.cpu_times()
     except psutil.Error:

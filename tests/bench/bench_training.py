@@ -1,12 +1,13 @@
-"""How fast jobs/train.py learns on two workers, against plain PyTorch loops over the same model and slices.
+"""Training speed of jobs/train.py on two workers, against plain PyTorch loops over the same model and slices.
 
-All learn from the same crops with the same loss and optimiser, `BATCH` slices per step, on all cores: the job as two
-processes with a thread or more each, the loops as one process. Steps are timed alone: starting Ray, reading crops,
-validation and the first epoch are left out; a turn's figure is the mean over its steps, for the job as for the loops.
-The job also does what the loops do not: augmentation, averaged weights, clipped gradients, the losses of every sample,
-and the exchange of gradients. Its core is timed without Ray too, as two processes of torch.distributed: Ray's own
-processes, some twenty, take their part of a small machine. A machine's speed changes from minute to minute, so all take
-turns, the bare loop before and after the job, and the ratio is the median of the turns' own ratios.
+All use the same crops, loss and optimiser, with `BATCH` slices per step, on all cores: the job as two processes, the
+loops as one. Only steps count: starting Ray, reading crops, validation and the first epoch are left out. The figure of
+a turn is the mean over its steps.
+
+The job also augments, averages weights, clips and exchanges gradients, and keeps the loss of every sample. Its core is
+timed without Ray too, as two processes of torch.distributed, because Ray's own twenty processes use part of a small
+machine. The speed of a machine changes from minute to minute. So all take turns, with the bare loop before and after
+the job, and the ratio is the median of the ratios of single turns.
 """
 
 from __future__ import annotations
@@ -45,28 +46,28 @@ WORKERS = 2
 TURNS = 5
 BATCH, EPOCHS = 32, 3
 PATIENTS, LEVELS, SLICES = 32, 4, 3
-"""256 of the slices are learned from: eight steps an epoch, of which all but the first are timed."""
+"""256 of the slices are for training: eight steps an epoch. The first epoch is not timed."""
 
 
 def run() -> Figures:
     """Slices per second of DenseNet-121 at 224 pixels, forward, backward and update; medians."""
-    wanted = changed(recipe("final"), epochs=EPOCHS, batch=BATCH, pacing=None, test_share=0.0, validation_share=1 / 3)
+    config = changed(recipe("final"), epochs=EPOCHS, batch=BATCH, pacing=None, test_share=0.0, validation_share=1 / 3)
     threads, cores = torch.get_num_threads(), os.cpu_count() or 1
     found: dict[str, list[float]] = {"job": [], "core": [], "plain": [], "slow": []}
     with tempfile.TemporaryDirectory() as folder:
         crops = str(Path(folder) / "crops")
-        _write_crops(crops, wanted)
-        data = training_data(read_crops(crops), wanted)
+        _write_crops(crops, config)
+        data = training_data(read_crops(crops), config)
         torch.set_num_threads(cores)
         for turn in range(TURNS):
-            before = _loop(wanted, data, steps=8)
-            found["job"].append(_job(crops, str(Path(folder) / "runs"), str(turn), wanted))
-            found["plain"].append(statistics.harmonic_mean([before, _loop(wanted, data, steps=8)]))
-            found["core"].append(_core(crops, Path(folder) / f"core-{turn}", wanted))
-            found["slow"].append(_slow_loop(wanted, data, steps=2))
+            before = _loop(config, data, steps=8)
+            found["job"].append(_job(crops, str(Path(folder) / "runs"), str(turn), config))
+            found["plain"].append(statistics.harmonic_mean([before, _loop(config, data, steps=8)]))
+            found["core"].append(_core(crops, Path(folder) / f"core-{turn}", config))
+            found["slow"].append(_slow_loop(config, data, steps=2))
         torch.set_num_threads(threads)
     figures = Figures(
-        f"Training DenseNet-121 (recipe final) at {wanted.model.slices.size_px} pixels on {cores} cores",
+        f"Training DenseNet-121 (recipe final) at {config.model.slices.size_px} pixels on {cores} cores",
         ("what learns", "slices/s", "least", "most", "jobs/train.py is faster by"),
         f"batch {BATCH}; medians of {TURNS} turns and of their ratios; start-up, validation and first epoch left out",
     )
@@ -81,50 +82,50 @@ def run() -> Figures:
     return figures
 
 
-def _job(crops: str, runs: str, name: str, wanted: TrainRecipe) -> float:
+def _job(crops: str, runs: str, name: str, config: TrainRecipe) -> float:
     """Slices per second of the timed epochs, on a Ray cluster of its own."""
     import ray
 
     connect()
     try:
-        run_train(crops, runs, name, wanted, workers=WORKERS, device="cpu")
+        run_train(crops, runs, name, config, workers=WORKERS, device="cpu")
     finally:
         ray.shutdown()
-    return statistics.harmonic_mean(_told(Path(runs) / name / "tensorboard")[1:])
+    return statistics.harmonic_mean(_speeds(Path(runs) / name / "tensorboard")[1:])
 
 
 class _Processes(Distributed, OneProcess):
-    """Several processes without Ray; reports are kept as one process keeps them."""
+    """Several processes without Ray. Reports stay in memory, as with one process."""
 
     def __init__(self, rank: int) -> None:
         OneProcess.__init__(self)
         Distributed.__init__(self, rank, WORKERS, torch.device("cpu"))
 
 
-def _core(crops: str, folder: Path, wanted: TrainRecipe) -> float:
+def _core(crops: str, folder: Path, config: TrainRecipe) -> float:
     """Slices per second of the timed epochs of the loop that the job's workers run."""
     folder.mkdir()
-    os.environ.update(KEEPING_ENVIRONMENT)  # for the processes that are spawned, as the job does for its workers
-    spawn(_core_worker, (crops, str(folder), wanted), nprocs=WORKERS)
+    os.environ.update(KEEPING_ENVIRONMENT)  # inherited by the spawned processes, as by the job's workers
+    spawn(_core_worker, (crops, str(folder), config), nprocs=WORKERS)
     for name in KEEPING_ENVIRONMENT:
         del os.environ[name]
     return float((folder / "slices_per_second").read_text())
 
 
-def _core_worker(rank: int, crops: str, folder: str, wanted: TrainRecipe) -> None:
+def _core_worker(rank: int, crops: str, folder: str, config: TrainRecipe) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=WORKERS)
     workers = _Processes(rank)
-    train(training_data(read_crops(crops), wanted), wanted, 0, workers)
+    train(training_data(read_crops(crops), config), config, 0, workers)
     if rank == 0:
         speed = statistics.harmonic_mean([epoch["slices_per_second"] for epoch in workers.history[1:]])
         (Path(folder) / "slices_per_second").write_text(str(speed))
     torch.distributed.destroy_process_group()
 
 
-def _write_crops(uri: str, wanted: TrainRecipe) -> None:
-    """Noise with labels: speed does not depend on what is seen."""
-    rng, size, shards = np.random.default_rng(0), wanted.model.slices.size_px, []
+def _write_crops(uri: str, config: TrainRecipe) -> None:
+    """Write crops of noise with labels: speed does not depend on the picture."""
+    rng, size, shards = np.random.default_rng(0), config.model.slices.size_px, []
     for patient in range(PATIENTS):
         rows = [(f"T{level + 1}", n) for level in range(LEVELS) for n in range(SLICES)]
         columns: dict[str, list[object]] = {
@@ -139,8 +140,8 @@ def _write_crops(uri: str, wanted: TrainRecipe) -> None:
         shards.append(write_shard(uri, pa.table(columns, schema=SCHEMA)))
     vertebrae = PATIENTS * LEVELS
     info = CropsInfo(
-        slice_config=wanted.model.slices,
-        config_digest=config_digest(wanted.model.slices),
+        slice_config=config.model.slices,
+        config_digest=config_digest(config.model.slices),
         shards=tuple(shards),
         patients=PATIENTS,
         studies=PATIENTS,
@@ -151,17 +152,17 @@ def _write_crops(uri: str, wanted: TrainRecipe) -> None:
     write_manifest(uri, info)
 
 
-def _told(curves: Path) -> list[float]:
-    """Slices per second of each epoch, as the run's TensorBoard curves tell them."""
+def _speeds(curves: Path) -> list[float]:
+    """Slices per second of each epoch, from the run's TensorBoard curves."""
     from tensorboard.backend.event_processing import event_accumulator  # type: ignore[import-untyped]
 
     found = event_accumulator.EventAccumulator(str(curves)).Reload()
     return [event.value for event in found.Scalars("slices_per_second")]
 
 
-def _loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
-    """Slices per second of the loop that a researcher with our model would write, the crops in one tensor."""
-    model = untrained(wanted.model, 0).train()
+def _loop(config: TrainRecipe, data: TrainingData, steps: int) -> float:
+    """Slices per second of a loop that a researcher could write for our model, with the crops in one tensor."""
+    model = untrained(config.model, 0).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     train = data.train
     hu_NHW, targets_TN = train.pixels(np.arange(len(train))), torch.from_numpy(train.targets_TN)
@@ -172,18 +173,18 @@ def _loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
         start = time.perf_counter()
         with autocast(torch.device("cpu")):
             logits = model(hu_NHW[picked])
-        losses_TN = task_losses(logits, targets_TN[:, picked], wanted.model.tasks, wanted.label_smoothing)
+        losses_TN = task_losses(logits, targets_TN[:, picked], config.model.tasks, config.label_smoothing)
         weights = weights_TN[:, picked]
         optimizer.zero_grad(set_to_none=True)
-        weighted_loss(losses_TN, weights, weights.sum(dim=1), wanted.model.tasks).backward()
+        weighted_loss(losses_TN, weights, weights.sum(dim=1), config.model.tasks).backward()
         optimizer.step()
         times.append(time.perf_counter() - start)
     return BATCH / statistics.mean(times[1:])
 
 
-def _slow_loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
-    """The same without what the hardware offers: float32, channels first, torch's own loader of samples."""
-    model = untrained(wanted.model, 0).train().to(memory_format=torch.contiguous_format)
+def _slow_loop(config: TrainRecipe, data: TrainingData, steps: int) -> float:
+    """The same without the hardware's help: float32, channels first, torch's own loader of samples."""
+    model = untrained(config.model, 0).train().to(memory_format=torch.contiguous_format)
     windows = model.windows.forward
     model.windows.forward = lambda hu_NHW: windows(hu_NHW).contiguous()  # type: ignore[method-assign]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -194,7 +195,7 @@ def _slow_loop(wanted: TrainRecipe, data: TrainingData, steps: int) -> float:
     for _ in range(steps + 1):
         start = time.perf_counter()
         hu_NHW, targets_NT = next(batches)
-        losses_TN = task_losses(model(hu_NHW), targets_NT.T, wanted.model.tasks, wanted.label_smoothing)
+        losses_TN = task_losses(model(hu_NHW), targets_NT.T, config.model.tasks, config.label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         losses_TN.mean(dim=1).sum().backward()
         optimizer.step()

@@ -32,11 +32,11 @@ LIDC = "lidc"
 SOURCES = (LIDC, "300", "400", "500", "600")
 """The real series, and phantoms by their number of slices."""
 CYCLE = (LIDC, "300", LIDC, "400", LIDC, "500", LIDC, "600")
-"""The order of an archive's studies: any eight neighbours are the same mix."""
+"""The order of an archive's studies, repeated: any eight neighbours are the same mix."""
 
 
 def folder_of(source: str) -> Path:
-    """The folder of one series of SOURCES, made where it is not yet there. Raises Missing without the real CT."""
+    """The folder of one series of SOURCES, made if it does not exist yet. Raises Missing without the real CT."""
     folder = CACHE / source
     if not folder.exists():
         making = folder.with_suffix(".part")
@@ -74,7 +74,7 @@ def study_uids(content: bytes) -> list[bytes]:
 
 
 def renamed(content: bytes, uids: list[bytes], number: int) -> bytes:
-    """The object with other study and series UIDs of the same length, so that nothing else has to be rewritten."""
+    """The object with other study and series UIDs of the same length, so nothing else needs rewriting."""
     head, pixels = content[:8192], content[8192:]
     for uid in uids:
         head = head.replace(uid, uid[:-4] + f"{1000 + number:04d}".encode())

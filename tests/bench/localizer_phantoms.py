@@ -1,5 +1,8 @@
-"""Phantoms in bad shape for the localizer's benchmark: thick slices, noise, contrast, dark bone, bent or turned spines,
-screws, destroyed, collapsed and fused levels; patients with another number of vertebrae or ribs; and necks."""
+"""Difficult phantoms for the localizer's benchmark.
+
+Thick slices, noise, contrast, dark bone, bent or turned spines, screws, destroyed, collapsed and fused levels; patients
+with an unusual number of vertebrae or ribs; and necks.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +30,13 @@ SPACINGS_MM = (2.0, 3.0, 1.0, 5.0, 2.5, 1.5, 4.0, 0.75)
 VARIANTS: tuple[Variant, ...] = get_args(Variant)[1:]
 NECKS = ("usual", "noisy", "turned", "contrast", "usual", "porotic", "usual", "noisy")
 LONE_NECKS = 2
-"""The last of NECKS: C3 to C6 alone are in view."""
+"""How many of NECKS, at its end, show only C3 to C6."""
 VARIANT_REGIONS = ("whole", "thoracolumbar", "lumbosacral", "thoracic")
 
 
 @dataclass(frozen=True)
 class Truth:
-    """One vertebra that is there. level: empty where nobody knows it. visible: share of its body's height in view."""
+    """One vertebra. level: empty if unknown. visible: share of its body's height in view."""
 
     level: str
     center_mm: tuple[float, float, float]
@@ -42,7 +45,7 @@ class Truth:
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A volume and what is true of it. anchors: `skull base`, `sacrum`, `last rib`, `first rib` where in view."""
+    """A volume and its truth. anchors: those in view of `skull base`, `sacrum`, `last rib`, `first rib`."""
 
     volume: Volume
     truth: Sequence[Truth]
@@ -51,18 +54,18 @@ class Case:
 
 
 def condition_of(number: int) -> str:
-    """What is the matter with phantom `number`."""
+    """The condition of phantom `number`."""
     return CONDITIONS[number % len(CONDITIONS)]
 
 
 def phantom(number: int) -> Case:
-    """Phantom `number`, usual in its number of vertebrae and ribs."""
+    """Phantom `number`, with the usual number of vertebrae and ribs."""
     spacing = SPACINGS_MM[(number // len(CONDITIONS) + number) % len(SPACINGS_MM)]
     return _phantom([404, number], condition_of(number), REGIONS[number % len(REGIONS)], spacing)
 
 
 def variant_phantom(number: int) -> Case:
-    """Phantom `number` of those with another number of vertebrae or ribs."""
+    """Phantom `number` of those with an unusual number of vertebrae or ribs."""
     variant, region = VARIANTS[number % len(VARIANTS)], VARIANT_REGIONS[number // len(VARIANTS) % len(VARIANT_REGIONS)]
     return _phantom([405, number], "usual", region, (2.0, 3.0, 2.5)[number % 3], variant)
 
@@ -76,7 +79,7 @@ def neck_phantom(number: int) -> Case:
 
 def _phantom(seed: list[int], condition: str, region: str, spacing: float, variant: Variant = "usual") -> Case:
     rng = np.random.default_rng(seed)
-    if region == "whole":  # a long one in thin slices takes a minute to draw
+    if region == "whole":  # a long spine in thin slices takes a minute to draw
         spacing = max(spacing, 2.0)
     patient = replace(_patient(rng, condition), variant=variant)
     poses = place_spine(patient)
@@ -144,8 +147,11 @@ def _settings(
 
 
 def _anchors(patient: PatientAnatomy, drawn: PhantomScan, head: Head) -> tuple[str, ...]:
-    """The sacrum where its first body's middle is in view; a border of the ribs where both its vertebrae are whole; the
-    skull base where 2 cm of brain above it are."""
+    """The anchors in view.
+
+    The sacrum counts if the middle of its first body is in view, a border of the ribs if both its vertebrae are whole,
+    the skull base if 2 cm of brain above it are.
+    """
     found = ["sacrum"] if in_view(drawn.volume, drawn.sacrum_mm) else []
     found += ["skull base"] if in_view(drawn.volume, head.to_lps(0, 0, 20)) else []
     for above, below in zip(drawn.vertebrae[:-1], drawn.vertebrae[1:], strict=True):
@@ -156,7 +162,7 @@ def _anchors(patient: PatientAnatomy, drawn: PhantomScan, head: Head) -> tuple[s
 
 
 def _add_screws(volume: Volume, poses: Sequence[Pose], rng: np.random.Generator) -> None:
-    """Pedicle screws on both sides, 5 mm thick, with streaks from side to side in the rows that they cross."""
+    """Add pedicle screws on both sides, 5 mm thick, with streaks from side to side in the rows that they cross."""
     hu = volume.hu_DHW
     across = np.array(np.meshgrid(*[(-2.0, -0.7, 0.7, 2.0)] * 2)).reshape(2, -1).T
     index = []

@@ -1,10 +1,10 @@
-"""What else one would write: a plain script, and MONAI; and the stages of ours alone. Each prints JSON when run.
+"""The rivals of a screening: a plain script, and MONAI. Also the stages of our own reading alone. Prints JSON.
 
     python -m tests.bench.rivals plain|helped|monai|stages|forward ARCHIVE MODEL KEY…
 
-Rivals have no start-up: their clock runs from the first study's first byte, after imports, model and one warm-up slice
-batch. MONAI and the `helped` script are given the fastest fetch that we know (obstore, threads); the plain one asks for
-object after object, as boto3's documentation does.
+The rivals' start-up does not count: their clock starts at the first byte of the first study, after imports, the model
+and a batch to warm up. MONAI and the script `helped` use the fastest fetch that we know (obstore, threads). The script
+`plain` requests one object after another, as boto3's documentation does.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def fetched(archive: str, study: str) -> dict[str, bytes]:
 
 
 def fetched_plainly(archive: str, study: str) -> dict[str, bytes]:
-    """The same, one after another."""
+    """The same objects, requested one after another."""
     bucket, _, root = archive.removeprefix("s3://").partition("/")
     client = boto3.client("s3")
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{root}/{study}/")
@@ -76,7 +76,7 @@ def plain(archive: str, studies: list[str], fetch: Callable[[str, str], dict[str
 
 
 def with_monai(archive: str, studies: list[str], slices: list[int]) -> dict[str, Any]:
-    """Seconds of all studies: LoadImage in two DataLoader workers, DenseNet121 in 2-D on as many slices as we ask."""
+    """Seconds per study: LoadImage in two DataLoader workers, DenseNet121 in 2-D on the given number of slices."""
     import torch
     from monai.networks.nets import DenseNet121
 
@@ -87,14 +87,14 @@ def with_monai(archive: str, studies: list[str], slices: list[int]) -> dict[str,
     arrivals = []
     for stack in loader:
         if arrivals == []:
-            arrivals.append(time.perf_counter())  # the workers' start and their first study are not counted
+            arrivals.append(time.perf_counter())  # leaves out the workers' start and their first study
         forward(stack.numpy())
         arrivals.append(time.perf_counter())
     return {"seconds": np.diff(arrivals).tolist()}
 
 
 class _Monai:
-    """A map-style data set: a study's slices as MONAI reads them, of its middle, 224 x 224 around the centre."""
+    """A map-style data set: slices of a study as MONAI reads them, 224 x 224 pixels around the centre."""
 
     def __init__(self, archive: str, studies: list[str], slices: list[int]) -> None:
         self.archive, self.studies, self.slices = archive, studies, slices
@@ -116,9 +116,9 @@ class _Monai:
 
 
 def stages(archive: str, study: str, folder: str) -> dict[str, Any]:
-    """CPU seconds of one study on one core, by stage; the medians of three after one that warms caches."""
+    """CPU seconds of one study on one core, by stage: medians of three runs after one that warms caches."""
     os.sched_setaffinity(0, {0})
-    keep_memory()  # as the child does that reads studies
+    keep_memory()  # as the child process that reads studies does
     found: list[dict[str, float]] = []
     slices = 0
     for _ in range(4):
@@ -182,7 +182,7 @@ def _torchvision() -> Any:
 
 
 def _forward(net: Any) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
-    """(N, H, W) HU -> (N, classes), in float32 as the network comes; warm."""
+    """A function from (N, H, W) HU to (N, classes) in float32, warmed up."""
     import torch
 
     net.eval()
@@ -200,7 +200,7 @@ def _forward(net: Any) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
 
 
 def _volume(slices: list[pydicom.Dataset]) -> Volume:
-    """As a script would: sorted by z, HU, spacing from the first two."""
+    """The volume as a script would make it: slices sorted by z, spacing from the first two."""
     slices.sort(key=lambda each: float(each.ImagePositionPatient[2]))
     hu_DHW = np.stack(
         [
@@ -217,7 +217,7 @@ def _volume(slices: list[pydicom.Dataset]) -> Volume:
 
 
 def main() -> None:
-    """Print what was measured, as JSON; see the module."""
+    """Run what the first argument names and print its figures as JSON."""
     what, *rest = sys.argv[1:]
     work: dict[str, Callable[..., dict[str, Any]]] = {
         "plain": lambda archive, studies: plain(archive, json.loads(studies), fetched_plainly),

@@ -1,6 +1,4 @@
-"""A real chest CT as a folder of slices in several transfer syntaxes and as NIfTI, made once and kept in the temporary
-folder.
-"""
+"""A real chest CT as slices in several transfer syntaxes and as NIfTI, made once and kept in the temporary folder."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ NIFTI = {"NIfTI": ".nii", "NIfTI, gzip": ".nii.gz"}
 
 
 def folder_of(syntax: str) -> Path:
-    """The folder of SLICES neighbouring slices in `syntax` of SYNTAXES. Raises Missing without the real CT."""
+    """A folder of SLICES neighbouring slices in `syntax` of SYNTAXES. Raises Missing without the real CT."""
     packed = REALCT / "lidc-0314" / "series.tar.xz"
     if not packed.exists():
         raise Missing("real CT is not on this machine")

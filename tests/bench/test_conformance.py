@@ -22,8 +22,8 @@ def figures(realct: Path) -> Figures:
 def test_every_form_of_the_phantom_is_within_2_hu_and_a_hundredth_of_a_millimetre(figures: Figures) -> None:
     phantoms = [str(row[2]) for row in figures.rows if str(row[0]).startswith("phantom")]
     assert len(phantoms) == 9
-    for said in phantoms:
-        hu, mm = (float(number) for number in re.findall(r"([\d.]+) (?:HU|mm)", said))
+    for words in phantoms:
+        hu, mm = (float(number) for number in re.findall(r"([\d.]+) (?:HU|mm)", words))
         assert hu < 2
         assert mm < 0.01
 

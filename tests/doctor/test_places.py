@@ -87,7 +87,7 @@ def test_a_results_folder_is_tried_and_left_as_it_was(tmp_path: Path) -> None:
 @pytest.mark.parametrize("place", ["/proc/results", "file/results"])
 def test_results_that_cannot_be_written(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").touch()
-    finding = check_results(str(tmp_path / place), S3())  # an absolute place stays as it is
+    finding = check_results(str(tmp_path / place), S3())  # joining keeps an absolute path
     assert finding.level is Level.PROBLEM
     assert "folder" in finding.remedy
 

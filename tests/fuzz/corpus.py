@@ -1,4 +1,4 @@
-"""The studies that are mutated: each a folder of small objects, or one file, in every form the reader knows."""
+"""The studies to mutate: folders of small objects, or single files, in every form that the reader knows."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from pydicom.uid import (
 from tests.dicom.test_segmentation import write_seg
 from tests.dicom.writer import set_pixels, write_enhanced, write_series
 
-COUNT, SHAPE = 4, (32, 40)  # OpenJPEG encodes nothing smaller with its six resolutions
+COUNT, SHAPE = 4, (32, 40)  # the smallest that OpenJPEG encodes with its six resolutions
 REALCT_SLICES = ("htj2k.dcm", "CTImage.dcm_JPEGProcess6_8TransferSyntax_1.2.840.10008.1.2.4.53.dcm", "CT2_J2KR")
-"""Compressed by other encoders than ours, and in syntaxes that ours cannot write."""
+"""Compressed by other encoders than ours, or in syntaxes that ours cannot write."""
 
 
 def write_corpus(root: Path, realct: Path | None) -> list[Path]:
-    """Write every study below `root`; gives their places, sorted."""
+    """Write every study below `root`. Gives their places, sorted."""
     plain = root / "explicit"
     write_series(plain, count=COUNT, shape=SHAPE)
     for name, syntax in (("implicit", ImplicitVRLittleEndian), ("deflated", DeflatedExplicitVRLittleEndian)):
@@ -87,7 +87,7 @@ def _jpeg_lossless(source: Path, target: Path) -> None:
 
 
 def _with_segmentation(target: Path) -> None:
-    """The one study of the corpus with a spine in it: two vertebrae as boxes, told by a DICOM SEG."""
+    """The one study of the corpus with a spine: two vertebrae as boxes, labelled by a DICOM SEG."""
     numbers_DHW = np.zeros((15, 48, 48), np.uint8)
     for number, first in ((1, 8), (2, 1)):
         numbers_DHW[first : first + 6, 14:30, 14:34] = number  # the body
@@ -111,7 +111,7 @@ def _archives(source: Path, target: Path) -> None:
         with tarfile.open(target / f"study.tar{suffix}", f"w:{suffix[1:]}") as tar:  # type: ignore[call-overload]
             for path in files:
                 tar.add(path, f"study/{path.name}")
-    # Members that no honest tool writes: a name that leaves the folder, a link, a device, a bomb of zeros.
+    # Members of an attack: a name that leaves the folder, links, a device, a bomb of zeros.
     with tarfile.open(target / "odd.tar.gz", "w:gz") as tar:
         for path in files:
             tar.add(path, f"../../{path.name}")

@@ -1,4 +1,4 @@
-"""Mutants read through the same child process as a nightly job's studies, many per call."""
+"""Reads mutants in the same kind of child process as a nightly job reads studies, many per call."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from spinemet.types import NotScreened, State
 from tests.fuzz.mutators import MUTATORS, flip_bits, truncate
 
 CONFIG = StudyConfig(select=SelectConfig(min_slices=3, min_coverage_mm=3.0, max_spacing_mm=50.0))
-"""Small studies qualify, so that mutants get as far as the decoders."""
+"""Small studies qualify, so that mutants reach the decoders."""
 BATCH = 50
 MEMORY_LIMIT_BYTES = 4 << 30
 TIME_LIMIT_S = 120.0
-"""For a batch on a loaded machine; a mutant that is read alone has it too."""
+"""For a batch on a loaded machine, and for a mutant that is read alone."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one mutant."""
+    """The outcome of one mutant: `what` is a state, a reason, or `raised`."""
 
     seed: int
     study: str
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass
 class Tally:
-    """All outcomes: how many of each, the defects with their seeds, the slowest."""
+    """Counts of all outcomes, the defects with their seeds, and the slowest mutant's seconds."""
 
     counts: Counter[str] = field(default_factory=Counter)
     defects: list[Outcome] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Tally:
 
 
 def fuzz(studies: Sequence[Path], seeds: range, work: Path, budget_s: float = float("inf")) -> Tally:
-    """The outcomes of the mutants with these seeds; from `budget_s` after the first batch on, no batch is begun."""
+    """The outcomes of the mutants with these seeds. No batch starts later than `budget_s` after the first one ended."""
     tally = Tally()
     end = None
     with IsolatedReader(time_limit_s=TIME_LIMIT_S, memory_limit_bytes=MEMORY_LIMIT_BYTES) as reader:
@@ -81,7 +81,7 @@ def _batch(reader: IsolatedReader, studies: Sequence[Path], seeds: range, work: 
         if len(seeds) == 1:
             seed = seeds.start
             return [Outcome(seed, studies[seed % len(studies)].name, str(problem.reason), problem.detail)]
-        # One of them ended the child: each alone finds it.
+        # One of them ended the child. Reading each alone shows which.
         return [outcome for seed in seeds for outcome in _batch(reader, studies, range(seed, seed + 1), work)]
 
 
@@ -99,7 +99,7 @@ def read_mutants(studies: Sequence[Path], seeds: range, work: Path) -> list[Outc
                     what, detail = str(reading.reason), reading.detail
                 else:
                     what, detail = str(reading.state), ""
-            except Exception as error:  # read_study never raises for what a study holds
+            except Exception as error:  # a defect: read_study must not raise, whatever the study holds
                 what, detail = "raised", f"{type(error).__name__}: {error}"
             spent = time.perf_counter() - start
         outcomes.append(Outcome(seed, studies[seed % len(studies)].name, what, detail, spent))
@@ -107,7 +107,7 @@ def read_mutants(studies: Sequence[Path], seeds: range, work: Path) -> list[Outc
 
 
 def _plan(place: Path) -> None:
-    """What planning reads of a study, in the driver and not in a child."""
+    """Read what planning reads of a study. In a job the driver does this, without a child process."""
     for path in sorted(place.iterdir()) if place.is_dir() else [place]:
         identity_in(path.read_bytes()[: PROBE_BYTES[0]])
 
@@ -119,7 +119,7 @@ def mutant(study: Path, seed: int, folder: Path) -> Path:
     if place.name == "study.zip" and rng.random() < 0.6:
         _damage_member(place, rng)
     elif place.is_file():
-        # Archives and NIfTI: the format's own structure, in what is left after unpacking too.
+        # Archives and NIfTI: damage to the structure of the file itself.
         place.write_bytes(rng.choice((*MUTATORS[:6], flip_bits, truncate))(place.read_bytes(), rng))
     elif (files := sorted(place.iterdir())) and rng.random() < 0.08:
         _damage_folder(files, rng)
@@ -143,7 +143,7 @@ def _damage_folder(files: list[Path], rng: Random) -> None:
 
 
 def _damage_member(place: Path, rng: Random) -> None:
-    """A whole zip around a broken object, a zip in the zip, a bomb, a name that leaves the folder."""
+    """A sound zip with a broken object, a zip in the zip, a bomb, or a name that leaves the folder."""
     with zipfile.ZipFile(place) as packed:
         members = {name: packed.read(name) for name in packed.namelist()}
     name = rng.choice(sorted(members))

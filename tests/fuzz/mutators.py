@@ -1,4 +1,4 @@
-"""Damage done to bytes, blind or with knowledge of DICOM's elements: the same for the same state of the generator."""
+"""Functions that damage bytes, blindly or at DICOM elements. The same generator state gives the same damage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydicom.datadict import tag_for_keyword
 Mutator = Callable[[bytes, Random], bytes]
 
 HEADER_BYTES = 1600
-"""The corpus's headers end about here; most of a compressed object's bytes are pixels, and most defects are not."""
+"""The headers of the corpus end about here. Most bytes of an object are pixels, but most defects lie in headers."""
 
 _NUMBERS = [struct.pack("<H", n) for n in (0, 1, 2, 7, 8, 12, 17, 24, 32, 64, 0x7FFF, 0xFFFE, 0xFFFF)]
 _TEXTS = [
@@ -38,7 +38,7 @@ _LENGTHS = (0, 1, 3, 0xFE, 0xFFFE, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF)
 
 
 def flip_bits(content: bytes, rng: Random) -> bytes:
-    """One to eight bits anywhere, or all in the header."""
+    """Flip one to eight bits, anywhere or only in the header."""
     damaged = bytearray(content)
     end = min(len(damaged), HEADER_BYTES) if rng.random() < 0.5 else len(damaged)
     for _ in range(rng.randint(1, 8)):
@@ -47,38 +47,38 @@ def flip_bits(content: bytes, rng: Random) -> bytes:
 
 
 def truncate(content: bytes, rng: Random) -> bytes:
-    """Cut off anywhere; rarely to nothing."""
+    """Cut off at any byte, rarely to nothing."""
     return content[: rng.randrange(len(content))]
 
 
 def overwrite(content: bytes, rng: Random) -> bytes:
-    """A block of zeros, of ones or of noise."""
+    """Overwrite a block with zeros, ones or noise."""
     start, length = rng.randrange(len(content)), rng.choice((1, 2, 4, 16, 128, 1024))
     block = rng.choice((bytes(length), b"\xff" * length, rng.randbytes(length)))
     return content[:start] + block + content[start + length :]
 
 
 def insert(content: bytes, rng: Random) -> bytes:
-    """Some bytes too many."""
+    """Insert some bytes."""
     start = rng.randrange(len(content))
     return content[:start] + rng.randbytes(rng.choice((1, 2, 4, 64))) + content[start:]
 
 
 def remove(content: bytes, rng: Random) -> bytes:
-    """Some bytes too few."""
+    """Remove some bytes."""
     start = rng.randrange(len(content))
     return content[:start] + content[start + rng.choice((1, 2, 4, 64, 1024)) :]
 
 
 def repeat(content: bytes, rng: Random) -> bytes:
-    """A stretch of the content twice."""
+    """Repeat a stretch of the content."""
     start = rng.randrange(len(content))
     stretch = content[start : start + rng.choice((8, 64, 512))]
     return content[:start] + stretch + content[start:]
 
 
 def swap_value(content: bytes, rng: Random) -> bytes:
-    """Another value for an element that the reader looks at, with a true length."""
+    """Give another value, with the right length, to an element that the reader uses."""
     place = _element(content, rng)
     if place is None:
         return flip_bits(content, rng)
@@ -94,7 +94,7 @@ def swap_value(content: bytes, rng: Random) -> bytes:
 
 
 def edit_length(content: bytes, rng: Random) -> bytes:
-    """A length that is not that of the value."""
+    """Give an element a wrong length."""
     place = _element(content, rng)
     if place is None:
         return overwrite(content, rng)
@@ -106,7 +106,7 @@ def edit_length(content: bytes, rng: Random) -> bytes:
 
 
 def edit_vr(content: bytes, rng: Random) -> bytes:
-    """A value representation that is not that of the tag."""
+    """Give an element a wrong value representation."""
     place = _element(content, rng)
     if place is None:
         return overwrite(content, rng)
@@ -115,7 +115,7 @@ def edit_vr(content: bytes, rng: Random) -> bytes:
 
 
 def drop_element(content: bytes, rng: Random) -> bytes:
-    """Without one element that the reader looks at."""
+    """Remove one element that the reader uses."""
     place = _element(content, rng)
     if place is None:
         return remove(content, rng)
@@ -124,7 +124,7 @@ def drop_element(content: bytes, rng: Random) -> bytes:
 
 
 def nest(content: bytes, rng: Random) -> bytes:
-    """A sequence in a sequence in a sequence, before the element that the reader looks at."""
+    """Nest sequences deeply, before an element that the reader uses."""
     place = _element(content, rng)
     start = place[0] if place is not None else len(content)
     tag = rng.choice((content[start : start + 4] or b"\x08\0\x40\x11", b"\x08\0\x40\x11", b"\0\x52\x30\x92"))
@@ -140,7 +140,7 @@ MUTATORS: tuple[Mutator, ...] = (
 
 
 def _element(content: bytes, rng: Random) -> tuple[int, bytes, int] | None:
-    """(start, tag with VR and length, length of the value) of an element that is there, little endian."""
+    """(start, tag with VR and length, length of the value) of some element in the content, little endian."""
     for tag in rng.sample(_TAGS, len(_TAGS)):
         start = content.find(tag)
         if start < 0 or start + 12 > len(content):

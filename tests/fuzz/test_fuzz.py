@@ -1,4 +1,4 @@
-"""A bounded share of the fuzzing; `make bench ONLY=fuzz` is the whole of it."""
+"""A small share of the fuzzing. `make bench ONLY=fuzz` does all of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fuzz.driver import CONFIG, fuzz, mutant
 
 SHARE = 1000
 BUDGET_S = 20.0
-"""On a busy machine fewer mutants are read, rather than the whole suite be held up."""
+"""A busy machine reads fewer mutants, so that the suite is not held up."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_every_mutant_is_screened_or_has_a_reason(studies: list[Path], tmp_path: Path) -> None:
     tally = fuzz(studies, range(SHARE), tmp_path, BUDGET_S)
     assert tally.defects == []
-    # Mutants get past the headers: damage that nobody looks at, and damage that only decoders find.
+    # Mutants get past the headers: some damage has no effect, and some only decoders notice.
     assert {"screened", Reason.NO_SPINE, Reason.UNDECODABLE, Reason.BROKEN_ARCHIVE} <= set(tally.counts)
 
 
