@@ -95,7 +95,7 @@ class _Head:
 def read_series(objects: StudyObjects, on_slice: OnSlice | None = None) -> SeriesScan:
     """The series of a study, in the order of their first objects' names.
 
-    Objects belong to one series when they share SeriesInstanceUID (their folder where it is empty), Modality, SOP
+    Objects belong to one series if they share SeriesInstanceUID (their folder if it is empty), Modality, SOP
     class, matrix, pixel spacing and orientation; localizers are apart. A series with several slices at the same
     position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the
     most frequent reason (NOT_DICOM, TRUNCATED) if none can be used, and what StudyObjects raises.
