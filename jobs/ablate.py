@@ -35,15 +35,13 @@ def ablate(
 
     Exit codes: 0 done, 1 the job failed, 2 bad input.
     """
-    from rich.markdown import Markdown
-
     from spinemet.on_ray.ablation import run_ablation
 
     changes = {"pretrained": pretrained} if pretrained else {}
     chosen = [changed(scaled(recipe(name), scale), **changes) for name in recipes.split(",")]
     with progress_bar("Training") as advance:
-        text = run_ablation(crops, truth or crops, out, chosen, folds, _numbers(seeds), advance)
-    print_wide(Markdown(text))
+        page = run_ablation(crops, truth or crops, out, chosen, folds, _numbers(seeds), advance)
+    print_wide(page.render())
 
 
 def _numbers(text: str) -> list[int]:

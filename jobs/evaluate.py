@@ -26,11 +26,11 @@ def evaluate(
     Exit codes: 0 done, 1 the job failed, 2 bad input.
     """
     from spinemet.evaluation.evaluate import run_evaluate
-    from spinemet.evaluation.evaluation_tables import render
+    from spinemet.evaluation.evaluation_page import evaluation_page
 
     with progress_bar("Evaluating") as advance:
         found = run_evaluate(model, crops, out, split, advance, baseline)
-    print_wide(render(found.facts, found.measures, found.confusions, found.operating, found.differences))
+    print_wide(evaluation_page(found).render())
 
 
 app = one_command(evaluate)

@@ -156,15 +156,14 @@ def _train(paths: DemoPaths, patients: int) -> _Done:
 def _evaluate(paths: DemoPaths, patients: int) -> _Done:
     from spinemet.display.terminal import console
     from spinemet.evaluation.evaluate import run_evaluate
-    from spinemet.evaluation.evaluation_tables import render
+    from spinemet.evaluation.evaluation_page import evaluation_page
+    from spinemet.statistics.intervals import format_interval
 
     with progress_bar("Evaluating on unseen patients") as advance:
         measured = run_evaluate(paths.model, paths.crops, paths.evaluation, progress=advance)
-    console().print(render(measured.facts, measured.measures, measured.confusions))
-    value, low, high = measured.value("bone_quality", "macro_sensitivity")
-    said = (
-        f"macro sensitivity {value:.2f} ({low:.2f}–{high:.2f}) per vertebra, on {measured.facts['patients']} patients"
-    )
+    console().print(evaluation_page(measured).render())
+    macro = format_interval(*measured.value("bone_quality", "macro_sensitivity"))
+    said = f"macro sensitivity {macro} per vertebra, on {measured.facts['patients']} patients"
     return _Done("Evaluation", said, "evaluation/")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ValidationError
 from spinemet.errors import BadInput
 
 if TYPE_CHECKING:
+    import pandas as pd
     from obstore.store import ClientConfig, RetryConfig, S3Config
 
 RETRIES = 6
@@ -110,6 +112,13 @@ def write_bytes(uri: str, content: bytes) -> None:
         obstore.put(open_store(parent, create=True), name, content)
     except (BaseError, OSError) as error:
         raise BadInput(f"cannot write {uri} ({type(error).__name__}).") from error
+
+
+def write_parquet(uri: str, table: pd.DataFrame) -> None:
+    """Write `table` without its index to `uri`, in one step."""
+    buffer = BytesIO()
+    table.to_parquet(buffer, index=False)
+    write_bytes(uri, buffer.getvalue())
 
 
 def exists(uri: str) -> bool:

@@ -25,9 +25,11 @@ from pydantic import BaseModel, ValidationError
 from spinemet import __version__
 from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
-from spinemet.evaluation.ablation_tables import figure, markdown
-from spinemet.evaluation.evaluate import UNITS, predictions, task_confusions
-from spinemet.files import exists, join, open_store, read_bytes, write_bytes
+from spinemet.evaluation.ablation_page import ablation_page
+from spinemet.evaluation.figures import gains_figure
+from spinemet.evaluation.page import Page
+from spinemet.evaluation.predictions import predictions, repeats, task_confusions
+from spinemet.files import exists, join, open_store, read_bytes, write_bytes, write_parquet
 from spinemet.model.predictor import Predictor
 from spinemet.statistics.comparison import compare
 from spinemet.training.config import TrainRecipe
@@ -143,9 +145,7 @@ def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: 
     predictor = Predictor(trained.model, trained.card, device)
     tables = predictions(predictor, truth.take(truth.table["patient"].isin(apart).to_numpy()))
     for unit, name in TABLES.items():
-        buffer = io.BytesIO()
-        tables[unit].to_parquet(buffer, index=False)
-        write_bytes(join(out, fit.key, name), buffer.getvalue())
+        write_parquet(join(out, fit.key, name), tables[unit])
     result = _Result(
         recipe=fit.recipe.model_dump(mode="json"),
         fold=fit.fold,
@@ -160,40 +160,40 @@ def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: 
         obstore.delete(open_store(join(out, fit.key)), "state.pt")
 
 
-# ---- what they add up to ----------------------------------------------------------------------------------------
+# ---- the comparison of all recipes ------------------------------------------------------------------------------
 
 
-def write_ablation(out: str, fits: Sequence[Fit], plan: Plan) -> str:
-    """Write `ablation.parquet`, `.png` and `.md` to `out`; gives the last. The first fit's recipe is the baseline."""
+def write_ablation(out: str, fits: Sequence[Fit], plan: Plan) -> Page:
+    """Write `ablation.parquet`, `.png` and `.md` to `out`; gives the page. The first fit's recipe is the baseline."""
     baseline = fits[0].recipe.name
     table = summarize(out, fits, plan.folds, baseline)
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_bytes(join(out, "ablation.parquet"), buffer.getvalue())
-    write_bytes(join(out, "ablation.png"), figure(table, baseline))
-    text = markdown(table, {**plan.model_dump(), "software_version": __version__}, baseline)
-    write_bytes(join(out, "ablation.md"), text.encode())
-    return text
+    page = ablation_page(table, {**plan.model_dump(), "software_version": __version__}, baseline)
+    write_parquet(join(out, "ablation.parquet"), table)
+    write_bytes(join(out, "ablation.png"), gains_figure(table, baseline))
+    write_bytes(join(out, "ablation.md"), page.markdown().encode())
+    return page
 
 
 def summarize(out: str, fits: Sequence[Fit], folds: int, baseline: str) -> pd.DataFrame:
-    """One row per recipe, task, unit and measure: `comparison.Compared`'s fields, and over how many seeds.
+    """One row per recipe, task, unit and `statistics.comparison.Compared`, and the number of seeds.
 
-    A seed counts once all its folds are there: then every patient has been called by models that never saw them, and
-    the calls of all folds are judged together. The difference is to the recipe `baseline`; NaN for a task it lacks.
+    A seed counts when all its folds are finished: then a model that never saw the patient has called each of them, and
+    the calls of all folds are measured together. The difference is to the recipe `baseline`; NaN for a task it lacks.
+    A no/yes task is left out unless it names measures of its own.
     """
     runs = _whole_runs(out, fits, folds)
     if baseline not in runs:
-        raise BadInput(f"expected at least one seed of the baseline {baseline} over all {folds} folds, found none.")
+        raise BadInput(f"No seed of the baseline {baseline} has finished all {folds} folds.")
     recipes = {fit.recipe.name: fit.recipe for fit in fits}
     reference = _confusions(runs[baseline], recipes[baseline])
     rows: list[dict[str, object]] = []
     for name, tables in runs.items():
-        for (task, unit), counts_RPCC in _confusions(tables, recipes[name]).items():
-            other = reference.get((task, unit)) if name != baseline else None
-            for one in compare(counts_RPCC, other, recipes[name].model.task(task).classes):
-                where = {"recipe": name, "seeds": len(tables), "task": task, "unit": unit}
-                rows.append({**where, **asdict(one)})
+        for (task_name, unit), counts_RPCC in _confusions(tables, recipes[name]).items():
+            task = recipes[name].model.task(task_name)
+            other = reference.get((task_name, unit)) if name != baseline else None
+            where = {"recipe": name, "seeds": len(tables), "task": task_name, "unit": unit}
+            found = compare(counts_RPCC, other, task.classes, further=task.measures)
+            rows += [{**where, **asdict(one)} for one in found if not repeats(task, one.label)]
     return pd.DataFrame(rows).rename(columns={"name": "measure"})
 
 
@@ -204,9 +204,10 @@ def _whole_runs(out: str, fits: Sequence[Fit], folds: int) -> dict[str, list[dic
         if exists(join(out, fit.key, "fit.json")):
             done[fit.recipe.name, fit.seed].append(fit)
     runs: dict[str, list[dict[str, pd.DataFrame]]] = {}
-    for (name, _), its in done.items():
-        if len(its) == folds:
-            runs.setdefault(name, []).append({unit: _all_folds(out, its, file) for unit, file in TABLES.items()})
+    for (name, _), finished in done.items():
+        if len(finished) == folds:
+            tables = {unit: _all_folds(out, finished, file) for unit, file in TABLES.items()}
+            runs.setdefault(name, []).append(tables)
     return runs
 
 
@@ -216,13 +217,12 @@ def _all_folds(out: str, fits: Sequence[Fit], file: str) -> pd.DataFrame:
 
 
 def _confusions(
-    tables: Sequence[Mapping[str, pd.DataFrame]], recipe: TrainRecipe
+    runs: Sequence[Mapping[str, pd.DataFrame]], recipe: TrainRecipe
 ) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
     """(task, unit) -> (R, P, C, C) counts; patients in alphabetical order, the same for every recipe."""
-    found = {}
-    for task in recipe.model.tasks:
-        if task.kind == "binary":
-            continue
-        for unit in UNITS:
-            found[task.name, unit] = np.stack([task_confusions(one[unit], task) for one in tables])
-    return found
+    tasks = [task for task in recipe.model.tasks if task.kind != "binary" or task.measures]
+    return {
+        (task.name, unit): np.stack([task_confusions(tables[unit], task) for tables in runs])
+        for task in tasks
+        for unit in TABLES
+    }

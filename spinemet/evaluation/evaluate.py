@@ -1,7 +1,4 @@
-"""Predictions for labelled crops, joined with their labels: the measures of a model on patients it did not learn from.
-
-At slice level the truth of a slice is what was said of it, and where only its vertebra is labelled, that.
-"""
+"""How good a model is on patients it did not learn from: measures, operating points, gains over a baseline."""
 
 from __future__ import annotations
 
@@ -9,31 +6,26 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from io import BytesIO
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from spinemet import __version__
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
-from spinemet.evaluation.comparison_tables import differences_markdown, operating_markdown, reliability_figure
-from spinemet.evaluation.evaluation_tables import confusion_figure, markdown
-from spinemet.files import join, normalize, write_bytes
-from spinemet.model.aggregate import aggregate
-from spinemet.model.checkpoint import ModelCard
-from spinemet.model.predictor import BATCH, Predictor
-from spinemet.model.tasks import MISSING, Task
+from spinemet.evaluation.evaluation_page import evaluation_page
+from spinemet.evaluation.figures import confusion_figure, reliability_figure
+from spinemet.evaluation.predictions import labelled, predictions, repeats, task_confusions
+from spinemet.files import join, normalize, write_bytes, write_parquet
+from spinemet.model.card import ModelCard
+from spinemet.model.predictor import Predictor
 from spinemet.progress import Progress, no_progress
-from spinemet.statistics.comparison import compare, patient_confusions
-from spinemet.statistics.measures import confusion_matrix, measures
+from spinemet.statistics.comparison import compare
+from spinemet.statistics.measures import confusion_matrix, measure
 from spinemet.statistics.operating import operating_points
-from spinemet.training.crops import WHERE, Crops, read_crops
+from spinemet.training.crops import Crops, read_crops
 
 Split = Literal["test", "all"]
-UNITS = ("vertebra", "slice")
 SEED = 0
 """Of the resampling: the same predictions give the same intervals."""
 
@@ -42,14 +34,12 @@ SEED = 0
 class Evaluation:
     """A model measured on a set of crops.
 
-    facts: model and crops digest, split, patients, studies, vertebrae, slices, software version.
-    measures: one row per task, unit (vertebra, slice), measure and label: value, low, high (95 %, by patient; NaN where
-    not defined), n, patients. A no/yes task has the label yes only. See `metrics.measures`.
-    confusions: one row per task, unit, truth and predicted: count.
-    vertebrae, slices: per sample and task the truth (None where not labelled), the call and the probabilities.
-    operating: per task and class of the vertebrae `operating.OperatingPoint`'s fields, thresholds from the validation
-    patients; empty where the crops hold none. differences: per task, unit, measure and label `comparison.Compared`'s
-    fields against a baseline model; empty without one.
+    facts: model and crops digest, split, patients, studies, vertebrae, slices, software version; with a baseline, its
+    digest. measures: one row per task, unit (vertebra, slice) and `statistics.measures.Measure`; a no/yes task has the
+    label yes only. confusions: one row per task, unit, truth and predicted, with its count. vertebrae, slices: the
+    tables of `predictions`. operating: one row per task and `statistics.operating.OperatingPoint`, measured on
+    vertebrae; empty if the crops hold no validation patient. differences: one row per task, unit and
+    `statistics.comparison.Compared`; empty without a baseline.
     """
 
     facts: dict[str, str | int]
@@ -78,10 +68,10 @@ def run_evaluate(
 ) -> Evaluation:
     """Measure the model at `model_uri` and write tables, `evaluation.md`, `.json` and figures to `out_uri`.
 
-    split: `test` takes the patients whom the model's card keeps for testing; `all` takes every patient of crops that
-    the model has nothing to do with. baseline_uri: a model to be compared with on the same patients. Raises BadInput
-    where a patient would be measured whom one of the models learned from, where no one is left, or the crops are not
-    cut as the models want them.
+    split: `test` takes the patients that the model's card set aside for testing; `all` takes every patient, of crops
+    that the model has never met. baseline_uri: a model to compare with on the same patients. Raises BadInput if one of
+    the models learned from a patient to be measured, if no patient is left, or if the crops are cut in another way
+    than the models need.
     """
     predictor = Predictor.load(normalize(model_uri))
     baseline = Predictor.load(normalize(baseline_uri)) if baseline_uri else None
@@ -89,29 +79,35 @@ def run_evaluate(
     crops = _choose(every, predictor.card, split)
     if baseline is not None:
         _check_baseline(crops, baseline.card)
-    evaluation = evaluate(predictor, crops, split, progress)
-    evaluation = replace(evaluation, operating=_operating(predictor, every, evaluation.vertebrae))
+    found = evaluate(predictor, crops, split, progress)
+    found = replace(found, operating=_operating(predictor, every, found.vertebrae))
     if baseline is not None:
-        facts = {**evaluation.facts, "baseline": baseline.digest}
-        tables = {"vertebra": evaluation.vertebrae, "slice": evaluation.slices}
-        found = differences(tables, predictor.card, predictions(baseline, crops), baseline.card)
-        evaluation = replace(evaluation, facts=facts, differences=found)
-    write_evaluation(evaluation, out_uri)
-    return evaluation
+        tables = {"vertebra": found.vertebrae, "slice": found.slices}
+        gains = differences(tables, predictor.card, predictions(baseline, crops), baseline.card)
+        found = replace(found, facts={**found.facts, "baseline": baseline.digest}, differences=gains)
+    write_evaluation(found, out_uri)
+    return found
 
 
 def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progress = no_progress) -> Evaluation:
-    """Measure `predictor` on all of `crops`, whoever they are; `split` only says how they were chosen."""
+    """Measure `predictor` on all of `crops`, whoever the patients are; `split` only says how they were chosen."""
     tables = predictions(predictor, crops, progress)
-    found: list[dict[str, object]] = []
+    measures: list[dict[str, object]] = []
     confusions: list[dict[str, object]] = []
     for task in predictor.card.spec.tasks:
         for unit, table in tables.items():
-            known = table[table[f"{task.name}_true"].notna()]
-            if len(known):
-                truth_N, prob_NC = truth_and_calls(known, task)
-                found += _measure(task, unit, truth_N, prob_NC, known["patient"].to_numpy())
-                confusions += _confusions(task, unit, truth_N, prob_NC)
+            true_N, prob_NC, patients_N = labelled(table, task)
+            if not len(true_N):
+                continue
+            where = {"task": task.name, "unit": unit}
+            found = measure(true_N, prob_NC, patients_N.tolist(), task.classes, further=task.measures, seed=SEED)
+            measures += [{**where, **asdict(one)} for one in found if not repeats(task, one.label)]
+            counts_CC = confusion_matrix(true_N, prob_NC.argmax(axis=1), len(task.classes))
+            confusions += [
+                {**where, "truth": truth, "predicted": predicted, "count": int(counts_CC[m, n])}
+                for m, truth in enumerate(task.classes)
+                for n, predicted in enumerate(task.classes)
+            ]
     facts: dict[str, str | int] = {
         "model": predictor.digest,
         "crops": crops.digest,
@@ -122,171 +118,27 @@ def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progres
         "slices": len(tables["slice"]),
         "software_version": __version__,
     }
-    return Evaluation(facts, pd.DataFrame(found), pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
-
-
-def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
-    """Unit (vertebra, slice) -> its rows of `crops` with `<task>_true`, `<task>_called` and `<task>_p_<class>`."""
-    prob = _predict(predictor, crops, progress)
-    slices = crops.table[list(WHERE)].reset_index(drop=True)
-    first = ~slices["vertebra"].duplicated()
-    vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
-    starts = np.flatnonzero(first)
-    for task in predictor.card.spec.tasks:
-        vertebra_target_N, target_N = np.array(task.targets(crops.table)), np.array(task.slice_targets(crops.table))
-        rule = predictor.card.rule(task.name)
-        prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
-        _add_columns(vertebrae, task, vertebra_target_N[starts], prob_VC)
-        _add_columns(slices, task, target_N, prob[task.name])
-    return {"vertebra": vertebrae, "slice": slices}
-
-
-def truth_and_calls(known: pd.DataFrame, task: Task) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """(N,) true classes and (N, C) probabilities of the rows of a table of `predictions` whose label is known."""
-    truth_N = np.array([task.classes.index(word) for word in known[f"{task.name}_true"]], np.int64)
-    return truth_N, known[[f"{task.name}_p_{label}" for label in task.classes]].to_numpy(np.float64)
-
-
-def write_evaluation(evaluation: Evaluation, uri: str) -> None:
-    """Write everything an Evaluation holds to the folder `uri`; evaluation.json, written last, says it is whole."""
-    for name in ("measures", "confusions", "vertebrae", "slices", "operating", "differences"):
-        table: pd.DataFrame = getattr(evaluation, name)
-        if len(table.columns):
-            buffer = BytesIO()
-            table.to_parquet(buffer, index=False)
-            write_bytes(join(uri, f"{name}.parquet"), buffer.getvalue())
-    text = markdown(evaluation.facts, evaluation.measures, evaluation.confusions)
-    text += operating_markdown(evaluation.operating) + differences_markdown(evaluation.differences)
-    write_bytes(join(uri, "evaluation.md"), text.encode())
-    write_bytes(join(uri, "confusion.png"), confusion_figure(evaluation.confusions))
-    write_bytes(join(uri, "reliability.png"), reliability_figure(evaluation.vertebrae))
-    content = {
-        "facts": evaluation.facts,
-        "measures": _records(evaluation.measures),
-        "confusions": _records(evaluation.confusions),
-        "operating": _records(evaluation.operating),
-        "differences": _records(evaluation.differences),
-    }
-    write_bytes(join(uri, "evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
-
-
-# ---- who is measured ------------------------------------------------------------------------------------------
-
-
-def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
-    if crops.slices != card.spec.slices:
-        raise BadInput(
-            f"expected crops cut as the model wants them ({_cut(card.spec.slices)}), found {_cut(crops.slices)}."
-        )
-    patients = crops.table["patient"]
-    learned = {*card.split.get("train", ()), *card.split.get("validation", ())}
-    if split == "all":
-        known = patients[patients.isin(learned)].nunique()
-        if known:
-            raise BadInput(
-                f"expected crops of patients whom the model did not learn from, found {known} of "
-                f"{patients.nunique()} in its training or validation part (use --split test)."
-            )
-        return crops
-    test = set(card.split.get("test", ())) - learned
-    chosen = patients.isin(test).to_numpy()
-    if not chosen.any():
-        raise BadInput(
-            f"expected crops of the {len(test)} test patients of the model's card, found none of them among "
-            f"{patients.nunique()} patients (for other patients use --split all)."
-        )
-    return crops if chosen.all() else crops.take(chosen)
-
-
-def _check_baseline(crops: Crops, card: ModelCard) -> None:
-    if crops.slices != card.spec.slices:
-        raise BadInput(
-            f"expected a baseline that wants slices as the model does ({_cut(crops.slices)}), found one that wants "
-            f"{_cut(card.spec.slices)}."
-        )
-    learned = {*card.split.get("train", ()), *card.split.get("validation", ())}
-    patients = crops.table["patient"]
-    known = patients[patients.isin(learned)].nunique()
-    if known:
-        raise BadInput(
-            f"expected a baseline that learned from none of the {patients.nunique()} patients measured, found {known} "
-            f"in its training or validation part; train both with the same split."
-        )
-
-
-def _cut(slices: SliceConfig) -> str:
-    return ", ".join(f"{name} {value}" for name, value in slices.model_dump().items())
-
-
-# ---- predictions and measures ---------------------------------------------------------------------------------
-
-
-def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> dict[str, npt.NDArray[np.float32]]:
-    """Task -> (N, C) probabilities of every slice."""
-    block = 16 * BATCH  # whole batches, so that blocks change no number
-    parts = []
-    for start in range(0, len(crops.hu_NHW), block):
-        parts.append(predictor.predict_slices(crops.hu_NHW[start : start + block]))
-        progress(min(start + block, len(crops.hu_NHW)), len(crops.hu_NHW))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _add_columns(
-    table: pd.DataFrame, task: Task, truth_N: npt.NDArray[np.int64], prob_NC: npt.NDArray[np.floating]
-) -> None:
-    """Add `<task>_true`, `<task>_called` and `<task>_p_<class>` to `table`."""
-    table[f"{task.name}_true"] = pd.Series(
-        [None if n == MISSING else task.classes[n] for n in truth_N], index=table.index, dtype=object
-    )
-    table[f"{task.name}_called"] = [task.classes[n] for n in prob_NC.argmax(axis=1)]
-    for n, label in enumerate(task.classes):
-        table[f"{task.name}_p_{label}"] = prob_NC[:, n].astype(np.float32)
-
-
-def _measure(
-    task: Task,
-    unit: str,
-    true_N: npt.NDArray[np.int64],
-    prob_NC: npt.NDArray[np.floating],
-    patients: npt.NDArray[np.object_],
-) -> list[dict[str, object]]:
-    rows = []
-    for one in measures(true_N, prob_NC, patients.tolist(), task.classes, seed=SEED):
-        if task.kind == "binary" and one.label == task.classes[0]:
-            continue  # the same figures as those of the other class, the other way round
-        row = asdict(one)
-        rows.append({"task": task.name, "unit": unit, "measure": row.pop("name"), **row})
-    return rows
-
-
-def _confusions(
-    task: Task, unit: str, true_N: npt.NDArray[np.int64], prob_NC: npt.NDArray[np.floating]
-) -> list[dict[str, object]]:
-    table = confusion_matrix(true_N, prob_NC.argmax(axis=1), len(task.classes))
-    return [
-        {"task": task.name, "unit": unit, "truth": truth, "predicted": predicted, "count": int(table[m, n])}
-        for m, truth in enumerate(task.classes)
-        for n, predicted in enumerate(task.classes)
-    ]
+    measured = pd.DataFrame(measures).rename(columns={"name": "measure"})
+    return Evaluation(facts, measured, pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
 
 
 def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> pd.DataFrame:
-    """Operating points of each task's positive classes; thresholds from the validation patients among the crops."""
-    apart = every.table["patient"].isin(predictor.card.split.get("validation", ())).to_numpy()
-    if not apart.any():
+    """Operating points of each task's positive classes; the validation patients among the crops set the thresholds."""
+    validation = every.table["patient"].isin(predictor.card.split.get("validation", ())).to_numpy()
+    if not validation.any():
         return pd.DataFrame()
-    chosen_on = predictions(predictor, every.take(apart))["vertebra"]
+    chosen_on = predictions(predictor, every.take(validation))["vertebra"]
     rows = []
     for task in predictor.card.spec.tasks:
-        chosen, judged = (table[table[f"{task.name}_true"].notna()] for table in (chosen_on, vertebrae))
-        if not len(chosen) or not len(judged):
+        (true_N, prob_NC, _), (measured_N, measured_NC, patients_N) = (
+            labelled(chosen_on, task),
+            labelled(vertebrae, task),
+        )
+        if not len(true_N) or not len(measured_N):
             continue
-        for label in task.classes[1:]:
-            pairs = [
-                (one[f"{task.name}_p_{label}"].to_numpy(np.float64), (one[f"{task.name}_true"] == label).to_numpy())
-                for one in (chosen, judged)
-            ]
-            points = operating_points(label, pairs[0], pairs[1], judged["patient"].tolist(), seed=SEED)
+        for n, label in enumerate(task.classes[1:], 1):
+            chosen, measured = (prob_NC[:, n], true_N == n), (measured_NC[:, n], measured_N == n)
+            points = operating_points(label, chosen, measured, patients_N.tolist(), seed=SEED)
             rows += [{"task": task.name, **asdict(point)} for point in points]
     return pd.DataFrame(rows)
 
@@ -294,34 +146,31 @@ def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> p
 def differences(
     tables: Mapping[str, pd.DataFrame], card: ModelCard, baseline: Mapping[str, pd.DataFrame], baseline_card: ModelCard
 ) -> pd.DataFrame:
-    """Of the tasks that both models have with the same classes: how far the model is from the baseline."""
+    """How far a model is from the baseline, in the tasks that both have with the same classes."""
     rows = []
-    same = [task for task in card.spec.tasks if task.classes in [one.classes for one in _named(baseline_card, task)]]
-    for task in same:
+    same = {(task.name, task.classes) for task in baseline_card.spec.tasks}
+    for task in card.spec.tasks:
         for unit, table in tables.items():
-            if table[f"{task.name}_true"].notna().any():
+            if (task.name, task.classes) in same and table[f"{task.name}_true"].notna().any():
                 own, other = (task_confusions(one, task)[None] for one in (table, baseline[unit]))
+                found = compare(own, other, task.classes, further=task.measures, seed=SEED)
                 rows += [
-                    {"task": task.name, "unit": unit, **asdict(one)}
-                    for one in compare(own, other, task.classes, seed=SEED)
-                    if not (task.kind == "binary" and one.label == task.classes[0])
+                    {"task": task.name, "unit": unit, **asdict(one)} for one in found if not repeats(task, one.label)
                 ]
     return pd.DataFrame(rows).rename(columns={"name": "measure"})
 
 
-def _named(card: ModelCard, task: Task) -> list[Task]:
-    return [one for one in card.spec.tasks if one.name == task.name]
-
-
-def task_confusions(table: pd.DataFrame, task: Task) -> npt.NDArray[np.int64]:
-    """(P, C, C) counts of each patient of a table of `predictions`, patients in alphabetical order."""
-    code = {word: n for n, word in enumerate(task.classes)}
-    patients, patient_N = np.unique(table["patient"].to_numpy(str), return_inverse=True)
-    known = table[f"{task.name}_true"].notna().to_numpy()
-    true_N, called_N = (
-        table.loc[known, f"{task.name}_{word}"].map(code).to_numpy(np.int64) for word in ("true", "called")
-    )
-    return patient_confusions(true_N, called_N, patient_N[known], len(patients), len(code))
+def write_evaluation(found: Evaluation, uri: str) -> None:
+    """Write an Evaluation to the folder `uri`; evaluation.json comes last and shows that the folder is complete."""
+    for name in ("measures", "confusions", "vertebrae", "slices", "operating", "differences"):
+        if len((table := getattr(found, name)).columns):
+            write_parquet(join(uri, f"{name}.parquet"), table)
+    write_bytes(join(uri, "evaluation.md"), evaluation_page(found).markdown().encode())
+    write_bytes(join(uri, "confusion.png"), confusion_figure(found.confusions))
+    write_bytes(join(uri, "reliability.png"), reliability_figure(found.vertebrae))
+    tables = ("measures", "confusions", "operating", "differences")
+    content = {"facts": found.facts, **{name: _records(getattr(found, name)) for name in tables}}
+    write_bytes(join(uri, "evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, object]]:
@@ -330,3 +179,51 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
         {str(name): None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}
         for row in table.to_dict("records")
     ]
+
+
+# ---- which patients are measured ------------------------------------------------------------------------------
+
+
+def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
+    if crops.slices != card.spec.slices:
+        raise BadInput(f"The crops are cut with {_cut(crops.slices)}, but the model needs {_cut(card.spec.slices)}.")
+    patients = crops.table["patient"]
+    if split == "all":
+        if known := _learned_from(crops, card):
+            raise BadInput(
+                f"The model learned from or was validated on {known} of the {patients.nunique()} patients; "
+                "use --split test, or crops of other patients."
+            )
+        return crops
+    test = set(card.split.get("test", ())) - _learned(card)
+    chosen = patients.isin(test).to_numpy()
+    if not chosen.any():
+        raise BadInput(
+            f"The crops hold {patients.nunique()} patients, but none of the model's {len(test)} test patients; for "
+            "crops that the model has never met, use --split all."
+        )
+    return crops if chosen.all() else crops.take(chosen)
+
+
+def _check_baseline(crops: Crops, card: ModelCard) -> None:
+    if crops.slices != card.spec.slices:
+        raise BadInput(f"The crops are cut with {_cut(crops.slices)}, but the baseline needs {_cut(card.spec.slices)}.")
+    if known := _learned_from(crops, card):
+        raise BadInput(
+            f"The baseline learned from or was validated on {known} of the patients measured; train both models with "
+            "the same split."
+        )
+
+
+def _learned(card: ModelCard) -> set[str]:
+    return {*card.split.get("train", ()), *card.split.get("validation", ())}
+
+
+def _learned_from(crops: Crops, card: ModelCard) -> int:
+    """How many patients of `crops` took part in the training of a model."""
+    patients = crops.table["patient"]
+    return patients[patients.isin(_learned(card))].nunique()
+
+
+def _cut(slices: SliceConfig) -> str:
+    return ", ".join(f"{name} {value}" for name, value in slices.model_dump().items())

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
+from spinemet.statistics.measures import OVERALL
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Task(FrozenModel):
     classes: the first one is the negative (`normal`, `none`, `no`). positive: words of the column that mean `yes`;
     given for a binary task only, every other word means `no`. Without it the column's words are the classes. Words are
     in lower case, as those of label tables are read.
+    measures: names from statistics.measures.OVERALL, measured for this task beside those of every task.
     fuses: tasks whose logits an MLP combines into this one's; empty for a task with a head of its own.
     """
 
@@ -39,6 +41,7 @@ class Task(FrozenModel):
     positive: tuple[str, ...] = ()
     fuses: tuple[str, ...] = ()
     weight: float = Field(1.0, gt=0)
+    measures: tuple[str, ...] = Field((), exclude_if=lambda names: not names)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -48,6 +51,8 @@ class Task(FrozenModel):
             raise ValueError(f"task {self.name}: expected `positive` words for a no/yes task and for no other")
         if odd := [word for word in (*self.classes, *self.positive) if word != word.strip().lower() or not word]:
             raise ValueError(f"task {self.name}: expected words in lower case, found {odd[0]!r}")
+        if unknown := set(self.measures) - OVERALL.keys():
+            raise ValueError(f"task {self.name}: expected measures from {', '.join(OVERALL)}, found {min(unknown)}")
         return self
 
     @property

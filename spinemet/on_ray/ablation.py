@@ -1,4 +1,4 @@
-"""The fits of an ablation spread over a Ray cluster: one task each, as many at a time as there is room for."""
+"""The fits of an ablation on a Ray cluster: one task each, as many at a time as the cluster has room for."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import cache
 
 from spinemet.errors import BadInput
 from spinemet.evaluation.ablation import Fit, Plan, check_truth, run_fit, unfinished, write_ablation
+from spinemet.evaluation.page import Page
 from spinemet.files import claim, join, normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
 from spinemet.progress import Progress, no_progress
@@ -15,7 +16,7 @@ from spinemet.training.crops import Crops, read_crops
 from spinemet.training.dataset import check_crops
 
 MAX_RETRIES = 3
-"""Of a fit whose machine or process is lost; it goes on from its stored state."""
+"""Of a fit that loses its machine or process; it goes on from its stored state."""
 
 
 def run_ablation(
@@ -26,22 +27,22 @@ def run_ablation(
     folds: int,
     seeds: Sequence[int],
     progress: Progress = no_progress,
-) -> str:
-    """Fit every recipe to every fold with every seed, and write what comes out to `out`; gives it as Markdown.
+) -> Page:
+    """Fit every recipe to every fold with every seed, write the comparison to `out` and give its page.
 
-    crops: what is learned from; truth: the same slices with the labels to be measured against. The first recipe is
-    the baseline. A fit that has a result below `out` is not repeated. Raises BadInput where the sets do not fit each
-    other or the recipes, or `out` holds other fits.
+    crops: the slices to learn from. truth: the same slices with the labels to measure against. The first recipe is the
+    baseline. Fits already stored below `out` are kept. Raises BadInput if the two sets do not match each other or the
+    recipes, or if `out` holds other fits.
     """
     crops, truth, out = normalize(crops), normalize(truth), normalize(out)
-    learned, measured = read_crops(crops), read_crops(truth)
-    check_truth(learned, measured)
-    for one in recipes:
-        check_crops(learned.info, one)
-    plan = Plan(crops_digest=learned.digest, truth_digest=measured.digest, folds=folds)
+    to_learn, to_measure = read_crops(crops), read_crops(truth)
+    check_truth(to_learn, to_measure)
+    for recipe in recipes:
+        check_crops(to_learn.info, recipe)
+    plan = Plan(crops_digest=to_learn.digest, truth_digest=to_measure.digest, folds=folds)
     claim(join(out, "plan.json"), plan)
-    # Seeds outermost: stopped early, there is a comparison of all recipes for the seeds that are through.
-    fits = [Fit(one, fold, seed) for seed in seeds for fold in range(folds) for one in recipes]
+    # Seeds in the outer loop: after an early stop, all recipes can be compared over the finished seeds.
+    fits = [Fit(recipe, fold, seed) for seed in seeds for fold in range(folds) for recipe in recipes]
     run_fits(crops, truth, out, fits, folds, progress)
     return write_ablation(out, fits, plan)
 
@@ -49,13 +50,12 @@ def run_ablation(
 def run_fits(
     crops: str, truth: str, out: str, fits: Sequence[Fit], folds: int, progress: Progress = no_progress
 ) -> None:
-    """Run those of `fits` that have no result below `out` yet, in their order: on a GPU each, or a core where there is
-    none; each is stored as it ends."""
+    """Run the fits that have no result below `out`, in their order and one per GPU (without GPUs: per core)."""
     import ray
 
     waiting = unfinished(out, fits)
     done = len(fits) - len(waiting)
-    progress(done, len(fits), "found finished" if done else "")
+    progress(done, len(fits), "finished before" if done else "")
     if not waiting:
         return
     connect()
@@ -92,5 +92,5 @@ def _fit(fit: Fit, folds: int, crops: str, truth: str, out: str) -> None:
 
 @cache
 def _crops(uri: str) -> Crops:
-    """This worker process's copy: Ray reuses its workers, so the crops are read once for many fits."""
+    """The crops, read once per worker process: Ray runs many fits in the same one."""
     return read_crops(uri)

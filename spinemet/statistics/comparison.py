@@ -1,4 +1,4 @@
-"""Methods compared on the same samples: what each reaches, and how far it is from a baseline, with 95 % intervals.
+"""Methods compared on the same patients: their measures and their differences to a baseline, with 95 % intervals.
 
 Axes: R runs (trainings that differ in the seed), N samples, C classes, P patients, B resamples.
 """
@@ -6,25 +6,27 @@ Axes: R runs (trainings that differ in the seed), N samples, C classes, P patien
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.statistics.measures import RESAMPLES, FloatArray, IntArray, percentile_interval, resample_patients
-from spinemet.statistics.measures import sensitivity as sensitivity_of
-from spinemet.statistics.measures import specificity as specificity_of
+from spinemet.statistics.intervals import RESAMPLES, FloatArray, percentile_interval, resample_patients
+from spinemet.statistics.measures import OVERALL, Confusion, sensitivity, specificity
 
 RUN_SEED = 1
-"""Of the resampling of runs; apart from that of patients."""
+"""Keeps the draws of runs apart from the draws of patients."""
+
+Named = dict[tuple[str, str], FloatArray]
+"""(measure, label) -> values."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One measure of one method: its value, and the difference to the baseline (NaN for the baseline itself).
+    """One measure of one method, and its difference to the baseline (NaN for the baseline itself).
 
-    name: sensitivity, specificity (with a label), macro_sensitivity or macro_specificity (label "").
+    name: sensitivity or specificity (with a label), or a measure over all classes (label "").
     """
 
     name: str
@@ -37,74 +39,63 @@ class Compared:
     difference_high: float
 
 
-def patient_confusions(
-    true_N: IntArray, called_N: IntArray, patient_N: IntArray, patients: int, classes: int
-) -> npt.NDArray[np.int64]:
-    """(P, C, C) counts of each patient, rows the truth; `patient_N` counts from 0."""
-    counts_PCC = np.zeros((patients, classes, classes), np.int64)
-    np.add.at(counts_PCC, (patient_N, true_N, called_N), 1)
-    return counts_PCC
-
-
 def compare(
     runs_RPCC: npt.NDArray[np.int64],
     baseline_RPCC: npt.NDArray[np.int64] | None,
     classes: Sequence[str],
     *,
+    further: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Compared]:
-    """The mean over the runs of every measure, and its paired difference to the baseline's mean over its runs.
+    """The mean of each measure over the runs, and its paired difference to the baseline's mean over its runs.
 
-    Both methods are judged on the same resampled patients, which is what pairs them; runs are resampled too, those of
-    each method apart, since another seed would have given other runs (with one run, that part is not in the interval).
-    Where a class is missing from some resamples these are left out.
+    The comparison is paired: both methods are measured on the same resampled patients. Runs are resampled too,
+    separately for each method, since another seed would have given another model; with one run the interval lacks that
+    part. Resamples without a class are left out of its measures.
+
+    further: names from measures.OVERALL, next to macro sensitivity and macro specificity.
     """
     draws_BP = resample_patients(runs_RPCC.shape[1], resamples, seed)
-    own = _measures(runs_RPCC, draws_BP, np.random.default_rng([seed, RUN_SEED, 0]), classes)
-    other = (
-        None
-        if baseline_RPCC is None
-        else _measures(baseline_RPCC, draws_BP, np.random.default_rng([seed, RUN_SEED, 1]), classes)
-    )
+    names = ("macro_sensitivity", "macro_specificity", *further)
+
+    def mean(counts_RPCC: npt.NDArray[np.int64], stream: int) -> tuple[Named, Named]:
+        rng = np.random.default_rng([seed, RUN_SEED, stream])
+        return _mean_over_runs(counts_RPCC, draws_BP, rng, classes, names)
+
+    values, drawn = mean(runs_RPCC, 0)
+    base, base_drawn = ({}, {}) if baseline_RPCC is None else mean(baseline_RPCC, 1)
     found = []
-    for (name, label), (value, values_B) in own.items():
-        difference, spread = math.nan, (math.nan, math.nan)
-        if other is not None:
-            base, base_B = other[name, label]
-            difference, spread = value - base, _interval(value - base, values_B - base_B)
-        found.append(Compared(name, label, value, *_interval(value, values_B), difference, *spread))
+    for key, one in values.items():
+        value, difference, bounds = float(one), math.nan, (math.nan, math.nan)
+        if key in base:
+            difference = value - float(base[key])
+            bounds = percentile_interval(difference, drawn[key] - base_drawn[key])
+        found.append(Compared(*key, value, *percentile_interval(value, drawn[key]), difference, *bounds))
     return found
 
 
-def _interval(value: float, values_B: FloatArray) -> tuple[float, float]:
-    return (math.nan, math.nan) if math.isnan(value) else percentile_interval(values_B)
+def _mean_over_runs(
+    counts_RPCC: npt.NDArray[np.int64],
+    draws_BP: npt.NDArray[np.int64],
+    rng: np.random.Generator,
+    classes: Sequence[str],
+    names: Sequence[str],
+) -> tuple[Named, Named]:
+    """The mean of every measure over the runs, () each; the same over resampled runs and patients, (B,) each."""
+    runs = len(counts_RPCC)
+    share_RB = rng.multinomial(runs, np.full(runs, 1 / runs), size=len(draws_BP)).T / runs
+    points = [_all_measures(counts.sum(axis=0), classes, names) for counts in counts_RPCC]
+    drawn = [_all_measures(np.tensordot(draws_BP, counts, axes=1), classes, names) for counts in counts_RPCC]
+    return (
+        {key: np.asarray(np.mean([one[key] for one in points])) for key in points[0]},
+        {key: np.asarray((share_RB * np.stack([one[key] for one in drawn])).sum(axis=0)) for key in points[0]},
+    )
 
 
-def _measures(
-    runs_RPCC: npt.NDArray[np.int64], draws_BP: npt.NDArray[np.int64], rng: np.random.Generator, classes: Sequence[str]
-) -> dict[tuple[str, str], tuple[float, FloatArray]]:
-    """(name, label) -> the mean over the runs, and the same of every resample, (B,)."""
-    runs, resamples = len(runs_RPCC), len(draws_BP)
-    share_BR = rng.multinomial(runs, np.full(runs, 1 / runs), size=resamples) / runs
-    found: dict[tuple[str, str], tuple[float, FloatArray]] = {}
-    pieces = [
-        (dict(_named(confusion.sum(axis=0), classes)), dict(_named(np.tensordot(draws_BP, confusion, axes=1), classes)))
-        for confusion in runs_RPCC
-    ]
-    for key in pieces[0][0]:
-        point = float(np.mean([point[key] for point, _ in pieces]))
-        drawn_RB = np.stack([drawn[key] for _, drawn in pieces])
-        found[key] = (point, np.asarray((share_BR.T * drawn_RB).sum(axis=0)))
-    return found
-
-
-def _named(
-    confusion_CC: npt.NDArray[np.number], classes: Sequence[str]
-) -> Iterator[tuple[tuple[str, str], FloatArray]]:
-    sensitivity, specificity = sensitivity_of(confusion_CC), specificity_of(confusion_CC)
+def _all_measures(confusion_CC: Confusion, classes: Sequence[str], names: Sequence[str]) -> Named:
+    sens, spec = sensitivity(confusion_CC), specificity(confusion_CC)
+    found: Named = {}
     for n, label in enumerate(classes):
-        yield ("sensitivity", label), sensitivity[..., n]
-        yield ("specificity", label), specificity[..., n]
-    yield ("macro_sensitivity", ""), np.asarray(sensitivity.mean(axis=-1))
-    yield ("macro_specificity", ""), np.asarray(specificity.mean(axis=-1))
+        found |= {("sensitivity", label): sens[..., n], ("specificity", label): spec[..., n]}
+    return found | {(name, ""): OVERALL[name](confusion_CC) for name in names}

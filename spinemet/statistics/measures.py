@@ -1,67 +1,63 @@
-"""How good predictions are, with intervals that know that vertebrae of one patient resemble each other.
+"""How good predictions are: measures, and their intervals over resampled patients.
 
-Axes: N samples, C classes, P patients, B resamples. What is not defined (no sample of a class) is NaN, never 0.
+Axes: N samples, C classes, P patients, B resamples. A measure without a sample to count is NaN, never 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from spinemet.statistics.intervals import (
+    RESAMPLES,
+    FloatArray,
+    percentile_interval,
+    resample_patients,
+    wilson_interval,
+)
+
 IntArray = npt.NDArray[np.integer]
 BoolArray = npt.NDArray[np.bool_]
-
-Z_95 = 1.959963984540054
-RESAMPLES = 2000
-DEFINED_SHARE = 0.5
-"""Share of the resamples in which a measure must be defined for its interval to be given."""
+Confusion = npt.NDArray[np.number]
+"""(..., C, C) counts of confusion matrices: rows the truth, columns the call."""
 
 CALIBRATION_BINS = 10
-"""Of confidence, for the expected calibration error."""
+"""Bins of confidence for the expected calibration error."""
 
 AUC_BLOCK = 4_000_000
-"""Sample weights that are worked on at a time: 32 MB, where 2,000 resamples of 100,000 slices would be 1.6 GB."""
+"""Sample weights per step: 32 MB, while 2,000 resamples of 100,000 slices at once would take 1.6 GB."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """One figure: its value and 95 % interval (NaN where not defined), and what it was counted on.
-
-    name: sensitivity, specificity, auc, macro_sensitivity or ece; label: the class, "" for a figure over all classes.
-    n: samples in the figure's denominator (for auc, macro_sensitivity and ece: all); patients: whom they came from.
-    """
-
-    name: str
-    label: str
-    value: float
-    low: float
-    high: float
-    n: int
-    patients: int
+# ---- measures of confusion matrices ---------------------------------------------------------------------------
 
 
-# ---- points ---------------------------------------------------------------------------------------------------
-
-
-def confusion_matrix(true_N: IntArray, predicted_N: IntArray, classes: int) -> npt.NDArray[np.int64]:
-    """(C, C) counts, rows the truth and columns the prediction."""
-    flat = np.bincount(np.asarray(true_N) * classes + np.asarray(predicted_N), minlength=classes * classes)
+def confusion_matrix(true_N: IntArray, called_N: IntArray, classes: int) -> npt.NDArray[np.int64]:
+    """(C, C) counts, rows the truth and columns the call."""
+    flat = np.bincount(np.asarray(true_N) * classes + np.asarray(called_N), minlength=classes * classes)
     return flat.reshape(classes, classes)
 
 
-def sensitivity(confusion_CC: npt.NDArray[np.number]) -> FloatArray:
-    """(..., C) share of each class's samples that were called so, of (..., C, C) confusion matrices."""
+def patient_confusions(
+    true_N: IntArray, called_N: IntArray, patient_N: IntArray, patients: int, classes: int
+) -> npt.NDArray[np.int64]:
+    """(P, C, C) counts of each patient, rows the truth; `patient_N` counts from 0."""
+    counts_PCC = np.zeros((patients, classes, classes), np.int64)
+    np.add.at(counts_PCC, (patient_N, true_N, called_N), 1)
+    return counts_PCC
+
+
+def sensitivity(confusion_CC: Confusion) -> FloatArray:
+    """(..., C) share of each class's samples that were called this class."""
     confusion = np.asarray(confusion_CC, np.float64)
     return _ratio(np.diagonal(confusion, axis1=-2, axis2=-1), confusion.sum(axis=-1))
 
 
-def specificity(confusion_CC: npt.NDArray[np.number]) -> FloatArray:
-    """(..., C) share of all other samples that were not called so (one class against the rest)."""
+def specificity(confusion_CC: Confusion) -> FloatArray:
+    """(..., C) share of the samples of other classes that were not called this class."""
     confusion = np.asarray(confusion_CC, np.float64)
     total = confusion.sum(axis=(-2, -1))[..., None]
     others = total - confusion.sum(axis=-1)
@@ -69,15 +65,45 @@ def specificity(confusion_CC: npt.NDArray[np.number]) -> FloatArray:
     return _ratio(others - wrongly, others)
 
 
-def macro_sensitivity(confusion_CC: npt.NDArray[np.number]) -> FloatArray:
-    """(...) mean of the classes' sensitivities; NaN where a class has no sample, since its part is not known."""
+def macro_sensitivity(confusion_CC: Confusion) -> FloatArray:
+    """(...) mean of the classes' sensitivities; NaN if a class has no sample."""
     return np.asarray(sensitivity(confusion_CC).mean(axis=-1))
+
+
+def macro_specificity(confusion_CC: Confusion) -> FloatArray:
+    """(...) mean of the classes' specificities; NaN if one of them is undefined."""
+    return np.asarray(specificity(confusion_CC).mean(axis=-1))
+
+
+def quadratic_weighted_kappa(confusion_CC: Confusion) -> FloatArray:
+    """(...) agreement beyond chance for classes in order (Cohen 1968): 1 is perfect, 0 is chance.
+
+    An error costs the square of its distance in classes. NaN if truth and calls are all of one class.
+    """
+    confusion = np.asarray(confusion_CC, np.float64)
+    place_C = np.arange(confusion.shape[-1])
+    cost_CC = (place_C[:, None] - place_C) ** 2
+    by_chance = confusion.sum(axis=-1)[..., :, None] * confusion.sum(axis=-2)[..., None, :]
+    total = confusion.sum(axis=(-2, -1))
+    return 1 - _ratio((cost_CC * confusion).sum(axis=(-2, -1)) * total, (cost_CC * by_chance).sum(axis=(-2, -1)))
+
+
+OVERALL: dict[str, Callable[[Confusion], FloatArray]] = {
+    "macro_sensitivity": macro_sensitivity,
+    "macro_specificity": macro_specificity,
+    "quadratic_weighted_kappa": quadratic_weighted_kappa,
+}
+"""Measures over all classes, by name: (..., C, C) confusion matrices to (...) values. A task may name any of them in
+`measures`; evaluation, ablation and model card then hold it."""
+
+
+# ---- measures of probabilities --------------------------------------------------------------------------------
 
 
 def auc(score_N: npt.ArrayLike, positive_N: BoolArray, weight_BN: npt.NDArray[np.number] | None = None) -> FloatArray:
     """(B,) area under the ROC curve, ties counted half, for each row of sample weights; (1,) without weights.
 
-    The weighted Mann-Whitney statistic; NaN where a class has no weight. scikit-learn has no form for many weights.
+    The weighted Mann-Whitney statistic; NaN if a class has no weight. scikit-learn takes one set of weights at a time.
     """
     score = np.asarray(score_N, np.float64)
     weight = np.ones((1, len(score)), np.int64) if weight_BN is None else weight_BN
@@ -95,18 +121,18 @@ def auc(score_N: npt.ArrayLike, positive_N: BoolArray, weight_BN: npt.NDArray[np
     return np.concatenate(areas)
 
 
-def threshold_for(score_N: npt.ArrayLike, positive_N: BoolArray, wanted_specificity: float) -> float:
-    """The least score from which a sample is called positive, such that specificity is at least what is wanted.
+def threshold_for(score_N: npt.ArrayLike, positive_N: BoolArray, least_specificity: float) -> float:
+    """The lowest score to call a sample positive from, such that specificity is at least `least_specificity`.
 
-    Infinite where no finite one is enough; NaN without negative samples. To be chosen on other samples than those on
-    which the resulting sensitivity is measured.
+    Infinite if no score is enough; NaN without negative samples. Choose it on other samples than those that measure
+    the resulting sensitivity.
     """
     score = np.asarray(score_N, np.float64)
     negative = np.sort(score[~np.asarray(positive_N)])
     if not len(negative):
         return math.nan
-    may_be_called = math.floor((1 - wanted_specificity) * len(negative) + 1e-9)
-    highest_spared = negative[len(negative) - may_be_called - 1] if may_be_called < len(negative) else -math.inf
+    allowed = math.floor((1 - least_specificity) * len(negative) + 1e-9)
+    highest_spared = negative[len(negative) - allowed - 1] if allowed < len(negative) else -math.inf
     above = score[score > highest_spared]
     return float(above.min()) if len(above) else math.inf
 
@@ -122,91 +148,83 @@ def reliability(
     confidence_N, right_N = prob.max(axis=1), prob.argmax(axis=1) == np.asarray(true_N)
     bin_N = np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
     count = np.bincount(bin_N, minlength=bins)
-    said, was = np.bincount(bin_N, confidence_N, bins), np.bincount(bin_N, right_N, bins)
-    return _ratio(said, count), _ratio(was, count), count
+    confidence, right = np.bincount(bin_N, confidence_N, bins), np.bincount(bin_N, right_N, bins)
+    return _ratio(confidence, count), _ratio(right, count), count
 
 
 def calibration_error(true_N: IntArray, prob_NC: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Naeini 2015): how far confidence is from the share called right, over all samples."""
-    said, was, count = reliability(true_N, prob_NC, bins)
+    """Expected calibration error (Naeini 2015): the mean distance of confidence from the share called right."""
+    confidence, right, count = reliability(true_N, prob_NC, bins)
     full = count > 0
-    return float((np.abs(said - was)[full] * count[full]).sum() / max(count.sum(), 1)) if full.any() else math.nan
+    return float((np.abs(confidence - right)[full] * count[full]).sum() / count.sum()) if full.any() else math.nan
 
 
-# ---- intervals ------------------------------------------------------------------------------------------------
+# ---- all measures of one task, with intervals -----------------------------------------------------------------
 
 
-def wilson_interval(successes: float, n: float) -> tuple[float, float]:
-    """95 % interval of a proportion of independent trials (Wilson 1927); (NaN, NaN) for none."""
-    if n <= 0:
-        return math.nan, math.nan
-    share, square = successes / n, Z_95 * Z_95
-    center = (share + square / (2 * n)) / (1 + square / n)
-    half = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return max(0.0, center - half), min(1.0, center + half)
+@dataclass(frozen=True)
+class Measure:
+    """One measured value with its 95 % interval (NaN if undefined), and the samples behind it.
+
+    name: sensitivity, specificity, auc, ece or a name of OVERALL. label: the class, "" for a measure over all classes.
+    n: samples in the denominator (for auc, ece and OVERALL: all of them). patients: the patients they come from.
+    """
+
+    name: str
+    label: str
+    value: float
+    low: float
+    high: float
+    n: int
+    patients: int
 
 
-def resample_patients(patients: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
-    """(B, P) how often each patient is drawn when `patients` are drawn with replacement; the same for a seed."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(patients, np.full(patients, 1 / patients), size=resamples)
-
-
-def percentile_interval(values_B: FloatArray) -> tuple[float, float]:
-    """The 2.5 and 97.5 percentiles of the defined values; (NaN, NaN) where too few are defined."""
-    defined = values_B[~np.isnan(values_B)]
-    if len(defined) < max(1.0, DEFINED_SHARE * len(values_B)):
-        return math.nan, math.nan
-    low, high = np.percentile(defined, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def measures(
+def measure(
     true_N: IntArray,
     prob_NC: npt.NDArray[np.floating],
     patients_N: Sequence[str],
     classes: Sequence[str],
     *,
+    further: Sequence[str] = (),
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> list[Measure]:
     """Sensitivity, specificity and AUC of each class (one against the rest), macro sensitivity and calibration error.
 
-    Intervals: patients are resampled whole, since their vertebrae are not independent (percentile bootstrap). Where
-    no resample can differ (all right, or all wrong) it would claim certainty: there the Wilson interval stands, with
-    one trial per patient, as if a patient's vertebrae told no more than one.
+    Intervals: percentiles over resampled whole patients, since the vertebrae of one patient are not independent. If no
+    resample can differ (all right, or all wrong), percentiles would claim certainty: then the Wilson interval counts
+    each patient as one trial.
 
-    true_N: class numbers, N at least 1. prob_NC: probabilities; the prediction is the most probable class.
+    true_N: class numbers, N at least 1. prob_NC: probabilities; the call is the most probable class. further: names
+    from OVERALL.
     """
-    true = np.asarray(true_N)
-    predicted = np.asarray(prob_NC).argmax(axis=1)
+    true, prob = np.asarray(true_N), np.asarray(prob_NC)
     names, patient = np.unique(np.asarray(patients_N, dtype=str), return_inverse=True)
-    count, width = len(names), len(classes)
-    per_patient = np.zeros((count, width, width), np.int64)
-    np.add.at(per_patient, (patient, true, predicted), 1)
-    draws_BP = resample_patients(count, resamples, seed)
-    point, drawn = per_patient.sum(axis=0), np.tensordot(draws_BP, per_patient, axes=1)
+    counts_PCC = patient_confusions(true, prob.argmax(axis=1), patient, len(names), len(classes))
+    draws_BP = resample_patients(len(names), resamples, seed)
+    total, drawn = counts_PCC.sum(axis=0), np.tensordot(draws_BP, counts_PCC, axes=1)
 
-    def measure(name: str, label: str, value: float, values_B: FloatArray, within_N: BoolArray) -> Measure:
-        seen = len(np.unique(patient[within_N]))
-        low, high = percentile_interval(values_B) if not math.isnan(value) else (math.nan, math.nan)
+    def bounded(name: str, label: str, value: float, values_B: FloatArray, counted_N: BoolArray) -> Measure:
+        seen = len(np.unique(patient[counted_N]))
+        low, high = percentile_interval(value, values_B)
         if value in (0.0, 1.0) and low == high:
             low, high = wilson_interval(value * seen, seen)
-        return Measure(name, label, value, low, high, int(within_N.sum()), seen)
+        return Measure(name, label, value, low, high, int(counted_N.sum()), seen)
 
     everyone = np.ones(len(true), np.bool_)
-    sens, sens_B = sensitivity(point), sensitivity(drawn)
-    spec, spec_B = specificity(point), specificity(drawn)
+    sens, sens_B = sensitivity(total), sensitivity(drawn)
+    spec, spec_B = specificity(total), specificity(drawn)
     found = []
     for n, label in enumerate(classes):
-        positive, score = true == n, np.asarray(prob_NC)[:, n]
-        found.append(measure("sensitivity", label, float(sens[n]), sens_B[:, n], positive))
-        found.append(measure("specificity", label, float(spec[n]), spec_B[:, n], ~positive))
-        area_B = auc(score, positive, draws_BP[:, patient])
-        found.append(measure("auc", label, float(auc(score, positive)[0]), area_B, everyone))
-    found.append(measure("macro_sensitivity", "", float(macro_sensitivity(point)), macro_sensitivity(drawn), everyone))
-    # No interval: resampling makes a calibration error greater, so that its interval would not hold the value.
-    found.append(Measure("ece", "", calibration_error(true, prob_NC), math.nan, math.nan, len(true), count))
+        positive = true == n
+        found.append(bounded("sensitivity", label, float(sens[n]), sens_B[:, n], positive))
+        found.append(bounded("specificity", label, float(spec[n]), spec_B[:, n], ~positive))
+        area, area_B = auc(prob[:, n], positive), auc(prob[:, n], positive, draws_BP[:, patient])
+        found.append(bounded("auc", label, float(area[0]), area_B, everyone))
+    for name in dict.fromkeys(("macro_sensitivity", *further)):
+        found.append(bounded(name, "", float(OVERALL[name](total)), OVERALL[name](drawn), everyone))
+    # No interval: resampling increases a calibration error, so its interval would not hold the value.
+    found.append(Measure("ece", "", calibration_error(true, prob), math.nan, math.nan, len(true), len(names)))
     return found
 
 

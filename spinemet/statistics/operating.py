@@ -1,6 +1,6 @@
-"""Operating points: where to put the threshold of a class for a wanted specificity, and what it then gives.
+"""Operating points: the threshold of a class for a given specificity, and the sensitivity that it gives.
 
-The threshold is chosen on other patients than those it is judged on. N samples.
+The threshold is chosen on other patients than those that measure it. N samples.
 """
 
 from __future__ import annotations
@@ -9,17 +9,19 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from spinemet.statistics.measures import BoolArray, FloatArray, measures, threshold_for
+from spinemet.statistics.intervals import FloatArray
+from spinemet.statistics.measures import BoolArray, measure, threshold_for
 
-WANTED = (0.9, 0.95)
-"""Specificities."""
+SPECIFICITIES = (0.9, 0.95)
 
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """A class called from `threshold` of its probability on (infinite: never), and the shares with 95 % intervals."""
+    """A class that is called from a probability of `threshold` (infinite: never), and its shares with 95 % intervals.
+
+    chosen_on: samples that chose the threshold.
+    """
 
     label: str
     wanted_specificity: float
@@ -36,34 +38,24 @@ class OperatingPoint:
 def operating_points(
     label: str,
     chosen_on: tuple[FloatArray, BoolArray],
-    judged_on: tuple[FloatArray, BoolArray],
+    measured_on: tuple[FloatArray, BoolArray],
     patients_N: Sequence[str],
     *,
     seed: int = 0,
 ) -> Iterator[OperatingPoint]:
-    """One point per specificity in WANTED.
+    """One point for each of SPECIFICITIES; none if every sample of `chosen_on` has the class.
 
-    chosen_on, judged_on: scores and which samples have the class; patients_N: of the latter. Gives nothing where there
-    is no sample without the class to choose on.
+    chosen_on, measured_on: the samples' probabilities of the class, and which of them have it. patients_N: patients
+    of `measured_on`.
     """
-    score_N, positive_N = judged_on
-    for wanted in WANTED:
-        threshold = threshold_for(*chosen_on, wanted)
+    score_N, positive_N = measured_on
+    for least in SPECIFICITIES:
+        threshold = threshold_for(*chosen_on, least)
         if np.isnan(threshold):
             return
-        called_N: npt.NDArray[np.float64] = (score_N >= threshold).astype(np.float64)
-        both = np.stack([1 - called_N, called_N], axis=1)
-        found = {
-            one.name: one
-            for one in measures(positive_N.astype(np.int64), both, patients_N, ("no", "yes"), seed=seed)
-            if one.label == "yes"
-        }
-        sensitivity, specificity = found["sensitivity"], found["specificity"]
-        yield OperatingPoint(
-            label,
-            wanted,
-            threshold,
-            len(chosen_on[0]),
-            *(sensitivity.value, sensitivity.low, sensitivity.high),
-            *(specificity.value, specificity.low, specificity.high),
-        )
+        called_N = (score_N >= threshold).astype(np.float64)
+        calls_N2 = np.stack([1 - called_N, called_N], axis=1)
+        measures = measure(positive_N.astype(np.int64), calls_N2, patients_N, ("no", "yes"), seed=seed)
+        found = {one.name: (one.value, one.low, one.high) for one in measures if one.label == "yes"}
+        size = len(chosen_on[0])
+        yield OperatingPoint(label, least, threshold, size, *found["sensitivity"], *found["specificity"])

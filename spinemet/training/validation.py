@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.tasks import MISSING, Task
-from spinemet.statistics.measures import calibration_error, confusion_matrix, sensitivity
+from spinemet.statistics.measures import OVERALL, calibration_error, confusion_matrix, sensitivity
 from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples
 
@@ -99,7 +99,8 @@ def fit_temperature(
 def validation_metrics(
     prob: Probabilities, samples: Samples, tasks: Sequence[Task], rules: Mapping[str, Rule]
 ) -> dict[str, float]:
-    """`validation_<measure>_<task>` for each task with labels: log_loss (balanced), macro_sensitivity, ece."""
+    """`validation_<measure>_<task>` for each task with labels: log_loss (balanced), macro_sensitivity, ece and the
+    task's own measures."""
     found = {}
     for task, targets_N in zip(tasks, samples.vertebra_targets_TN, strict=True):
         true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
@@ -109,4 +110,6 @@ def validation_metrics(
                 true_V, prob_VC.argmax(axis=1), len(task.classes)
             )
             found[f"validation_ece_{task.name}"] = calibration_error(true_V, prob_VC)
+            counts_CC = confusion_matrix(true_V, prob_VC.argmax(axis=1), len(task.classes))
+            found |= {f"validation_{name}_{task.name}": float(OVERALL[name](counts_CC)) for name in task.measures}
     return found

@@ -90,7 +90,7 @@ def test_a_task_that_the_baseline_lacks_has_no_difference(tmp_path: Path) -> Non
     fits, crops = [Fit(one, fold, 0) for fold in range(FOLDS) for one in (less, more)], made_up_crops(patients=8)
     for fit in fits:
         run_fit(fit, FOLDS, crops, crops, str(tmp_path))
-    text = write_ablation(str(tmp_path), fits, PLAN)
+    text = write_ablation(str(tmp_path), fits, PLAN).markdown()
     table = pd.read_parquet(io.BytesIO((tmp_path / "ablation.parquet").read_bytes()))
     found = table.set_index(["recipe", "task", "measure", "label"])
     assert found.loc[("more", "bone_quality", "sensitivity", "lytic"), "difference"].notna().all()

@@ -16,7 +16,7 @@ from jobs.evaluate import main
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, run_evaluate
-from spinemet.evaluation.evaluation_tables import render
+from spinemet.evaluation.evaluation_page import evaluation_page
 from spinemet.files import join, read_bytes
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.predictor import Predictor
@@ -102,14 +102,14 @@ def test_two_evaluations_are_equal(place: Path, found: Evaluation) -> None:
 
 
 def test_patients_of_the_training_are_refused(place: Path, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"found 3 of 6 in its training"):
+    with pytest.raises(BadInput, match=r"on 3 of the 6 patients"):
         run_evaluate(str(place / "model"), str(place / "crops"), str(tmp_path), split="all")
 
 
 def test_crops_of_others_are_measured_whole_when_asked_for(place: Path, tmp_path: Path) -> None:
     labels = label_table(*({"patient": "q", "level": level, "bone_quality": "lytic"} for level in LEVELS))
     write_crops(str(tmp_path / "crops"), [reading("q", LEVELS)], labels)
-    with pytest.raises(BadInput, match="found none of them among 1 patients"):
+    with pytest.raises(BadInput, match="hold 1 patients, but none of the model's 3 test patients"):
         run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"))
     found = run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"), split="all")
     assert found.facts["vertebrae"] == len(LEVELS)
@@ -128,14 +128,14 @@ def test_a_slice_is_measured_by_its_own_label_and_its_vertebra_by_the_vertebras(
 def test_crops_cut_another_way_are_refused(place: Path, tmp_path: Path) -> None:
     spec = changed(SPEC, slices=changed(SLICES, pixel_mm=1.0))
     save_model(str(tmp_path / "model"), untrained(spec, 0), ModelCard(spec=spec))
-    with pytest.raises(BadInput, match=r"pixel_mm 1\.0.*found.*pixel_mm 3\.5"):
+    with pytest.raises(BadInput, match=r"pixel_mm 3\.5.*needs.*pixel_mm 1\.0"):
         run_evaluate(str(tmp_path / "model"), str(place / "crops"), str(tmp_path / "out"))
 
 
 def test_the_job_prints_the_table_and_bad_input_is_exit_code_2(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = ["--model", str(place / "model"), "--crops", str(place / "crops"), "--out", str(place / "job")]
     assert main(paths) == 0
-    assert "Bone quality per vertebra" in capsys.readouterr().out
+    assert "Confusion of bone_quality per vertebra" in capsys.readouterr().out
     paths[1] = str(place / "nowhere")
     assert main(paths) == 2
     assert "expected a model" in capsys.readouterr().err
@@ -143,7 +143,7 @@ def test_the_job_prints_the_table_and_bad_input_is_exit_code_2(place: Path, caps
 
 def test_the_table_fits_a_terminal_of_100_columns(found: Evaluation) -> None:
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
-    console.print(render(found.facts, found.measures, found.confusions))
+    console.print(evaluation_page(found).render())
     assert "…" not in console.export_text()
 
 
@@ -190,5 +190,5 @@ def test_a_model_differs_from_its_baseline_by_what_both_are_measured_at(place: P
 
 def test_a_baseline_that_learned_from_the_patients_is_refused(place: Path) -> None:
     baseline = saved(place, "spoilt", 0, train=TEST[:1])
-    with pytest.raises(BadInput, match=r"found 1 in its training or validation part"):
+    with pytest.raises(BadInput, match=r"on 1 of the patients measured"):
         run_evaluate(str(place / "model"), str(place / "crops"), str(place / "no"), baseline_uri=baseline)

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from spinemet.statistics.comparison import Compared, compare, patient_confusions
+from spinemet.statistics.comparison import Compared, compare
+from spinemet.statistics.measures import patient_confusions
 
 CLASSES = ("no", "yes")
 

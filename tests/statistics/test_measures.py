@@ -12,20 +12,18 @@ from sklearn.metrics import confusion_matrix as reference_confusion
 from sklearn.metrics import recall_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
+from spinemet.statistics.intervals import percentile_interval, resample_patients, wilson_interval
 from spinemet.statistics.measures import (
     Measure,
     auc,
     calibration_error,
     confusion_matrix,
     macro_sensitivity,
-    measures,
-    percentile_interval,
+    measure,
     reliability,
-    resample_patients,
     sensitivity,
     specificity,
     threshold_for,
-    wilson_interval,
 )
 
 CLASSES = ("normal", "blastic", "mixed", "lytic")
@@ -98,7 +96,7 @@ def test_resampling_draws_as_many_patients_and_is_repeatable() -> None:
 def test_measures_equal_a_plain_resampling_loop() -> None:
     true, prob = sample(1)
     patients = np.array([f"p{n // 10}" for n in range(len(true))])
-    found = measures(true, prob, patients, CLASSES, resamples=200, seed=5)
+    found = measure(true, prob, patients, CLASSES, resamples=200, seed=5)
     names = np.unique(patients)
     loop = []
     for draw in resample_patients(len(names), 200, seed=5):
@@ -107,7 +105,7 @@ def test_measures_equal_a_plain_resampling_loop() -> None:
         )
         loop.append(macro_sensitivity(confusion_matrix(true[rows], prob[rows].argmax(axis=1), 4)))
     macro = find(found, "macro_sensitivity")
-    assert (macro.low, macro.high) == pytest.approx(percentile_interval(np.array(loop)))
+    assert (macro.low, macro.high) == pytest.approx(percentile_interval(macro.value, np.array(loop)))
     assert macro.low < macro.value < macro.high
     assert (macro.n, macro.patients) == (120, 12)
     lytic = find(found, "sensitivity", "lytic")
@@ -120,8 +118,8 @@ def test_intervals_are_wider_when_a_patients_vertebrae_agree() -> None:
     right = np.repeat(np.arange(12) % 3 > 0, 10)
     prob = np.where(right[:, None], [0.1, 0.9], [0.9, 0.1])
     true = np.ones(120, int)
-    clustered = find(measures(true, prob, [f"p{n // 10}" for n in range(120)], ("no", "yes")), "sensitivity", "yes")
-    single = find(measures(true, prob, [f"p{n}" for n in range(120)], ("no", "yes")), "sensitivity", "yes")
+    clustered = find(measure(true, prob, [f"p{n // 10}" for n in range(120)], ("no", "yes")), "sensitivity", "yes")
+    single = find(measure(true, prob, [f"p{n}" for n in range(120)], ("no", "yes")), "sensitivity", "yes")
     assert clustered.value == single.value == pytest.approx(2 / 3)
     assert clustered.high - clustered.low > 2.5 * (single.high - single.low)
 
@@ -135,21 +133,21 @@ def test_coverage_of_the_clustered_interval() -> None:
         prob = np.where(right.reshape(-1, 1), [0.1, 0.9], [0.9, 0.1])
         patients = np.repeat([f"p{n}" for n in range(40)], 8)
         one = find(
-            measures(np.ones(320, int), prob, patients, ("no", "yes"), resamples=300, seed=trial), "sensitivity", "yes"
+            measure(np.ones(320, int), prob, patients, ("no", "yes"), resamples=300, seed=trial), "sensitivity", "yes"
         )
         held += one.low <= 2 / 3 <= one.high
     assert 0.89 <= held / trials <= 0.99
 
 
 def test_all_right_is_not_certain() -> None:
-    found = measures(np.ones(50, int), np.tile([0.1, 0.9], (50, 1)), [f"p{n // 10}" for n in range(50)], ("no", "yes"))
+    found = measure(np.ones(50, int), np.tile([0.1, 0.9], (50, 1)), [f"p{n // 10}" for n in range(50)], ("no", "yes"))
     one = find(found, "sensitivity", "yes")
     assert (one.value, one.high) == (1.0, pytest.approx(1.0))
     assert one.low == pytest.approx(wilson_interval(5, 5)[0])
 
 
 def test_what_has_no_sample_is_not_defined() -> None:
-    found = measures(np.zeros(4, int), np.tile([0.7, 0.1, 0.1, 0.1], (4, 1)), list("abcd"), CLASSES)
+    found = measure(np.zeros(4, int), np.tile([0.7, 0.1, 0.1, 0.1], (4, 1)), list("abcd"), CLASSES)
     missing = find(found, "sensitivity", "lytic")
     assert math.isnan(missing.value)
     assert math.isnan(missing.low)

@@ -1,0 +1,138 @@
+"""Figures of evaluation and ablation, as PNG: confusion matrices, reliability diagrams, gains over the baseline."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from spinemet.display.palette import bare
+from spinemet.evaluation.ablation_page import PAPER, SHOWN, by_recipe
+from spinemet.evaluation.evaluation_page import confusion_of
+from spinemet.evaluation.predictions import UNITS
+from spinemet.statistics.measures import calibration_error, reliability
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK, FAINT, BLUE = "#1d2733", "#9aa5b1", "#1f5f8b"
+RECIPES = (BLUE, "#d1783c", "#5c8a3a", "#8c5a9e", "#b0413e", "#7a7a7a", "#3aa6a0")
+"""Colours of an ablation's recipes, used in turn."""
+
+
+def confusion_figure(confusions: pd.DataFrame) -> bytes:
+    """One matrix per task (columns) and unit (rows); shade and percentage are shares of the truth."""
+    tasks = list(confusions["task"].unique())
+    sizes = [confusions.loc[confusions["task"] == task, "truth"].nunique() for task in tasks]
+    figure = _figure(0.9 + sum(0.78 * size + 1.05 for size in sizes), 7.2)
+    grid = figure.subplots(len(UNITS), len(tasks), width_ratios=sizes, squeeze=False)
+    for axes_row, (unit, words) in zip(grid, UNITS.items(), strict=True):
+        for axes, task in zip(axes_row, tasks, strict=True):
+            rows = confusions[(confusions["task"] == task) & (confusions["unit"] == unit)]
+            _draw_matrix(axes, confusion_of(rows), f"{task.replace('_', ' ')}\n{words}")
+        axes_row[0].set_ylabel("truth")
+    for axes in grid[-1]:
+        axes.set_xlabel("call")
+    return _png(figure)
+
+
+def _draw_matrix(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
+    counts = matrix.to_numpy(float)
+    totals = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
+    axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="equal")
+    for (row, column), count in np.ndenumerate(counts):
+        text = f"{count:.0f}" if count == 0 else f"{count:.0f}\n{share[row, column]:.0%}"
+        ink = "white" if share[row, column] > 0.55 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=8, color=ink, linespacing=1.25)
+    labels = [str(label) for label in matrix.columns]
+    axes.set_xticks(range(len(labels)), labels, fontsize=8, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_title(title, fontsize=9.5, color=INK)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def reliability_figure(vertebrae: pd.DataFrame) -> bytes:
+    """Per task, the share called right against the confidence; each point holds its number of vertebrae.
+
+    vertebrae: a table of `predictions`.
+    """
+    tasks = [name.removesuffix("_true") for name in vertebrae.columns if name.endswith("_true")]
+    tasks = [task for task in tasks if vertebrae[f"{task}_true"].notna().any()]
+    figure = _figure(2.9 * max(len(tasks), 1) + 0.4, 3.5)
+    for axes, task in zip(figure.subplots(1, max(len(tasks), 1), squeeze=False)[0], tasks, strict=False):
+        _draw_reliability(axes, vertebrae[vertebrae[f"{task}_true"].notna()], task)
+    figure.axes[0].set_ylabel("share called right", fontsize=8)
+    return _png(figure)
+
+
+def _draw_reliability(axes: Axes, known: pd.DataFrame, task: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    columns = [name for name in known.columns if name.startswith(f"{task}_p_")]
+    classes = [name.removeprefix(f"{task}_p_") for name in columns]
+    true_N, prob_NC = known[f"{task}_true"].map(classes.index).to_numpy(np.int64), known[columns].to_numpy(np.float64)
+    confidence, right, count = reliability(true_N, prob_NC)
+    full = count > 0
+    confidence, right, count = confidence[full], right[full], count[full]
+    axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls="--")
+    axes.plot(confidence, right, color=BLUE, lw=1.2)
+    axes.scatter(confidence, right, s=14 + 160 * count / count.sum(), color=BLUE, zorder=3, clip_on=False)
+    for x, y, number in zip(confidence, right, count, strict=True):
+        place = (7, -11 if y > x else 7)
+        label = axes.annotate(str(number), (x, y), place, textcoords="offset points", fontsize=7, color="#55606b")
+        label.set(path_effects=[withStroke(linewidth=2.5, foreground="white")], zorder=4)
+    error = calibration_error(true_N, prob_NC)
+    axes.set_title(f"{task.replace('_', ' ')}\ncalibration error {error:.3f}", fontsize=9, color=INK)
+    axes.set(xlim=(0, 1.04), ylim=(0, 1.04), aspect="equal")
+    axes.set_xlabel("confidence (at the points: vertebrae)", fontsize=8)
+    bare(axes, 7.5)
+
+
+def gains_figure(table: pd.DataFrame, baseline: str) -> bytes:
+    """Per unit, each recipe's gain over the recipe `baseline`; table: of `ablation.summarize`."""
+    recipes = [recipe for recipe in by_recipe(table, "vertebra")[0] if recipe != baseline]
+    figure = _figure(9.5, 1.6 + 0.42 * len(recipes) * len(SHOWN) / 2.2)
+    for axes, (unit, words) in zip(figure.subplots(1, 2, sharey=True), UNITS.items(), strict=True):
+        _draw_gains(axes, table, recipes, unit)
+        axes.set_title(words.capitalize(), fontsize=10, loc="left")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
+    return _png(figure)
+
+
+def _draw_gains(axes: Axes, table: pd.DataFrame, recipes: list[str], unit: str) -> None:
+    rows, step = by_recipe(table, unit)[1], 0.7 / max(len(recipes), 1)
+    for n, recipe in enumerate(recipes):
+        places = np.arange(len(SHOWN)) + step * (n - (len(recipes) - 1) / 2)
+        found, colour = [rows[recipe, *key] for key in SHOWN], RECIPES[n % len(RECIPES)]
+        low, high = ([100 * getattr(row, f"difference_{end}") for row in found] for end in ("low", "high"))
+        axes.hlines(places, low, high, color=colour, lw=1.6)
+        axes.plot([100 * row.difference for row in found], places, "o", color=colour, ms=4.5, label=recipe)
+    paper = [(PAPER[unit, label], m) for m, (_, label) in enumerate(SHOWN) if (unit, label) in PAPER]
+    axes.plot(*zip(*paper, strict=True), "D", mfc="none", color=FAINT, ms=6, label="the paper's final model")
+    axes.axvline(0, color=INK, lw=0.8)
+    axes.set_yticks(range(len(SHOWN)), [label or name.replace("_", " ") for name, label in SHOWN], fontsize=8.5)
+    axes.set_ylim(len(SHOWN) - 0.5, -0.5)
+    axes.set_xlabel("points over the baseline", fontsize=8.5)
+    bare(axes, 8.5, grid="x")
+
+
+def _figure(width: float, height: float) -> Figure:
+    """An empty figure; sizes in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

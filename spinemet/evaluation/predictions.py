@@ -1,0 +1,82 @@
+"""A model's calls on labelled crops beside their labels: one table per unit (vertebra, slice).
+
+The truth of a slice is its own label, or its vertebra's if the slice has none. Axes: N samples, C classes, P patients.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from spinemet.model.aggregate import aggregate
+from spinemet.model.predictor import BATCH, Predictor
+from spinemet.model.tasks import MISSING, Task
+from spinemet.progress import Progress, no_progress
+from spinemet.statistics.measures import patient_confusions
+from spinemet.training.crops import WHERE, Crops
+
+UNITS = {"vertebra": "per vertebra", "slice": "per slice"}
+"""The units that are measured, and their words."""
+
+
+def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
+    """Unit -> its rows of `crops` with `<task>_true` (None: no label), `<task>_called` and `<task>_p_<class>`."""
+    prob = _predict(predictor, crops, progress)
+    slices = crops.table[list(WHERE)].reset_index(drop=True)
+    first = ~slices["vertebra"].duplicated()
+    vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
+    starts = np.flatnonzero(first)
+    for task in predictor.card.spec.tasks:
+        vertebra_target_N, target_N = np.array(task.targets(crops.table)), np.array(task.slice_targets(crops.table))
+        rule = predictor.card.rule(task.name)
+        prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
+        _add_columns(vertebrae, task, vertebra_target_N[starts], prob_VC)
+        _add_columns(slices, task, target_N, prob[task.name])
+    return {"vertebra": vertebrae, "slice": slices}
+
+
+def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> dict[str, npt.NDArray[np.float32]]:
+    """Task -> (N, C) probabilities of every slice."""
+    block = 16 * BATCH  # whole batches, so that blocks change no number
+    parts = []
+    for start in range(0, len(crops.hu_NHW), block):
+        parts.append(predictor.predict_slices(crops.hu_NHW[start : start + block]))
+        progress(min(start + block, len(crops.hu_NHW)), len(crops.hu_NHW))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _add_columns(
+    table: pd.DataFrame, task: Task, target_N: npt.NDArray[np.int64], prob_NC: npt.NDArray[np.floating]
+) -> None:
+    labels = [None if n == MISSING else task.classes[n] for n in target_N]
+    table[f"{task.name}_true"] = pd.Series(labels, index=table.index, dtype=object)
+    table[f"{task.name}_called"] = [task.classes[n] for n in prob_NC.argmax(axis=1)]
+    for n, label in enumerate(task.classes):
+        table[f"{task.name}_p_{label}"] = prob_NC[:, n].astype(np.float32)
+
+
+def labelled(
+    table: pd.DataFrame, task: Task
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], npt.NDArray[np.str_]]:
+    """(N,) true classes, (N, C) probabilities and (N,) patients of the rows of a table that have a label of `task`."""
+    known = table[table[f"{task.name}_true"].notna()]
+    true_N = known[f"{task.name}_true"].map(task.classes.index).to_numpy(np.int64)
+    prob_NC = known[[f"{task.name}_p_{label}" for label in task.classes]].to_numpy(np.float64)
+    return true_N, prob_NC, known["patient"].to_numpy(str)
+
+
+def task_confusions(table: pd.DataFrame, task: Task) -> npt.NDArray[np.int64]:
+    """(P, C, C) counts of each patient of a table, patients in alphabetical order, also those without a label."""
+    patients, patient_N = np.unique(table["patient"].to_numpy(str), return_inverse=True)
+    known = table[f"{task.name}_true"].notna().to_numpy()
+    true_N, called_N = (
+        table.loc[known, f"{task.name}_{name}"].map(task.classes.index).to_numpy(np.int64)
+        for name in ("true", "called")
+    )
+    return patient_confusions(true_N, called_N, patient_N[known], len(patients), len(task.classes))
+
+
+def repeats(task: Task, label: str) -> bool:
+    """True for the class `no`, whose measures are those of `yes` the other way round."""
+    return task.kind == "binary" and label == task.classes[0]
