@@ -6,7 +6,6 @@ import io
 import tarfile
 import tracemalloc
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import boto3
@@ -19,31 +18,7 @@ from spinemet.archive.layouts import folder, unpacking, zip_file
 from spinemet.archive.listing import list_studies, open_study, study_at
 from spinemet.dicom.headers import read_series
 from spinemet.errors import BadInput, Reason, StudyFailed
-
-Put = Callable[[dict[str, bytes]], str]
-
-
-@pytest.fixture(params=["local", "s3"])
-def put(request: pytest.FixtureRequest, tmp_path: Path) -> Put:
-    """Writes objects to a fresh archive and gives its URI."""
-    if request.param == "local":
-
-        def local(contents: dict[str, bytes]) -> str:
-            for key, content in contents.items():
-                (tmp_path / "archive" / key).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / "archive" / key).write_bytes(content)
-            return str(tmp_path / "archive")
-
-        return local
-    bucket = request.getfixturevalue("s3_bucket")
-    client = boto3.client("s3")
-
-    def remote(contents: dict[str, bytes]) -> str:
-        for key, content in contents.items():
-            client.put_object(Bucket=bucket.removeprefix("s3://"), Key=f"ct/{key}", Body=content)
-        return f"{bucket}/ct"
-
-    return remote
+from tests.archive.conftest import Put
 
 
 def found(uri: str) -> dict[str, tuple[str, list[str]]]:

@@ -1,9 +1,10 @@
 """Every layout that an archive may have. The first that recognises a key owns it; the folder recognises all."""
 
 from spinemet.archive.layout import Layout
+from spinemet.archive.layouts.dicomweb import DicomwebLayout
 from spinemet.archive.layouts.folder import FolderLayout
 from spinemet.archive.layouts.nifti import NiftiLayout
 from spinemet.archive.layouts.tar_file import TarLayout
 from spinemet.archive.layouts.zip_file import ZipLayout
 
-LAYOUTS: tuple[Layout, ...] = (ZipLayout(), TarLayout(), NiftiLayout(), FolderLayout())
+LAYOUTS: tuple[Layout, ...] = (ZipLayout(), TarLayout(), NiftiLayout(), DicomwebLayout(), FolderLayout())
