@@ -112,20 +112,15 @@ def doctor(
     """
     from spinemet.display.terminal import console
     from spinemet.doctor.examine import Places, examine
-    from spinemet.doctor.findings import Finding, Level, is_ready, render
     from spinemet.doctor.findings import as_json as json_of
-    from spinemet.doctor.ray_head import check_head
+    from spinemet.doctor.findings import is_ready, render
     from spinemet.progress import progress_bar
 
     findings = []
     with progress_bar("Checking") as advance:
-        for finding in examine(Places(archive, results, model, key_file)):
+        for finding in examine(Places(archive, results, model, key_file, ray_address)):
             findings.append(finding)
             advance(len(findings), 0, finding.subject)
-        if ray_address is None:
-            findings.append(Finding("Ray", Level.SKIPPED, "not checked; give --ray-address"))
-        else:
-            findings.append(check_head(ray_address))
     if as_json:
         typer.echo(json.dumps(json_of(findings), indent=2))
     else:

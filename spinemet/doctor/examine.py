@@ -9,6 +9,7 @@ from spinemet import files
 from spinemet.doctor.findings import Finding, Level
 from spinemet.doctor.machine import check_machine
 from spinemet.doctor.places import check_archive, check_key, check_model, check_results
+from spinemet.doctor.ray_head import check_head
 from spinemet.doctor.s3 import S3
 from spinemet.errors import BadInput
 
@@ -21,6 +22,7 @@ class Places:
     results: str | None = None
     model: str | None = None
     key_file: str | None = None
+    ray_address: str | None = None
 
 
 def examine(places: Places) -> Iterator[Finding]:
@@ -36,12 +38,14 @@ def examine(places: Places) -> Iterator[Finding]:
     if uses_s3:
         yield s3.check_clock()
     yield check_key(places.key_file, is_needed=places.results is not None)
+    yield _if_given("Ray", places.ray_address, check_head, "ray-address")
 
 
-def _if_given(subject: str, place: str | None, check: Callable[[str], Finding]) -> Finding:
+def _if_given(subject: str, place: str | None, check: Callable[[str], Finding], option: str = "") -> Finding:
+    option = f"--{option or subject}"
     if place is None:
-        return Finding(subject, Level.SKIPPED, f"not checked; give --{subject}")
+        return Finding(subject, Level.SKIPPED, f"not checked; give {option}")
     try:
         return check(place)
     except BadInput as error:
-        return Finding(subject, Level.PROBLEM, str(error), f"Correct --{subject}.")
+        return Finding(subject, Level.PROBLEM, str(error), f"Correct {option}.")

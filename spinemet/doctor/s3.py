@@ -185,7 +185,7 @@ def _explained(response: dict[str, Any]) -> StoreProblem:
     region = error.get("Region") or headers.get("x-amz-bucket-region")
     if region and region != files.s3_region():
         return _wrong_region(region)
-    code = error.get("Code", "")
+    code = str(error.get("Code") or response.get("ResponseMetadata", {}).get("HTTPStatusCode", "without a code"))
     return StoreProblem(*_REMEDIES.get(code, (f"the store answers {code}", "Look this code up in the store's manual.")))
 
 

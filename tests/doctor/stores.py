@@ -12,17 +12,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @contextmanager
 def answering(
-    status: int | Callable[[str], int], body: str | Callable[[str], str] = "", ahead: timedelta = timedelta(0)
+    status: int | Callable[[str, str], int], body: str | Callable[[str], str] = "", ahead: timedelta = timedelta(0)
 ) -> Iterator[str]:
     """The URL of a server that sends `status` and `body`, with a Date that is `ahead` of this machine's clock.
 
-    status: or a function of the Authorization header. body: or a function of the path.
+    status: or a function of the method and the Authorization header. body: or a function of the path.
     """
 
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response_only(status(self.headers.get("Authorization", "")) if callable(status) else status)
+            authorization = self.headers.get("Authorization", "")
+            self.send_response_only(status(self.command, authorization) if callable(status) else status)
             self.send_header("Date", format_datetime(datetime.now(UTC) + ahead, usegmt=True))
             content = b"" if self.command == "HEAD" else (body(self.path) if callable(body) else body).encode()
             self.send_header("Content-Length", str(len(content)))

@@ -32,7 +32,7 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def token_status(authorization: str) -> int:
+def token_status(_method: str, authorization: str) -> int:
     if not authorization:
         return 401
     return 200 if authorization == f"Bearer {TOKEN}" else 403

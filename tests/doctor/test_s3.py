@@ -134,12 +134,28 @@ def test_a_clock_that_is_off(settings: pytest.MonkeyPatch, ahead_s: int, level: 
     assert bool(finding.remedy) is (level is not Level.OK)
 
 
-def test_a_store_that_ignores_conditions_is_refused(settings: pytest.MonkeyPatch) -> None:
-    with answering(200, EMPTY_LISTING) as endpoint:  # every put succeeds
+@pytest.mark.parametrize(
+    ("puts", "deletes", "level", "words"),
+    [
+        ([200, 200], 204, Level.PROBLEM, "If-None-Match"),
+        ([200, 412, 200], 204, Level.PROBLEM, "If-Match"),
+        ([200, 501], 204, Level.PROBLEM, "If-None-Match"),
+        ([403], 204, Level.PROBLEM, "the store answers 403"),
+        ([200, 412, 412, 200], 204, Level.OK, "writable, with conditional puts"),
+        ([200, 412, 412, 200], 403, Level.WARNING, "the test object runs/doctor-"),
+    ],
+)
+def test_stores_that_ignore_conditions_or_refuse(
+    settings: pytest.MonkeyPatch, puts: list[int], deletes: int, level: Level, words: str
+) -> None:
+    answers = iter(puts)
+    statuses = {"PUT": lambda: next(answers), "DELETE": lambda: deletes}
+    with answering(lambda method, _: statuses.get(method, lambda: 200)(), EMPTY_LISTING) as endpoint:
         settings.setenv("AWS_ENDPOINT_URL", endpoint)
-        finding = check_results("s3://results", S3())
-    assert finding.level is Level.PROBLEM
-    assert "If-None-Match" in finding.found
+        finding = check_results("s3://results/runs", S3())
+    assert finding.level is level
+    assert words in finding.found
+    assert next(answers, None) is None
 
 
 def test_credentials_that_jobs_do_not_read(settings: pytest.MonkeyPatch, tmp_path: Path) -> None:
