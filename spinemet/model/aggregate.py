@@ -1,9 +1,9 @@
-"""From the slices of a vertebra to the vertebra.
+"""From the probabilities of a vertebra's slices to those of the vertebra.
 
-A label belongs to the vertebra, yet a lesion shows on some of its slices only, and the pedicles and laminae on fewer
-still. So the plain mean dilutes small lesions, while the most suspicious slice alone grows with the number of slices.
-`top` stands between them and does not depend on the number of slices; which rule serves a task is chosen on the
-validation patients.
+A label belongs to the vertebra, but a lesion shows only on some of its slices, and the pedicles and laminae on even
+fewer. So the mean over all slices dilutes small lesions, while the most suspicious slice alone gets more suspicious
+with the number of slices. `top` lies between the two and does not depend on the number of slices. Training chooses the
+rule of each task on the validation patients.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from spinemet.types import FloatArray
 
 
 class Rule(FrozenModel):
-    """How the probabilities of a vertebra's slices become one; class 0 is the negative one.
+    """How the slices' probabilities become one; class 0 is the negative one.
 
-    mean: of all slices. top: mean of the `share` of slices with the lowest probability of class 0.
+    mean: of all slices. top: mean of the `share` of slices that have the lowest probability of class 0.
     """
 
     kind: Literal["mean", "top"] = "mean"
@@ -30,7 +30,7 @@ class Rule(FrozenModel):
 
 
 def aggregate(prob_NC: FloatArray, rule: Rule) -> npt.NDArray[np.float64]:
-    """(C,) probabilities of the vertebra, summing to one, of its slices' (N, C) with N >= 1."""
+    """(C,) probabilities of the vertebra, with the sum 1, from its slices' (N, C) with N >= 1."""
     prob = np.asarray(prob_NC, np.float64)
     if prob.ndim != 2 or prob.shape[0] == 0:
         raise ValueError(f"expected (N, C) probabilities with at least one slice, found shape {prob.shape}")

@@ -1,4 +1,4 @@
-"""The convolutional trunks: DenseNets from HU slices to one feature vector per slice. N slices, H rows, W columns."""
+"""The convolutional trunks: DenseNets that turn HU slices into features. N slices, H rows, W columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spinemet.model.spec import DenseNetSpec, Window
 
 
 class Windows(nn.Module):
-    """Turns HU into one input channel per window, in [-2, 2]: about the range that ImageNet weights expect."""
+    """Turns HU into one channel per window, scaled to [-2, 2]: about the range that ImageNet weights expect."""
 
     center: Tensor
     width: Tensor
@@ -36,7 +36,7 @@ class Windows(nn.Module):
 
 
 class Trunk(nn.Module):
-    """DenseNet features averaged over the image; `width` features per slice."""
+    """A DenseNet whose features are averaged over the image; `width` features per slice."""
 
     def __init__(self, spec: DenseNetSpec) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class Trunk(nn.Module):
         return _pooled(self.features(image_NCHW))
 
     def stages(self) -> list[nn.Sequential]:
-        """The layers in five parts, each of the first four ending where the image has been halved."""
+        """The layers in five parts; each of the first four ends after the image was halved."""
         layers = list(self.features.named_children())
         ends = [n for n, (name, _) in enumerate(layers, start=1) if name.startswith(("pool", "transition"))]
         modules = [layer for _, layer in layers]
@@ -57,23 +57,22 @@ class Trunk(nn.Module):
 
 
 class CrossStitched(nn.Module):
-    """Soft sharing: one trunk per task, each of which sees a learned mix of all of them after every halving.
+    """Soft sharing: one trunk per task, which gets a learned mix of all trunks after every halving of the image.
 
-    Cross-stitch units (Misra et al. 2016, arXiv 1604.03539), here with one weight per pair of tasks. Trunks start
-    apart and nearly alone, and how much they share is learned, where a penalty on their distance would need a strength
-    to be chosen and a term in the loss.
+    Cross-stitch units (Misra et al. 2016, arXiv 1604.03539), here with one weight per pair of tasks. The trunks start
+    with different weights and share little; training learns how much. A penalty on the distance between trunks would
+    need a strength and a term in the loss.
     """
 
     def __init__(self, spec: DenseNetSpec, count: int) -> None:
         super().__init__()
-        self.trunks = nn.ModuleList(Trunk(spec) for _ in range(count))
-        first = self.trunks[0]
-        assert isinstance(first, Trunk)
-        self.width: int = first.width
+        trunks = [Trunk(spec) for _ in range(count)]
+        self.trunks = nn.ModuleList(trunks)
+        self.width = trunks[0].width
         own = 0.9 if count > 1 else 1.0
         mix = torch.full((count, count), (1 - own) / max(count - 1, 1)).fill_diagonal_(own)
-        # Flat, as vectors are spared from weight decay, which would pull the trunks' outputs to 0.
-        self.mixes = nn.ParameterList(nn.Parameter(mix.flatten().clone()) for _ in range(len(first.stages()) - 1))
+        # Flat, because vectors get no weight decay: it would pull the outputs of the trunks to 0.
+        self.mixes = nn.ParameterList(nn.Parameter(mix.flatten().clone()) for _ in range(len(trunks[0].stages()) - 1))
 
     def forward(self, image_NCHW: Tensor) -> list[Tensor]:
         """One (N, width) tensor of features per trunk, of (N, 3, H, W) images."""
@@ -96,16 +95,16 @@ def _pooled(features_NCHW: Tensor) -> Tensor:
 
 
 def load_pretrained(trunk: Trunk, uri: str) -> None:
-    """Fill `trunk` with ImageNet weights as torchvision publishes them (`.pth`, or the same as safetensors).
+    """Fill `trunk` with the ImageNet weights that torchvision publishes (`.pth`, or the same as safetensors).
 
-    `uri` is a local path or an s3:// URI; nothing is fetched from anywhere else. A `.pth` is read by torch's
-    restricted reader, which holds tensors only. Raises BadInput where the file is missing or does not fit.
+    uri: local path or s3:// URI; nothing is downloaded. torch reads a `.pth` in its restricted mode, which accepts only
+    tensors. Raises BadInput if the file is missing or does not fit.
     """
     try:
         content = read_bytes(uri)
     except BadInput as error:
         raise BadInput(
-            f"expected pretrained weights at {uri}, found none; give torchvision's densenet121-*.pth, or train without."
+            f"expected pretrained weights at {uri}, found none; use torchvision's densenet121-*.pth, or train without."
         ) from error
     try:
         if uri.endswith(".safetensors"):
@@ -114,9 +113,9 @@ def load_pretrained(trunk: Trunk, uri: str) -> None:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         trunk.load_state_dict({_modern(key): value for key, value in state.items() if key.startswith("features.")})
     except (SafetensorError, RuntimeError, AttributeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"expected DenseNet weights of this recipe's shape in {uri}, found something else.") from error
+        raise BadInput(f"expected DenseNet weights with the shape of this recipe in {uri}, found others.") from error
 
 
 def _modern(key: str) -> str:
-    # The published file is older than the module: its dense layers say "norm.1" where torchvision now has "norm1".
+    # The published file is older than the module: its dense layers have "norm.1" for "norm1".
     return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])", r"\1\2", key)

@@ -1,4 +1,4 @@
-"""What is written beside a model's weights, and the weights as bytes: enough to plan with a model without torch."""
+"""A saved model without torch: its card (JSON), and its weights as bytes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ CARD = "model.json"
 
 
 class ModelCard(FrozenModel):
-    """What a model is, what it was made from, and how well it did on its validation patients.
+    """A model's tasks and settings, its training data, and its measures on the validation patients.
 
-    split: part (`train`, `validation`, `test`) -> the patients' keys as they stand in the crops; who uses the model
-    on the same crops evaluates on `test`. weights_sha256 ties the card to its weights.
+    split: part (`train`, `validation`, `test`) -> keys of its patients in the crops, so that an evaluation on the same
+    crops can use `test`. weights_sha256: of the weights that belong to this card.
     """
 
     spec: ModelSpec
     rules: dict[str, Rule] = Field(default_factory=dict)
-    """Task -> aggregation from slices to the vertebra; `mean` where none is given."""
+    """Task -> rule from slices to the vertebra; `mean` for a task that is not in here."""
     temperatures: dict[str, float] = Field(default_factory=dict)
-    """Task -> what its logits are divided by, so that probabilities are shares (Guo et al. 2017); 1 if not given."""
+    """Task -> divisor of its logits that calibrates its probabilities (Guo et al. 2017); 1 for a task not in here."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     crops_digest: str = ""
@@ -44,7 +44,7 @@ class ModelCard(FrozenModel):
 
 
 def load_card(uri: str) -> ModelCard:
-    """The card of the model at `uri`, without its weights. Raises BadInput where there is no model."""
+    """The card of the model at `uri`, without its weights. Raises BadInput if there is no model."""
     where = normalize(uri)
     try:
         return ModelCard.model_validate_json(read_bytes(join(where, CARD)))
@@ -59,16 +59,16 @@ def load_card(uri: str) -> ModelCard:
 
 
 def read_weights(uri: str, card: ModelCard) -> bytes:
-    """The safetensors of the model at `uri`. Raises BadInput where they are missing, damaged or not those of `card`."""
+    """The safetensors of the model at `uri`. Raises BadInput if they are missing, damaged or do not match `card`."""
     where = join(uri, WEIGHTS)
     content = read_bytes(where)
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
-        raise BadInput(f"expected the weights that {CARD} names in {where}, found others or a damaged file.")
+        raise BadInput(f"{where} is damaged, or its weights do not belong to {CARD}.")
     return content
 
 
 def model_digest(card: ModelCard) -> str:
-    """Twelve hexadecimal digits that change with the weights and with anything on the card."""
+    """Twelve hexadecimal digits that change with the weights and with every value of the card."""
     if not card.weights_sha256:
         raise ValueError("expected the card of a saved model, found one without weights_sha256")
     return hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:12]

@@ -1,6 +1,6 @@
-"""A trained model on disk: a folder, local or on S3, with `model.safetensors` and `model.json` (card.py).
+"""A trained model in a folder, local or on S3: weights in `model.safetensors`, card in `model.json` (card.py).
 
-The weights are safetensors and the card is JSON: nothing is unpickled.
+Loading unpickles nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["CARD", "WEIGHTS", "ModelCard", "load_card", "load_model", "model_dig
 
 
 def save_model(uri: str, model: MultiTask, card: ModelCard) -> ModelCard:
-    """Write `model` and `card` to the folder `uri`; gives the card as written, with the digest of the weights."""
+    """Write `model` and `card` to the folder `uri`; returns the card as written, with the digest of the weights."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = safetensors.torch.save(state)
     card = changed(card, spec=model.spec, weights_sha256=hashlib.sha256(content).hexdigest())
@@ -34,7 +34,7 @@ def save_model(uri: str, model: MultiTask, card: ModelCard) -> ModelCard:
 def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
     """The model at `uri` in evaluation mode on the CPU, and its card.
 
-    Raises BadInput where there is no model, or its weights are missing, damaged or not those of the card.
+    Raises BadInput if there is no model, or if its weights are missing, damaged or do not match the card.
     """
     card = load_card(uri)
     content = read_weights(uri, card)
@@ -42,12 +42,12 @@ def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
     try:
         model.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError) as error:
-        raise BadInput(f"expected weights for the model of {CARD} in {join(uri, WEIGHTS)}, found others.") from error
+        raise BadInput(f"the weights in {join(uri, WEIGHTS)} do not fit the model that {CARD} describes.") from error
     return model.eval(), card
 
 
 def untrained(spec: ModelSpec, seed: int) -> MultiTask:
-    """A model of `spec` with the random weights that `seed` gives; leaves torch's global generator as it was."""
+    """A model of `spec` with random weights from `seed`; torch's global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return MultiTask(spec)

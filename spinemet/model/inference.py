@@ -1,9 +1,9 @@
-"""DenseNet features as a CPU computes them fastest: batch normalisation folded into the convolutions, no copies.
+"""DenseNet features fast on a CPU: batch normalisation becomes part of the convolutions, and nothing is copied.
 
-A dense layer is relu(norm1) -> conv1 -> relu(norm2) -> conv2, and sees all channels before it. As torchvision runs it
-half of the time goes into moving those channels: concatenate, normalise, clip. Here a block's channels lie in one
-buffer, norm2 is part of conv1, and norm1 with its relu becomes one pass: relu(s x + b) = s clamp(x, low, high) + b with
--b / s as the lower bound where s > 0, the upper where s < 0; what is outside the clamp is again part of conv1.
+A dense layer is relu(norm1) -> conv1 -> relu(norm2) -> conv2, and reads all channels before it. In torchvision half of
+the time goes into moving these channels: concatenate, normalise, clip. Here the channels of a block share one buffer,
+norm2 is part of conv1, and norm1 with its relu is one pass: relu(s x + b) = s clamp(x, low, high) + b, with -b / s as
+the lower bound if s > 0 and as the upper bound if s < 0; the scale s and shift b outside the clamp are part of conv1.
 Memory is channels-last: N slices, H rows, W columns, C channels.
 """
 
@@ -19,16 +19,16 @@ from spinemet.model.multitask import MultiTask
 
 
 def fold(model: MultiTask, dtype: torch.dtype) -> None:
-    """Make `model` compute its features in the folded form, in `dtype`; for answers only, and one trunk only.
+    """Make `model` compute its features in the folded form, in `dtype`; it can no longer be trained.
 
-    Coupled trunks (soft sharing) mix what they see between the blocks and stay as they are.
+    Coupled trunks (soft sharing) stay as they are, because they exchange features between the blocks.
     """
     if isinstance(model.trunk, Trunk):
         model.trunk = FoldedTrunk(model.trunk, dtype)  # type: ignore[assignment]
 
 
 class FoldedTrunk(nn.Module):
-    """The features of `trunk`, in evaluation mode, computed in `dtype`; equal to it up to rounding."""
+    """Computes the features of `trunk` in evaluation mode, in `dtype`; equal to them up to rounding."""
 
     def __init__(self, trunk: Trunk, dtype: torch.dtype) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class FoldedTrunk(nn.Module):
 
 
 class _Block(nn.Module):
-    """A dense block; its channels grow in place in one buffer."""
+    """A dense block that appends its channels in place, in one buffer."""
 
     def __init__(self, block: _DenseBlock, dtype: torch.dtype) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class _Layer(nn.Module):
 
 
 class _Halving(nn.Module):
-    """A transition. The mean of a linear map is the map of the mean: pooled first, it has a quarter of the pixels."""
+    """A transition that pools first: the convolution is linear, so a quarter of the pixels gives the same result."""
 
     def __init__(self, transition: _Transition, dtype: torch.dtype) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class _Halving(nn.Module):
 
 
 class _Clip(nn.Module):
-    """What is left of a normalisation and its relu when its scale and shift are part of the next convolution."""
+    """The clamp of a normalisation with relu, whose scale and shift are part of the next convolution."""
 
     low: Tensor
     high: Tensor
@@ -120,7 +120,7 @@ class _Clip(nn.Module):
 
 
 class _Convolution(nn.Module):
-    """A convolution with the scale and shift of the norm `before` it and the whole norm `after` it, with its relu."""
+    """A convolution that includes the scale and shift of the norm `before` it and the norm `after` it with its relu."""
 
     def __init__(
         self,
@@ -152,7 +152,7 @@ class _Convolution(nn.Module):
 
 
 def _max_pooled(x_NCHW: Tensor) -> Tensor:
-    """As MaxPool2d(3, 2, 1) of what is not negative, without the indices that torch computes besides."""
+    """MaxPool2d(3, 2, 1) for values of at least 0; faster than torch, which also computes indices."""
     padded = functional.pad(x_NCHW, (1, 1, 1, 1))
     height, width = x_NCHW.shape[2:]
     rows = torch.maximum(padded[:, :, 0:height:2], padded[:, :, 2 : height + 2 : 2])

@@ -1,4 +1,4 @@
-"""The loss of many tasks on samples of which each has some of the labels. T tasks, N samples."""
+"""The loss of several tasks on samples that have labels for some of them. T tasks, N samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spinemet.model.tasks import MISSING, Task
 def task_losses(
     logits: Mapping[str, Tensor], targets_TN: Tensor, tasks: Sequence[Task], label_smoothing: float
 ) -> Tensor:
-    """(T, N) cross entropy of each sample in each task; exactly 0, with no gradient, where the label is MISSING."""
+    """(T, N) cross entropy of each sample in each task; exactly 0 and without a gradient if the label is MISSING."""
     return torch.stack(
         [
             functional.cross_entropy(
@@ -28,9 +28,10 @@ def task_losses(
 
 
 def sample_weights(targets_TN: npt.NDArray[np.int64], tasks: Sequence[Task], balance: float) -> npt.NDArray[np.float32]:
-    """(T, N) weight of each sample in each task: 0 where MISSING, else its class's, with mean 1 over the labelled.
+    """(T, N) weight of each sample in each task: 0 if MISSING, else the weight of its class.
 
-    balance: a class weighs its frequency to the power of minus this; 0 gives every labelled sample the weight 1.
+    In each task the labelled samples have the mean weight 1. balance: a class weighs its frequency ** -balance; with 0
+    all classes weigh the same.
     """
     weights_TN = np.zeros(targets_TN.shape, np.float32)
     for targets_N, weights_N, task in zip(targets_TN, weights_TN, tasks, strict=True):
@@ -44,9 +45,9 @@ def sample_weights(targets_TN: npt.NDArray[np.int64], tasks: Sequence[Task], bal
 
 
 def weighted_loss(losses_TN: Tensor, weights_TN: Tensor, totals_T: Tensor, tasks: Sequence[Task]) -> Tensor:
-    """The scalar to minimise: per task the weighted mean over the batch, then the tasks' weighted sum.
+    """The scalar to minimise: the weighted sum over tasks of the weighted mean over the batch.
 
-    totals_T: the sum of each task's weights over the whole batch, of which this process may hold a part only.
+    totals_T: sum of each task's weights over the whole batch; this process may hold only a part of the batch.
     """
     means_T = (losses_TN * weights_TN).sum(dim=1) / totals_T.clamp_min(1e-8)
     return (means_T * means_T.new_tensor([task.weight for task in tasks])).sum()

@@ -1,7 +1,7 @@
-"""Many tasks on one trunk or on coupled ones, with sub-task fusion (Peng et al. 2019, arXiv 2402.08910).
+"""Several tasks on one trunk or on coupled trunks, with fused sub-tasks (Peng et al. 2019, arXiv 2402.08910).
 
-Every task answers with one logit per class, a binary one with two, so that loss and probabilities have one form.
-A task that fuses others sees nothing but their logits.
+Every task has one logit per class, also a binary task, so all tasks share one form of loss and probabilities. The only
+input of a task that fuses others is their logits.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spinemet.model.tasks import Task
 
 
 class MultiTask(nn.Module):
-    """HU slices in, logits per task out."""
+    """A network from HU slices to logits per task."""
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
@@ -36,11 +36,11 @@ class MultiTask(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, hu_NHW: Tensor) -> dict[str, Tensor]:
-        """Task -> (N, C) logits, in the heads' number format, of (N, H, W) HU slices, int16 or float."""
+        """Task -> (N, C) logits, in the number format of the heads, of (N, H, W) HU slices, int16 or float."""
         found = self.trunk(self.windows(hu_NHW))
         features = [self.dropout(one) for one in (found if isinstance(found, list) else [found])]
         logits: dict[str, Tensor] = {}
-        # The heads are tiny and stay out of autocast, so that their probabilities keep their digits.
+        # The heads are tiny; without autocast their probabilities keep all digits.
         with torch.autocast(hu_NHW.device.type, enabled=False):
             for task in self.spec.tasks:
                 head = self.heads[task.name]
@@ -54,15 +54,13 @@ class MultiTask(nn.Module):
         return logits
 
     def _composed(self, task: Task, logits: dict[str, Tensor]) -> Tensor:
-        """(N, C) log probabilities of the classes of `task`, were its sub-tasks independent."""
-        total: Tensor | None = None
+        """(N, C) log probabilities of the classes of `task` if its sub-tasks were independent."""
+        parts = []
         for name in task.fuses:
-            says_yes = [int(word in self.spec.task(name).positive) for word in task.classes]
-            part = torch.log_softmax(logits[name], dim=1)[:, says_yes]
-            total = part if total is None else total + part
-        assert total is not None
-        return total
+            is_yes = [int(word in self.spec.task(name).positive) for word in task.classes]
+            parts.append(torch.log_softmax(logits[name], dim=1)[:, is_yes])
+        return sum(parts[1:], parts[0])
 
     def trunks(self) -> list[Trunk]:
-        """The one trunk, or each of the coupled ones."""
+        """The only trunk, or every coupled trunk."""
         return [module for module in self.trunk.modules() if isinstance(module, Trunk)]

@@ -1,4 +1,4 @@
-"""Where the arithmetic runs: the device and its number format."""
+"""Choice of the device, and of the number format that is fastest on it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import torch
 
 
 def best_device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
+    """The GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether `device` multiplies bfloat16 in hardware; elsewhere it is emulated and slower than float32."""
+    """True if `device` multiplies bfloat16 in hardware; emulated it is slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
     if device.type == "cpu":
@@ -20,5 +20,5 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device) -> torch.autocast:
-    """A context in which convolutions and matrix products run in bfloat16 where `device` has it, else as they are."""
+    """A context that runs convolutions and matrix products in bfloat16 if that is fast on `device`."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device))

@@ -1,4 +1,4 @@
-"""From slice stacks to calls: loads a model once and answers for many vertebrae at a time. Knows no Ray."""
+"""From slice stacks to calls: loads a model once and classifies many vertebrae at a time. Does not use Ray."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from spinemet.types import SliceStack, VertebraCall
 
 BATCH = 32
 CPU_BATCH = 8
-"""A divisor of BATCH. What 8 slices become stays in a CPU's cache: 15 % faster than 32, and less filling up."""
+"""The features of 8 slices stay in a CPU's cache: 15 % faster than 32, and fewer repeats in the last pass."""
 
 
 class Predictor:
-    """A model ready to answer, on the GPU where there is one.
+    """A loaded model that classifies slices, on the GPU if there is one.
 
-    Every forward pass has the same number of slices (BATCH, on CPUs CPU_BATCH), the last one filled up with repeats:
-    kernels are chosen by shape, so a slice's probabilities do not depend on what else is asked, and tables stay equal
-    however studies are batched.
+    Every forward pass has the same number of slices (BATCH, on a CPU CPU_BATCH); repeats fill up the last one. Kernels
+    are chosen by shape, so a slice's probabilities do not depend on the other slices, and the result tables do not
+    depend on how studies are batched.
     """
 
     def __init__(self, model: MultiTask, card: ModelCard, device: str | torch.device | None = None) -> None:
@@ -40,13 +40,13 @@ class Predictor:
         if self.device.type == "cpu":
             self._batch = CPU_BATCH
             fold(self._model, torch.bfloat16 if has_fast_bf16(self.device) else torch.float32)
-        # In float32 the last bit of a sum depends on the slice's place in the batch; in float64 it is rounded off.
+        # In float32 the last bit of a sum depends on the slice's place in the batch; float64 rounds that off.
         self._model.heads.double()
 
     @classmethod
-    def load(cls, uri: str, device: str | torch.device | None = None) -> Predictor:
+    def load(cls, uri: str) -> Predictor:
         """The predictor of the model saved at `uri`. Raises BadInput as `load_model` does."""
-        return cls(*load_model(uri), device)
+        return cls(*load_model(uri))
 
     @property
     def digest(self) -> str:
@@ -55,13 +55,13 @@ class Predictor:
 
     @property
     def slices(self) -> SliceConfig:
-        """How slices have to be cut for this model."""
+        """How slices must be cut for this model."""
         return self.card.spec.slices
 
     def predict(self, stacks: Sequence[SliceStack]) -> list[VertebraCall]:
         """One call per stack, in order.
 
-        Raises BadInput where a stack is not cut as the model wants it, or holds no slice.
+        Raises BadInput if a stack has no slice or is not cut as `slices` says.
         """
         for stack in stacks:
             self._check(stack)
@@ -103,8 +103,8 @@ class Predictor:
             raise BadInput(f"expected at least one slice of {stack.level}, found none.")
         if (height, width) != (wanted.size_px, wanted.size_px) or abs(stack.pixel_mm - wanted.pixel_mm) > 1e-3:
             raise BadInput(
-                f"expected slices of {wanted.size_px} x {wanted.size_px} pixels of {wanted.pixel_mm} mm, "
-                f"as this model was trained on, found {height} x {width} of {stack.pixel_mm} mm."
+                f"expected slices of {wanted.size_px} x {wanted.size_px} pixels of {wanted.pixel_mm} mm (this model), "
+                f"found {height} x {width} of {stack.pixel_mm} mm."
             )
 
 

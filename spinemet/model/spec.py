@@ -1,4 +1,4 @@
-"""What a model is, without its weights: enough to build it and to feed it. Knows no torch."""
+"""The description of a model without its weights: its tasks, network and preprocessing. Does not use torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DenseNetSpec(FrozenModel):
 
 
 class Window(FrozenModel):
-    """A range of HU that one input channel spreads over its whole scale; values outside it are clipped."""
+    """The range of HU that fills the scale of one input channel; values outside are clipped."""
 
     center: float
     width: float = Field(gt=0)
@@ -33,19 +33,19 @@ WINDOWS: tuple[Window, Window, Window] = (
 
 
 class ModelSpec(FrozenModel):
-    """Tasks, backbone and preprocessing; the same for training and for prediction."""
+    """Tasks, network and preprocessing; the same in training and prediction."""
 
     tasks: tuple[Task, ...] = TASKS
     backbone: DenseNetSpec = DenseNetSpec()
     slices: SliceConfig = SliceConfig()
     windows: tuple[Window, Window, Window] = WINDOWS
     sharing: Literal["hard", "soft"] = "hard"
-    """One trunk for all tasks, or one for each task with a head of its own, coupled by cross-stitch units."""
+    """hard: one trunk for all tasks. soft: one for each task that fuses no others, coupled by cross-stitch units."""
     fusion_width: int = Field(16, gt=0)
     """Hidden units of the MLP that fuses sub-tasks."""
     composed: bool = False
-    """Whether that MLP corrects what the sub-tasks' probabilities give by themselves (mixed is blastic and lytic at
-    once), or has to learn it from the labels alone, as in the paper; rare classes are few to learn it from."""
+    """True: the MLP corrects the probabilities that follow from the sub-tasks (mixed means blastic and lytic). False,
+    as in the paper: it learns everything from the labels, of which rare classes have few."""
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -64,5 +64,5 @@ class ModelSpec(FrozenModel):
         return self
 
     def task(self, name: str) -> Task:
-        """The task called `name`; KeyError where the model has none."""
+        """The task called `name`. Raises KeyError if the model has none."""
         return {task.name: task for task in self.tasks}[name]

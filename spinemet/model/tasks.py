@@ -1,4 +1,4 @@
-"""What a model is asked: each task is data, so that a new one is a configuration and not a code change."""
+"""The tasks of a model. A task is data: a new one needs a configuration, not code."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MISSING = -1
-"""The target of a sample whose label for a task is not known; it takes no part in that task's loss."""
+"""The target of a sample without a label for a task; such a sample does not count in the task's loss."""
 
 NO_YES = ("no", "yes")
 
 
 def slice_column(column: str) -> str:
-    """The column of the crops that holds what was said of single slices, beside `column` for their vertebra."""
+    """The column of the crops with the labels of single slices; `column` has those of their vertebra."""
     return f"slice_{column}"
 
 
 class Task(FrozenModel):
-    """One question, its answers, and how the true answer is read from a column of the label table.
+    """One question, its possible answers, and how to read the true answer from a column of the label table.
 
-    classes: the first one is the negative (`normal`, `none`, `no`). positive: words of the column that mean `yes`;
-    given for a binary task only, every other word means `no`. Without it the column's words are the classes. Words are
-    in lower case, as those of label tables are read.
-    measures: names from statistics.measures.OVERALL, measured for this task beside those of every task.
-    fuses: tasks whose logits an MLP combines into this one's; empty for a task with a head of its own.
+    classes: the first one is the negative (`normal`, `none`, `no`). positive: the words of the column that mean `yes`
+    in a binary task; every other word means `no`. In other tasks the words of the column are the classes. All words are
+    in lower case, like those of a label table after reading. measures: names from statistics.measures.OVERALL, for this
+    task in addition to the measures of every task. fuses: tasks whose logits an MLP combines into those of this task;
+    empty for a task with its own head.
     """
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -62,20 +62,20 @@ class Task(FrozenModel):
 
     @property
     def words(self) -> tuple[str, ...]:
-        """What may stand in a column that no other task is read from."""
+        """Allowed words if no other task uses the column."""
         return (NO_YES[0], *self.positive) if self.positive else self.classes
 
     def targets(self, labels: pd.DataFrame) -> list[int]:
-        """The class number of each row of `labels`, MISSING where the cell is empty or the column is not there.
+        """The class number of each row of `labels`; MISSING if the cell is empty or there is no such column.
 
-        Raises BadInput for a word that is none of the classes.
+        Raises BadInput for a word that is not a class.
         """
         return self._targets(labels, self.column)
 
     def slice_targets(self, labels: pd.DataFrame) -> list[int]:
-        """The same for single slices: what was said of the slice itself, and where nothing was, of its vertebra."""
+        """The same for single slices: from the label of the slice if it has one, else from that of its vertebra."""
         own = self._targets(labels, slice_column(self.column))
-        return [one if said == MISSING else said for said, one in zip(own, self.targets(labels), strict=True)]
+        return [whole if slice == MISSING else slice for slice, whole in zip(own, self.targets(labels), strict=True)]
 
     def _targets(self, labels: pd.DataFrame, column: str) -> list[int]:
         return [self._target(word) for word in labels[column]] if column in labels else [MISSING] * len(labels)
@@ -90,8 +90,8 @@ class Task(FrozenModel):
         return self.classes.index(str(word))
 
 
-# Peng et al. 2019 (arXiv 2402.08910): bone quality as two binary sub-tasks that an MLP fuses (mixed is both), and
-# posterolateral involvement learned beside it.
+# Peng et al. 2019 (arXiv 2402.08910): an MLP fuses two binary sub-tasks into bone quality (mixed is both), and
+# posterolateral involvement has its own head.
 TASKS: tuple[Task, ...] = (
     Task(name="blastic", column="bone_quality", positive=("blastic", "mixed")),
     Task(name="lytic", column="bone_quality", positive=("lytic", "mixed")),

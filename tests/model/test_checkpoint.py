@@ -66,7 +66,7 @@ def test_damaged_missing_or_foreign_weights_are_refused(model: Pair, tmp_path: P
     save_model(str(tmp_path), *model)
     good = (tmp_path / WEIGHTS).read_bytes()
     (tmp_path / WEIGHTS).write_bytes(good[:-4])
-    with pytest.raises(BadInput, match="found others or a damaged file"):
+    with pytest.raises(BadInput, match="is damaged, or its weights do not belong to"):
         load_model(str(tmp_path))
     (tmp_path / WEIGHTS).unlink()
     with pytest.raises(BadInput, match=r"expected a file at .*safetensors, found none"):
@@ -75,5 +75,5 @@ def test_damaged_missing_or_foreign_weights_are_refused(model: Pair, tmp_path: P
     card = json.loads((tmp_path / CARD).read_text())
     card["spec"]["backbone"]["growth_rate"] = 12
     (tmp_path / CARD).write_text(json.dumps(card))
-    with pytest.raises(BadInput, match="expected weights for the model"):
+    with pytest.raises(BadInput, match="do not fit the model"):
         load_model(str(tmp_path))

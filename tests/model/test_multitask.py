@@ -130,7 +130,7 @@ def test_missing_or_wrong_imagenet_weights_are_one_clear_sentence(tmp_path: Path
     (tmp_path / "text.safetensors").write_text("not weights")
     published(tmp_path / "other.pth")
     for name in ("text.pth", "text.safetensors", "other.pth"):
-        with pytest.raises(BadInput, match="expected DenseNet weights of this recipe's shape"):
+        with pytest.raises(BadInput, match="expected DenseNet weights with the shape of this recipe"):
             load_pretrained(trunk, str(tmp_path / name))
 
 
