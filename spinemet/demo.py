@@ -1,7 +1,7 @@
 """`make demo`: the whole job on a phantom archive, on this machine, with nothing else installed.
 
-Makes the archive, prepares crops, trains, evaluates on patients not trained on, screens the archive into result
-tables, asks them, and writes the report. A later demo in the same folder keeps what is finished.
+It makes the archive, cuts crops, trains a model, evaluates it on patients kept for testing, screens the archive into
+result tables, asks them a question and writes the report. A later demo in the same folder keeps finished steps.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,132 +27,93 @@ RECIPE = "demo"
 
 
 class DemoRequest(FrozenModel):
-    """What a demo makes."""
+    """The facts that all steps in one folder share."""
 
     patients: int
     seed: int
 
 
-@dataclass(frozen=True)
 class DemoPaths:
-    """Where everything of a demo lies."""
+    """The places below the folder of a demo."""
 
-    root: Path
-
-    def __truediv__(self, name: str) -> str:
-        return str(self.root / name)
-
-    @property
-    def archive(self) -> str:
-        """The phantom studies."""
-        return self / "phantom/archive"
-
-    @property
-    def labels(self) -> str:
-        """Their label table."""
-        return self / "phantom/labels.csv"
-
-    @property
-    def crops(self) -> str:
-        """The labelled slices."""
-        return self / "crops"
-
-    @property
-    def model(self) -> str:
-        """The trained model."""
-        return self / f"runs/{RECIPE}/model"
-
-    @property
-    def evaluation(self) -> str:
-        """The measures of the model."""
-        return self / "evaluation"
-
-    @property
-    def results(self) -> str:
-        """The result tables."""
-        return self / "results"
-
-
-@dataclass(frozen=True)
-class _Done:
-    """A finished step: what came of it, and where that is."""
-
-    title: str
-    said: str
-    where: str
-    seconds: float = 0.0
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.phantom = f"{root}/phantom"
+        self.archive, self.labels = f"{self.phantom}/archive", f"{self.phantom}/labels.csv"
+        self.crops, self.runs, self.model = f"{root}/crops", f"{root}/runs", f"{root}/runs/{RECIPE}/model"
+        self.evaluation, self.results = f"{root}/evaluation", f"{root}/results"
 
 
 def run_demo(out: Path, *, patients: int) -> None:
-    """Run all steps into the folder `out` and print where everything is.
+    """Run all steps in the folder `out`, then print their results and places.
 
-    Raises BadInput where `out` cannot be written, or holds something else than a demo of `patients` patients.
+    Raises BadInput if `out` cannot be written, or holds anything except a demo of `patients` patients.
     """
     from spinemet.display.terminal import console
 
     paths = DemoPaths(out.absolute())
-    _claim(paths, patients)
-    started = time.monotonic()
-    done = []
-    for step in _STEPS:
+    _claim(paths.root, patients)
+    table, started = _closing_table(paths.root), time.monotonic()
+    for title, place, step in _STEPS:
         start = time.monotonic()
-        ended = step(paths, patients)
-        done.append(_Done(ended.title, ended.said, ended.where, time.monotonic() - start))
-    console().print(_closing(paths, done, time.monotonic() - started))
+        result = step(paths, patients)
+        table.add_row(title, result, place, f"{time.monotonic() - start:.0f}")
+    table.title = f"Demo done in {(time.monotonic() - started) / 60:.1f} minutes"
+    console().print(table)
 
 
-def _claim(paths: DemoPaths, patients: int) -> None:
-    """Take the folder for a demo of `patients` patients, with a pseudonym key of its own."""
+def _claim(root: Path, patients: int) -> None:
+    """Reserve the folder for a demo of `patients` patients, with a pseudonym key of its own."""
     try:
-        paths.root.mkdir(parents=True, exist_ok=True)
-        if not (paths.root / "demo.json").exists() and any(paths.root.iterdir()):
-            raise BadInput(f"{paths.root} holds something other than a demo; use an empty folder.")
-        claim(paths / "demo.json", DemoRequest(patients=patients, seed=SEED))
-        key = paths.root / "pseudonym.key"
+        root.mkdir(parents=True, exist_ok=True)
+        if not (root / "demo.json").exists() and any(root.iterdir()):
+            raise BadInput(f"{root} holds something other than a demo; use an empty folder.")
+        claim(str(root / "demo.json"), DemoRequest(patients=patients, seed=SEED))
+        key = root / "pseudonym.key"
         if not key.exists():
             with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(16))
     except OSError as error:
-        raise BadInput(f"The folder {paths.root} cannot be written ({type(error).__name__}).") from error
+        raise BadInput(f"The folder {root} cannot be written ({type(error).__name__}).") from error
 
 
-def _make_archive(paths: DemoPaths, patients: int) -> _Done:
+def _make_archive(paths: DemoPaths, patients: int) -> str:
     from spinemet.phantom.archive import write_archive
 
-    title, summary = "Phantom archive", paths.root / "phantom" / "summary.json"
+    summary = Path(paths.phantom, "summary.json")
     if not summary.exists():
         with progress_bar("Making phantom patients") as advance:
-            made = write_archive(paths / "phantom", patients, SEED, workers=os.cpu_count() or 1, progress=advance)
-        said = f"{made.studies + made.unusable} studies of {made.patients} patients, {made.size / 1e6:.0f} MB of DICOM"
-        summary.write_text(json.dumps(said))
-    return _Done(title, json.loads(summary.read_text()), "phantom/")
+            made = write_archive(paths.phantom, patients, SEED, workers=os.cpu_count() or 1, progress=advance)
+        studies = made.studies + made.unusable
+        text = f"{studies} studies of {made.patients} patients, {made.size / 1e6:.0f} MB of DICOM"
+        summary.write_text(json.dumps(text))
+    return str(json.loads(summary.read_text()))
 
 
-def _prepare(paths: DemoPaths, patients: int) -> _Done:
+def _prepare(paths: DemoPaths, patients: int) -> str:
     from spinemet.config import StudyConfig
     from spinemet.on_ray.prepare import run_prepare
-    from spinemet.training.crops import read_info
+    from spinemet.training.crops import MANIFEST, read_info
     from spinemet.training.recipes import recipe
 
-    if not (paths.root / "crops" / "crops.json").exists():
+    if not Path(paths.crops, MANIFEST).exists():
         with progress_bar("Cutting training slices") as advance:
             config = StudyConfig(slices=recipe(RECIPE).model.slices)
             run_prepare(paths.archive, paths.labels, paths.crops, config, advance)
     info = read_info(paths.crops)
-    return _Done("Training slices", f"{info.slices} slices of {info.vertebrae} labelled vertebrae", "crops/")
+    return f"{info.slices} slices of {info.vertebrae} labelled vertebrae"
 
 
-def _train(paths: DemoPaths, patients: int) -> _Done:
+def _train(paths: DemoPaths, patients: int) -> str:
     from spinemet.on_ray.train import run_train
     from spinemet.training.recipes import recipe
 
     with progress_bar("Training the model") as advance:
-        run = run_train(paths.crops, paths / "runs", RECIPE, recipe(RECIPE), progress=advance)
-    said = f"recipe {RECIPE}, trained before" if run.found_finished else f"recipe {RECIPE}"
-    return _Done("Model", said, f"runs/{RECIPE}/model/")
+        run = run_train(paths.crops, paths.runs, RECIPE, recipe(RECIPE), progress=advance)
+    return f"recipe {RECIPE}, trained before" if run.found_finished else f"recipe {RECIPE}"
 
 
-def _evaluate(paths: DemoPaths, patients: int) -> _Done:
+def _evaluate(paths: DemoPaths, patients: int) -> str:
     from spinemet.display.terminal import console
     from spinemet.evaluation.evaluate import run_evaluate
     from spinemet.evaluation.evaluation_page import evaluation_page
@@ -163,68 +123,64 @@ def _evaluate(paths: DemoPaths, patients: int) -> _Done:
         measured = run_evaluate(paths.model, paths.crops, paths.evaluation, progress=advance)
     console().print(evaluation_page(measured).render())
     macro = format_interval(*measured.value("bone_quality", "macro_sensitivity"))
-    said = f"macro sensitivity {macro} per vertebra, on {measured.facts['patients']} patients"
-    return _Done("Evaluation", said, "evaluation/")
+    return f"macro sensitivity {macro} per vertebra, on {measured.facts['patients']} patients"
 
 
-def _screen(paths: DemoPaths, patients: int) -> _Done:
+def _screen(paths: DemoPaths, patients: int) -> str:
     from spinemet.dicom.pseudonym import load_key
     from spinemet.on_ray.screen import run_screen
     from spinemet.screening.options import ScreenOptions
     from spinemet.screening.run import in_words
 
-    key = load_key(key_file=paths / "pseudonym.key")
+    key = load_key(key_file=str(paths.root / "pseudonym.key"))
     with progress_bar("Screening the archive") as advance:
         run = run_screen(ScreenOptions(paths.archive, paths.results, paths.model, key), advance)
-    said = f"{in_words(run.states)}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
-    return _Done("Result tables", said, "results/")
+    return f"{in_words(run.states)}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
 
 
-def _ask(paths: DemoPaths, patients: int) -> _Done:
+def _ask(paths: DemoPaths, patients: int) -> str:
     from spinemet.cohort.prevalence import prevalence
     from spinemet.cohort.views import open_cohort
     from spinemet.display.terminal import console, render_prevalence
 
     table = prevalence(open_cohort(paths.results), ["sex"], unit="patient")
     console().print(render_prevalence(table))
-    table.to_csv(paths / "prevalence.csv", index=False)
-    return _Done("Prevalence", "patients with a lesion, by sex", "prevalence.csv")
+    table.to_csv(paths.root / "prevalence.csv", index=False)
+    return "patients with a lesion, by sex"
 
 
-def _report(paths: DemoPaths, patients: int) -> _Done:
+def _report(paths: DemoPaths, patients: int) -> str:
     from spinemet.report.html import write_report
 
-    write_report(paths.results, paths / "report.html", evaluation=paths.evaluation)
-    return _Done("Report", "open it in a browser", "report.html")
+    write_report(paths.results, paths.root / "report.html", evaluation=paths.evaluation)
+    return "open it in a browser"
 
 
-_STEPS: tuple[Callable[[DemoPaths, int], _Done], ...] = (
-    _make_archive,
-    _prepare,
-    _train,
-    _evaluate,
-    _screen,
-    _ask,
-    _report,
+_STEPS: tuple[tuple[str, str, Callable[[DemoPaths, int], str]], ...] = (
+    ("Phantom archive", "phantom/", _make_archive),
+    ("Training slices", "crops/", _prepare),
+    ("Model", f"runs/{RECIPE}/model/", _train),
+    ("Evaluation", "evaluation/", _evaluate),
+    ("Result tables", "results/", _screen),
+    ("Prevalence", "prevalence.csv", _ask),
+    ("Report", "report.html", _report),
 )
+"""Title, place below the folder, and the work, which gives its result in words."""
 
 
-def _closing(paths: DemoPaths, done: list[_Done], seconds: float) -> Table:
+def _closing_table(root: Path) -> Table:
     from rich import box
     from rich.table import Table
 
     table = Table(
-        title=f"Demo done in {seconds / 60:.1f} minutes",
-        caption=f"everything is in {paths.root}",
+        caption=f"everything is in {root}",
         box=box.SIMPLE_HEAD,
         title_style="bold",
         title_justify="left",
         caption_justify="left",
     )
     table.add_column("step")
-    table.add_column("what came of it")
-    table.add_column("where", style="cyan")
-    table.add_column("s", justify="right", style="dim")
-    for one in done:
-        table.add_row(one.title, one.said, one.where, f"{one.seconds:.0f}")
+    table.add_column("result")
+    table.add_column("place", style="cyan")
+    table.add_column("seconds", justify="right", style="dim")
     return table

@@ -16,6 +16,7 @@ from rich.text import Text
 from spinemet.cohort.flow import REASON_WORDS
 from spinemet.display import palette
 from spinemet.display.study_json import rejected_series
+from spinemet.statistics.intervals import format_interval
 from spinemet.types import (
     BONE_QUALITY,
     MEASURES,
@@ -89,7 +90,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     for name in counts:
         out.add_column(name, justify="right", style="dim" if name != "evaluable" else "", no_wrap=True)
     out.add_column("positive", justify="right", no_wrap=True)
-    out.add_column("% (95 % CI)", justify="right", no_wrap=True)
+    out.add_column("% [95 % interval]", justify="right", no_wrap=True)
     top = palette.axis_top(table["ci_high"])
     if wide:
         out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")
@@ -106,7 +107,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
             *key,
             *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
-            _rate(found["prevalence"], found["ci_low"], found["ci_high"]),
+            format_interval(found["prevalence"], found["ci_low"], found["ci_high"], percent=True),
             *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
             *(_count(findings[finding]["n_positive"], palette.TERMINAL.get(finding, "")) for finding in others),
         )
@@ -262,10 +263,6 @@ def _rejected(reading: StudyReading) -> Table:
     for n, (header, reason) in enumerate(rejected_series(reading), 1):
         out.add_row(str(n), header.Modality or "–", str(len(header.instances)), REASON_WORDS[reason])
     return out
-
-
-def _rate(rate: float, low: float, high: float) -> str:
-    return "–" if math.isnan(rate) else f"{100 * rate:.1f} ({100 * low:.1f}–{100 * high:.1f})"
 
 
 def _rate_bar(rate: float, low: float, high: float, top: float) -> Text:

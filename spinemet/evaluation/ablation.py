@@ -1,9 +1,11 @@
 """The paper's experiment on our data: recipes over folds of patients and seeds, each fit stored as it ends.
 
-    OUT/plan.json                             what was asked for; the same OUT must be asked the same
-    OUT/fits/RECIPE/FOLD-SEED/fit.json        one fit; beside it vertebrae.parquet and slices.parquet, its calls on the
-                                              patients of the fold; while it runs, state.pt to go on from
-Knows no Ray: on_ray/ablation.py runs `fit` wherever there is room.
+    OUT/plan.json                           the plan; a later run with the same OUT needs the same plan
+    OUT/fits/RECIPE/foldF-seedS/fit.json    one fit; beside it vertebrae.parquet and slices.parquet, its calls on the
+                                            patients of the fold; while it runs, state.pt to go on from
+    OUT/ablation.parquet, .md, .png         the comparison of all recipes
+
+Knows no Ray: on_ray/ablation.py spreads the fits over a cluster.
 """
 
 from __future__ import annotations
@@ -41,12 +43,12 @@ from spinemet.training.workers import OneProcess, State
 
 TABLES = {"vertebra": "vertebrae.parquet", "slice": "slices.parquet"}
 STATE_EVERY_S = 120.0
-"""Between two stored states of a fit: what a lost machine costs at most, next to the epoch it was in."""
+"""Between two stored states of a fit. A lost machine costs at most this time and the epoch that it was in."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """One training: a recipe, the fold whose patients are kept apart, the seed."""
+    """One training: a recipe, the fold of patients to test on, and a seed."""
 
     recipe: TrainRecipe
     fold: int
@@ -59,7 +61,7 @@ class Fit:
 
 
 class Plan(FrozenModel):
-    """What all fits of an OUT have in common."""
+    """The facts that all fits below one OUT share."""
 
     crops_digest: str
     truth_digest: str
@@ -67,39 +69,36 @@ class Plan(FrozenModel):
 
 
 def check_truth(crops: Crops, truth: Crops) -> None:
-    """Raise BadInput where `truth` does not hold the same slices as `crops`, in the same order."""
+    """Raise BadInput unless `truth` holds the same slices as `crops`, in the same order."""
     same = ["patient", "study", "level", "offset_mm"]
     if len(crops.table) != len(truth.table) or not crops.table[same].equals(truth.table[same]):
         raise BadInput(
-            f"expected the same slices with other labels as truth, found {len(truth.table)} slices that are not the "
-            f"{len(crops.table)} of the crops."
+            f"The truth must hold the same slices as the crops, with other labels: its {len(truth.table)} slices are "
+            f"not the {len(crops.table)} slices of the crops."
         )
 
 
 def unfinished(out: str, fits: Iterable[Fit]) -> list[Fit]:
-    """The fits that have no result yet. Raises BadInput where one was made by a recipe that has since changed."""
-    left = []
+    """The fits without a result. Raises BadInput if the recipe of a finished fit has changed since."""
+    waiting = []
     for fit in fits:
         place = join(out, fit.key, "fit.json")
         if not exists(place):
-            left.append(fit)
-            continue
-        if not _made_by(fit.recipe, _Result.model_validate_json(read_bytes(place)).recipe):
-            raise BadInput(
-                f"expected {fit.key} to be of today's recipe {fit.recipe.name}, found another; give another folder."
-            )
-    return left
+            waiting.append(fit)
+        elif not _made_by(fit.recipe, _Result.model_validate_json(read_bytes(place)).recipe):
+            raise BadInput(f"{fit.key} was made by an older recipe {fit.recipe.name}; use another folder.")
+    return waiting
 
 
-def _made_by(recipe: TrainRecipe, found: Mapping[str, Any]) -> bool:
+def _made_by(recipe: TrainRecipe, stored: Mapping[str, Any]) -> bool:
     try:
-        return TrainRecipe.model_validate(found) == recipe
+        return TrainRecipe.model_validate(stored) == recipe
     except ValidationError:
         return False
 
 
 class _Result(BaseModel):
-    """fit.json, written last."""
+    """The content of fit.json, which is written last."""
 
     recipe: dict[str, Any]
     fold: int
@@ -111,7 +110,7 @@ class _Result(BaseModel):
 
 
 class _Stored(OneProcess):
-    """One process whose state lies at `uri` between epochs, so that another machine can go on."""
+    """One process that stores its state at `uri` between epochs, so another machine can go on."""
 
     def __init__(self, uri: str, device: str) -> None:
         super().__init__(_load_state(uri), device)
@@ -136,14 +135,14 @@ def _load_state(uri: str) -> State | None:
 
 
 def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: str = "cpu") -> None:
-    """Train on the patients of the other folds of `crops`, and store the calls on this fold's slices of `truth`."""
+    """Train on the other folds of `crops`, and store the calls on this fold's slices of `truth`."""
     started = time.monotonic()
     fold_of = fold_patients(crops.table["patient"], folds, fit.recipe.split_seed, patient_strata(crops, fit.recipe))
-    apart = sorted(patient for patient, fold in fold_of.items() if fold == fit.fold)
+    test = sorted(patient for patient, fold in fold_of.items() if fold == fit.fold)
     workers = _Stored(join(out, fit.key, "state.pt"), device)
-    trained = train(training_data(crops, fit.recipe, test=apart), fit.recipe, fit.seed, workers)
+    trained = train(training_data(crops, fit.recipe, test=test), fit.recipe, fit.seed, workers)
     predictor = Predictor(trained.model, trained.card, device)
-    tables = predictions(predictor, truth.take(truth.table["patient"].isin(apart).to_numpy()))
+    tables = predictions(predictor, truth.take(truth.table["patient"].isin(test).to_numpy()))
     for unit, name in TABLES.items():
         write_parquet(join(out, fit.key, name), tables[unit])
     result = _Result(

@@ -1,10 +1,10 @@
 """A benchmark that is hard on purpose: phantom crops with few lesions, many look-alikes and wrong training labels.
 
-    OUT/crops   what is learned from and selected on: NOISE of the vertebrae carry another class than the true one
-    OUT/truth   the same slices with the true labels: what calls on patients kept apart are measured against
+    OUT/crops   the set to train and select on: NOISE of its vertebrae have a wrong class
+    OUT/truth   the same slices with the true labels, to measure the calls on patients kept for testing
 
-Bodies, scanners, kernels, doses and slice spacings are those of the phantom archive; lesions are smaller and fainter
-than there, about three quarters of the vertebrae are normal and only few are mixed. Patient n follows from (seed, n).
+Bodies, scanners, kernels, doses and slice spacings are those of the phantom archive. Lesions are smaller and fainter,
+about three quarters of the vertebrae are normal, and few are mixed. Seed and number determine a patient.
 """
 
 from __future__ import annotations
@@ -36,17 +36,16 @@ from spinemet.training.preparing import PreparedStudy, store_crops, summarize
 from spinemet.types import Screened, SeriesHeader
 
 METASTATIC_SHARE = 0.45
-"""Of the patients; 0.45 to 1 of their vertebrae are or become diseased: three quarters of all vertebrae are normal."""
+"""Of the patients. 0.45 to 1 of their vertebrae are or become diseased: three quarters of all vertebrae are normal."""
 NOISE = 0.08
-"""Share of the vertebrae whose bone quality is wrong in the labels that are learned from; drawn apart, the same share
-for posterolateral involvement."""
-USUAL = {"bone_quality": (0.75, 0.115, 0.03, 0.105), "posterolateral": (0.85, 0.09, 0.06)}
-"""About how often each class occurs: a wrong word is another class, drawn by that. Drawn evenly, every second `mixed`
-would be a normal vertebra, which is no reader's error and leaves nothing to learn."""
+"""Share of wrong labels among the vertebrae to learn from; drawn separately for each label column."""
+CLASS_SHARES = {"bone_quality": (0.75, 0.115, 0.03, 0.105), "posterolateral": (0.85, 0.09, 0.06)}
+"""How often each class occurs, approximately. A wrong label is another class, drawn with these shares: drawn evenly,
+every second `mixed` would be a normal vertebra, an error that no reader makes and that leaves nothing to learn."""
 SHRINK = (0.6, 1.0)
-"""A lesion's extent is multiplied by a draw from this range."""
-FAINT = {"lytic": (30.0, 95.0), "blastic": (300.0, 720.0)}
-"""HU of the foci; cancellous bone around them has 70 to 300."""
+"""Range of the factor that multiplies a lesion's extent."""
+FAINT_HU = {"lytic": (30.0, 95.0), "blastic": (300.0, 720.0)}
+"""Range of the foci; the cancellous bone around them has 70 to 300 HU."""
 LEVELS = MOBILE[MOBILE.index("T2") :]
 LEVELS_SEEN = 6
 MATRIX, PIXEL_MM = 144, 1.0
@@ -58,7 +57,7 @@ Prepared = dict[str, PreparedStudy]
 
 @dataclass(frozen=True)
 class Case:
-    """One patient of the benchmark: what will be drawn, and what is true (`truth`) or said (`crops`) of each level."""
+    """One patient of the benchmark, before rendering. labels: set -> one row of the label table per level."""
 
     patient: str
     anatomy: PatientAnatomy
@@ -70,12 +69,12 @@ class Case:
 def write_benchmark(
     uri: str, patients: int, seed: int, slices: SliceConfig, *, workers: int = 1, progress: Progress = no_progress
 ) -> dict[str, CropsInfo]:
-    """Write the benchmark's two sets of crops below `uri`; equal arguments give equal sets, whatever `workers`.
+    """Write the benchmark's two sets of crops below `uri`. Equal arguments give equal sets; `workers` changes nothing.
 
-    Raises BadInput where there are fewer than ten patients or `uri` cannot be written.
+    Raises BadInput for fewer than ten patients, or if `uri` cannot be written.
     """
     if patients < 10:
-        raise BadInput(f"expected at least 10 patients for a benchmark, found {patients}.")
+        raise BadInput(f"A benchmark needs at least 10 patients, found {patients}.")
     cases = [draw_case(seed, number) for number in range(patients)]
     labels = {name: _label_table([row for case in cases for row in case.labels[name]]) for name in SETS}
     for name in SETS:
@@ -99,8 +98,8 @@ def draw_case(seed: int, number: int) -> Case:
     first = int(rng.integers(len(LEVELS) - LEVELS_SEEN + 1))
     seen = LEVELS[first : first + LEVELS_SEEN]
     poses = {pose.level: pose for pose in place_spine(anatomy) if pose.level in seen}
-    usual = "lytic" if rng.random() < 0.5 else "blastic"
-    diseases = draw_diseases(rng, LEVELS, 1, bool(rng.random() < METASTATIC_SHARE), usual)
+    common_kind = "lytic" if rng.random() < 0.5 else "blastic"
+    diseases = draw_diseases(rng, LEVELS, 1, bool(rng.random() < METASTATIC_SHARE), common_kind)
     # Twice the benign changes of the archive.
     mimics = [draw_mimics(rng, anatomy, LEVELS) for _ in range(2)]
     changes, rows = {}, []
@@ -112,27 +111,28 @@ def draw_case(seed: int, number: int) -> Case:
             changes[level] = Changes(parts)
         words = {"bone_quality": quality, "posterolateral": posterolateral}
         rows.append({"patient": patient, "study": derived_uid(seed, number, "benchmark"), "level": level, **words})
-    said = [{**row, **{name: _maybe_wrong(row[name], name, rng) for name in LABEL_CLASSES}} for row in rows]
-    return Case(patient, anatomy, _window(plan.scans[0], list(poses.values())), changes, {"crops": said, "truth": rows})
+    noisy = [{**row, **{name: _maybe_wrong(row[name], name, rng) for name in LABEL_CLASSES}} for row in rows]
+    return Case(
+        patient, anatomy, _window(plan.scans[0], list(poses.values())), changes, {"crops": noisy, "truth": rows}
+    )
 
 
 def _smaller(disease: Disease, pose: Pose, rng: np.random.Generator) -> Lesion | None:
     (quality, posterolateral, extent), *_ = disease.stages
     stage = (quality, posterolateral, max(extent * float(rng.uniform(*SHRINK)), 0.2))
     lesion = replace(disease, stages=(stage,)).lesion(0, pose)
-    if lesion is None:  # it sets in later
+    if lesion is None:  # the disease has not started yet
         return None
-    hu = {kind: float(rng.uniform(*limits)) for kind, limits in FAINT.items()}
+    hu = {kind: float(rng.uniform(*limits)) for kind, limits in FAINT_HU.items()}
     return replace(lesion, foci=tuple(replace(focus, hu=hu[focus.kind]) for focus in lesion.foci))
 
 
-def _maybe_wrong(word: str, column: str, rng: np.random.Generator) -> str:
-    """`word`, or with probability NOISE one of the other classes."""
-    odds = np.array(
-        [0.0 if one == word else usual for one, usual in zip(LABEL_CLASSES[column], USUAL[column], strict=True)]
-    )
-    wrong = str(rng.choice(LABEL_CLASSES[column], p=odds / odds.sum()))
-    return wrong if rng.random() < NOISE else word
+def _maybe_wrong(label: str, column: str, rng: np.random.Generator) -> str:
+    """`label`, or with probability NOISE one of the other classes."""
+    classes = LABEL_CLASSES[column]
+    odds = np.where(np.array(classes) == label, 0.0, CLASS_SHARES[column])
+    wrong = str(rng.choice(classes, p=odds / odds.sum()))
+    return wrong if rng.random() < NOISE else label
 
 
 def _window(scan: ScanSettings, poses: Sequence[Pose]) -> ScanSettings:
@@ -159,7 +159,7 @@ def _run(work: partial[Prepared], cases: Sequence[Case], workers: int) -> Iterat
     if workers <= 1:
         yield from map(work, cases)
         return
-    # Spawn, not fork: the caller may have threads, and a fork would copy their locks.
+    # Spawned, not forked: the caller may have threads, and a fork would copy their locks.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         for job in as_completed([pool.submit(work, case) for case in cases]):
             yield job.result()
@@ -171,7 +171,7 @@ def _write_case(case: Case, uri: str, labels: Mapping[str, pd.DataFrame], slices
 
 
 def read_case(case: Case, slices: SliceConfig) -> Screened:
-    """The case drawn and cut, as `study.read_study` would give it for a study with a segmentation."""
+    """The rendered and cut case, in the form in which `study.read_study` gives a study with a segmentation."""
     drawn = render(case.anatomy, case.scan, case.changes)
     spine = localize(drawn.volume, drawn.labels, "masks")
     study = case.labels["truth"][0]["study"]

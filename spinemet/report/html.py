@@ -6,7 +6,6 @@ It holds pseudonyms (shortened), technical facts and pictures of straightened sp
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
 from spinemet.report.pages import flow_steps, further_rows, gallery, overall_rows, prevalence_rows, spine_map
 from spinemet.results.schemas import Row
+from spinemet.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     import duckdb
@@ -158,18 +158,10 @@ def _task(name: str, measures: list[Row]) -> Row:
 
 
 def _figure(row: Mapping[str, Any] | None) -> Row:
-    """Value and interval in words; an undefined one is null or NaN in the file."""
-    if row is None or not _known(row["value"]):
-        return {"value": "–", "interval": ""}
-    bounded = _known(row["low"]) and _known(row["high"])
-    return {
-        "value": f"{row['value']:.2f}",
-        "interval": f"{row['low']:.2f} to {row['high']:.2f}" if bounded else "",
-    }
-
-
-def _known(value: float | None) -> bool:
-    return value is not None and not math.isnan(value)
+    """Value and interval as text; an undefined one is null or NaN in the file."""
+    ends = (None, None, None) if row is None else (row["value"], row["low"], row["high"])
+    value, _, interval = format_interval(*ends).partition(" ")
+    return {"value": value, "interval": interval}
 
 
 def _confusion(rows: list[Row]) -> Row:

@@ -17,6 +17,7 @@ from spinemet.display.palette import LOW_CONFIDENCE, axis_top
 from spinemet.errors import Reason
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.results.schemas import Row
+from spinemet.statistics.intervals import format_interval
 from spinemet.types import BONE_QUALITY, MEASURES
 
 if TYPE_CHECKING:
@@ -128,11 +129,11 @@ def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
 
 
 def _rate(row: Mapping[Any, Any]) -> Row:
-    known = not math.isnan(row["prevalence"])
-    interval = f"{100 * row['ci_low']:.1f} to {100 * row['ci_high']:.1f}" if known else ""
+    text = format_interval(row["prevalence"], row["ci_low"], row["ci_high"], percent=True)
+    rate, _, interval = text.partition(" ")
     return {
-        "known": known,
-        "rate": f"{100 * row['prevalence']:.1f}" if known else "–",
+        "known": not math.isnan(row["prevalence"]),
+        "rate": rate,
         "interval": interval,
         "n_positive": int(row["n_positive"]),
         "n_evaluable": int(row["n_evaluable"]),

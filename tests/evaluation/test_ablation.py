@@ -1,4 +1,4 @@
-"""Recipes are fitted to folds, fits are stored and not repeated, and the table says what their calls say."""
+"""Recipes are trained over folds, finished fits are kept, and the table agrees with the stored calls."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ FITS = [Fit(recipe, fold, seed) for seed in (0, 1) for fold in range(FOLDS) for 
 
 
 def relabelled(crops: Crops) -> Crops:
-    """The crops with every blastic vertebra called lytic."""
+    """The crops with every blastic label changed to lytic."""
     words = crops.table["bone_quality"].replace("blastic", "lytic")
     return Crops(crops.hu_NHW, crops.table.assign(bone_quality=words), crops.info)
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A place with all fits but the last, learned from relabelled crops."""
+    """A folder with all fits except the last one, trained on relabelled crops."""
     out, truth = str(tmp_path_factory.mktemp("ablation")), made_up_crops()
     for fit in FITS[:-1]:
         run_fit(fit, FOLDS, relabelled(truth), truth, out)
@@ -44,22 +44,22 @@ def calls(out: str, fit: Fit) -> pd.DataFrame:
     return pd.read_parquet(Path(out) / fit.key / "vertebrae.parquet")
 
 
-def test_a_fit_calls_the_patients_of_its_fold_alone_against_the_truth(out: str) -> None:
+def test_a_fit_calls_only_the_patients_of_its_fold_and_is_measured_against_the_truth(out: str) -> None:
     parts = [calls(out, fit) for fit in FITS[:4:2]]
     assert not set(parts[0]["patient"]) & set(parts[1]["patient"])
     assert sorted({*parts[0]["patient"], *parts[1]["patient"]}) == sorted(set(made_up_crops().table["patient"]))
     both = pd.concat(parts)
     assert (both["bone_quality_true"] == "blastic").sum() == 18
-    assert not (both["bone_quality_called"] == "blastic").any()  # never shown any
+    assert not (both["bone_quality_called"] == "blastic").any()  # it never saw one
 
 
-def test_a_finished_fit_is_not_repeated_and_another_recipe_of_its_name_is_refused(out: str) -> None:
+def test_a_finished_fit_is_kept_and_another_recipe_of_its_name_is_refused(out: str) -> None:
     assert unfinished(out, FITS) == FITS[-1:]
-    with pytest.raises(BadInput, match="give another folder"):
+    with pytest.raises(BadInput, match="use another folder"):
         unfinished(out, [Fit(small_recipe(name="base", epochs=3), 0, 0)])
 
 
-def test_the_table_counts_whole_seeds_and_pairs_differences(out: str) -> None:
+def test_the_table_counts_complete_seeds_and_pairs_differences(out: str) -> None:
     table = summarize(out, FITS, FOLDS, "base").set_index(["recipe", "task", "unit", "measure", "label"])
     assert table.loc["base", "seeds"].eq(2).all()
     assert table.loc["other", "seeds"].eq(1).all()
@@ -101,7 +101,9 @@ def test_a_task_that_the_baseline_lacks_has_no_difference(tmp_path: Path) -> Non
     assert (tmp_path / "ablation.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_lost_fit_goes_on_from_its_stored_state(out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_fit_goes_on_from_its_stored_state(
+    out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(ablation, "STATE_EVERY_S", 0.0)
     fit, crops = Fit(small_recipe(name="lost", epochs=3), 0, 0), made_up_crops()
     run_fit(fit, FOLDS, crops, crops, str(tmp_path / "whole"))
@@ -123,7 +125,7 @@ def test_a_lost_fit_goes_on_from_its_stored_state(out: str, tmp_path: Path, monk
 
 
 def test_sets_and_plans_that_do_not_fit_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="expected the same slices with other labels"):
+    with pytest.raises(BadInput, match="must hold the same slices"):
         check_truth(made_up_crops(patients=4), made_up_crops(patients=5))
     place = str(tmp_path / "plan.json")
     claim(place, PLAN)

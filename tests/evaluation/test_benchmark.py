@@ -26,25 +26,25 @@ def cases() -> list[Case]:
     return [draw_case(0, number) for number in range(160)]
 
 
-def words(cases: list[Case], which: str, column: str) -> np.ndarray:
+def labels(cases: list[Case], which: str, column: str) -> np.ndarray:
     return np.array([row[column] for case in cases for row in case.labels[which]])
 
 
 def test_most_vertebrae_are_normal_and_few_are_mixed(cases: list[Case]) -> None:
-    truth = words(cases, "truth", "bone_quality")
+    truth = labels(cases, "truth", "bone_quality")
     share = {name: float((truth == name).mean()) for name in BONE_QUALITY}
     assert 0.7 < share["normal"] < 0.8
     assert share["mixed"] < 0.05 < min(share["blastic"], share["lytic"])
 
 
 @pytest.mark.parametrize("column", ["bone_quality", "posterolateral"])
-def test_only_the_labels_that_are_learned_from_are_wrong_and_any_class_may_be(cases: list[Case], column: str) -> None:
-    truth, said = (words(cases, which, column) for which in ("truth", "crops"))
-    assert 0.05 < (truth != said).mean() < 0.1
-    assert set(said[truth != said]) == set(truth)
+def test_wrong_labels_are_in_the_crops_only_and_of_every_class(cases: list[Case], column: str) -> None:
+    truth, noisy = (labels(cases, which, column) for which in ("truth", "crops"))
+    assert 0.05 < (truth != noisy).mean() < 0.1
+    assert set(noisy[truth != noisy]) == set(truth)
 
 
-def test_a_patient_follows_from_seed_and_number() -> None:
+def test_seed_and_number_determine_a_patient() -> None:
     assert draw_case(3, 5).labels == draw_case(3, 5).labels
     assert draw_case(3, 5).labels != draw_case(4, 5).labels
 
@@ -62,10 +62,10 @@ def test_both_sets_hold_the_same_slices(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_too_few_patients_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(BadInput, match="expected at least 10 patients"):
+    with pytest.raises(BadInput, match="needs at least 10 patients"):
         write_benchmark(str(tmp_path), 9, 0, SLICES)
     assert main(["phantom", str(tmp_path), "--benchmark", "--patients", "9"]) == 2
-    assert "expected at least 10 patients" in capsys.readouterr().err
+    assert "needs at least 10 patients" in capsys.readouterr().err
 
 
 def test_the_command_makes_the_benchmark_at_the_scale_of_the_recipes(

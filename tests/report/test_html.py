@@ -86,7 +86,7 @@ def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
     assert "1 failed broke while being read 1 truncated objects" in words
     assert "8 vertebrae judged, of 9 in view" in words
     assert "4 vertebrae called positive, in 2 patients" in words
-    assert "L1 66.7 20.8 to 93.9 2 3 0 3 0 1 1" in words, "level, rate, interval, counts by class"
+    assert "L1 66.7 [20.8, 93.9] 2 3 0 3 0 1 1" in words, "level, rate, interval, counts by class"
 
 
 def test_it_fetches_nothing(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_a_title_is_text_and_not_markup(tmp_path: Path) -> None:
 
 def test_an_evaluation_gets_a_section(tmp_path: Path) -> None:
     words = _words(_page(tmp_path, COHORT, evaluation=_evaluation(tmp_path / "evaluation")))
-    assert "lytic 9 0.83 0.61 to 0.94" in words
+    assert "lytic 9 0.83 [0.61, 0.94]" in words
     assert "normal 9 – " in words
     assert "macro 0.70" in words
     assert "normal 30 75 % 10 25 % lytic 1 17 % 5 83 %" in words

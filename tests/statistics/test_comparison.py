@@ -1,4 +1,4 @@
-"""Paired differences: right on the point, nought against oneself, and as wide as patients and seeds make them."""
+"""Paired differences: correct, zero against the method itself, and as wide as patients and seeds make them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from spinemet.statistics.comparison import Compared, compare
-from spinemet.statistics.measures import patient_confusions
+from spinemet.statistics.measures import patient_confusions, quadratic_weighted_kappa
 
 CLASSES = ("no", "yes")
 
 
 def runs(rng: np.random.Generator, right: float, count: int = 1, patients: int = 60) -> np.ndarray:
-    """(R, P, 2, 2) of 5 vertebrae per patient, of which a share is called right."""
+    """(R, P, 2, 2) counts of 5 vertebrae per patient; the share `right` of them is called right."""
     true_N = rng.integers(0, 2, patients * 5)
     patient_N = np.repeat(np.arange(patients), 5)
     called = [np.where(rng.random(len(true_N)) < right, true_N, 1 - true_N) for _ in range(count)]
@@ -40,12 +40,19 @@ def test_values_are_the_mean_over_the_runs() -> None:
     assert math.isnan(row.difference)
 
 
-def test_a_true_difference_is_found_and_none_is_not() -> None:
+def test_only_a_true_difference_is_found() -> None:
     better, worse, alike = (runs(np.random.default_rng(2), right) for right in (0.9, 0.7, 0.7))
     found = one(compare(better, worse, CLASSES), "macro_sensitivity")
     assert found.difference_low > 0
     nothing = one(compare(alike, worse, CLASSES), "macro_sensitivity")
     assert nothing.difference_low < 0.05
+
+
+def test_a_measure_that_the_task_names_is_compared_too() -> None:
+    better, worse = (runs(np.random.default_rng(2), right) for right in (0.9, 0.7))
+    row = one(compare(better, worse, CLASSES, further=("quadratic_weighted_kappa",)), "quadratic_weighted_kappa")
+    assert row.value == pytest.approx(float(quadratic_weighted_kappa(better[0].sum(axis=0))))
+    assert 0 < row.difference_low < row.difference < row.difference_high
 
 
 def test_runs_that_disagree_widen_the_interval() -> None:

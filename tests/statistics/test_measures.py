@@ -1,4 +1,4 @@
-"""Measures agree with scikit-learn and with hand counts, and intervals treat patients as whole."""
+"""Measures agree with scikit-learn and hand counts, and intervals resample whole patients."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import cohen_kappa_score, recall_score, roc_auc_score
 from sklearn.metrics import confusion_matrix as reference_confusion
-from sklearn.metrics import recall_score, roc_auc_score
 from statsmodels.stats.proportion import proportion_confint
 
 from spinemet.statistics.intervals import percentile_interval, resample_patients, wilson_interval
@@ -20,6 +20,7 @@ from spinemet.statistics.measures import (
     confusion_matrix,
     macro_sensitivity,
     measure,
+    quadratic_weighted_kappa,
     reliability,
     sensitivity,
     specificity,
@@ -53,6 +54,9 @@ def test_points_agree_with_scikit_learn(pairs: list[tuple[int, int]]) -> None:
         expected = recall_score(true != n, predicted != n, zero_division=np.nan)
         np.testing.assert_allclose(specificity(table)[n], expected)
     assert math.isnan(macro_sensitivity(table)) == (len(set(true)) < 4)
+    if len({*true, *predicted}) > 1:
+        kappa = cohen_kappa_score(true, predicted, labels=range(4), weights="quadratic")
+        np.testing.assert_allclose(quadratic_weighted_kappa(table), kappa, atol=1e-12)
 
 
 @settings(deadline=None)
@@ -81,7 +85,7 @@ def test_wilson_agrees_with_statsmodels(n: int, data: st.DataObject) -> None:
     assert wilson_interval(successes, n) == pytest.approx(proportion_confint(successes, n, method="wilson"), abs=1e-9)
 
 
-def test_wilson_of_nothing_is_not_defined() -> None:
+def test_wilson_without_a_trial_is_undefined() -> None:
     assert all(math.isnan(end) for end in wilson_interval(0, 0))
 
 
@@ -113,8 +117,18 @@ def test_measures_equal_a_plain_resampling_loop() -> None:
     assert find(found, "auc", "lytic").value == pytest.approx(roc_auc_score(true == 3, prob[:, 3]))
 
 
+def test_further_measures_are_measured_once_and_have_an_interval() -> None:
+    true, prob = sample(2)
+    names = ("quadratic_weighted_kappa", "macro_sensitivity")
+    found = measure(true, prob, [f"p{n // 10}" for n in range(len(true))], CLASSES, further=names, resamples=100)
+    kappa = find(found, "quadratic_weighted_kappa")
+    assert kappa.value == pytest.approx(cohen_kappa_score(true, prob.argmax(axis=1), weights="quadratic"))
+    assert kappa.low < kappa.value < kappa.high
+    assert [one.name for one in found].count("macro_sensitivity") == 1
+
+
 def test_intervals_are_wider_when_a_patients_vertebrae_agree() -> None:
-    """120 vertebrae of 12 patients who are all right or all wrong tell as much as 12 vertebrae."""
+    """120 vertebrae of 12 patients, each patient all right or all wrong, hold the information of 12 vertebrae."""
     right = np.repeat(np.arange(12) % 3 > 0, 10)
     prob = np.where(right[:, None], [0.1, 0.9], [0.9, 0.1])
     true = np.ones(120, int)
@@ -125,7 +139,7 @@ def test_intervals_are_wider_when_a_patients_vertebrae_agree() -> None:
 
 
 def test_coverage_of_the_clustered_interval() -> None:
-    """About 95 % of the intervals hold the truth although vertebrae within a patient agree."""
+    """About 95 % of the intervals hold the truth, although the vertebrae of a patient agree."""
     rng, held, trials = np.random.default_rng(0), 0, 200
     for trial in range(trials):
         rate = rng.beta(4, 2, 40)  # mean 2/3
@@ -146,7 +160,7 @@ def test_all_right_is_not_certain() -> None:
     assert one.low == pytest.approx(wilson_interval(5, 5)[0])
 
 
-def test_what_has_no_sample_is_not_defined() -> None:
+def test_a_measure_without_a_sample_is_undefined() -> None:
     found = measure(np.zeros(4, int), np.tile([0.7, 0.1, 0.1, 0.1], (4, 1)), list("abcd"), CLASSES)
     missing = find(found, "sensitivity", "lytic")
     assert math.isnan(missing.value)
@@ -157,26 +171,26 @@ def test_what_has_no_sample_is_not_defined() -> None:
 
 
 @given(st.integers(0, 10_000), st.integers(1, 80), st.floats(0, 1))
-def test_a_threshold_gives_the_specificity_wanted_and_no_lower_one_does(seed: int, count: int, wanted: float) -> None:
+def test_a_threshold_reaches_the_specificity_and_no_lower_one_does(seed: int, count: int, least: float) -> None:
     rng = np.random.default_rng(seed)
     score, positive = rng.integers(0, 20, count) / 20, rng.random(count) < 0.4
-    threshold = threshold_for(score, positive, wanted)
+    threshold = threshold_for(score, positive, least)
     negative = score[~positive]
     if not len(negative):
         assert math.isnan(threshold)
         return
-    assert (negative < threshold).mean() >= wanted - 1e-9
+    assert (negative < threshold).mean() >= least - 1e-9
     lower = [one for one in np.unique(score) if one < threshold]
-    assert all((negative < one).mean() < wanted for one in lower)
+    assert all((negative < one).mean() < least for one in lower)
 
 
 def test_calibration_error_is_the_distance_of_confidence_from_the_share_called_right() -> None:
     prob = np.array([[0.95, 0.05]] * 4 + [[0.3, 0.7]] * 2)
     true = np.array([0, 0, 0, 1, 1, 0])
-    said, was, count = reliability(true, prob)
-    assert said[[7, 9]] == pytest.approx([0.7, 0.95])
-    assert was[[7, 9]] == pytest.approx([0.5, 0.75])
+    confidence, right, count = reliability(true, prob)
+    assert confidence[[7, 9]] == pytest.approx([0.7, 0.95])
+    assert right[[7, 9]] == pytest.approx([0.5, 0.75])
     assert count.tolist() == [0] * 7 + [2, 0, 4]
-    assert np.isnan(said[:7]).all()
+    assert np.isnan(confidence[:7]).all()
     assert calibration_error(true, prob) == pytest.approx((4 * 0.2 + 2 * 0.2) / 6)
     assert calibration_error(np.array([1]), np.array([[0.0, 1.0]])) == 0
