@@ -118,7 +118,7 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
     for given, message in (
         ((str(tmp_path / "nowhere"), labels, out), "nowhere"),
         ((archive, str(tmp_path / "no.csv"), out), "no.csv"),
-        ((archive, labels, str(file_in_the_way / "out")), "expected"),
+        ((archive, labels, str(file_in_the_way / "out")), "cannot open the folder"),
     ):
         assert main(["--archive", given[0], "--labels", given[1], "--out", given[2]]) == 2
         error = capsys.readouterr().err
