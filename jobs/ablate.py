@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from spinemet.cli import one_command, print_wide, run_command
+from spinemet.commands import one_command, print_wide, run_command
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar

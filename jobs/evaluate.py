@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from spinemet.cli import one_command, print_wide, run_command
+from spinemet.commands import one_command, print_wide, run_command
 from spinemet.progress import progress_bar
 
 

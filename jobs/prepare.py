@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Option
 
-from spinemet.cli import one_command, run_command
+from spinemet.commands import one_command, run_command
 from spinemet.config import StudyConfig, changed, load_config
 from spinemet.progress import progress_bar
 from spinemet.training.labels import label_words

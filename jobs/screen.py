@@ -8,7 +8,7 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-from spinemet.cli import one_command, run_command
+from spinemet.commands import one_command, run_command
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
 from spinemet.files import write_bytes

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from spinemet.cli import one_command, run_command
+from spinemet.commands import one_command, run_command
 from spinemet.config import changed
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import RECIPES, recipe

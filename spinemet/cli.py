@@ -1,7 +1,6 @@
-"""`spinemet …`: for people at a terminal. Works without a cluster; only `demo` starts a local one.
+"""The command `spinemet`, for people at a terminal. It needs no cluster; only `demo` starts a local one.
 
-Exit codes: 0 done, 1 a job failed, 2 bad usage or input. Answers go to standard output (as CSV or JSON on request or
-if piped), everything else to standard error. The jobs of jobs/ run through `one_command` and `run_command` too.
+Answers go to standard output, to a pipe as CSV; everything else goes to standard error. Exit codes: commands.py.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spinemet import __version__
+from spinemet.commands import run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
-from spinemet.errors import BadInput, JobFailed, SpineMetError
+from spinemet.errors import BadInput
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,41 +25,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-# ---- shared with jobs/ -----------------------------------------------------------------------------------------
-
-
-def one_command(work: Callable[..., None]) -> typer.Typer:
-    """A command line whose only command is `work`: its parameters are the options, its docstring is the help."""
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    app.command()(work)
-    return app
-
-
-def run_command(app: typer.Typer, name: str, argv: list[str] | None = None) -> int:
-    """Run `app` with `argv` (default: the process's own arguments) and return its exit code.
-
-    0 done, 1 JobFailed, 2 any other SpineMetError or a usage error; `typer.Exit` and SystemExit keep their code. An
-    error is printed as one sentence that starts with `name`.
-    """
-    try:
-        app(args=argv, prog_name=name)
-    except SystemExit as ended:  # how typer ends, also after success
-        return int(ended.code or 0)
-    except SpineMetError as error:
-        typer.echo(f"{name}: {error}", err=True)
-        return 1 if isinstance(error, JobFailed) else 2
-    return 0
-
-
-def print_wide(text: RenderableType) -> None:
-    """Print tables to standard output, 130 columns wide in a log, which has no width of its own."""
-    from rich.console import Console
-
-    (Console() if sys.stdout.isatty() else Console(width=130)).print(text)
-
-
-# ---- spinemet … ------------------------------------------------------------------------------------------------
-
 app = typer.Typer(
     name="spinemet",
     help="Find, classify and count spinal metastases in CT archives.",
@@ -67,16 +32,21 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-cohort_app = typer.Typer(help="Ask the result tables.", no_args_is_help=True)
+cohort_app = typer.Typer(help="Count findings in the result tables.", no_args_is_help=True)
 app.add_typer(cohort_app, name="cohort")
-import_app = typer.Typer(help="Public data sets as label tables.", no_args_is_help=True)
+import_app = typer.Typer(help="Make label tables from public data sets.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 
-tables_app = typer.Typer(help="Look after the result tables.", no_args_is_help=True)
+tables_app = typer.Typer(help="Maintain the result tables.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
+StudyPlace = Annotated[
+    str, typer.Argument(help="Folder, zip or tar with DICOM files, or a NIfTI volume; a local path or s3:// URI.")
+]
+ResultsPlace = Annotated[str, typer.Argument(help="Folder or s3:// prefix with the results of a screening job.")]
+LabelFile = Annotated[str, typer.Argument(help="CSV file to write; a local path or s3:// URI.")]
 AsOf = Annotated[
     str | None,
-    typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the ledger."),
+    typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the table studies."),
 ]
 
 
@@ -88,7 +58,9 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     pass
 
@@ -99,16 +71,14 @@ def doctor(
     results: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the result tables.")] = None,
     model: Annotated[str | None, typer.Option(help="Model folder, local or s3://.")] = None,
     key_file: Annotated[
-        str | None, typer.Option(help="File with the pseudonym key, instead of the environment's.")
+        str | None, typer.Option(help="File with the pseudonym key; replaces that of the environment.")
     ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option(help="Ray head that jobs are submitted to, http://HOST:8265.")
-    ] = None,
+    ray_address: Annotated[str | None, typer.Option(help="Ray head that receives the jobs: http://HOST:8265.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check this machine and the places that a job would use, and say how to mend what is wrong.
+    """Check this machine and the places that a job would use, and say how to fix each problem.
 
-    Exit code 0 if a job could start, 2 if not. Leaves nothing behind.
+    The exit code is 0 if a job could start, else 2. The check leaves nothing behind.
     """
     from spinemet.display.terminal import console
     from spinemet.doctor.examine import Places, examine
@@ -132,14 +102,14 @@ def doctor(
 @app.command()
 def phantom(
     out: Annotated[str, typer.Argument(help="Folder or s3:// prefix to write to.")],
-    patients: Annotated[int, typer.Option(min=1, help="How many patients.")] = 24,
+    patients: Annotated[int, typer.Option(min=1, help="Number of patients.")] = 24,
     seed: Annotated[int, typer.Option(help="The same seed makes the same patients.")] = 0,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that render.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     benchmark: Annotated[
-        bool, typer.Option("--benchmark", help="Make the crops of a hard benchmark instead: OUT/crops, OUT/truth.")
+        bool, typer.Option("--benchmark", help="Instead make the crops of a hard benchmark: OUT/crops, OUT/truth.")
     ] = False,
     scale: Annotated[
-        str | None, typer.Option(help="With --benchmark: size of the recipes that will learn from it, full or small.")
+        str | None, typer.Option(help="With --benchmark: scale of the recipes that will train on it, full or small.")
     ] = None,
 ) -> None:
     """Make a phantom CT archive with known truth: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
@@ -165,16 +135,16 @@ def phantom(
 
 @app.command()
 def study(
-    path: Annotated[
-        str, typer.Argument(help="Folder, zip or tar of DICOM objects, or a NIfTI volume; local or s3://.")
-    ],
-    model: Annotated[str | None, typer.Option(help="Model folder; without one, nothing is classified.")] = None,
-    localizer: Annotated[Localizer | None, typer.Option(help="Where the vertebrae come from.")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with reading settings.")] = None,
+    path: StudyPlace,
+    model: Annotated[str | None, typer.Option(help="Model folder. Without it no vertebra is classified.")] = None,
+    localizer: Annotated[Localizer | None, typer.Option(help="Method that finds the vertebrae.")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings for reading studies.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    png: Annotated[Path | None, typer.Option(help="Also draw the straightened spine to this PNG.")] = None,
+    png: Annotated[
+        Path | None, typer.Option(help="Also write a picture of the straightened spine to this PNG file.")
+    ] = None,
 ) -> None:
-    """Find the vertebrae of one study and, with a model, classify them."""
+    """Find the vertebrae of one study and, with --model, classify them."""
     from spinemet.archive.listing import study_at
     from spinemet.display.figures import study_figure
     from spinemet.display.study_json import study_json
@@ -203,12 +173,10 @@ def study(
 
 @app.command()
 def volume(
-    path: Annotated[
-        str, typer.Argument(help="Folder, zip or tar of DICOM objects, or a NIfTI volume; local or s3://.")
-    ],
+    path: StudyPlace,
     out: Annotated[Path, typer.Argument(help="NIfTI file to write (.nii or .nii.gz).")],
 ) -> None:
-    """Write the series that SpineMet would read as a NIfTI volume in HU."""
+    """Write the series that SpineMet would choose, as a NIfTI volume in HU."""
     from spinemet.archive.listing import study_at
     from spinemet.dicom.volume import write_nifti
     from spinemet.study import read_volume_of
@@ -221,10 +189,10 @@ def volume(
 
 @import_app.command("spine-mets-ct-seg")
 def import_spine_mets_ct_seg(
-    folder: Annotated[Path, typer.Argument(help="The set as TCIA gives it, with its spreadsheet.")],
-    out: Annotated[str, typer.Argument(help="CSV to write, local or s3://.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the set as downloaded from TCIA, with its spreadsheet.")],
+    out: LabelFile,
 ) -> None:
-    """Bone quality of the vertebrae of Spine-Mets-CT-SEG (TCIA), ready for jobs/prepare.py."""
+    """Make the label table of Spine-Mets-CT-SEG (TCIA): the bone quality of its vertebrae."""
     from spinemet.training.importers import import_spine_mets
 
     found = import_spine_mets(folder)
@@ -234,10 +202,10 @@ def import_spine_mets_ct_seg(
 
 @import_app.command("verse")
 def import_verse_set(
-    folder: Annotated[Path, typer.Argument(help="VerSe, with its rawdata and derivatives.")],
-    out: Annotated[str, typer.Argument(help="CSV to write, local or s3://.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of VerSe with rawdata and derivatives.")],
+    out: LabelFile,
 ) -> None:
-    """The vertebrae of VerSe as a table to fill in: the set has no labels of lesions."""
+    """Make an empty label table of the vertebrae of VerSe, to fill in: the set has no lesion labels."""
     from spinemet.training.importers import import_verse
 
     found = import_verse(folder)
@@ -247,44 +215,42 @@ def import_verse_set(
 
 @cohort_app.command()
 def prevalence(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    results: ResultsPlace,
     by: Annotated[
         str, typer.Option(help="Columns to group by, separated by commas: level, sex, age_group, …")
     ] = "level",
-    unit: Annotated[str, typer.Option(help="What is counted: vertebra or patient.")] = "vertebra",
-    task: Annotated[str, typer.Option(help="Task of the model that is counted.")] = "bone_quality",
+    unit: Annotated[str, typer.Option(help="Unit that is counted: vertebra or patient.")] = "vertebra",
+    task: Annotated[str, typer.Option(help="Task of the model whose classes are counted.")] = "bone_quality",
     as_of: AsOf = None,
 ) -> None:
-    """Count how often each class is found, with its denominator and a 95 % interval."""
-    from spinemet.cohort.prevalence import prevalence as ask
+    """Show how often each class was found, with its denominator and a 95 % interval."""
+    from spinemet.cohort import prevalence as measure
     from spinemet.cohort.views import open_cohort
     from spinemet.display.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    table = ask(open_cohort(results, _moment(results, as_of)), columns, unit=unit, task=task)
-    _show(table, render_prevalence(table))
+    cohort = open_cohort(results, _moment(results, as_of))
+    _show(measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence)
 
 
 @app.command()
 def sql(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    results: ResultsPlace,
     query: Annotated[str, typer.Argument(help="One SELECT over studies, vertebrae, calls, slices, pictures, runs.")],
     as_of: AsOf = None,
 ) -> None:
-    """Ask the result tables in SQL (DuckDB's dialect). Piped, the answer is CSV."""
+    """Run a query on the result tables, in the SQL of DuckDB. A pipe gets the answer as CSV."""
     from spinemet.cohort.views import run_sql
-    from spinemet.display.terminal import render_table
 
-    table = run_sql(results, query, _moment(results, as_of))
-    _show(table, render_table(table))
+    _show(run_sql(results, query, _moment(results, as_of)))
 
 
 @app.command()
 def report(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
+    results: ResultsPlace,
     out: Annotated[Path, typer.Argument(help="HTML file to write.")],
     evaluation: Annotated[
-        str | None, typer.Option(help="Also show how good the model is: the folder that jobs/evaluate.py wrote.")
+        str | None, typer.Option(help="Also show the measures in this folder, which jobs/evaluate.py wrote.")
     ] = None,
     as_of: AsOf = None,
 ) -> None:
@@ -296,69 +262,55 @@ def report(
 
 
 @tables_app.command()
-def compact(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
-) -> None:
-    """Merge small files and remove rows that no longer count. Answers stay the same."""
-    from spinemet.display.terminal import render_table
-    from spinemet.results.maintenance import compact as work
+def compact(results: ResultsPlace) -> None:
+    """Merge small files and remove rows that no longer count; answers stay the same."""
+    from spinemet.results import maintenance
 
-    done = work(results)
-    _show(done, render_table(done))
+    _show(maintenance.compact(results))
 
 
 @tables_app.command()
 def vacuum(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
-    keep_days: Annotated[float, typer.Option(help="How far back --as-of can look afterwards.")] = 30,
+    results: ResultsPlace,
+    keep_days: Annotated[float, typer.Option(help="Days of history that --as-of can still read afterwards.")] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the files.")] = False,
 ) -> None:
-    """Delete files that no version of the last days needs."""
-    from spinemet.display.terminal import render_table
-    from spinemet.results.maintenance import vacuum as work
+    """Delete files that only versions older than --keep-days need."""
+    from spinemet.results import maintenance
 
-    done = work(results, keep_days, dry_run=dry_run)
-    _show(done, render_table(done))
+    _show(maintenance.vacuum(results, keep_days, dry_run=dry_run))
 
 
 @tables_app.command()
-def migrate(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
-) -> None:
-    """Bring tables of an earlier version of SpineMet up to date. Killed half way, run it again."""
-    from spinemet.display.terminal import render_table
-    from spinemet.results.maintenance import migrate as work
+def migrate(results: ResultsPlace) -> None:
+    """Convert the tables of an earlier version of SpineMet; run it again if it was interrupted."""
+    from spinemet.results import maintenance
 
-    done = work(results)
-    _show(done, render_table(done))
+    _show(maintenance.migrate(results))
 
 
 @tables_app.command()
 def dictionary() -> None:
     """Print the data dictionary of the result tables as Markdown."""
-    from spinemet.results.schemas import dictionary as write
+    from spinemet.results import schemas
 
-    typer.echo(write(), nl=False)
+    typer.echo(schemas.dictionary(), nl=False)
 
 
 @tables_app.command()
-def history(
-    results: Annotated[str, typer.Argument(help="Results folder or s3:// prefix of a screening job.")],
-) -> None:
+def history(results: ResultsPlace) -> None:
     """List every version of every table, newest first."""
-    from spinemet.display.terminal import render_table
-    from spinemet.results.maintenance import history as ask
+    from spinemet.results import maintenance
 
-    versions = ask(results)
-    _show(versions, render_table(versions))
+    _show(maintenance.history(results))
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Argument(help="Folder for everything the demo makes.")] = Path("demo"),
-    patients: Annotated[int, typer.Option(min=8, help="Phantom patients.")] = 48,
+    out: Annotated[Path, typer.Argument(help="Folder for all files of the demo.")] = Path("demo"),
+    patients: Annotated[int, typer.Option(min=8, help="Number of phantom patients.")] = 48,
 ) -> None:
-    """Run the whole job on a phantom archive: make, prepare, train, evaluate, screen, ask, report."""
+    """Run every step on a phantom archive: make it, prepare, train, evaluate, screen, count, report."""
     from spinemet.demo import run_demo
 
     run_demo(out, patients=patients)
@@ -370,18 +322,18 @@ def _moment(results: str, text: str | None) -> datetime | None:
     return None if text is None else moment_of(results, text)
 
 
-def _show(table: pd.DataFrame, rendered: object) -> None:
-    """Print a table for a reader at a terminal, as CSV for a program behind a pipe."""
-    from spinemet.display.terminal import console, lists_as_text
+def _show(table: pd.DataFrame, render: Callable[[pd.DataFrame], RenderableType] | None = None) -> None:
+    """Print `table` at a terminal with `render` (by default as it is), or as CSV to a pipe."""
+    from spinemet.display.terminal import console, lists_as_text, render_table
 
     if sys.stdout.isatty():
-        console().print(rendered)
+        console().print((render or render_table)(table))
     else:
         lists_as_text(table).to_csv(sys.stdout, index=False)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The console script `spinemet`; gives the exit code."""
+    """Run the console script `spinemet` and return its exit code."""
     return run_command(app, "spinemet", argv)
 
 

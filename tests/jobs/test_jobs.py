@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from spinemet.cli import one_command, run_command
+from spinemet.commands import one_command, run_command
 from spinemet.errors import BadInput, JobFailed
 
 JOBS = ("prepare", "train", "evaluate", "ablate", "screen")

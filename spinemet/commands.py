@@ -1,0 +1,44 @@
+"""Running a command of `spinemet` or of jobs/: its options, its exit code, its errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import typer
+
+from spinemet.errors import JobFailed, SpineMetError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def one_command(work: Callable[..., None]) -> typer.Typer:
+    """A command line whose only command is `work`: its parameters are the options, its docstring is the help."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(work)
+    return app
+
+
+def run_command(app: typer.Typer, name: str, argv: list[str] | None = None) -> int:
+    """Run `app` with `argv` (default: the arguments of this process) and return its exit code.
+
+    0: done. 1: JobFailed. 2: another SpineMetError, or wrong usage. `typer.Exit` and SystemExit keep their code. Errors
+    are printed as one sentence that starts with `name`.
+    """
+    try:
+        app(args=argv, prog_name=name)
+    except SystemExit as ended:  # typer ends so, also after success
+        return int(ended.code or 0)
+    except SpineMetError as error:
+        typer.echo(f"{name}: {error}", err=True)
+        return 1 if isinstance(error, JobFailed) else 2
+    return 0
+
+
+def print_wide(text: RenderableType) -> None:
+    """Print tables to standard output, 130 columns wide if that is not a terminal."""
+    from rich.console import Console
+
+    (Console() if sys.stdout.isatty() else Console(width=130)).print(text)
