@@ -5,7 +5,7 @@
                                             patients of the fold; while it runs, state.pt to go on from
     OUT/ablation.parquet, .md, .png         the comparison of all recipes
 
-Knows no Ray: on_ray/ablation.py spreads the fits over a cluster.
+Knows no Ray: the caller of `ablate` says who runs the fits.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import io
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -31,12 +31,13 @@ from spinemet.evaluation.ablation_page import ablation_page
 from spinemet.evaluation.figures import gains_figure
 from spinemet.evaluation.page import Page
 from spinemet.evaluation.predictions import predictions, repeats, task_confusions
-from spinemet.files import exists, join, open_store, read_bytes, write_bytes, write_parquet
+from spinemet.files import claim, exists, join, open_store, read_bytes, write_bytes, write_parquet
 from spinemet.model.predictor import Predictor
+from spinemet.progress import Progress, no_progress
 from spinemet.statistics.comparison import compare
 from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import Crops
-from spinemet.training.dataset import patient_strata, training_data
+from spinemet.training.dataset import check_crops, patient_strata, training_data
 from spinemet.training.loop import train
 from spinemet.training.split import fold_patients
 from spinemet.training.workers import OneProcess, State
@@ -157,6 +158,39 @@ def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: 
     write_bytes(join(out, fit.key, "fit.json"), (result.model_dump_json(indent=1) + "\n").encode())
     if exists(join(out, fit.key, "state.pt")):
         obstore.delete(open_store(join(out, fit.key)), "state.pt")
+
+
+def ablate(
+    crops: Crops,
+    truth: Crops,
+    out: str,
+    recipes: Sequence[TrainRecipe],
+    folds: int,
+    seeds: Sequence[int],
+    run_fits: Callable[[Sequence[Fit]], Iterator[Fit]],
+    progress: Progress = no_progress,
+) -> Page:
+    """Fit every recipe to every fold with every seed, write the comparison to `out` and give its page.
+
+    crops: the slices to learn from. truth: the same slices with the labels to measure against. The first recipe is the
+    baseline. run_fits: does `run_fit` for each fit and yields the fit when it is stored; it gets only fits without a
+    result below `out`. Raises BadInput if the two sets do not match each other or the recipes, or if `out` holds other
+    fits.
+    """
+    check_truth(crops, truth)
+    for recipe in recipes:
+        check_crops(crops.info, recipe)
+    plan = Plan(crops_digest=crops.digest, truth_digest=truth.digest, folds=folds)
+    claim(join(out, "plan.json"), plan)
+    # Seeds in the outer loop: after an early stop, all recipes can be compared over the finished seeds.
+    fits = [Fit(recipe, fold, seed) for seed in seeds for fold in range(folds) for recipe in recipes]
+    waiting = unfinished(out, fits)
+    done = len(fits) - len(waiting)
+    progress(done, len(fits), "finished before" if done else "")
+    if waiting:
+        for number, fit in enumerate(run_fits(waiting), start=done + 1):
+            progress(number, len(fits), fit.key.removeprefix("fits/"))
+    return write_ablation(out, fits, plan)
 
 
 # ---- the comparison of all recipes ------------------------------------------------------------------------------

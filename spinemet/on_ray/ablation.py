@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 
 from spinemet.errors import BadInput
-from spinemet.evaluation.ablation import Fit, Plan, check_truth, run_fit, unfinished, write_ablation
+from spinemet.evaluation.ablation import Fit, ablate, run_fit
 from spinemet.evaluation.page import Page
-from spinemet.files import claim, join, normalize
+from spinemet.files import normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
 from spinemet.progress import Progress, no_progress
 from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import Crops, read_crops
-from spinemet.training.dataset import check_crops
 
 MAX_RETRIES = 3
-"""Of a fit that loses its machine or process; it goes on from its stored state."""
+"""For a fit that loses its machine or process; it goes on from its stored state."""
 
 
 def run_ablation(
@@ -28,40 +27,24 @@ def run_ablation(
     seeds: Sequence[int],
     progress: Progress = no_progress,
 ) -> Page:
-    """Fit every recipe to every fold with every seed, write the comparison to `out` and give its page.
-
-    crops: the slices to learn from. truth: the same slices with the labels to measure against. The first recipe is the
-    baseline. Fits already stored below `out` are kept. Raises BadInput if the two sets do not match each other or the
-    recipes, or if `out` holds other fits.
-    """
+    """Do what `ablate` does, with the fits run on the Ray cluster."""
     crops, truth, out = normalize(crops), normalize(truth), normalize(out)
-    to_learn, to_measure = read_crops(crops), read_crops(truth)
-    check_truth(to_learn, to_measure)
-    for recipe in recipes:
-        check_crops(to_learn.info, recipe)
-    plan = Plan(crops_digest=to_learn.digest, truth_digest=to_measure.digest, folds=folds)
-    claim(join(out, "plan.json"), plan)
-    # Seeds in the outer loop: after an early stop, all recipes can be compared over the finished seeds.
-    fits = [Fit(recipe, fold, seed) for seed in seeds for fold in range(folds) for recipe in recipes]
-    run_fits(crops, truth, out, fits, folds, progress)
-    return write_ablation(out, fits, plan)
+
+    def run_fits(fits: Sequence[Fit]) -> Iterator[Fit]:
+        connect()
+        return _run_fits(fits, folds, crops, truth, out)
+
+    return ablate(read_crops(crops), read_crops(truth), out, recipes, folds, seeds, run_fits, progress)
 
 
-def run_fits(
-    crops: str, truth: str, out: str, fits: Sequence[Fit], folds: int, progress: Progress = no_progress
-) -> None:
-    """Run the fits that have no result below `out`, in their order and one per GPU (without GPUs: per core)."""
+def _run_fits(fits: Sequence[Fit], folds: int, crops: str, truth: str, out: str) -> Iterator[Fit]:
+    """Start the fits in their order, one per GPU (without GPUs: per core); yields each fit when it is stored."""
     import ray
 
-    waiting = unfinished(out, fits)
-    done = len(fits) - len(waiting)
-    progress(done, len(fits), "finished before" if done else "")
-    if not waiting:
-        return
-    connect()
     gpus = int(ray.cluster_resources().get("GPU", 0))
     task = ray.remote(num_cpus=1, num_gpus=1 if gpus else 0, max_retries=MAX_RETRIES)(_fit)
-    room = len(waiting) if gpus else (parallel_tasks() or len(waiting))
+    room = len(fits) if gpus else (parallel_tasks() or len(fits))
+    waiting = list(fits)
     running: dict[ray.ObjectRef[None], Fit] = {}
     while waiting or running:
         while waiting and len(running) < room:
@@ -75,8 +58,7 @@ def run_fits(
             if isinstance(error.cause, BadInput):
                 raise error.cause from error
             raise
-        done += 1
-        progress(done, len(fits), fit.key.removeprefix("fits/"))
+        yield fit
 
 
 def _fit(fit: Fit, folds: int, crops: str, truth: str, out: str) -> None:

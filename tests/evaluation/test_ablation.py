@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,8 @@ import pytest
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation import ablation
-from spinemet.evaluation.ablation import Fit, Plan, check_truth, run_fit, summarize, unfinished, write_ablation
+from spinemet.evaluation.ablation import Fit, Plan, ablate, check_truth, run_fit, summarize, unfinished, write_ablation
+from spinemet.evaluation.page import Page
 from spinemet.files import claim
 from spinemet.model.tasks import TASKS
 from spinemet.training.crops import Crops
@@ -57,6 +60,29 @@ def test_a_finished_fit_is_kept_and_another_recipe_of_its_name_is_refused(out: s
     assert unfinished(out, FITS) == FITS[-1:]
     with pytest.raises(BadInput, match="use another folder"):
         unfinished(out, [Fit(small_recipe(name="base", epochs=3), 0, 0)])
+
+
+def test_an_ablation_runs_only_missing_fits(out: str, tmp_path: Path) -> None:
+    truth, place = made_up_crops(), str(shutil.copytree(out, tmp_path / "copy"))
+    crops, ran, shown = relabelled(truth), [], []
+
+    def run_fits(fits: Sequence[Fit]) -> Iterator[Fit]:
+        for fit in fits:
+            run_fit(fit, FOLDS, crops, truth, place)
+            ran.append(fit)
+            yield fit
+
+    def again(truth: Crops = truth) -> Page:
+        recipes = [BASELINE, OTHER]
+        return ablate(crops, truth, place, recipes, FOLDS, [0, 1], run_fits, lambda *each: shown.append(each))
+
+    page = again()
+    assert ran == FITS[-1:]
+    assert shown == [(7, 8, "finished before"), (8, 8, FITS[-1].key.removeprefix("fits/"))]
+    assert page.markdown() == Path(place, "ablation.md").read_text() == again().markdown()
+    assert ran == FITS[-1:]
+    with pytest.raises(BadInput, match="expected the same slices"):
+        again(made_up_crops(patients=4))
 
 
 def test_the_table_counts_complete_seeds_and_pairs_differences(out: str) -> None:

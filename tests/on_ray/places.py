@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from spinemet import __version__
 from spinemet.archive.listing import list_studies
 from spinemet.config import SliceConfig, StudyConfig, config_digest
@@ -32,6 +34,7 @@ def write_place(uri: str, patients: int) -> None:
 
 def rows_alone(archive: str, model: str) -> Tables:
     """The rows that `rows_in` finds after a run with `slices` over `archive`, made without Ray and without tables."""
+    torch.set_num_threads(1)  # as in a model actor: with more threads, probabilities differ in the eighth digit
     predictor, names, config = Predictor.load(model), Pseudonymizer(KEY, "shifted"), StudyConfig(slices=SLICES)
     made_with = MadeWith(predictor.digest, config_digest(config), __version__, "another run")
     alone: Tables = {name: [] for name in (tables.LEDGER, *tables.SIDE_TABLES)}
