@@ -72,7 +72,7 @@ create or replace temp view current_calls as
 with best as (
     select source_key, vertebra, task, arg_max({'class': class, 'number': class_number}, (probability, -class_number))
         as label, max(probability) as probability
-    from calls semi join current using (source_key, model_digest, config_digest)
+    from all_calls semi join current using (source_key, model_digest, config_digest, wave)
     group by all
 )
 select source_key, vertebra, task, label.class as label, probability, label.number > 0 as is_positive from best;

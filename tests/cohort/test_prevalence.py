@@ -127,6 +127,15 @@ def test_a_task_of_several_classes_has_any_and_each_positive_class(tmp_path: Pat
     assert findings(connection) == ("any", "blastic", "mixed", "lytic")
 
 
+def test_wide_columns_and_calls_give_the_same_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = open_cohort(write_results(str(tmp_path), COHORT))
+    for task in ("bone_quality", "posterolateral"):
+        wide = prevalence(connection, ["level"], task=task)
+        with monkeypatch.context() as patch:
+            patch.setattr("spinemet.cohort.prevalence.LABEL_COLUMNS", ())
+            assert prevalence(connection, ["level"], task=task).equals(wide)
+
+
 def test_a_task_that_the_model_does_not_have_is_bad_input(tmp_path: Path) -> None:
     connection = open_cohort(write_results(str(tmp_path), COHORT))
     with pytest.raises(BadInput, match=r"blastic, bone_quality, lytic, posterolateral\), found collapse"):

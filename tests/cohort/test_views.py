@@ -118,7 +118,7 @@ def test_current_calls_hold_the_most_probable_class_of_every_task(tmp_path: Path
 def test_of_equally_probable_classes_the_first_is_the_label(tmp_path: Path) -> None:
     results = write_results(str(tmp_path), [Study("p1", levels="L1")])
     connection = open_cohort(results)
-    even = "select * replace (0.25 as probability) from all_calls order by class_number desc"
-    connection.execute(f"create temp view calls as {even}")
+    even = "select * replace (0.25 as probability) from stored_calls order by class_number desc"
+    connection.execute(f"create or replace view all_calls as {even}")
     labels = connection.execute("select label, is_positive from current_calls where task = 'bone_quality'").fetchall()
     assert labels == [("normal", False)]
