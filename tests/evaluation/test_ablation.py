@@ -81,7 +81,7 @@ def test_an_ablation_runs_only_missing_fits(out: str, tmp_path: Path) -> None:
     assert shown == [(7, 8, "finished before"), (8, 8, FITS[-1].key.removeprefix("fits/"))]
     assert page.markdown() == Path(place, "ablation.md").read_text() == again().markdown()
     assert ran == FITS[-1:]
-    with pytest.raises(BadInput, match="expected the same slices"):
+    with pytest.raises(BadInput, match="must hold the same slices"):
         again(made_up_crops(patients=4))
 
 
