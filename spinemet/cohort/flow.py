@@ -1,4 +1,4 @@
-"""From the archive to the vertebrae that were judged: what was left out at each step, and why."""
+"""From the archive to the evaluable vertebrae: the number left out at each step, and the reasons."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Figures and the HTML report."""
+"""The results page: one self-contained HTML file."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import duckdb
 
 GALLERY_LIMIT = 12
-"""Studies with pictures: about 100 KB each, so that the file stays small enough to send."""
+"""Studies with pictures, about 100 KB each: the file stays small enough to send."""
 
 _RUNS = 20
 
@@ -165,7 +165,7 @@ def _figure(row: Mapping[str, Any] | None) -> Row:
 
 
 def _confusion(rows: list[Row]) -> Row:
-    """Rows of truth with their counts by call, and each count's share of its row."""
+    """One row per true class: its counts by call, and each count as a share of the row."""
     labels = list(dict.fromkeys(row["truth"] for row in rows))
     counts = {(row["truth"], row["predicted"]): row["count"] for row in rows}
     totals = {truth: sum(counts.get((truth, call), 0) for call in labels) for truth in labels}

@@ -43,7 +43,7 @@ _PARTS = frozenset(part for task in TASKS for part in task.fuses)
 
 
 def flow_steps(flow: StudyFlow) -> list[Row]:
-    """The boxes of the flow from top to bottom, each with what leaves the flow beside it."""
+    """The boxes of the flow from top to bottom, each with the studies or vertebrae that leave the flow there."""
     left_out = [
         _leaving("excluded", "sound, does not qualify", _in_words(flow.excluded)),
         _leaving("failed", "broke while being read", _in_words(flow.failed)),
@@ -73,7 +73,7 @@ def _in_words(reasons: Mapping[Reason, int]) -> list[tuple[str, int]]:
 
 
 def _leaving(title: str, note: str, parts: Iterable[tuple[str, int]]) -> Row:
-    """What leaves the flow; a single cause without a note becomes the title."""
+    """A group that leaves the flow; a single cause without a note becomes the title."""
     kept = [(words, count) for words, count in parts if count]
     total = sum(count for _, count in kept)
     if len(kept) == 1 and not note:
@@ -145,7 +145,7 @@ def _rate(row: Mapping[Any, Any]) -> Row:
 
 
 def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
-    """Patients in columns (most positive levels first), levels in rows, one cell per vertebra in view."""
+    """The overview: a column per patient (most positive levels first), a row per level, a cell per vertebra in view."""
     patients: dict[str, list[Row]] = {}
     called = f"left join (from current_calls where task = '{TASK}') using (source_key, vertebra)"
     for row in records(connection, f"select * exclude (patient_key) from imaged {called} order by patient, vertebra"):

@@ -1,1 +1,1 @@
-"""The result tables: schemas, transactions, lease, maintenance."""
+"""The result tables: schemas, reading and writing, lease, upkeep."""

@@ -1,8 +1,8 @@
 """One run at a time on one results place: a lease, which is the object `lease.json` beside the tables.
 
-Its holder renews it; the lease of a run that died expires. Every change is conditional on what was read: by entity
-tag on S3, under a file lock in a local folder. Of two runs that start together, or find the same expired lease, one
-gets it. The clocks of the machines have to agree to CLOCK_SKEW.
+The run that holds the lease renews it; the lease of a run that died expires. Every change requires that the object is
+still the one that was read: by entity tag on S3, under a file lock in a local folder. If two runs start together or
+find the same expired lease, one of them gets it. The clocks of the machines must agree to CLOCK_SKEW.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from spinemet.errors import BadInput, JobFailed
 
 LEASE = "lease.json"
 DURATION = timedelta(seconds=90)
-"""From a renewal to the expiry: an outage of the store that is shorter costs nothing."""
+"""From a renewal to the expiry; a shorter outage of the store does no harm."""
 RENEWALS = 5
-"""Renewals in that time."""
+"""Renewals within DURATION."""
 CLOCK_SKEW = timedelta(seconds=30)
 """Added to another machine's expiry before its lease counts as expired."""
 
@@ -38,9 +38,9 @@ _STORE_ERRORS = (BaseError, OSError)
 
 
 class Holder(FrozenModel):
-    """Who holds a lease, and until when unless it is renewed.
+    """The run that holds a lease, and the time at which the lease expires unless it is renewed.
 
-    machine: names the host since its last boot and the container, so that `pid` is looked up where it means something.
+    machine: the host since its last boot and the container, because `pid` means nothing anywhere else.
     """
 
     run_id: str
@@ -51,14 +51,14 @@ class Holder(FrozenModel):
     expires: AwareDatetime
 
     def gone(self) -> bool:
-        """Whether the lease is free to be taken: expired, or its holder was a process of this machine and has ended."""
+        """True if another run may take the lease: it expired, or its process ran on this machine and has ended."""
         if datetime.now(UTC) > self.expires + CLOCK_SKEW:
             return True
         return self.machine == _machine() and not _is_running(self.pid)
 
 
 class Lease:
-    """A lease that is held; a thread renews it."""
+    """A lease that this process holds; a thread renews it."""
 
     def __init__(self, cell: _Cell, holder: Holder, tag: str, duration: timedelta) -> None:
         self._cell, self._holder, self._tag, self._duration = cell, holder, tag, duration
@@ -68,15 +68,15 @@ class Lease:
         self._thread.start()
 
     def check(self) -> None:
-        """Raise JobFailed where the lease is not held any more: another run may be writing."""
+        """Raise JobFailed if the lease is lost: another run may be writing."""
         if time.monotonic() > self._valid_until:
             raise JobFailed(
-                "expected to keep the lease on the results place, found it lost: another run took it, or the store did "
-                "not answer for too long. What is committed stands."
+                "The run lost its lease on the results: another run took it, or the store did not answer for too long. "
+                "Everything committed so far counts; start the run again for the rest."
             )
 
     def release(self) -> None:
-        """Let another run in at once; an unreachable store lets it in at the expiry."""
+        """Let another run in at once, or at the expiry if the store cannot be reached."""
         self._ended.set()
         self._thread.join(timeout=10)
         if time.monotonic() <= self._valid_until:
@@ -85,11 +85,11 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._ended.wait(self._duration.total_seconds() / RENEWALS):
-            with suppress(BadInput, *_STORE_ERRORS):  # `check` tells once it has lasted too long
+            with suppress(BadInput, *_STORE_ERRORS):  # after DURATION without a renewal, `check` raises
                 self._renew()
 
     def _renew(self) -> None:
-        asked = time.monotonic()
+        start = time.monotonic()
         renewed = changed(self._holder, expires=datetime.now(UTC) + self._duration)
         tag = self._cell.swap(renewed, self._tag)
         if tag is None:
@@ -98,15 +98,15 @@ class Lease:
                 self._valid_until = 0.0
                 self._ended.set()
                 return
-            tag = found[1]  # our own renewal, whose answer was lost and which was then repeated
-        self._tag, self._valid_until = tag, asked + self._duration.total_seconds()
+            tag = found[1]  # our own renewal: the store made it, its response was lost, and the client repeated it
+        self._tag, self._valid_until = tag, start + self._duration.total_seconds()
 
 
 @contextmanager
 def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterator[Lease]:
     """The lease on the results place `uri`, held until the end of the block.
 
-    Raises BadInput where another run holds it, and where the place cannot be written.
+    Raises BadInput if another run holds it or the place cannot be written.
     """
     now = datetime.now(UTC)
     me = Holder(
@@ -116,9 +116,7 @@ def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterato
         cell: _Cell = _S3Cell(uri) if files.is_s3(uri) else _LocalCell(uri)
         tag = _take(cell, me)
     except _STORE_ERRORS as error:
-        raise BadInput(
-            f"expected a place that can be written at {files.normalize(uri)}, found: {files.cause(error)}."
-        ) from error
+        raise BadInput(f"Cannot write at {files.normalize(uri)}: {files.cause(error)}.") from error
     lease = Lease(cell, me, tag, duration)
     try:
         yield lease
@@ -128,34 +126,34 @@ def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterato
 
 def _take(cell: _Cell, me: Holder) -> str:
     holder = None
-    for _ in range(2):  # the second time where the lease was released in between
+    for _ in range(2):  # again if the lease was released in between
         if (tag := cell.swap(me, None)) is not None:
             return tag
         if (found := cell.read()) is None:
             continue
         holder, tag = found
-        if holder.run_id == me.run_id:  # our own, whose answer was lost and which was then repeated
+        if holder.run_id == me.run_id:  # our own put: its response was lost, and the client repeated it
             return tag
         if not holder.gone():
             break
         if (tag := cell.swap(me, tag)) is not None:
             return tag
-    who = f"{holder.run_id} on {holder.host} since {holder.since:%Y-%m-%d %H:%M} UTC" if holder else "another run"
-    until = f" (its lease ends at {holder.expires:%H:%M:%S} UTC if it is not renewed)" if holder else ""
-    raise BadInput(f"expected no other run on these results, found {who}{until}.")
+    who = f"{holder.run_id} on {holder.host} since {holder.since:%Y-%m-%d %H:%M} UTC" if holder else "unknown"
+    until = f", its lease ends at {holder.expires:%H:%M:%S} UTC unless renewed" if holder else ""
+    raise BadInput(f"Another run is writing these results: {who}{until}. Wait until it has ended.")
 
 
 # ---- the object ----------------------------------------------------------------------------------------------
 
 
 class _Cell(Protocol):
-    """One object with a compare-and-swap; methods raise BaseError or OSError where the store refuses."""
+    """One object with a compare-and-swap; methods raise BaseError or OSError if the store refuses."""
 
     def read(self) -> tuple[Holder, str] | None:
-        """What stands there and its tag; None for nothing."""
+        """The holder in the object, and the object's tag; None if there is no object."""
 
     def swap(self, holder: Holder, tag: str | None) -> str | None:
-        """Put `holder` where the object still has `tag` (None: is absent); its new tag, None where it has not."""
+        """Put `holder` if the object still has `tag` (None: is absent); returns its new tag, None if it has not."""
 
     def remove(self) -> None:
         """Delete the object."""
@@ -185,7 +183,7 @@ class _S3Cell:
 
 
 class _LocalCell:
-    """The tag is the content: it holds the run and the expiry, which no two puts share."""
+    """The tag is the content: run and expiry differ in every put."""
 
     def __init__(self, uri: str) -> None:
         self._folder = Path(files.normalize(uri))
@@ -219,11 +217,11 @@ def _parsed(content: bytes, uri: str) -> Holder:
     try:
         return Holder.model_validate_json(content)
     except ValidationError as error:
-        raise BadInput(f"expected the lease of a run in {files.join(uri, LEASE)}, found something else.") from error
+        raise BadInput(f"{files.join(uri, LEASE)} is not the lease of a run; delete it if no run is active.") from error
 
 
 def _machine() -> str:
-    """Names this host since its last boot, and the container on it; the host alone where the system does not say."""
+    """Names this host since its last boot and the container; only the host if the system does not say more."""
     parts = [socket.gethostname()]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())

@@ -278,7 +278,7 @@ def _version_at(table: DeltaTable, as_of: datetime) -> int:
 
     deltalake itself goes by the dates of the log's files, which a slow write or a copy of the results changes.
     """
-    commits = [(datetime.fromtimestamp(told["timestamp"] / 1000, UTC), told["version"]) for told in table.history()]
+    commits = [(datetime.fromtimestamp(one["timestamp"] / 1000, UTC), one["version"]) for one in table.history()]
     past = [version for moment, version in commits if moment <= as_of]
     if not past:
         first = min(commits)[0]

@@ -1,4 +1,4 @@
-"""Small result tables for tests: studies are said in a line each, and go through the real Delta tables."""
+"""Small result tables for tests: one line per study, written to real Delta tables."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ CALLS = {
     "mixed": (0.07, 0.16, 0.63, 0.14),
     "lytic": (0.09, 0.03, 0.17, 0.71),
 }
-"""Class to the probabilities of normal, blastic, mixed and lytic that stand for it."""
+"""Bone quality -> probabilities of normal, blastic, mixed and lytic with that class on top."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """One row of the ledger. levels: `T12=lytic`, `L1=cut`, `L2=?` (whole, unclassified); a bare level is normal."""
+    """One row of the ledger. levels: `T12=lytic`, `L1=cut`, `L2=?` (whole, unclassified); `L3` alone is normal."""
 
     patient: str | None
     when: date | None = date(2024, 5, 2)
@@ -112,10 +112,10 @@ def _study(keys: dict[str, Any], study: Study, vertebrae: list[dict[str, Any]]) 
 
 def _calls(text: str, collapsed: Collection[str] | None) -> dict[str, dict[str, float]]:
     """Task -> class -> probability of the vertebra `text`; empty for one that is not classified."""
-    level, _, said = text.partition("=")
-    if said in {"cut", "?"}:
+    level, _, state = text.partition("=")
+    if state in {"cut", "?"}:
         return {}
-    quality = said or "normal"
+    quality = state or "normal"
     bone = dict(zip(BONE_QUALITY, CALLS[quality], strict=True))
     blastic, lytic = bone["blastic"] + bone["mixed"], bone["mixed"] + bone["lytic"]
     sides = (0.3, 0.6, 0.1) if quality == "lytic" else (0.9, 0.06, 0.04)
@@ -131,14 +131,14 @@ def _calls(text: str, collapsed: Collection[str] | None) -> dict[str, dict[str, 
 
 
 def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict[str, float]]) -> dict[str, Any]:
-    level, _, said = text.partition("=")
+    level, _, state = text.partition("=")
     evaluable = bool(calls)
     row = keys | {
         "vertebra": place,
         "level": level,
         "level_confidence": 0.0 if level.startswith("?") else 0.93,
         "confidence": 0.98,
-        "completeness": "cut" if said == "cut" else "whole",
+        "completeness": "cut" if state == "cut" else "whole",
         "evaluable": evaluable,
         "slices": 7,
         "trabecular_hu": 142.0 if evaluable else None,
@@ -147,7 +147,7 @@ def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict
         "center_z_mm": -30.0 * place,
         "canal_mm": 18.0 + 32.0 * place,
         "height_mm": 25.0,
-        "flags": ["disc_unclear"] if said == "cut" else [],
+        "flags": ["disc_unclear"] if state == "cut" else [],
     }  # fmt: skip
     if evaluable:
         labels = [task for task in LABEL_COLUMNS if task in calls]

@@ -60,14 +60,14 @@ def test_several_vertebrae_per_patient_get_a_clustered_interval(tmp_path: Path) 
     assert table.set_index(["region", "finding"]).loc[("lumbar", "any"), "interval"] == "clustered_wilson"
 
 
-def test_nothing_evaluable_gives_no_rate(tmp_path: Path) -> None:
+def test_a_group_without_evaluable_vertebrae_has_no_rate(tmp_path: Path) -> None:
     row = _ask(tmp_path, [Study("p1", levels="L1=cut")], "level").iloc[0]
     assert row["n_imaged"] == 1
     assert math.isnan(row["prevalence"])
     assert math.isnan(row["ci_low"])
 
 
-def test_missing_values_are_a_group_of_their_own_at_the_end(tmp_path: Path) -> None:
+def test_missing_values_form_the_last_group(tmp_path: Path) -> None:
     table = _ask(tmp_path, [Study("p1", levels="L1", sex=None), Study("p2", levels="L1", sex="M")], "sex")
     assert list(table["sex"].unique()) == ["M", "unknown"]
 
@@ -94,12 +94,12 @@ def test_no_screened_study_gives_an_empty_answer_with_its_columns(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_every_group_can_be_asked_for(tmp_path: Path, name: str) -> None:
+def test_every_column_of_groups_works(tmp_path: Path, name: str) -> None:
     table = _ask(tmp_path, COHORT, name)
     assert table[table["finding"] == "any"]["n_evaluable"].sum() == 6
 
 
-def test_bad_questions_name_what_can_be_asked(tmp_path: Path) -> None:
+def test_a_bad_question_names_the_allowed_values(tmp_path: Path) -> None:
     connection = open_cohort(write_results(str(tmp_path), COHORT))
     with pytest.raises(BadInput, match=r"level, region, sex.*found colour"):
         prevalence(connection, ["level", "colour"])

@@ -44,9 +44,7 @@ def test_unnamed_vertebrae_of_follow_ups_do_not_double(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("named_in", "expected"), [(2023, ["?1", "?2", "?3"]), (2025, ["L1", "L2"])])
-def test_with_and_without_names_the_latest_study_counts_alone(
-    tmp_path: Path, named_in: int, expected: list[str]
-) -> None:
+def test_studies_with_and_without_names_are_not_mixed(tmp_path: Path, named_in: int, expected: list[str]) -> None:
     results = write_results(
         str(tmp_path), [Study("p1", date(2024, 1, 1), "?1 ?2 ?3"), Study("p1", date(named_in, 1, 1), "L1 L2")]
     )
@@ -64,7 +62,7 @@ def test_a_study_that_lies_twice_counts_once(tmp_path: Path) -> None:
     assert list(run_sql(results, "select state from current")["state"]) == ["screened"]
 
 
-def test_studies_without_a_patient_key_are_patients_of_their_own(tmp_path: Path) -> None:
+def test_a_study_without_a_patient_key_is_a_patient_of_its_own(tmp_path: Path) -> None:
     results = write_results(str(tmp_path), [Study(None, levels="L1"), Study(None, levels="L1=lytic")])
     assert len(_imaged(results)) == 2
 
@@ -93,7 +91,7 @@ def test_age_groups(tmp_path: Path) -> None:
         ("selec 1", "syntax error"),
     ],
 )
-def test_a_query_that_is_no_select_is_refused(tmp_path: Path, query: str, found: str) -> None:
+def test_only_one_select_is_accepted(tmp_path: Path, query: str, found: str) -> None:
     results = write_results(str(tmp_path), [Study("p1", levels="L1")])
     with pytest.raises(BadInput, match=found) as caught:
         run_sql(results, query)

@@ -89,7 +89,7 @@ def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
     assert "L1 66.7 [20.8, 93.9] 2 3 0 3 0 1 1" in words, "level, rate, interval, counts by class"
 
 
-def test_it_fetches_nothing(tmp_path: Path) -> None:
+def test_the_page_fetches_nothing(tmp_path: Path) -> None:
     page = _page(tmp_path, COHORT)
     assert not re.search(r"https?://|//[a-z]|url\(|@import|<script|<link", page.replace("http://www.w3.org", ""))
     assert all(target.startswith("data:image/png;base64,") for target in re.findall(r'(?:href|src)="([^"]*)"', page))
@@ -152,7 +152,7 @@ def test_results_without_pictures_and_without_a_screened_study(tmp_path: Path) -
     assert "0 studies screened" in empty
 
 
-def test_a_title_is_text_and_not_markup(tmp_path: Path) -> None:
+def test_a_title_is_escaped(tmp_path: Path) -> None:
     page = _page(tmp_path, COHORT, title="<b>me</b> & you")
     assert "<b>me" not in page
     assert "&lt;b&gt;me&lt;/b&gt; &amp; you" in page
@@ -174,7 +174,7 @@ def test_another_models_evaluation_says_so(tmp_path: Path) -> None:
     assert "This is not the model that read the studies above" in _page(tmp_path, COHORT, evaluation=where)
 
 
-def test_bad_places_are_bad_input_and_write_nothing(tmp_path: Path) -> None:
+def test_missing_places_are_bad_input_and_nothing_is_written(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="results"):
         write_report(str(tmp_path / "nowhere"), tmp_path / "report.html")
     results = write_results(str(tmp_path / "results"), COHORT)

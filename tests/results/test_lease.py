@@ -26,17 +26,17 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 def left_behind(place: str, **changes: Any) -> None:
-    """Another machine's lease at `place`, valid for an hour but for what `changes` say."""
+    """Another machine's lease at `place`, valid for an hour, with `changes`."""
     now = datetime.now(UTC)
     holder = {"run_id": "run-0", "host": "ct-node-7", "machine": "ct-node-7 1", "pid": 1, "since": now,
               "expires": now + timedelta(hours=1)} | changes  # fmt: skip
     write_bytes(join(place, LEASE), json.dumps(holder, default=str).encode())
 
 
-def test_a_second_run_hears_who_holds_the_lease_and_gets_it_after_the_end(place: str) -> None:
+def test_a_second_run_learns_who_holds_the_lease_and_gets_it_after_the_end(place: str) -> None:
     with hold_lease(place, "run-1") as held:
         held.check()
-        with pytest.raises(BadInput, match=r"^expected no other run on these results, found run-1 on \S+ since .* UTC"):
+        with pytest.raises(BadInput, match=r"^Another run is writing these results: run-1 on \S+ since .* UTC"):
             hold_lease(place, "run-2").__enter__()
         held.check()
     assert not exists(join(place, LEASE))
@@ -44,7 +44,7 @@ def test_a_second_run_hears_who_holds_the_lease_and_gets_it_after_the_end(place:
         held.check()
 
 
-def test_of_runs_that_start_together_exactly_one_works(place: str) -> None:
+def test_exactly_one_of_the_runs_that_start_together_gets_the_lease(place: str) -> None:
     left_behind(place, expires=datetime.now(UTC) - timedelta(hours=1))  # all find the same expired lease
 
     def run(number: int) -> bool:
@@ -68,7 +68,7 @@ def test_an_expired_lease_is_taken_over_and_one_that_may_still_be_valid_is_not(p
         held.check()
 
 
-def test_a_lease_is_renewed_for_as_long_as_it_is_held(place: str) -> None:
+def test_a_lease_is_renewed_while_it_is_held(place: str) -> None:
     duration = timedelta(seconds=1)
     with hold_lease(place, "run-1", duration) as held:
         first = json.loads(read_bytes(join(place, LEASE)))["expires"]
@@ -77,16 +77,16 @@ def test_a_lease_is_renewed_for_as_long_as_it_is_held(place: str) -> None:
         assert json.loads(read_bytes(join(place, LEASE)))["expires"] > first
 
 
-def test_who_lost_the_lease_is_told_and_leaves_the_others_alone(place: str) -> None:
+def test_a_run_that_lost_its_lease_fails_and_keeps_the_new_one(place: str) -> None:
     with hold_lease(place, "run-1", timedelta(seconds=1)) as held:
         left_behind(place)
         time.sleep(0.6)
-        with pytest.raises(JobFailed, match="found it lost"):
+        with pytest.raises(JobFailed, match="lost its lease"):
             held.check()
     assert json.loads(read_bytes(join(place, LEASE)))["run_id"] == "run-0"
 
 
-def test_a_store_that_stays_away_costs_the_lease(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_lease_is_lost_if_the_store_stays_unreachable(s3_bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with hold_lease(s3_bucket, "run-1", timedelta(seconds=0.8)) as held:
         monkeypatch.setattr(held._cell, "swap", lambda *_: (_ for _ in ()).throw(OSError("no route")))
         held.check()
@@ -95,7 +95,7 @@ def test_a_store_that_stays_away_costs_the_lease(s3_bucket: str, monkeypatch: py
             held.check()
 
 
-def test_a_dead_process_of_this_machine_keeps_nobody_waiting(tmp_path: Path) -> None:
+def test_the_lease_of_a_dead_process_of_this_machine_is_free_at_once(tmp_path: Path) -> None:
     died = "import os; from spinemet.results.lease import hold_lease\nwith hold_lease({!r}, 'run-0'): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", died.format(str(tmp_path))], check=False).returncode == 9
     assert exists(join(str(tmp_path), LEASE))
@@ -103,10 +103,10 @@ def test_a_dead_process_of_this_machine_keeps_nobody_waiting(tmp_path: Path) -> 
         held.check()
 
 
-def test_a_place_that_cannot_be_written_and_a_lease_that_is_none_are_bad_input(place: str) -> None:
+def test_an_unwritable_place_and_a_broken_lease_are_bad_input(place: str) -> None:
     obstore.put(open_store(place, create=True), LEASE, b"{}")
-    with pytest.raises(BadInput, match="expected the lease of a run"):
+    with pytest.raises(BadInput, match="is not the lease of a run"):
         hold_lease(place, "run-1").__enter__()
     bad = "s3://no-such-bucket-here/r" if place.startswith("s3") else join(place, LEASE, "below a file")
-    with pytest.raises(BadInput, match="expected a place that can be written"):
+    with pytest.raises(BadInput, match="Cannot write at"):
         hold_lease(bad, "run-1").__enter__()

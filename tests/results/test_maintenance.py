@@ -27,7 +27,7 @@ def results(tmp_path: Path) -> Results:
     return made
 
 
-def test_compacting_leaves_what_counts_in_one_file_and_nothing_else(results: Results) -> None:
+def test_compacting_keeps_the_rows_that_count_in_one_file(results: Results) -> None:
     before = {table: seen(results, table) for table in ("studies", "vertebrae")}
     done = compact(results.uri).set_index("table")
     assert {table: seen(results, table) for table in before} == before
@@ -39,7 +39,7 @@ def test_compacting_leaves_what_counts_in_one_file_and_nothing_else(results: Res
     assert (again["rows_removed"].sum(), again["files_after"].sum()) == (0, 0)
 
 
-def test_vacuum_deletes_files_but_none_that_is_still_asked_for(results: Results) -> None:
+def test_vacuum_deletes_only_files_that_no_version_needs(results: Results) -> None:
     then = datetime.now(UTC)
     time.sleep(0.02)
     before = seen(results, "vertebrae")
@@ -54,19 +54,19 @@ def test_vacuum_deletes_files_but_none_that_is_still_asked_for(results: Results)
     assert seen(results, "vertebrae") == before
 
 
-def test_history_tells_every_version_newest_first(results: Results) -> None:
-    told = history(results.uri)
-    assert list(told["committed_at"]) == sorted(told["committed_at"], reverse=True)
-    assert set(told["table"]) == {"studies", "vertebrae", "calls", "slices", "pictures", "runs"}
-    assert list(told[told["table"] == "studies"]["version"]) == [2, 1, 0]
+def test_history_lists_every_version_newest_first(results: Results) -> None:
+    versions = history(results.uri)
+    assert list(versions["committed_at"]) == sorted(versions["committed_at"], reverse=True)
+    assert set(versions["table"]) == {"studies", "vertebrae", "calls", "slices", "pictures", "runs"}
+    assert list(versions[versions["table"] == "studies"]["version"]) == [2, 1, 0]
 
 
 def test_the_commands_answer_as_csv_and_as_of_a_moment(results: Results) -> None:
     command = CliRunner().invoke
     assert command(app, ["tables", "compact", results.uri]).stdout.startswith("table,rows_removed,files_before")
     assert "vertebrae" in command(app, ["tables", "vacuum", results.uri, "--dry-run"]).stdout
-    told = command(app, ["tables", "history", results.uri]).stdout.splitlines()
-    made = next(line.split(",")[0] for line in told if ",studies,0," in line)
+    versions = command(app, ["tables", "history", results.uri]).stdout.splitlines()
+    made = next(line.split(",")[0] for line in versions if ",studies,0," in line)
     query = ["sql", results.uri, "select count(*) as n from studies"]
     assert command(app, query).stdout.split() == ["n", "2"]
     assert command(app, [*query, "--as-of", made]).stdout.split() == ["n", "0"]
@@ -78,11 +78,11 @@ def test_the_commands_answer_as_csv_and_as_of_a_moment(results: Results) -> None
     assert "of the table studies from 0 to " in str(refused["99"])
 
 
-def test_what_was_then_is_the_same_in_a_copy(results: Results) -> None:
+def test_a_copy_of_the_results_has_the_same_history(results: Results) -> None:
     """The dates of a copy's files are those of copying; a slow write dates a file after its commit."""
     made = {
-        told["version"]: told["committed_at"]
-        for told in history(results.uri).query("table == 'studies'").to_dict("records")
+        version["version"]: version["committed_at"]
+        for version in history(results.uri).query("table == 'studies'").to_dict("records")
     }
     for number, file in enumerate(sorted(Path(results.uri, "studies", "_delta_log").glob("*.json"))):
         os.utime(file, (time.time() + 3600 + number,) * 2)
@@ -92,10 +92,10 @@ def test_what_was_then_is_the_same_in_a_copy(results: Results) -> None:
     assert counts == [[(None,)], [("run-1-1",)], [("run-2-1",)]]
 
 
-def test_upkeep_waits_for_no_run_and_finds_no_results_where_there_are_none(results: Results, tmp_path: Path) -> None:
+def test_upkeep_is_refused_during_a_run_and_without_results(results: Results, tmp_path: Path) -> None:
     with hold_lease(results.uri, "run-3"):
         for work in (compact, vacuum):
-            with pytest.raises(BadInput, match="found run-3 on"):
+            with pytest.raises(BadInput, match="run-3 on"):
                 work(results.uri)
     for work in (compact, vacuum, history):
         with pytest.raises(BadInput, match="There are no screening results"):

@@ -63,7 +63,7 @@ def test_a_wave_is_read_back_whole(results: Results) -> None:
 def test_a_wave_that_never_reached_the_ledger_is_invisible_and_then_removed(results: Results) -> None:
     results.commit_wave("run-1-1", wave_rows("k1"))
     lost = wave_rows("k2")
-    results.commit_wave("run-1-2", {"vertebrae": lost["vertebrae"]})  # what a kill between the commits leaves
+    results.commit_wave("run-1-2", {"vertebrae": lost["vertebrae"]})  # the state after a kill between two commits
     assert [key for key, _ in seen(results, "vertebrae")] == ["k1", "k1"]
     assert results.drop_leftovers() == 2
     assert results.drop_leftovers() == 0
@@ -87,14 +87,14 @@ def test_replacing_leaves_other_models_rows_alone(results: Results) -> None:
     assert seen(results, "studies") == [("k1", "run-1-1"), ("k1", "run-3-1")]
 
 
-def test_ledger_keys_can_be_asked_by_reason(results: Results) -> None:
+def test_ledger_keys_of_some_reasons(results: Results) -> None:
     rows = [study_row("k1"), study_row("k2", Reason.UNREACHABLE), study_row("k3", Reason.CRASHED)]
     results.commit_wave("run-1-1", {"studies": rows})
     assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.UNREACHABLE]) == {"k2"}
     assert results.ledger_keys("a" * 12, "b" * 12, only=[Reason.TRUNCATED]) == set()
 
 
-def test_ledger_keys_can_be_asked_by_state_and_for_all_models(results: Results) -> None:
+def test_ledger_keys_of_a_state_and_of_all_models(results: Results) -> None:
     other = {**study_row("k3"), "model_digest": "c" * 12}
     results.commit_wave("run-1-1", {"studies": [study_row("k1"), study_row("k2", Reason.CRASHED)]})
     results.commit_wave("run-1-2", {"studies": [other]})
@@ -103,7 +103,7 @@ def test_ledger_keys_can_be_asked_by_state_and_for_all_models(results: Results) 
     assert results.ledger_sizes("a" * 12, "b" * 12) == {"k1": 9, "k2": 9}
 
 
-def test_a_run_that_may_not_write_any_more_does_not(tmp_path: Path) -> None:
+def test_nothing_is_written_if_the_guard_raises(tmp_path: Path) -> None:
     def lost() -> None:
         raise JobFailed("the lease is lost")
 
@@ -120,7 +120,7 @@ def test_a_moment_is_a_date_or_a_time_with_or_without_a_zone() -> None:
         moment("yesterday")
 
 
-def test_a_run_is_one_row_whatever_becomes_of_it(results: Results) -> None:
+def test_a_run_keeps_one_row_while_its_state_changes(results: Results) -> None:
     assert results.last_run() is None
     now = dt.datetime.now(dt.UTC)
     row = {"run_id": "run-1", "state": "running", "asked_by": "me", "started_at": now, "archive_key": "a",
@@ -154,7 +154,7 @@ def test_as_of_shows_the_tables_of_that_moment(tmp_path: Path) -> None:
         connect(results.uri, as_of=before)
 
 
-def test_columns_keep_their_meaning_in_the_stored_table(tmp_path: Path) -> None:
+def test_descriptions_are_stored_with_the_columns(tmp_path: Path) -> None:
     results = open_results(str(tmp_path), create=True)
     results.commit_wave("run-1-1", wave_rows("k1"))
     fields = {field.name: field for field in DeltaTable(tmp_path / "studies").schema().fields}
@@ -178,13 +178,13 @@ def test_opening_twice_changes_nothing(results: Results) -> None:
     assert seen(again, "studies") == [("k1", "run-1-1")]
 
 
-def test_no_results_there_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
+def test_a_place_without_results_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
     for place in (str(tmp_path / "none"), str(tmp_path), s3_bucket, s3_bucket + "-missing/results"):
         with pytest.raises(BadInput, match=r"(There are no|Cannot read) screening results at"):
             connect(place)
 
 
-def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
+def test_an_unwritable_place_is_bad_input(tmp_path: Path, s3_bucket: str) -> None:
     (tmp_path / "file").write_text("in the way")
     for place in (str(tmp_path / "file" / "results"), str(tmp_path / "file"), s3_bucket + "-missing/results"):
         with pytest.raises(BadInput, match="Cannot write screening results at"):
@@ -201,10 +201,10 @@ def run_row(run_id: str, **changes: Any) -> Row:
     return {"run_id": run_id, "state": "done", "started_at": start, **about, **made_with, **changes}
 
 
-def test_the_usual_runs_are_the_last_finished_ones_over_whatever_was_new(tmp_path: Path) -> None:
+def test_usual_runs_are_the_last_finished_ones_that_screened_new_studies(tmp_path: Path) -> None:
     schema = SCHEMAS["runs"]
     early = [field for field in schema if field.name not in {"chosen", "drift", "evaluable", "mean_hu"}]
-    DeltaTable.create(tmp_path / "runs", pa.schema(early))  # of a version that did not have all columns yet
+    DeltaTable.create(tmp_path / "runs", pa.schema(early))  # from a version with fewer columns
     old = pa.Table.from_pylist([run_row("run-01", failed=1)], schema=pa.schema(early))
     write_deltalake(tmp_path / "runs", old, mode="append")
     results = open_results(str(tmp_path), create=True)
