@@ -81,14 +81,14 @@ def doctor(
     The exit code is 0 if a job could start, else 2. The check leaves nothing behind.
     """
     from spinemet.display.terminal import console
-    from spinemet.doctor.examine import Places, examine
+    from spinemet.doctor import examine
     from spinemet.doctor.findings import as_json as json_of
     from spinemet.doctor.findings import is_ready, render
     from spinemet.progress import progress_bar
 
     findings = []
     with progress_bar("Checking") as advance:
-        for finding in examine(Places(archive, results, model, key_file, ray_address)):
+        for finding in examine(archive, results, model, key_file, ray_address):
             findings.append(finding)
             advance(len(findings), 0, finding.subject)
     if as_json:

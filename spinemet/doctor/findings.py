@@ -1,16 +1,22 @@
-"""The result of one check, and how all of them look at a terminal and as JSON."""
+"""The result of one check, how a check makes it, and how all of them look at a terminal and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec
 
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
+
+from spinemet.errors import BadInput
+
+P = ParamSpec("P")
 
 
 class Level(StrEnum):
@@ -32,12 +38,38 @@ class Finding:
     remedy: str = ""
 
 
-_MARKS = {
-    Level.OK: ("✔", "green"),
-    Level.SKIPPED: ("–", "dim"),
-    Level.WARNING: ("!", "bold yellow"),
-    Level.PROBLEM: ("✘", "bold red"),
-}
+@dataclass
+class Trouble(Exception):
+    """A check raises it for every level but OK."""
+
+    found: str
+    remedy: str = ""
+    level: Level = Level.PROBLEM
+
+
+def check(subject: str, remedy: str = "") -> Callable[[Callable[P, str]], Callable[P, Finding]]:
+    """Decorator of a check: a function that returns a sentence if all is well, and raises Trouble or BadInput if not.
+
+    remedy: for BadInput.
+    """
+
+    def decorate(function: Callable[P, str]) -> Callable[P, Finding]:
+        @wraps(function)
+        def examine(*args: P.args, **kwargs: P.kwargs) -> Finding:
+            try:
+                return Finding(subject, Level.OK, function(*args, **kwargs))
+            except Trouble as trouble:
+                return Finding(subject, trouble.level, trouble.found, trouble.remedy)
+            except BadInput as error:
+                return Finding(subject, Level.PROBLEM, str(error), remedy)
+
+        return examine
+
+    return decorate
+
+
+_STYLES = {Level.OK: "green", Level.SKIPPED: "dim", Level.WARNING: "bold yellow", Level.PROBLEM: "bold red"}
+_MARKS = {Level.OK: "✔", Level.SKIPPED: "–", Level.WARNING: "!", Level.PROBLEM: "✘"}
 
 
 def is_ready(findings: Sequence[Finding]) -> bool:
@@ -57,23 +89,15 @@ def render(findings: Sequence[Finding]) -> RenderableType:
     table.add_column(no_wrap=True, style="bold")
     table.add_column(overflow="fold")
     for finding in findings:
-        mark, style = _MARKS[finding.level]
+        style = _STYLES[finding.level]
         text = Text(finding.found, style="dim" if finding.level is Level.SKIPPED else "")
         if finding.remedy:
             text.append(f"\n→ {finding.remedy}", style=style.removeprefix("bold "))
-        table.add_row(Text(mark, style=style), finding.subject, text)
-    return Padding(Group(table, Text(), _closing(findings)), (1, 1))
-
-
-def _closing(findings: Sequence[Finding]) -> Text:
+        table.add_row(Text(_MARKS[finding.level], style=style), finding.subject, text)
+    counts = Counter(finding.level for finding in findings)
     problems, warnings = (
-        sum(finding.level is level for finding in findings) for level in (Level.PROBLEM, Level.WARNING)
+        f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in (Level.PROBLEM, Level.WARNING)
     )
-    more = f", {_counted(warnings, 'warning')}" if warnings else ""
-    if problems:
-        return Text(f"{_counted(problems, 'problem')} would stop a job{more}.", style="bold red")
-    return Text(f"Nothing here would stop a job{more}.", style="bold green")
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' * (count != 1)}"
+    closing = f"{'Nothing here' if is_ready(findings) else problems} would stop a job"
+    closing += f", {warnings}." if counts[Level.WARNING] else "."
+    return Padding(Group(table, Text(), Text(closing, "bold green" if is_ready(findings) else "bold red")), (1, 1))

@@ -1,158 +1,130 @@
-"""Checks of what a job reads and writes: archive, results, model, pseudonym key."""
+"""Checks of what a job needs beside the machine: archive, results, model, pseudonym key, Ray head."""
 
 from __future__ import annotations
 
 import fcntl
-import multiprocessing
 import os
-import stat
+import tempfile
 import time
-import uuid
-from contextlib import suppress
-from multiprocessing.connection import Connection
+import urllib.error
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 from spinemet import files
 from spinemet.archive.listing import list_studies
 from spinemet.dicom.pseudonym import KEY_FILE_VARIABLE, KEY_VARIABLE, load_key
-from spinemet.doctor.findings import Finding, Level
-from spinemet.doctor.s3 import S3, StoreProblem
-from spinemet.errors import BadInput
+from spinemet.doctor.findings import Level, Trouble, check
+from spinemet.doctor.s3 import S3
 from spinemet.model.card import load_card, model_digest, read_weights
 
 COUNT_S = 5.0
 """Time for counting studies; a large archive holds more than are found in it."""
-MAKE_KEY = "(umask 077 && openssl rand -hex 32 > ~/.spinemet.key)"
+ANSWER_S = 5
+"""Time for a Ray head to answer."""
+
+_MAKE_KEY = "Make one and keep a copy: (umask 077 && openssl rand -hex 32 > ~/.spinemet.key)"
+_SET_TOKEN = "Set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) as on the head."
+_START_HEAD = "Start a head (ray start --head), forward its port 8265, or correct --ray-address (http://HOST:8265)."
 
 
-def check_archive(archive: str, s3: S3, seconds: float = COUNT_S) -> Finding:
+@check("archive", "Check --archive: a folder or an s3:// prefix with studies.")
+def check_archive(archive: str, s3: S3, seconds: float = COUNT_S) -> str:
     """Whether the archive can be listed, and how many studies are found within some seconds."""
-    if problem := _store_problem("archive", archive, s3):
-        return problem
-    count, is_all, error = count_studies(archive, seconds)
-    if error:
-        return Finding("archive", Level.PROBLEM, error, "Check --archive: a folder or an s3:// prefix with studies.")
-    if is_all:
-        return Finding("archive", Level.OK, f"readable, {count:,} {'study' if count == 1 else 'studies'}")
-    more = f"at least {count:,} studies" if count else "no study yet"
-    return Finding("archive", Level.OK, f"readable, {more} after {seconds:g} s of listing")
+    s3.check_bucket(archive)
+    count, ends = 0, time.monotonic() + seconds
+    for _ in list_studies(archive):
+        count += 1
+        if time.monotonic() > ends:
+            return f"readable, at least {count:,} studies after {seconds:g} s of listing"
+    return f"readable, {count:,} {'study' if count == 1 else 'studies'}"
 
 
-def count_studies(archive: str, seconds: float) -> tuple[int, bool, str]:
-    """(studies found, whether these are all, what went wrong) within some seconds.
-
-    A process of its own counts, because it can be ended while it waits for a slow store.
-    """
-    here, there = multiprocessing.Pipe(duplex=False)
-    process = multiprocessing.get_context("spawn").Process(target=_count, args=(archive, there), daemon=True)
-    process.start()
-    there.close()
-    count, ends = 0, None
-    try:
-        while here.poll(None if ends is None else max(0.0, ends - time.monotonic())):
-            found = here.recv()
-            if isinstance(found, str):
-                return count, True, found
-            # The first count is 0 and says that the imports are over.
-            count, ends = found, ends or time.monotonic() + seconds
-        return count, False, ""
-    except EOFError:
-        process.join()
-        return count, True, "" if process.exitcode == 0 else "listing the archive ended its process"
-    finally:
-        process.kill()
-        process.join()
-
-
-def _count(archive: str, pipe: Connection) -> None:
-    pipe.send(0)
-    try:
-        for count, _ in enumerate(list_studies(archive), 1):
-            pipe.send(count)
-    except BadInput as error:
-        pipe.send(str(error))
-
-
-def check_results(results: str, s3: S3) -> Finding:
+@check("results", "Check --results: a folder or an s3:// prefix.")
+def check_results(results: str, s3: S3) -> str:
     """Whether tables and a lease can be written there, each write on a condition; leaves nothing behind."""
-    if not files.is_s3(results):
-        return _check_folder(Path(files.normalize(results)))
-    if problem := _store_problem("results", results, s3):
-        return problem
+    if files.is_s3(results):
+        s3.check_bucket(results)
+        s3.check_conditional_puts(results)
+        return "writable, with conditional puts"
+    folder = Path(files.normalize(results))
+    there = next(path for path in (folder, *folder.parents) if path.exists())
     try:
-        left = s3.check_conditional_puts(results)
-    except StoreProblem as refusal:
-        return Finding("results", Level.PROBLEM, refusal.found, refusal.remedy)
-    if left:
-        remedy = "Allow these credentials to delete below the results; then delete that object by hand."
-        return Finding("results", Level.WARNING, f"writable, but the test object {left} could not be deleted", remedy)
-    return Finding("results", Level.OK, "writable, with conditional puts")
+        # Delta commits with hard links; the lease needs locks.
+        with tempfile.TemporaryDirectory(prefix=".spinemet-doctor-", dir=there) as made:
+            with Path(made, "lease").open("x") as lease:
+                fcntl.flock(lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.link(lease.name, Path(made, "commit"))
+    except OSError as error:
+        remedy = "Choose a folder that you can write to, on a file system with locks and hard links."
+        raise Trouble(f"{there} cannot hold tables: {error.strerror or error}", remedy) from error
+    return "writable" if there == folder else f"will be made below {there}"
 
 
-def check_model(model: str, s3: S3) -> Finding:
+@check("model", "Name the folder that jobs/train.py wrote: OUT/NAME/model.")
+def check_model(model: str, s3: S3) -> str:
     """Whether the model's card and weights are readable and belong together."""
-    if problem := _store_problem("model", model, s3):
-        return problem
-    try:
-        card = load_card(model)
-        megabytes = len(read_weights(model, card)) / 1e6
-    except BadInput as error:
-        return Finding("model", Level.PROBLEM, str(error), "Name the folder that jobs/train.py wrote: OUT/NAME/model.")
+    s3.check_bucket(model)
+    card = load_card(model)
+    megabytes = len(read_weights(model, card)) / 1e6
     tasks = ", ".join(task.name for task in card.spec.tasks)
-    return Finding("model", Level.OK, f"readable, {megabytes:.1f} MB, {tasks}, digest {model_digest(card)}")
+    return f"readable, {megabytes:.1f} MB, {tasks}, digest {model_digest(card)}"
 
 
-def check_key(key_file: str | None, *, is_needed: bool) -> Finding:
+@check("key", _MAKE_KEY)
+def check_key(key_file: str | None, *, is_needed: bool) -> str:
     """Whether there is a pseudonym key and nobody else can read its file. Without one, a problem if `is_needed`."""
     has_variable = bool(os.environ.get(KEY_VARIABLE))
     place = key_file or (None if has_variable else os.environ.get(KEY_FILE_VARIABLE))
     if not place and not has_variable:
         if not is_needed:
-            return Finding("key", Level.SKIPPED, "no pseudonym key; only screening needs one")
-        remedy = f"Make one and keep a copy: {MAKE_KEY}; export {KEY_FILE_VARIABLE}=~/.spinemet.key"
-        return Finding("key", Level.PROBLEM, "no pseudonym key", remedy)
+            raise Trouble("no pseudonym key; only screening needs one", level=Level.SKIPPED)
+        raise Trouble("no pseudonym key", f"{_MAKE_KEY}; export {KEY_FILE_VARIABLE}=~/.spinemet.key")
+    if place and Path(place).is_file() and (mode := Path(place).stat().st_mode & 0o777) & 0o077:
+        raise Trouble(f"others may read {place}: its mode is {mode:o}", f"chmod 600 {place}")
+    size = len(load_key(key_file=key_file))
+    return f"{size} bytes from {f'{place}, which only its owner can read' if place else KEY_VARIABLE}"
+
+
+@check("Ray")
+def check_head(address: str) -> str:
+    """Whether the head at `address` (http://HOST:8265) answers, asks for a token, and takes the one that is set here.
+
+    Asks as `ray job submit` does, with a time limit, which Ray's own client does not have.
+    """
     try:
-        size = len(load_key(key_file=key_file))
-    except BadInput as error:
-        return Finding("key", Level.PROBLEM, str(error), _key_remedy(place))
-    where = f"{place}, which only its owner can read" if place else KEY_VARIABLE
-    return Finding("key", Level.OK, f"{size} bytes from {where}")
+        status, is_ray = _ask(address)
+        is_open = status != 401
+        if not is_open and (token := _token()):
+            status, is_ray = _ask(address, token)
+    except (OSError, HTTPException, ValueError) as error:
+        raise Trouble(f"no Jobs API answers at {address} ({getattr(error, 'reason', error)})", _START_HEAD) from error
+    if status == 401:
+        raise Trouble("the head asks for a token and none is set here", _SET_TOKEN)
+    if status == 403:
+        raise Trouble("the head does not take the token that is set here", _SET_TOKEN)
+    if not is_ray:
+        raise Trouble(f"no Jobs API answers at {address} (HTTP status {status})", _START_HEAD)
+    if is_open:
+        remedy = "Start it with RAY_AUTH_MODE=token and RAY_AUTH_TOKEN set: whoever reaches it can run code on it."
+        raise Trouble("the head answers and asks for no token", remedy, Level.WARNING)
+    return "the head answers and takes the token"
 
 
-def _key_remedy(place: str | None) -> str:
-    with suppress(OSError, TypeError):
-        if stat.S_IMODE(os.stat(place).st_mode) & 0o077:  # type: ignore[arg-type]
-            return f"chmod 600 {place}"
-    return f"Make one and keep a copy: {MAKE_KEY}"
-
-
-def _store_problem(subject: str, uri: str, s3: S3) -> Finding | None:
-    """What keeps an S3 place from being reached; None for a place that can be listed, and for a local one."""
-    if not files.is_s3(uri):
-        return None
+def _ask(address: str, token: str = "") -> tuple[int, bool]:
+    """The HTTP status, and whether the answer is that of a Ray head."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{address.rstrip('/')}/api/version", headers=headers)
     try:
-        s3.check_bucket(uri)
-    except StoreProblem as problem:
-        return Finding(subject, Level.PROBLEM, problem.found, problem.remedy)
-    return None
+        with urllib.request.urlopen(request, timeout=ANSWER_S) as answer:
+            return answer.status, b'"ray_version"' in answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, False
 
 
-def _check_folder(folder: Path) -> Finding:
-    """A results folder, made or not yet: exclusive creation, hard links (Delta's commits) and locks (the lease)."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    probe, link = (there / f".spinemet-doctor-{uuid.uuid4().hex}{suffix}" for suffix in ("", ".link"))
-    try:
-        with probe.open("x") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.link(probe, link)
-            with suppress(FileExistsError):
-                os.link(probe, link)
-                raise OSError("a link replaced a file")
-    except OSError as error:
-        remedy = "Choose a folder that you can write to, on a file system with locks and hard links."
-        return Finding("results", Level.PROBLEM, f"{there} cannot hold tables: {error.strerror or error}", remedy)
-    finally:
-        for path in (probe, link):
-            with suppress(OSError):
-                path.unlink()
-    return Finding("results", Level.OK, "writable" if there == folder else f"will be made below {there}")
+def _token() -> str:
+    """The token that Ray's clients send in token mode: the variable, else the file that the other names, else Ray's."""
+    if os.environ.get("RAY_AUTH_MODE") != "token":
+        return ""
+    file = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    return (os.environ.get("RAY_AUTH_TOKEN") or (file.read_text() if file.is_file() else "")).strip()

@@ -1,10 +1,17 @@
-"""The doctor at archives, results folders, models and key files that are sound or wrong in a usual way."""
+"""The doctor at archives, results folders, models, key files and Ray heads, sound or wrong in a usual way."""
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import socket
 import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import obstore
@@ -12,7 +19,7 @@ import pytest
 
 from spinemet.dicom.pseudonym import KEY_FILE_VARIABLE, KEY_VARIABLE
 from spinemet.doctor.findings import Level
-from spinemet.doctor.places import check_archive, check_key, check_model, check_results
+from spinemet.doctor.places import check_archive, check_head, check_key, check_model, check_results
 from spinemet.doctor.s3 import S3
 from spinemet.files import open_store
 from spinemet.model.checkpoint import WEIGHTS, ModelCard, save_model, untrained
@@ -20,6 +27,8 @@ from spinemet.model.spec import DenseNetSpec, ModelSpec
 from tests.doctor.stores import answering
 
 KEY = "0123456789abcdef" * 2
+TOKEN = "a token for the tests only"
+VERSION = '{"ray_version": "2.1.0"}'
 
 
 # ---- archive -------------------------------------------------------------------------------------------------
@@ -51,19 +60,19 @@ def test_no_archive(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_slow_archive_is_counted_for_some_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(200, listing_then_silence) as endpoint:
+    with answering(200, endless_listing) as endpoint:
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        finding = check_archive("s3://archive", S3(), seconds=6)
+        finding = check_archive("s3://archive", S3(), seconds=2)
     assert finding.level is Level.OK
-    assert re.fullmatch(r"readable, at least [\d,]+ studies after 6 s of listing", finding.found)
+    assert re.fullmatch(r"readable, at least [\d,]+ studies after 2 s of listing", finding.found)
 
 
-def listing_then_silence(path: str) -> str:
-    """A first page of 1,100 studies that says that more follow; the next page never comes."""
+def endless_listing(path: str) -> str:
+    """Pages of 1,100 studies, each of which says that more follow; from the second page on they come slowly."""
     if "continuation-token" in path:
-        time.sleep(30)
+        time.sleep(0.3)
     studies = "".join(
         f"<Contents><Key>{n:04}.zip</Key><LastModified>2026-01-01T00:00:00Z</LastModified><ETag>e</ETag><Size>9</Size>"
         f"</Contents>"
@@ -164,3 +173,106 @@ def test_a_short_key_and_a_missing_file(key_file: Path) -> None:
 def test_no_key_matters_for_screening_only(key_file: Path) -> None:
     assert check_key(None, is_needed=False).level is Level.SKIPPED
     assert check_key(None, is_needed=True).level is Level.PROBLEM
+
+
+# ---- Ray head --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def no_ray_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A person without any setting for Ray."""
+    for name in [name for name in os.environ if name.startswith("RAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def token_status(_method: str, authorization: str) -> int:
+    if not authorization:
+        return 401
+    return 200 if authorization == f"Bearer {TOKEN}" else 403
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def test_no_head_there() -> None:
+    address = f"http://127.0.0.1:{free_port()}"
+    finding = check_head(address)
+    assert finding.level is Level.PROBLEM
+    assert address in finding.found
+    assert "ray start --head" in finding.remedy
+
+
+@pytest.mark.parametrize("address", ["HEAD:8265", "127.0.0.1", ""])
+def test_an_address_that_is_no_url(address: str) -> None:
+    finding = check_head(address)
+    assert (finding.level, "http://HOST:8265" in finding.remedy) == (Level.PROBLEM, True)
+
+
+@pytest.mark.parametrize("body", ["<html>", "{}", "[]"])
+def test_something_other_than_ray(body: str) -> None:
+    with answering(200, body) as address:
+        assert check_head(address).level is Level.PROBLEM
+    with answering(502, body) as address:
+        assert "HTTP status 502" in check_head(address).found
+
+
+def test_a_head_without_a_token_is_a_warning() -> None:
+    with answering(200, VERSION) as address:
+        finding = check_head(address + "/")
+    assert (finding.level, "asks for no token" in finding.found) == (Level.WARNING, True)
+
+
+def test_the_token_is_sent_in_token_mode_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with answering(token_status, VERSION) as address:
+        assert "none is set here" in check_head(address).found
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        assert "none is set here" in check_head(address).found  # `ray job submit` does not send it either
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        assert check_head(address).level is Level.OK
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+        assert "does not take the token" in check_head(address).found
+        monkeypatch.delenv("RAY_AUTH_TOKEN")
+        assert "none is set here" in check_head(address).found
+        (tmp_path / "token").write_text(TOKEN + "\n")
+        monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(tmp_path / "token"))
+        assert check_head(address).level is Level.OK
+        monkeypatch.delenv("RAY_AUTH_TOKEN_PATH")
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(TOKEN)
+        assert check_head(address).level is Level.OK
+
+
+@contextmanager
+def real_head() -> Iterator[str]:
+    """The address of the Jobs API of a Ray head that asks for TOKEN."""
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="ray")  # short: the paths of Ray's sockets have to fit into 107 bytes
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_TMPDIR": folder}
+    options = ["--head", "--block", "--port=0", "--num-cpus=1", f"--dashboard-port={port}", "--disable-usage-stats"]
+    ray = Path(sys.executable).with_name("ray")
+    with (Path(folder) / "log").open("w") as log:
+        process = subprocess.Popen([ray, "start", *options], env=environment, stdout=log, stderr=log)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()  # `--block` ends all that it started
+        process.wait(timeout=60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.job
+def test_a_real_head_with_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    with real_head() as address:
+        ends = time.monotonic() + 120
+        while "asks for a token" not in (found := check_head(address)).found:
+            assert time.monotonic() < ends, found
+            time.sleep(0.5)
+        monkeypatch.setenv("RAY_AUTH_MODE", "token")
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "another")
+        assert "does not take the token" in check_head(address).found
+        monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
+        assert check_head(address).level is Level.OK

@@ -11,9 +11,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from spinemet.doctor.findings import Level
+from spinemet.doctor.findings import Level, Trouble
 from spinemet.doctor.places import check_results
-from spinemet.doctor.s3 import S3, StoreProblem
+from spinemet.doctor.s3 import S3
 from tests.doctor.stores import answering
 
 EMPTY_LISTING = '<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
@@ -30,8 +30,8 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def problem_at(uri: str = "s3://archive/ct") -> StoreProblem:
-    with pytest.raises(StoreProblem) as raised:
+def problem_at(uri: str = "s3://archive/ct") -> Trouble:
+    with pytest.raises(Trouble) as raised:
         S3().check_bucket(uri)
     return raised.value
 
@@ -74,7 +74,7 @@ def test_no_server_is_one_sentence_and_is_waited_for_once(settings: pytest.Monke
     s3 = S3()
     found = []
     for bucket in ("s3://archive", "s3://results"):
-        with pytest.raises(StoreProblem) as raised:
+        with pytest.raises(Trouble) as raised:
             s3.check_bucket(bucket)
         found.append(raised.value)
     assert found[0].found == f"no S3 server answers at {endpoint} (EndpointConnectionError)"
@@ -142,7 +142,7 @@ def test_a_clock_that_is_off(settings: pytest.MonkeyPatch, ahead_s: int, level: 
         ([200, 501], 204, Level.PROBLEM, "If-None-Match"),
         ([403], 204, Level.PROBLEM, "the store answers 403"),
         ([200, 412, 412, 200], 204, Level.OK, "writable, with conditional puts"),
-        ([200, 412, 412, 200], 403, Level.WARNING, "the test object runs/doctor-"),
+        ([200, 412, 412, 200], 403, Level.PROBLEM, "the store answers 403"),
     ],
 )
 def test_stores_that_ignore_conditions_or_refuse(
