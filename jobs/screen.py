@@ -48,7 +48,7 @@ def screen(
 
     Exit codes: 0 done, 1 the job failed, 2 bad input or another run at work, 3 too many failed studies, 143 SIGTERM.
     """
-    start = moment(since).timestamp() if since else 0.0
+    start = moment(since).timestamp() if since else None
     options = ScreenOptions(
         archive, results, model, load_key(ephemeral=ephemeral_key),
         config=load_config(config, StudyConfig), dates=dates, max_hours=max_hours, workers=workers, gpus=gpus,

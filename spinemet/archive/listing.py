@@ -34,7 +34,7 @@ def list_studies(uri: str, unlisted: Counter[Unlisted] | None = None) -> Iterato
         found = True
         yield ref
     if not found:
-        missing = f" ({in_words(store.unlisted)})" if store.unlisted else ""
+        missing = f" ({describe(store.unlisted)})" if store.unlisted else ""
         raise BadInput(f"no study was found below {store.archive}{missing}.")
 
 
@@ -72,9 +72,9 @@ def open_study(ref: StudyRef) -> StudyObjects:
     return next(layout for layout in LAYOUTS if layout.name == ref.layout).open(ref)
 
 
-def in_words(unlisted: Counter[Unlisted]) -> str:
-    """`3 folders that cannot be listed, 1 files without access`; "" if nothing was left out."""
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(unlisted.items()) if count)
+def describe(unlisted: Counter[Unlisted]) -> str:
+    """`folders without access: 3, files without access: 1`; "" if nothing was left out."""
+    return ", ".join(f"{kind}: {count}" for kind, count in sorted(unlisted.items()) if count)
 
 
 # ---- from keys to studies ------------------------------------------------------------------------------------

@@ -26,13 +26,13 @@ _OF_ONE_OBJECT = {errno.EACCES, errno.EPERM, errno.ENOENT, errno.EISDIR, errno.E
 
 
 class Unlisted(StrEnum):
-    """Why a part of the archive is missing from its listing; the words that a run prints after their number."""
+    """What a listing had to leave out, in the words that a run prints before their number."""
 
-    FOLDER = "folders that cannot be listed"
-    VANISHED = "folders that vanished while they were listed"
+    FOLDER = "folders without access"
+    VANISHED = "folders that vanished during the listing"
     FILE = "files without access"
-    NAME = "names that are not UTF-8"
-    TWIN = "NIfTI files beside a file of the same name"
+    NAME = "files and folders whose names are not UTF-8"
+    TWIN = "NIfTI files beside another of the same name"
 
 
 class ObjectLost(StudyFailed):
@@ -135,12 +135,11 @@ class LocalStore(Store):
             if entry.is_file():
                 status = entry.stat()
                 yield ObjectRef(key, status.st_size, status.st_mtime)
-        except FileNotFoundError:  # deleted since the folder was read
-            return
-        except OSError:
-            if not is_ignored(key):
+        except OSError as error:
+            # Deleted since the folder was read, or a link that leads nowhere.
+            if error.errno not in {errno.ENOENT, errno.ELOOP} and not is_ignored(key):
                 self.unlisted[Unlisted.FILE] += 1
-            yield ObjectRef(key, 0)  # reading it fails, and its study with it
+                yield ObjectRef(key, 0)  # reading it fails, and its study with it
 
     def folder(self, key: str) -> list[ObjectRef]:
         prefix = f"{key}/" if key else ""

@@ -18,6 +18,8 @@ from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 
 from spinemet import __version__
+from spinemet.archive.listing import describe
+from spinemet.archive.store import Unlisted
 from spinemet.config import StudyConfig
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import JobFailed
@@ -88,19 +90,22 @@ def run_night(
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run would do: studies seen, to screen, and left waiting; bytes to read; hours, None if unknown."""
+    """What a run would do: studies seen, to screen, and left waiting; bytes to read; what could not be listed; hours,
+    None if unknown."""
 
     listed: int
     planned: int
     waiting: int
     planned_bytes: int
+    unlisted: Counter[Unlisted]
     hours: float | None
 
     def __str__(self) -> str:
         """In one line, for a log."""
         size, later = f"{self.planned_bytes / 1e9:.1f} GB", f"{self.waiting} left for later"
         time = "time unknown: no earlier run" if self.hours is None else f"{self.hours:.1f} h at the last run's speed"
-        return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}"
+        missing = f"; not listed: {describe(self.unlisted)}" if self.unlisted else ""
+        return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}{missing}"
 
 
 @quiet_dicom()
@@ -119,7 +124,9 @@ def forecast(options: ScreenOptions, progress: Progress = no_progress) -> Foreca
 def _plan(options: ScreenOptions, inputs: Inputs, results: Results | None) -> Plan:
     if results is not None:
         check_continues(results.last_run(), inputs.names, options.dates)
-    return plan_studies(inputs.studies, results, inputs.names, **inputs.digests, selection=options.selection)
+    plan = plan_studies(inputs.studies, results, inputs.names, **inputs.digests, selection=options.selection)
+    plan.counts.unlisted = inputs.unlisted
+    return plan
 
 
 def _screen(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from spinemet.archive.listing import list_studies
+from spinemet.archive.store import Unlisted
 from spinemet.config import DatePolicy, StudyConfig, changed, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
@@ -43,9 +45,13 @@ class ScreenOptions:
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything that checked options lead to: studies, pseudonyms, reading configuration, `runs` digest columns."""
+    """Everything that checked options lead to: studies, pseudonyms, reading configuration, `runs` digest columns.
+
+    unlisted: counts what could not be listed, while `studies` are taken.
+    """
 
     studies: Iterator[StudyRef]
+    unlisted: Counter[Unlisted]
     names: Pseudonymizer
     config: StudyConfig
     digests: dict[str, str]
@@ -74,7 +80,9 @@ def check_options(options: ScreenOptions) -> Inputs:
     if options.linkage is not None:
         check_apart(options.archive, options.linkage)
         check_linkage_apart(options.linkage, options.results)
-    studies = first_checked(iter(list_studies(options.archive)))
+    unlisted: Counter[Unlisted] = Counter()
+    studies = first_checked(list_studies(options.archive, unlisted))
     if options.selection.studies:
         studies = find_studies(studies, names, options.selection.studies)
-    return Inputs(studies, names, config, {"model_digest": model_digest(card), "config_digest": config_digest(config)})
+    digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
+    return Inputs(studies, unlisted, names, config, digests)

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Literal
 
 from spinemet import files
+from spinemet.archive.store import Unlisted
 from spinemet.config import DatePolicy
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
@@ -43,14 +45,14 @@ class Selection:
 
     limit: int | None = None
     quiet_s: float = 0.0
-    since: float = 0.0
+    since: float | None = None
     studies: frozenset[str] = frozenset()
     rescreen: Rescreen | None = None
 
     @property
     def by_hand(self) -> bool:
         """Whether anything but new studies is selected: the rates of such a run are not those of a usual night."""
-        return bool(self.since or self.studies or self.rescreen)
+        return bool(self.since is not None or self.studies or self.rescreen)
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,16 @@ class PlannedStudy:
 
 @dataclass
 class PlanCounts:
-    """Studies that planning has seen in the archive, selected, and left for a later run; bytes of those selected."""
+    """Studies that planning has seen in the archive, selected, and left for a later run; bytes of those selected.
+
+    unlisted: what could not be listed.
+    """
 
     listed: int = 0
     planned: int = 0
     waiting: int = 0
     planned_bytes: int = 0
+    unlisted: Counter[Unlisted] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,12 @@ class Plan:
     started: float = field(default_factory=time.time)
 
     def __iter__(self) -> Iterator[PlannedStudy]:
-        counts, limit = self.counts, self.selection.limit
+        counts, limit, since = self.counts, self.selection.limit, self.selection.since
         for ref in self.studies:
             if limit is not None and counts.planned >= limit:
                 return
             counts.listed += 1
-            if ref.last_modified < self.selection.since:
+            if since is not None and ref.last_modified < since:
                 continue
             key = self.names.source_key(ref.archive, ref.key)
             had = self.done.get(key)

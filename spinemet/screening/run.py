@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from spinemet.archive.listing import describe
 from spinemet.results.schemas import Row, RunState
 from spinemet.screening.drift import POSITIVE, Alarm, counted
 from spinemet.screening.plan import PlanCounts
@@ -109,6 +110,8 @@ class Run:
             lines.append(
                 f"{plan.waiting} studies left for later: still being written, or their headers could not be read"
             )
+        if plan.unlisted:
+            lines.append(f"not listed: {describe(plan.unlisted)}")
         lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
         if self.studies:
             speed = f"{self.studies_per_hour:.0f} studies per hour"
@@ -120,6 +123,7 @@ class Run:
         """The run as JSON: its final row without the configuration, and why it was stopped."""
         facts = self.row(self.state) | {
             "reasons": dict(sorted(self.reasons.items())),
+            "unlisted": dict(sorted(self.plan.unlisted.items())),
             "stopped": self.stopped,
             "drift": [vars(alarm) for alarm in self.alarms],
             "seconds": round(self.seconds, 1),

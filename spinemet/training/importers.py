@@ -15,6 +15,7 @@ import pydicom
 from pydicom.errors import InvalidDicomError
 
 from spinemet.anatomy import LEVEL_INDEX, LEVELS, VERSE_LEVELS
+from spinemet.archive.layouts.nifti import identity
 from spinemet.dicom.segmentation import level_in
 from spinemet.errors import BadInput
 from spinemet.files import write_bytes
@@ -206,8 +207,8 @@ def import_verse(folder: Path) -> Import:
         levels = [level for path in _centroid_files(volume) for level in _centroid_levels(path)]
         if not levels:
             left_out["volumes without centroids"] += 1
-        name = volume.name.split(".")[0]
-        rows += [[name.split("_")[0], name, name, level, "", ""] for level in sorted(set(levels), key=LEVELS.index)]
+        patient, study = identity(str(folder), volume.relative_to(folder).as_posix())
+        rows += [[patient, study, study, level, "", ""] for level in sorted(set(levels), key=LEVELS.index)]
     if not rows:
         raise BadInput(f"expected VerSe (rawdata/…_ct.nii.gz, derivatives/…_ctd.json) in {folder}, found none.")
     return Import(pd.DataFrame(rows, columns=COLUMNS), dict(left_out))

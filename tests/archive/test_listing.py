@@ -174,6 +174,17 @@ def test_every_layout_gives_the_same_objects(put: Put) -> None:
             assert objects.head(names[5], 5000) == CONTENTS["series/005.dcm"]
 
 
+@pytest.mark.parametrize("prefix", ["./", "ct//", "./ct/./", ".\\ct\\", "././"])
+def test_members_are_named_alike_in_every_container(prefix: str, tmp_path: Path) -> None:
+    contents = {f"{prefix}1.dcm": b"1", f"{prefix}sub/2.dcm": b"2", f"{prefix}.hidden": b"3", f"{prefix}DICOMDIR": b"4"}
+    (tmp_path / "a.zip").write_bytes(pack_zip(contents))
+    (tmp_path / "a.tar").write_bytes(pack_tar(contents, "w"))
+    folder = "ct/" if "ct" in prefix else ""
+    for name in ("a.zip", "a.tar"):
+        with open_study(study_at(tmp_path / name)) as objects:
+            assert dict(objects.read_many(objects.names())) == {f"{folder}1.dcm": b"1", f"{folder}sub/2.dcm": b"2"}
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst"])
 def test_broken_archives_say_so(tmp_path: Path, name: str) -> None:
     packers = {"zip": pack_zip, "tar": lambda c: pack_tar(c, "w"), "gz": lambda c: pack_tar(c, "w:gz")}

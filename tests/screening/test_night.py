@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
@@ -91,6 +93,18 @@ def test_a_night_accounts_for_every_study(options: ScreenOptions) -> None:
     assert len(found["vertebrae"]) == len(CALLS) * (STUDIES - 1)
     assert found["slices"]
     assert not exists(join(options.results, LEASE))
+
+
+def test_a_night_names_and_counts_what_it_could_not_list(options: ScreenOptions, tmp_path: Path) -> None:
+    archive = tmp_path / "archive"
+    shutil.copytree(options.archive, archive)
+    Path(os.fsdecode(os.fsencode(archive) + b"/\xff.zip")).write_bytes(b"x")
+    options = replace(options, archive=str(archive))
+    assert str(forecast(options)).endswith("; not listed: files and folders whose names are not UTF-8: 1")
+    run = run_night(options, answers)
+    assert run.studies == STUDIES
+    assert "\nnot listed: files and folders whose names are not UTF-8: 1" in str(run)
+    assert json.loads(run.summary())["unlisted"] == {"files and folders whose names are not UTF-8": 1}
 
 
 def test_a_second_night_does_nothing(options: ScreenOptions) -> None:

@@ -117,6 +117,14 @@ def test_studies_written_since_a_day_can_be_screened_again_if_their_objects_were
     assert sorted(rows) == sorted([(key(0), "run-1-1"), (key(1), "run-2-1"), (key(2), "run-2-1")])
 
 
+def test_studies_dated_before_1970_are_planned_like_any_other() -> None:
+    refs = [StudyRef("/archive", str(n), "zip", (ObjectRef(str(n), 5, n * 86400.0),)) for n in (-20000, -1, 0, 1)]
+    assert keys(Plan(refs, NAMES, done={})) == ["-20000", "-1", "0", "1"]
+    assert keys(Plan(refs, NAMES, done={}, selection=Selection(quiet_s=1800))) == ["-20000", "-1", "0", "1"]
+    assert keys(Plan(refs, NAMES, done={}, selection=Selection(since=0.0))) == ["0", "1"]
+    assert keys(Plan(refs, NAMES, done={}, selection=Selection(since=-86400.0))) == ["-1", "0", "1"]
+
+
 def test_only_studies_written_since_a_day_are_planned() -> None:
     refs = [StudyRef("/archive", str(n), "zip", (ObjectRef(str(n), 5, n * 86400.0),)) for n in range(4)]
     plan = Plan(refs, NAMES, done={}, selection=Selection(since=2 * 86400.0))

@@ -23,7 +23,7 @@ _MASKS_FOLDER = "segmentations"
 _CT = re.compile(r"(^|[_-])ct$", re.IGNORECASE)
 _VERTEBRA_MASK = re.compile(r"vertebrae_[CTLS]\d+")
 _LABELS = re.compile(r"(msk|mask|seg|label|vertebra|totalseg)", re.IGNORECASE)
-_BIDS = re.compile(r"((?P<root>.*)/)??(rawdata/)?(sub-[^/]+/)?(ses-[^/]+/)?((anat|ct)/)?(?P<stem>sub-[^/_]+[^/]*)")
+_BIDS = re.compile(r"((?P<root>.*?)/)??(rawdata/)?(sub-[^/]+/)?(ses-[^/]+/)?((anat|ct)/)?(?P<stem>sub-[^/_]+[^/]*)")
 _GENERIC = frozenset({"ct", "image", "img", "imaging", "volume", "vol", "scan", "data", "input"})
 """File names that say nothing of the patient; the folder does."""
 
@@ -82,7 +82,8 @@ class NiftiLayout(Layout):
         images = [item for item in objects if role(item.key, beside_ct=has_ct) is Role.IMAGE]
         for _, twins in groupby(images, key=lambda item: _without_suffix(item.key)):
             first, *others = twins  # x.nii and x.nii.gz
-            store.unlisted[Unlisted.TWIN] += len(others)
+            if others:
+                store.unlisted[Unlisted.TWIN] += len(others)
             yield self._with_masks(store, first, objects)
 
     def study(self, store: Store, item: ObjectRef) -> StudyRef:
