@@ -25,7 +25,7 @@ Spinemet = Callable[..., "Ended"]
 
 
 class Ended(NamedTuple):
-    """A command as its caller sees it."""
+    """Exit code and output of a command."""
 
     returncode: int
     stdout: str
@@ -34,7 +34,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture
 def spinemet(capsys: pytest.CaptureFixture[str]) -> Spinemet:
-    """The console script, in this process: its imports are then paid once."""
+    """The console script, run in this process so that its imports are loaded once."""
 
     def run(*arguments: str | Path) -> Ended:
         code = main([*map(str, arguments)])
@@ -78,7 +78,7 @@ def test_a_missing_place_is_one_sentence_and_exit_code_2(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_is_no_model_is_refused(realct: Path, tmp_path: Path, spinemet: Spinemet) -> None:
+def test_a_folder_without_a_valid_model_is_refused(realct: Path, tmp_path: Path, spinemet: Spinemet) -> None:
     (tmp_path / "model.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     done = spinemet("study", realct / "totalsegmentator" / "example_ct.nii.gz", "--model", tmp_path)
@@ -111,13 +111,13 @@ def _bodies(realct: Path, ct: Path):
     return labels_from_nifti(content, volume)
 
 
-def test_real_thoracic_ct_in_twelve_bodies_and_more_none_spurious(realct: Path, spinemet: Spinemet) -> None:
+def test_a_real_thoracic_ct_shows_exactly_its_fourteen_bodies(realct: Path, spinemet: Spinemet) -> None:
     done = spinemet("study", realct / "lidc-0314" / "series.tar.xz", "--json")
     answer = json.loads(done.stdout)
     heights = [each["center_mm"][2] for each in answer["vertebrae"]]
     assert answer["state"] == "screened"
     assert heights == sorted(heights, reverse=True)
-    # C6 (cut), C7 and T1 to T12 are in view, counted on the pictures by their rib pairs.
+    # C6 (cut), C7 and T1 to T12 are in view; a person counted them by their rib pairs.
     assert len(heights) == 14
 
 
@@ -157,7 +157,7 @@ def test_lists_are_words_in_csv(results: Path, spinemet: Spinemet) -> None:
     assert asked.stdout.splitlines() == ["flags,none", "lossy deskewed,"]
 
 
-def test_the_prevalence_of_any_task_can_be_asked(results: Path, spinemet: Spinemet) -> None:
+def test_prevalence_counts_any_task(results: Path, spinemet: Spinemet) -> None:
     asked = spinemet("cohort", "prevalence", results, "--by", "", "--task", "posterolateral")
     assert [line.split(",")[0] for line in asked.stdout.splitlines()] == ["finding", "any", "unilateral", "bilateral"]
     wrong = spinemet("cohort", "prevalence", results, "--task", "collapse")
@@ -165,7 +165,7 @@ def test_the_prevalence_of_any_task_can_be_asked(results: Path, spinemet: Spinem
     assert "posterolateral), found collapse" in wrong.stderr
 
 
-def test_sql_answers_and_its_mistakes_are_told(results: Path, spinemet: Spinemet) -> None:
+def test_sql_answers_and_reports_mistakes(results: Path, spinemet: Spinemet) -> None:
     asked = spinemet("sql", results, "select count(*) as n from vertebrae")
     assert asked.stdout.split() == ["n", "5"]
     wrong = spinemet("sql", results, "select nothing from nowhere")

@@ -12,7 +12,7 @@ def test_defaults_need_no_file() -> None:
     assert load_config(None, StudyConfig) == StudyConfig()
 
 
-def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
+def test_a_file_sets_the_values_in_it(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text('localizer = "geometric"\n[slices]\nsize_px = 96\n')
     config = load_config(path, StudyConfig)
@@ -28,7 +28,7 @@ def test_a_file_sets_what_it_names(tmp_path: Path) -> None:
         ("not toml", "not valid TOML"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+def test_an_error_names_the_key(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(text)
     with pytest.raises(BadInput, match=said):

@@ -63,7 +63,7 @@ def test_a_folder_belongs_to_one_request(place: str, tmp_path: Path, request: py
     assert _Request.model_validate_json(read_bytes(note)) == asked
 
 
-def test_a_folder_with_a_file_of_another_kind_is_not_taken(tmp_path: Path) -> None:
+def test_a_folder_with_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "request.json").write_text('{"wide": "yes"}')
     with pytest.raises(BadInput, match="holds no _Size of this version; use another folder"):
         claim(str(tmp_path / "request.json"), _Size(wide=1))

@@ -5,7 +5,9 @@ import pytest
 from spinemet import progress
 
 
-def test_a_log_gets_plain_lines_rarely(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_log_gets_a_plain_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     clock = iter([0.0, 1.0, 20.0, 20.0, 21.0, 30.0, 30.0, 30.0])
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
     with progress.progress_bar("Reading") as advance:

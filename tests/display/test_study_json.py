@@ -21,12 +21,12 @@ def test_a_screened_study_with_calls() -> None:
     assert second["slices"] == 3
 
 
-def test_without_a_model_nothing_is_called() -> None:
+def test_without_a_model_there_are_no_calls() -> None:
     vertebra = study_json(reading(levels=["L1"]), None)["vertebrae"][0]
     assert vertebra["bone_quality"] is vertebra["posterolateral"] is vertebra["probabilities"] is None
 
 
-def test_an_excluded_study_tells_why_and_what_was_seen() -> None:
+def test_an_excluded_study_has_its_reason_and_the_rejected_series() -> None:
     seen = ((SERIES, Reason.LOCALIZER),)
     answer = study_json(NotScreened(State.EXCLUDED, Reason.NO_SERIES, "none left.", series_seen=seen), None)
     assert (answer["state"], answer["reason"], answer["series"], answer["vertebrae"]) == (
@@ -38,6 +38,6 @@ def test_an_excluded_study_tells_why_and_what_was_seen() -> None:
     assert [series["reason"] for series in answer["series_rejected"]] == ["localizer"]
 
 
-def test_it_is_json_without_identifiers() -> None:
+def test_the_json_has_no_identifiers() -> None:
     text = json.dumps(study_json(reading(levels=["T12", "L1"]), [call("normal"), call("mixed")]), allow_nan=False)
     assert not any(word in text for word in SECRETS)

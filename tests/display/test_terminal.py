@@ -44,7 +44,7 @@ def test_a_study_has_one_line_per_vertebra_with_its_call() -> None:
     assert not any(word in text for word in SECRETS)
 
 
-def test_bars_share_out_their_cells_by_probability() -> None:
+def test_bars_are_divided_by_probability() -> None:
     text = _text(render_study(reading(levels=["L1"]), [call("blastic", probability=0.85)], WIDE))
     line = next(line for line in text.splitlines() if line.split()[:1] == ["L1"])
     assert line.count("█") == 12
@@ -74,7 +74,7 @@ def test_prevalence_has_one_line_per_group(tmp_path: Path) -> None:
     assert "50.0" in _text(render_prevalence(prevalence(open_cohort(str(tmp_path)), [], "patient")))
 
 
-def test_eighty_columns_cut_nothing(tmp_path: Path) -> None:
+def test_nothing_is_cut_at_eighty_columns(tmp_path: Path) -> None:
     calls = [call("blastic", "unilateral", probability=0.4), call("lytic", "bilateral", probability=0.9)]
     study = _text(render_study(reading(levels=["?1", "L1"], cut=["?1"]), calls, NARROW), NARROW)
     found = _line(study, "L1")

@@ -1,4 +1,4 @@
-"""Aggregation rules: what all of them have in common, and how they differ."""
+"""Properties that all aggregation rules share, and their differences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def slices(seed: int, count: int, classes: int) -> np.ndarray:
 
 
 @given(st.integers(0, 1000), st.integers(1, 12), st.integers(2, 4), st.sampled_from(RULES))
-def test_probabilities_sum_to_one_whatever_the_order_of_slices(seed: int, count: int, classes: int, rule: Rule) -> None:
+def test_probabilities_have_the_sum_1_in_any_order_of_slices(seed: int, count: int, classes: int, rule: Rule) -> None:
     prob_NC = slices(seed, count, classes)
     prob_C = aggregate(prob_NC, rule)
     assert prob_C.shape == (classes,)
@@ -32,7 +32,7 @@ def test_doubling_every_slice_changes_nothing(seed: int, count: int, rule: Rule)
     assert aggregate(np.repeat(prob_NC, 2, axis=0), rule) == pytest.approx(aggregate(prob_NC, rule))
 
 
-def test_a_lesion_on_a_third_of_the_slices_is_lost_by_the_mean_and_kept_by_the_top() -> None:
+def test_the_mean_misses_a_lesion_on_a_third_of_the_slices_and_top_finds_it() -> None:
     prob_NC = np.array([[0.9, 0.1]] * 6 + [[0.1, 0.9]] * 3)
     assert aggregate(prob_NC, Rule(kind="mean")).argmax() == 0
     assert aggregate(prob_NC, Rule(kind="top", share=1 / 3)) == pytest.approx([0.1, 0.9])

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 
-def test_a_plan_needs_the_card_and_no_torch() -> None:
+def test_reading_a_card_does_not_import_torch() -> None:
     imports = "import sys, spinemet.model.card, spinemet.on_ray.screen; print(*{'torch', 'ray'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", imports], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""

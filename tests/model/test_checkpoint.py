@@ -1,4 +1,4 @@
-"""Models on disk: the round trip, and what is refused."""
+"""Models on disk: the round trip, and the errors."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_place_without_a_model_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["not JSON", "{}", '{"spec": {"tasks": []}}'])
-def test_a_card_that_is_none_is_refused(model: Pair, tmp_path: Path, text: str) -> None:
+def test_an_invalid_card_is_refused(model: Pair, tmp_path: Path, text: str) -> None:
     save_model(str(tmp_path), *model)
     (tmp_path / CARD).write_text(text)
     with pytest.raises(BadInput, match="expected a SpineMet model card") as caught:

@@ -1,4 +1,4 @@
-"""The folded form of a trunk gives the features of the trunk it was made of."""
+"""A folded trunk computes the same features as the trunk it was made from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SMALL = DenseNetSpec(growth_rate=8, block_config=(2, 3, 1, 2), init_features=16)
 
 
 def trained(seed: int) -> Trunk:
-    """A trunk with every kind of normalisation: scales of both signs and of zero, means and variances as learned."""
+    """A trunk with every kind of normalisation: scales below, above and equal to 0, with learned means and variances."""
     torch.manual_seed(seed)
     trunk = Trunk(SMALL).eval()
     for norm in (module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)):
@@ -31,7 +31,7 @@ def trained(seed: int) -> Trunk:
 
 @pytest.mark.parametrize(("seed", "size"), [(0, 32), (1, 64), (2, 96)])
 @torch.inference_mode()
-def test_features_are_the_trunks(seed: int, size: int) -> None:
+def test_folded_features_equal_those_of_the_trunk(seed: int, size: int) -> None:
     trunk = trained(seed)
     image_NCHW = torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(seed))
     expected = trunk(image_NCHW)
@@ -41,7 +41,7 @@ def test_features_are_the_trunks(seed: int, size: int) -> None:
 
 
 @torch.inference_mode()
-def test_bfloat16_costs_no_more_digits_than_autocast_does() -> None:
+def test_folded_bfloat16_is_as_precise_as_autocast() -> None:
     trunk = trained(3)
     image_NCHW = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
     expected = trunk(image_NCHW)
@@ -53,7 +53,7 @@ def test_bfloat16_costs_no_more_digits_than_autocast_does() -> None:
 
 
 @torch.inference_mode()
-def test_probabilities_are_those_of_the_float32_model() -> None:
+def test_folded_probabilities_equal_those_of_the_float32_model() -> None:
     model = untrained(ModelSpec(backbone=SMALL), 0).eval()
     hu_NHW = torch.randint(-300, 1500, (4, 64, 64), generator=torch.Generator().manual_seed(0), dtype=torch.int16)
     expected = {name: logits.softmax(dim=1) for name, logits in model(hu_NHW).items()}

@@ -1,4 +1,4 @@
-"""The network: what its parts see, and that a task is configuration."""
+"""The network: the inputs of its parts, and tasks as configuration."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def hu(count: int, size: int = 32) -> torch.Tensor:
     return torch.randint(-200, 1200, (count, size, size), dtype=torch.int16, generator=torch.Generator().manual_seed(0))
 
 
-def test_windows_spread_their_range_and_clip_the_rest() -> None:
+def test_windows_scale_their_range_and_clip_the_rest() -> None:
     windows = Windows((Window(center=100, width=400), Window(center=0, width=2000)))
     image = windows(torch.tensor([[[-1024, -100, 100, 300, 3000]]], dtype=torch.int16))
     assert image[0, 0, 0].tolist() == [-2, -2, 0, 2, 2]
@@ -37,7 +37,7 @@ def test_the_default_trunk_is_densenet_121() -> None:
     assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
 
 
-def test_a_new_binary_task_is_configuration(spec: ModelSpec) -> None:
+def test_a_new_binary_task_needs_only_configuration(spec: ModelSpec) -> None:
     collapse = Task(name="collapse", column="collapse", positive=("yes",))
     grown = untrained(changed(spec, tasks=(*spec.tasks, collapse)), seed=0)
     logits = grown(hu(3))
@@ -50,7 +50,7 @@ def test_a_new_binary_task_is_configuration(spec: ModelSpec) -> None:
     }
 
 
-def test_bone_quality_sees_the_sub_tasks_alone(spec: ModelSpec) -> None:
+def test_bone_quality_depends_only_on_its_sub_tasks(spec: ModelSpec) -> None:
     model = untrained(spec, seed=0).eval()
     before = model(hu(3))
     with torch.no_grad():
@@ -65,7 +65,7 @@ def test_bone_quality_sees_the_sub_tasks_alone(spec: ModelSpec) -> None:
     assert torch.allclose(after["bone_quality"], after["bone_quality"][:1].expand(3, -1))
 
 
-def test_coupled_trunks_start_apart_and_feel_each_others_tasks(spec: ModelSpec) -> None:
+def test_coupled_trunks_start_differently_and_learn_from_all_tasks(spec: ModelSpec) -> None:
     soft = untrained(changed(spec, sharing="soft"), seed=0)
     trunks = soft.trunks()
     assert len(trunks) == 3  # bone quality has no head on a trunk
@@ -84,7 +84,7 @@ def test_coupled_trunks_start_apart_and_feel_each_others_tasks(spec: ModelSpec) 
     assert all(mix.grad is not None and mix.ndim == 1 for mix in soft.trunk.mixes)
 
 
-def test_without_mixing_coupled_trunks_are_trunks_of_their_own(spec: ModelSpec) -> None:
+def test_coupled_trunks_without_mixing_are_separate_trunks(spec: ModelSpec) -> None:
     made = CrossStitched(spec.backbone, 2).eval()
     for mix in made.mixes:
         mix.data.copy_(torch.eye(2).flatten())
@@ -93,7 +93,7 @@ def test_without_mixing_coupled_trunks_are_trunks_of_their_own(spec: ModelSpec) 
         assert torch.allclose(alone(image), found, atol=1e-6)
 
 
-def test_the_seed_alone_decides_the_first_weights(spec: ModelSpec) -> None:
+def test_the_first_weights_depend_only_on_the_seed(spec: ModelSpec) -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
     first, second, other = untrained(spec, 1), untrained(spec, 1), untrained(spec, 2)
@@ -103,7 +103,7 @@ def test_the_seed_alone_decides_the_first_weights(spec: ModelSpec) -> None:
 
 
 def published(path: Path) -> dict[str, torch.Tensor]:
-    """Weights laid out as in torchvision's published file, whose dense layers are named in the old way."""
+    """Weights in the form of torchvision's published file, with the old names of dense layers."""
     state = densenet121(weights=None).state_dict()
     old = {key.replace("norm1", "norm.1").replace("conv1.w", "conv.1.w"): value for key, value in state.items()}
     old = {key.replace("norm2", "norm.2").replace("conv2.w", "conv.2.w"): value for key, value in old.items()}
@@ -134,7 +134,7 @@ def test_missing_or_wrong_imagenet_weights_are_one_clear_sentence(tmp_path: Path
             load_pretrained(trunk, str(tmp_path / name))
 
 
-def test_composed_bone_quality_begins_with_what_the_sub_tasks_give(spec: ModelSpec) -> None:
+def test_composed_bone_quality_starts_as_the_product_of_its_sub_tasks(spec: ModelSpec) -> None:
     model = untrained(changed(spec, composed=True), seed=0).eval()
     fusion = model.heads["bone_quality"]
     assert isinstance(fusion, torch.nn.Sequential)
@@ -149,7 +149,7 @@ def test_composed_bone_quality_begins_with_what_the_sub_tasks_give(spec: ModelSp
     torch.testing.assert_close(found["bone_quality"], expected)
 
 
-def test_only_no_yes_tasks_are_composed() -> None:
+def test_only_no_yes_tasks_can_be_composed() -> None:
     side = Task(name="side", column="side", classes=("none", "left", "right"))
     whole = Task(name="whole", column="whole", classes=("a", "b"), fuses=("side",))
     assert ModelSpec(tasks=(side, whole)).composed is False

@@ -1,4 +1,4 @@
-"""Predictions: one call per stack, whatever else is asked with it."""
+"""Predictions: one call per stack, which does not depend on the other stacks."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_each_task_follows_its_rule(model: Pair) -> None:
         assert list(call.probabilities[task].values()) == pytest.approx(expected.tolist())
 
 
-def test_a_saved_model_answers_as_the_one_in_memory(model: Pair, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_saved_model_predicts_as_the_one_in_memory(model: Pair, tmp_path_factory: pytest.TempPathFactory) -> None:
     uri = str(tmp_path_factory.mktemp("model"))
     save_model(uri, *model)
     saved = Predictor.load(uri)
@@ -65,17 +65,17 @@ def test_a_saved_model_answers_as_the_one_in_memory(model: Pair, tmp_path_factor
     assert saved.slices.size_px == 32
 
 
-def test_nothing_asked_is_nothing_answered(model: Pair) -> None:
+def test_no_stacks_give_no_calls(model: Pair) -> None:
     assert Predictor(*model).predict([]) == []
 
 
 @pytest.mark.parametrize("wrong", [stack(0, 3, size=64), stack(0, 3, pixel_mm=1.0), stack(0, 0)])
-def test_stacks_cut_in_another_way_are_refused(model: Pair, wrong: SliceStack) -> None:
+def test_stacks_with_another_shape_are_refused(model: Pair, wrong: SliceStack) -> None:
     with pytest.raises(BadInput, match="expected"):
         Predictor(*model).predict([stack(0, 2), wrong])
 
 
-def test_a_temperature_softens_the_task_that_it_is_given_for(model: Pair) -> None:
+def test_a_temperature_softens_only_its_task(model: Pair) -> None:
     net, card = model
     plain = Predictor(*model).predict([stack(0, 9)])[0]
     warm = Predictor(net, changed(card, temperatures={"bone_quality": 2.0})).predict([stack(0, 9)])[0]

@@ -25,18 +25,18 @@ def test_mixed_is_both_blastic_and_lytic() -> None:
     assert targets["bone_quality"][:4] == [0, 1, 2, 3]
 
 
-def test_an_empty_cell_is_missing_for_its_task_alone() -> None:
+def test_an_empty_cell_is_missing_only_for_its_task() -> None:
     targets = {task.name: task.targets(LABELS) for task in TASKS}
     assert targets["blastic"][4:] == targets["bone_quality"][4:] == [MISSING] * 3
     assert targets["posterolateral"] == [0, MISSING, 1, 2, 0, MISSING, 0]
 
 
-def test_a_column_that_is_not_there_is_missing_everywhere() -> None:
+def test_without_the_column_every_target_is_missing() -> None:
     task = Task(name="collapse", column="collapse", positive=("yes",))
     assert task.targets(LABELS) == [MISSING] * len(LABELS)
 
 
-def test_a_slice_has_its_own_label_or_else_its_vertebras() -> None:
+def test_a_slice_has_its_own_label_or_that_of_its_vertebra() -> None:
     labels = pd.DataFrame(
         {"bone_quality": ["lytic", "lytic", None, None], "slice_bone_quality": ["normal", None, "mixed", None]}
     )
@@ -62,7 +62,7 @@ def test_an_unknown_word_is_refused() -> None:
     ],
     ids=["fuses a later task", "twice the same name", "none"],
 )
-def test_a_list_of_tasks_that_cannot_be_built_is_refused(tasks: tuple[Task, ...]) -> None:
+def test_tasks_that_contradict_each_other_are_refused(tasks: tuple[Task, ...]) -> None:
     with pytest.raises(ValidationError):
         ModelSpec(tasks=tasks)
 
