@@ -31,11 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BACKGROUND = "#0b0e12"
-PANEL = "#12171d"
-INK = "#eef2f5"
-QUIET = "#8b97a3"
-FAINT = "#2b343d"
+BACKGROUND, PANEL, INK, QUIET, FAINT = palette.DARK_PAGE
 
 # Inches. The views are 4.6 to 11 high: 24 vertebrae can be printed on A3 and read on a screen. A spine shorter than
 # 120 mm keeps its scale and leaves the rest of the page empty.

@@ -30,6 +30,13 @@ STATES: dict[State, str] = {State.SCREENED: "#2a9153", State.EXCLUDED: "#a87f00"
 WARNING = STATES[State.EXCLUDED]
 """On a terminal."""
 
+INK, FAINT, BLUE = "#1d2733", "#9aa5b1", "#1f5f8b"
+"""Text, thin lines and the only curve of a diagram, on a white page."""
+CURVES = (BLUE, "#d1783c", "#5c8a3a", "#8c5a9e", "#b0413e", "#7a7a7a", "#3aa6a0")
+"""The curves of a diagram, used in turn, on a white page."""
+DARK_PAGE = ("#0b0e12", "#12171d", "#eef2f5", "#8b97a3", "#2b343d")
+"""A dark page: background, panels, text, quiet text, thin lines."""
+
 LETTERS: dict[str, str] = {"normal": "N", "blastic": "B", "mixed": "M", "lytic": "L"}
 SHADES: dict[str, str] = {"normal": "░", "blastic": "█", "mixed": "▓", "lytic": "▒"}
 """Bars of these can be read without colour, in a file or a log."""
@@ -67,7 +74,7 @@ def posterolateral(call: VertebraCall | None) -> str | None:
     return call.label("posterolateral")
 
 
-def bare(axes: Axes, label_size: float, grid: Literal["both", "x"] = "both") -> None:
+def remove_frame(axes: Axes, label_size: float, grid: Literal["both", "x"] = "both") -> None:
     """Remove all of a diagram's frame but the labels, and add a faint grid."""
     axes.tick_params(labelsize=label_size, length=0)
     axes.grid(axis=grid, color="#e3e8ee", lw=0.7)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from spinemet.display.palette import bare
+from spinemet.display.palette import BLUE, CURVES, FAINT, INK, remove_frame
 from spinemet.evaluation.ablation_page import PAPER, SHOWN, by_recipe
 from spinemet.evaluation.evaluation_page import confusion_of
 from spinemet.evaluation.predictions import UNITS
@@ -17,10 +17,6 @@ from spinemet.statistics.measures import calibration_error, reliability
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-INK, FAINT, BLUE = "#1d2733", "#9aa5b1", "#1f5f8b"
-RECIPES = (BLUE, "#d1783c", "#5c8a3a", "#8c5a9e", "#b0413e", "#7a7a7a", "#3aa6a0")
-"""Colours of an ablation's recipes, used in turn."""
 
 
 def confusion_figure(confusions: pd.DataFrame) -> bytes:
@@ -90,7 +86,7 @@ def _draw_reliability(axes: Axes, known: pd.DataFrame, task: str) -> None:
     axes.set_title(f"{task.replace('_', ' ')}\ncalibration error {error:.3f}", fontsize=9, color=INK)
     axes.set(xlim=(0, 1.04), ylim=(0, 1.04), aspect="equal")
     axes.set_xlabel("confidence (at the points: vertebrae)", fontsize=8)
-    bare(axes, 7.5)
+    remove_frame(axes, 7.5)
 
 
 def gains_figure(table: pd.DataFrame, baseline: str) -> bytes:
@@ -109,7 +105,7 @@ def _draw_gains(axes: Axes, table: pd.DataFrame, recipes: list[str], unit: str) 
     rows, step = by_recipe(table, unit)[1], 0.7 / max(len(recipes), 1)
     for n, recipe in enumerate(recipes):
         places = np.arange(len(SHOWN)) + step * (n - (len(recipes) - 1) / 2)
-        found, colour = [rows[recipe, *key] for key in SHOWN], RECIPES[n % len(RECIPES)]
+        found, colour = [rows[recipe, *key] for key in SHOWN], CURVES[n % len(CURVES)]
         low, high = ([100 * getattr(row, f"difference_{end}") for row in found] for end in ("low", "high"))
         axes.hlines(places, low, high, color=colour, lw=1.6)
         axes.plot([100 * row.difference for row in found], places, "o", color=colour, ms=4.5, label=recipe)
@@ -119,7 +115,7 @@ def _draw_gains(axes: Axes, table: pd.DataFrame, recipes: list[str], unit: str) 
     axes.set_yticks(range(len(SHOWN)), [label or name.replace("_", " ") for name, label in SHOWN], fontsize=8.5)
     axes.set_ylim(len(SHOWN) - 0.5, -0.5)
     axes.set_xlabel("points over the baseline", fontsize=8.5)
-    bare(axes, 8.5, grid="x")
+    remove_frame(axes, 8.5, grid="x")
 
 
 def _figure(width: float, height: float) -> Figure:

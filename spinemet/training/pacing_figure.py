@@ -8,7 +8,7 @@ from io import BytesIO
 import numpy as np
 import pandas as pd
 
-from spinemet.display.palette import LIGHT, UNCALLED, bare
+from spinemet.display.palette import INK, LIGHT, UNCALLED, remove_frame
 
 
 def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
@@ -32,9 +32,9 @@ def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
     axes.set_ylim(0, 1.03)
     axes.set_xlabel("epoch", fontsize=9)
     axes.set_ylabel("share of the class's slices\nadmitted so far", fontsize=9)
-    axes.set_title("What self-paced learning admitted when", fontsize=10, loc="left", color="#1d2733")
+    axes.set_title("What self-paced learning admitted when", fontsize=10, loc="left", color=INK)
     axes.legend(fontsize=8, frameon=False, loc="lower right", title="slices labelled", title_fontsize=8)
-    bare(axes, 8)
+    remove_frame(axes, 8)
     buffer = BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()

@@ -17,7 +17,7 @@ SMALL = DenseNetSpec(growth_rate=8, block_config=(2, 3, 1, 2), init_features=16)
 
 
 def trained(seed: int) -> Trunk:
-    """A trunk with every kind of normalisation: scales below, above and equal to 0, with learned means and variances."""
+    """A trunk with every kind of normalisation: scales below, above and equal to 0, learned means and variances."""
     torch.manual_seed(seed)
     trunk = Trunk(SMALL).eval()
     for norm in (module for module in trunk.modules() if isinstance(module, nn.BatchNorm2d)):
