@@ -1,4 +1,4 @@
-"""A model is measured on patients it did not learn from, and the tables say what the predictions say."""
+"""A model is measured on patients it did not learn from, and the tables agree with its predictions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPEC = ModelSpec(
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `crops` of six patients and a `model` that learned from three of them."""
+    """A folder with `crops` of six patients and a `model` whose card says that it learned from three of them."""
     folder = tmp_path_factory.mktemp("evaluate")
     rows = [
         {"patient": patient, "level": level, "bone_quality": BONE_QUALITY[(m + n) % 4]}
@@ -56,7 +56,7 @@ def found(place: Path) -> Evaluation:
     return run_evaluate(str(place / "model"), str(place / "crops"), str(place / "out"))
 
 
-def test_measures_are_those_of_the_models_calls(place: Path, found: Evaluation) -> None:
+def test_measures_agree_with_the_models_calls(place: Path, found: Evaluation) -> None:
     assert found.facts["patients"] == len(TEST)
     assert set(found.vertebrae["patient"]) == set(map(research_key, TEST))
     predictor, crops = Predictor.load(str(place / "model")), read_crops(str(place / "crops"))
@@ -82,7 +82,7 @@ def test_missing_labels_do_not_count(found: Evaluation) -> None:
 
 
 @pytest.mark.parametrize("where", ["local", "s3"])
-def test_what_is_written_is_what_was_found(place: Path, s3_bucket: str, where: str) -> None:
+def test_the_written_files_hold_the_evaluation(place: Path, s3_bucket: str, where: str) -> None:
     out = str(place / "written") if where == "local" else join(s3_bucket, "evaluation")
     found = run_evaluate(str(place / "model"), str(place / "crops"), out)
     for name in ("measures", "confusions", "vertebrae", "slices"):
@@ -101,12 +101,12 @@ def test_two_evaluations_are_equal(place: Path, found: Evaluation) -> None:
     pd.testing.assert_frame_equal(again.measures, found.measures)
 
 
-def test_patients_of_the_training_are_refused(place: Path, tmp_path: Path) -> None:
+def test_training_patients_are_refused(place: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"on 3 of the 6 patients"):
         run_evaluate(str(place / "model"), str(place / "crops"), str(tmp_path), split="all")
 
 
-def test_crops_of_others_are_measured_whole_when_asked_for(place: Path, tmp_path: Path) -> None:
+def test_split_all_measures_every_patient_of_new_crops(place: Path, tmp_path: Path) -> None:
     labels = label_table(*({"patient": "q", "level": level, "bone_quality": "lytic"} for level in LEVELS))
     write_crops(str(tmp_path / "crops"), [reading("q", LEVELS)], labels)
     with pytest.raises(BadInput, match="hold 1 patients, but none of the model's 3 test patients"):
@@ -115,7 +115,7 @@ def test_crops_of_others_are_measured_whole_when_asked_for(place: Path, tmp_path
     assert found.facts["vertebrae"] == len(LEVELS)
 
 
-def test_a_slice_is_measured_by_its_own_label_and_its_vertebra_by_the_vertebras(place: Path, tmp_path: Path) -> None:
+def test_a_slice_uses_its_own_label_and_its_vertebra_the_vertebras_label(place: Path, tmp_path: Path) -> None:
     row = {"patient": "q", "study": "9.q", "level": "L1"}
     labels = label_table({**row, "bone_quality": "lytic"}, {**row, "slice": "0", "bone_quality": "normal"})
     write_crops(str(tmp_path / "crops"), [reading("q", ["L1"])], labels)
@@ -153,8 +153,8 @@ def saved(place: Path, name: str, seed: int, **parts: list[str]) -> str:
     return str(place / name)
 
 
-def test_thresholds_come_from_the_validation_patients_and_are_judged_on_the_test_patients(place: Path) -> None:
-    model = saved(place, "judged", 0, train=PATIENTS[:1], validation=PATIENTS[1:3], test=TEST)
+def test_validation_patients_set_the_thresholds_and_test_patients_measure_them(place: Path) -> None:
+    model = saved(place, "thresholds", 0, train=PATIENTS[:1], validation=PATIENTS[1:3], test=TEST)
     found = run_evaluate(model, str(place / "crops"), str(place / "operating"))
     points = found.operating.query("task == 'blastic' and wanted_specificity == 0.9").iloc[0]
     assert points["chosen_on"] == 2 * len(LEVELS)
@@ -168,7 +168,7 @@ def test_thresholds_come_from_the_validation_patients_and_are_judged_on_the_test
     assert (place / "operating" / "reliability.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_model_differs_from_its_baseline_by_what_both_are_measured_at(place: Path, found: Evaluation) -> None:
+def test_the_gain_is_the_difference_of_both_models_measures(place: Path, found: Evaluation) -> None:
     other = saved(place, "other", 5, train=TRAIN, test=TEST)
     alone = run_evaluate(other, str(place / "crops"), str(place / "alone"))
     both = run_evaluate(
