@@ -24,6 +24,7 @@ _CT = re.compile(r"(^|[_-])ct$", re.IGNORECASE)
 _VERTEBRA_MASK = re.compile(r"vertebrae_[CTLS]\d+")
 _LABELS = re.compile(r"(msk|mask|seg|label|vertebra|totalseg)", re.IGNORECASE)
 _BIDS = re.compile(r"((?P<root>.*?)/)??(rawdata/)?(sub-[^/]+/)?(ses-[^/]+/)?((anat|ct)/)?(?P<stem>sub-[^/_]+[^/]*)")
+_VERSE = re.compile(r"sub-(verse|gl)\d+")
 _GENERIC = frozenset({"ct", "image", "img", "imaging", "volume", "vol", "scan", "data", "input"})
 """File names that say nothing of the patient; the folder does."""
 
@@ -54,12 +55,13 @@ def identity(archive: str, key: str) -> tuple[str, str]:
     """(patient, study) of a NIfTI file, which has no header to say them; two files never share a study.
 
     BIDS: the subject, and the file's name, which is unique in its data set; with the folder of the data set before
-    them if that is not the archive. A generic name (`s0001/ct.nii.gz`): the folder, and the path (`s0001/ct`). Else
-    both are the path (`liver_0`), the patient without an ending `_ct`.
+    them if that is not the archive, except for VerSe, whose data sets share subjects. A generic name
+    (`s0001/ct.nii.gz`): the folder, and the path (`s0001/ct`). Else both are the path (`liver_0`), the patient without
+    an ending `_ct`.
     """
     path = _without_suffix(key)
     if bids := _BIDS.fullmatch(path):
-        root = f"{bids['root']}/" if bids["root"] else ""
+        root = f"{bids['root']}/" if bids["root"] and not _VERSE.match(bids["stem"]) else ""
         return root + bids["stem"].split("_")[0], root + bids["stem"]
     if _stem(key).lower() in _GENERIC:
         if not _folder(key):

@@ -23,6 +23,7 @@ from tests.archive.conftest import Put
             "sub-verse004",
             "sub-verse004_split-verse123_ct",
         ),
+        ("verse19/rawdata/sub-verse004/sub-verse004_ct.nii.gz", "sub-verse004", "sub-verse004_ct"),
         ("sub-1/ses-2/anat/sub-1_ses-2_ct.nii", "sub-1", "sub-1_ses-2_ct"),
         ("data-a/rawdata/sub-1/sub-1_ct.nii.gz", "data-a/sub-1", "data-a/sub-1_ct"),
         ("data-b/sub-1/sub-1_ct.nii.gz", "data-b/sub-1", "data-b/sub-1_ct"),
