@@ -30,7 +30,7 @@ def screen(
     limit: Annotated[int | None, Option(help="Screen at most this many new studies.")] = None,
     quiet_minutes: Annotated[float, Option(help="Leave studies with younger objects to the next run.")] = 0.0,
     since: Annotated[str | None, Option(help="Only studies with an object written at this date or later.")] = None,
-    study: Annotated[list[str] | None, Option(metavar="KEY", help="Only this study or source_key. Repeatable.")] = None,
+    study: Annotated[list[str] | None, Option(metavar="KEY", help="Only the study with this key; repeatable.")] = None,
     rescreen: Annotated[Rescreen | None, Option(help=RESCREEN)] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and do nothing.")] = False,
     max_hours: Annotated[float | None, Option(help="Stop after this time; finished studies are kept.")] = None,

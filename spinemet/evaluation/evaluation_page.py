@@ -36,8 +36,8 @@ def evaluation_page(found: Evaluation) -> Page:
 
 
 def _measures(table: pd.DataFrame, unit: str) -> Table:
-    rows, of_all = look_up(table, "task", "measure", "label"), dict[str, list[str]]()
-    cells = []
+    rows, cells = look_up(table, "task", "measure", "label"), []
+    of_all_classes: dict[str, list[str]] = {}
     for task in table["task"].unique():
         for label in table.loc[(table["task"] == task) & (table["measure"] == "sensitivity"), "label"]:
             row = rows[task, "sensitivity", label]
@@ -46,12 +46,12 @@ def _measures(table: pd.DataFrame, unit: str) -> Table:
         cells.append([task, "*macro*", "", "", f"**{format_value(rows[task, 'macro_sensitivity', ''])}**", "", ""])
     for (task, name, label), row in rows.items():
         if not label and name != "macro_sensitivity":
-            of_all.setdefault(name, []).append(f"{task} {format_value(row)}")
+            of_all_classes.setdefault(name, []).append(f"{task} {format_value(row)}")
     return Table(
         unit.capitalize(),
         ("task", "class", "n", "patients", "sensitivity", "specificity", "AUC"),
         cells,
-        below=" ".join(f"{title(name)}: {', '.join(values)}." for name, values in of_all.items()),
+        below=" ".join(f"{title(name)}: {', '.join(values)}." for name, values in of_all_classes.items()),
         right=("n", "patients"),
         narrow=("AUC",),
     )
@@ -98,8 +98,8 @@ def _operating(points: pd.DataFrame) -> Table:
 
 
 def _gains(table: pd.DataFrame) -> Table:
-    rows, cells = look_up(table, "task", "unit", "measure", "label"), []
-    others = []
+    rows = look_up(table, "task", "unit", "measure", "label")
+    cells, others = [], []
     for (task, unit, name, label), row in rows.items():
         specificity = name.replace("sensitivity", "specificity")
         if name in ("sensitivity", "macro_sensitivity"):
