@@ -97,9 +97,9 @@ def test_an_ablation_repeats_no_fit_and_adds_missing_ones(crops: str, tmp_path: 
     assert [shown[:2] for shown in seen] == [(0, 2), (1, 2), (2, 2)]
     first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("fits/base/*/fit.json")}
     assert len(first) == 2
-    text = run_ablation(crops, crops, str(tmp_path), [base, other], 2, [0])
+    page = run_ablation(crops, crops, str(tmp_path), [base, other], 2, [0])
     assert {path: path.stat().st_mtime_ns for path in first} == first
-    assert "| other | 1 | per vertebra |" in text
+    assert "| other | 1 | per vertebra |" in page.markdown()
 
 
 def test_a_worker_reports_data_that_cannot_be_split(tmp_path: Path) -> None:
