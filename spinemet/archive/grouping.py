@@ -1,15 +1,15 @@
-"""Which study objects belong to where their keys do not say it: asked of their headers, by ranged reads.
+"""Tells apart the studies in folders of DICOM objects, by their headers if keys do not settle it.
 
-Keys are believed where every object of a prefix lies exactly KEY_DEPTH folders deep (`patient/study/series/object`),
-once TRIED prefixes have borne that out: the others are planned without a read. Where one does not (in
-`site/patient/study/object`) and elsewhere a folder may be a study, one series of a study, or a patient, so some objects
-of each folder are asked for PatientID and StudyInstanceUID:
-- in the root, all of them; one or two folders deep, SAMPLES of each folder, and all where those disagree;
-- in deeper folders, which hold one series each, the first one.
-Objects without an identity (not DICOM, de-identified to emptiness) go with those of their folder, else of their prefix.
+If every object of a prefix lies exactly KEY_DEPTH folders deep (`patient/study/series/object`), the prefix is one
+study. After TRIED prefixes confirm it, the others are planned without a read. If a prefix refutes it (its keys are
+`site/patient/study/object`), and in every other order of folders, a folder may be a study, one of its series, or a
+patient. Then the listing reads PatientID and StudyInstanceUID of some objects in each folder, by ranged reads:
+- in the root, of all; one or two folders deep, of SAMPLES in each folder, and of all if those disagree;
+- in deeper folders, which hold one series each, of the first one.
+Objects without an identity (not DICOM, or stripped of it) go with those of their folder, else of their prefix.
 
-What belongs together is collected while the listing goes on, over at most HELD_OBJECTS objects: a study's parts are
-found when they lie within that many objects of each other. Memory does not grow with the archive.
+The parts of a study are joined while the listing goes on, if they lie within HELD_OBJECTS objects of each other. Memory
+does not grow with the archive.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ PREFIX = "prefix"
 """The layout whose studies are told apart by their headers: folders of DICOM objects."""
 KEY_DEPTH = 3
 TRIED = 50
-"""Prefixes with several folders, each KEY_DEPTH deep, that are asked before the others are believed."""
+"""Prefixes with several folders, each KEY_DEPTH deep, whose headers are read before other prefixes are trusted."""
 HELD_PARTS = 10
-"""Parts of one prefix that are told apart together: more objects than any patient has."""
+"""Parts of one prefix that are looked at together: more objects than any patient has."""
 SAMPLES = 5
-"""Objects asked of a folder that may hold several studies: the first, the last and some between."""
+"""Objects read of a folder that may hold several studies: the first, the last and some between."""
 HELD_OBJECTS = 50_000
 """About 20 MB; five to ten seconds of an S3 listing."""
 PROBE_BYTES = (8 << 10, 1 << 20)
-"""Bytes read of an object, and again where its identity does not lie within the first: both lie near its start."""
+"""Bytes read of an object; then, if its identity lies further on, the second number."""
 PROBE_THREADS = 16
 PREFIXES_AHEAD = 32
 
@@ -52,25 +52,25 @@ _SYNTAX, _PATIENT, _STUDY = Tag("TransferSyntaxUID"), Tag("PatientID"), Tag("Stu
 _TAGS: list[BaseTag | int] = [_PATIENT, _STUDY]
 
 Identity = tuple[str, str]
-"""PatientID and StudyInstanceUID; both empty where an object has no StudyInstanceUID."""
+"""PatientID and StudyInstanceUID; both empty if an object has no StudyInstanceUID."""
 NO_IDENTITY: Identity = ("", "")
 ReadHead = Callable[[str, int], bytes]
-"""(key, bytes) -> the first bytes of an object; raises StudyFailed where it cannot be reached."""
+"""(key, bytes) -> the first bytes of an object; raises StudyFailed if it cannot be read."""
 
 
 def settle(candidates: Iterable[StudyRef], read_head: ReadHead) -> Iterator[StudyRef]:
     """The studies among `candidates`, each a prefix, a part of one, or a file that is a study of its own.
 
     A study found by its headers has the key `#PatientID/StudyInstanceUID`: it stays the same study in the ledger
-    however its objects are moved, and whatever arrives beside them. Where the store did not answer, the prefix comes
-    back as it is, marked as not `settled`, for a later night.
+    if its objects are moved or others arrive beside them. If the store does not answer, the prefix comes back
+    unchanged and not `settled`, for a later night.
     """
     pending: OrderedDict[str, StudyRef] = OrderedDict()
     given: set[str] = set()
     held = 0
     trust = _Trust()
     with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="spinemet-probe") as pool:
-        for candidate, identities in _believed(_asked(pool, candidates, read_head, trust), trust):
+        for candidate, identities in _checked(_asked(pool, candidates, read_head, trust), trust):
             if candidate.layout != PREFIX:
                 yield candidate
                 continue
@@ -87,7 +87,7 @@ def settle(candidates: Iterable[StudyRef], read_head: ReadHead) -> Iterator[Stud
 
 
 def identity_in(head: bytes) -> Identity | None:
-    """PatientID and StudyInstanceUID in the first bytes of an object; None where `head` ends before them."""
+    """PatientID and StudyInstanceUID in the first bytes of an object; None if `head` ends before them."""
     marked = head[128:132] == b"DICM"
     if not marked and head[:2] not in {b"\x02\x00", b"\x08\x00", b"\x00\x08"}:
         return NO_IDENTITY
@@ -102,9 +102,9 @@ def identity_in(head: bytes) -> Identity | None:
 
 
 def _values(content: bytes) -> dict[BaseTag, bytes | None] | None:
-    """The raw values of the two identifying elements, None where `content` may end before them.
+    """The raw values of the two identifying elements; None if `content` may end before them.
 
-    Raw, because pydicom warns of malformed values and file meta information, and quotes them.
+    Raw, because pydicom's warnings about malformed values quote them.
     """
     stream = io.BytesIO(content)
     of_meta = data_element_generator(stream, False, True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2)
@@ -121,7 +121,7 @@ def _values(content: bytes) -> dict[BaseTag, bytes | None] | None:
         reached = reached or tag > _STUDY
         return tag > _STUDY
 
-    # Explicit where two capitals follow the first tag: some objects say one thing and do the other.
+    # Two capitals after the first tag mean explicit: some objects declare one encoding and use the other.
     is_explicit = rest[4:6].isalpha() and rest[4:6].isupper()
     found: dict[BaseTag, bytes | None] = {}
     for element in data_element_generator(
@@ -132,28 +132,31 @@ def _values(content: bytes) -> dict[BaseTag, bytes | None] | None:
     return found if reached or found.get(_STUDY) else None
 
 
-# ---- asking --------------------------------------------------------------------------------------------------
+# ---- reading identities --------------------------------------------------------------------------------------
 
 
 @dataclass
 class _Trust:
-    """Whether the folders of a prefix are believed to be the series of one study because they are KEY_DEPTH deep."""
+    """Whether folders that are KEY_DEPTH deep count as the series of one study.
 
-    borne_out: int = 0
+    confirmed: prefixes whose headers said so. last: the newest prefix, and whether its headers are read.
+    """
+
+    confirmed: int = 0
     refuted: bool = False
     last: tuple[str, bool] = ("", False)
 
     def doubts(self, candidate: StudyRef, folders: int) -> bool:
-        """Whether this prefix has to be asked; all its parts are, or none. One folder alone is one study either way."""
+        """Whether to read headers of this prefix, in all its parts. One folder alone is one study in either layout."""
         if candidate.key != self.last[0]:
-            is_open = self.refuted or self.borne_out < TRIED
+            is_open = self.refuted or self.confirmed < TRIED
             self.last = candidate.key, is_open and (folders > 1 or len(candidate.objects) >= PART_OBJECTS)
         return self.last[1]
 
 
 @dataclass
 class _Question:
-    """A candidate and the identities of its objects that are on their way; doubted: its keys say otherwise."""
+    """A candidate and the identities that are being read. doubted: its keys suggest that it is one study."""
 
     candidate: StudyRef
     doubted: bool = False
@@ -161,15 +164,15 @@ class _Question:
     asked: dict[str, Future[Identity]] = field(default_factory=dict)
 
 
-def _believed(
+def _checked(
     asked: Iterable[tuple[_Question, Mapping[str, Identity] | None]], trust: _Trust
 ) -> Iterator[tuple[StudyRef, Mapping[str, Identity] | None]]:
-    """(candidate, identities), these empty also where all parts of a doubted prefix are of one study after all."""
+    """(candidate, identities); these are empty too if all parts of a doubted prefix are one study after all."""
     for (_, doubted), group in groupby(asked, key=lambda pair: (pair[0].candidate.key, pair[0].doubted)):
         while parts := list(islice(group, HELD_PARTS if doubted else 1)):
             studies = {study for _, identities in parts for study in (identities or {}).values()} - {NO_IDENTITY}
             keeps = doubted and len(studies) < 2
-            trust.borne_out += doubted and len(studies) == 1
+            trust.confirmed += doubted and len(studies) == 1
             trust.refuted |= doubted and not keeps
             for question, identities in parts:
                 yield question.candidate, {} if keeps and identities is not None else identities
@@ -180,7 +183,7 @@ def _asked(
 ) -> Iterator[tuple[_Question, Mapping[str, Identity] | None]]:
     """(question, identity of each of its candidate's objects), with PREFIXES_AHEAD prefixes under way.
 
-    The identities are empty where the keys are believed, None where the store did not answer.
+    The identities are empty if the keys are trusted, None if the store did not answer.
     """
     rest = (_ask(pool, candidate, read_head, trust) for candidate in candidates)
     waiting = deque(islice(rest, 1))
@@ -200,7 +203,7 @@ def _ask(pool: ThreadPoolExecutor, candidate: StudyRef, read_head: ReadHead, tru
     folders: dict[str, list[ObjectRef]] = {}
     for folder, objects in groupby(candidate.objects, key=lambda item: item.key.rpartition("/")[0]):
         folders.setdefault(folder, []).extend(objects)
-    if all(_depth(f"{folder}/") == KEY_DEPTH for folder in folders):
+    if all(folder.count("/") == KEY_DEPTH - 1 for folder in folders):
         question.doubted = trust.doubts(candidate, len(folders))
         if not question.doubted:
             return question
@@ -212,14 +215,17 @@ def _ask(pool: ThreadPoolExecutor, candidate: StudyRef, read_head: ReadHead, tru
 
 
 def _samples(objects: list[ObjectRef]) -> list[ObjectRef]:
-    depth, last = _depth(objects[0].key), len(objects) - 1
+    """The objects of one folder whose headers are read first."""
+    depth, last = objects[0].key.count("/"), len(objects) - 1
+    if depth >= KEY_DEPTH:
+        return objects[:1]
     if depth == 0 or last < SAMPLES:
-        return objects if depth < KEY_DEPTH else objects[:1]
-    return [objects[last * n // (SAMPLES - 1)] for n in range(SAMPLES)] if depth < KEY_DEPTH else objects[:1]
+        return objects
+    return [objects[last * n // (SAMPLES - 1)] for n in range(SAMPLES)]
 
 
 def _answered(pool: ThreadPoolExecutor, question: _Question, read_head: ReadHead) -> dict[str, Identity]:
-    """The identity of every object of the question, NO_IDENTITY where neither it nor its folder has one."""
+    """The identity of every object of the question; NO_IDENTITY if neither it nor its folder has one."""
     known = {key: future.result() for key, future in question.asked.items()}
     identities: dict[str, Identity] = {}
     for objects in question.folders.values():
@@ -239,7 +245,7 @@ def _identity(read_head: ReadHead, item: ObjectRef) -> Identity:
     for size in PROBE_BYTES:
         try:
             identity = identity_in(read_head(item.key, min(size, item.size))) if item.size else NO_IDENTITY
-        except ObjectLost:  # it must not keep the others of its prefix waiting; its study will fail
+        except ObjectLost:  # its study will fail; the others of its prefix must not wait for it
             return NO_IDENTITY
         if identity is not None:
             return identity
@@ -252,7 +258,7 @@ def _identity(read_head: ReadHead, item: ObjectRef) -> Identity:
 
 
 def _parts(candidate: StudyRef, identities: Mapping[str, Identity] | None) -> Iterator[StudyRef]:
-    """The candidate's objects by study; one part with the candidate's own key where no identity is known."""
+    """The candidate's objects by study; one part with the candidate's own key if no identity is known."""
     if identities is None:
         yield replace(candidate, settled=False)
         return
@@ -274,12 +280,8 @@ def _joined(earlier: StudyRef, later: StudyRef) -> StudyRef:
 
 
 def _unique(ref: StudyRef, given: set[str]) -> StudyRef:
-    """`ref`, under another key where its parts lie so far apart that an earlier one has been given away."""
+    """`ref`, under another key if an earlier part of its study was too far away to be joined."""
     if ref.key in given:
         ref = replace(ref, key=f"{ref.key}#{ref.objects[0].key}")
     given.add(ref.key)
     return ref
-
-
-def _depth(key: str) -> int:
-    return key.count("/")

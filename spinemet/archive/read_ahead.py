@@ -1,4 +1,4 @@
-"""Reads that overlap: several under way at a time, few waiting in memory."""
+"""Reads that overlap: several at a time, few of their results waiting in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ READ_AHEAD = 32
 
 
 def in_order(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:
-    """(name, read(name)) in the order of `names`, with up to READ_AHEAD reads under way or waiting."""
+    """(name, read(name)) in the order of `names`, with up to READ_AHEAD reads running or waiting to be taken."""
     rest = iter(names)
     waiting: deque[tuple[str, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, READ_AHEAD))
     while waiting:
@@ -26,7 +26,7 @@ def in_order(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable
 
 
 def as_they_come(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:
-    """(name, read(name)) as in_order, but none waits for a slower one before it."""
+    """(name, read(name)) like `in_order`, but in the order in which the reads end."""
 
     def named(name: str) -> tuple[str, T]:
         return name, read(name)

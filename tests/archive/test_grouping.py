@@ -1,4 +1,4 @@
-"""Which study objects belong to where keys do not say it, on real headers and on listings of any length."""
+"""Studies told apart by their headers, on real headers and on listings of any length."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_the_same_study_uid_in_two_patients_is_two_studies(tmp_path: Path) -> No
     assert set(found(tmp_path)) == {"#A/1.2", "#B/1.2"}
 
 
-def test_one_study_over_several_prefixes_is_put_together(tmp_path: Path) -> None:
+def test_one_study_in_several_prefixes_is_joined(tmp_path: Path) -> None:
     write(tmp_path / "disk1" / "a", "A", "1.2", "1.7")
     write(tmp_path / "disk1" / "b", "B", "1.3", "1.8")
     write(tmp_path / "disk2" / "rest", "A", "1.2", "1.9")
@@ -94,7 +94,7 @@ def test_the_studies_of_a_patient_below_a_site_are_told_apart(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("below_a_site", [False, True])
-def test_keys_are_believed_once_enough_headers_have_borne_them_out(below_a_site: bool) -> None:
+def test_keys_are_trusted_after_enough_headers_confirm_them(below_a_site: bool) -> None:
     asked: set[str] = set()
 
     def head(key: str, _size: int) -> bytes:
@@ -113,7 +113,7 @@ def test_keys_are_believed_once_enough_headers_have_borne_them_out(below_a_site:
 
 
 @pytest.mark.parametrize("several", [False, True])
-def test_a_prefix_that_comes_in_parts_is_told_apart_as_a_whole(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_prefix_that_comes_in_parts_is_divided_as_a_whole(several: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouping, "PART_OBJECTS", 4)
     objects = [ObjectRef(f"s/p/{folder}/{n}", 10) for folder in range(3) for n in range(5)]
     parts = [StudyRef("/a", "s/p", "prefix", tuple(objects[n : n + 4])) for n in range(0, len(objects), 4)]
@@ -138,7 +138,7 @@ def test_studies_on_s3_are_grouped_by_ranged_reads(tmp_path: Path, s3_bucket: st
     write(tmp_path, "P", "1.2", "1.7", count=2)
     client = boto3.client("s3")
     for n, path in enumerate(sorted(tmp_path.iterdir())):
-        # Larger than the first probe, so that the read is a ranged one.
+        # Larger than the first read, which is then a ranged one.
         content = path.read_bytes() + bytes(20_000)
         client.put_object(Bucket=s3_bucket.removeprefix("s3://"), Key=f"p/{n}/1.dcm", Body=content)
     assert found(s3_bucket) == {"#P/1.2": ["p/0", "p/1"]}
@@ -182,7 +182,7 @@ FOLDERS = st.lists(st.sampled_from("abc"), min_size=0, max_size=4).map("/".join)
 
 @given(st.dictionaries(FOLDERS, st.tuples(st.integers(0, 3), st.integers(1, 7)), min_size=1, max_size=8))
 def test_every_object_is_in_one_study_and_every_study_in_one_piece(folders: dict[str, tuple[int, int]]) -> None:
-    """Folders with one study each (0: objects that are not DICOM), anywhere: what headers say is what comes out."""
+    """Folders with one study each (0: objects that are not DICOM), anywhere: the listing gives what headers say."""
     study_of = {f"{folder}/{n}".lstrip("/"): study for folder, (study, count) in folders.items() for n in range(count)}
 
     def head(key: str, _size: int) -> bytes:

@@ -84,7 +84,7 @@ def test_label_maps_alone_are_no_study(put: Put) -> None:
     assert list(found(uri)) == ["s/ct.nii.gz", "t/volume.nii"]
 
 
-def test_nothing_there_is_bad_input(put: Put, tmp_path: Path) -> None:
+def test_a_place_without_a_study_is_bad_input(put: Put, tmp_path: Path) -> None:
     uri = put({".hidden": b"x"})
     for place in (uri, f"{uri}/absent"):
         with pytest.raises(BadInput):
@@ -100,7 +100,7 @@ def test_nothing_there_is_bad_input(put: Put, tmp_path: Path) -> None:
         study_at(tmp_path / "two")
 
 
-def test_a_bucket_that_is_not_there_is_bad_input(s3_server: str) -> None:
+def test_a_missing_bucket_is_bad_input(s3_server: str) -> None:
     with pytest.raises(BadInput):
         list(list_studies("s3://no-such-bucket/x"))
 
@@ -146,7 +146,7 @@ def pack_zstd(contents: dict[str, bytes]) -> bytes:
     return pa.Codec("zstd").compress(pack_tar(contents, "w"), asbytes=True)  # type: ignore[no-any-return]
 
 
-def test_every_layout_gives_the_same_objects(put: Put) -> None:
+def test_folders_zips_and_tars_give_the_same_objects(put: Put) -> None:
     ignored = {"series/.hidden": b"x", "DICOMDIR": b"x", "__MACOSX/1": b"x"}
     everything = CONTENTS | ignored
     uri = put(
@@ -190,7 +190,7 @@ def test_broken_archives_say_so(tmp_path: Path, name: str) -> None:
     packers = {"zip": pack_zip, "tar": lambda c: pack_tar(c, "w"), "gz": lambda c: pack_tar(c, "w:gz")}
     packers |= {"xz": lambda c: pack_tar(c, "w:xz"), "zst": pack_zstd}
     whole = packers[name.rsplit(".", 1)[-1]](CONTENTS)
-    # Cut between members, a plain tar looks whole but for its end; cut near the end, a compressed one does.
+    # A plain tar cut between two members, or a compressed one cut near its end, looks whole except for its end.
     near_end = 20 * (512 + 1024) if name == "a.tar" else len(whole) - 40
     for content in (b"not an archive", whole[: len(whole) // 2], whole[:near_end]):
         (tmp_path / name).write_bytes(content)
@@ -222,12 +222,12 @@ def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, name: str
         assert refused(tmp_path / f"a.{suffix}") is Reason.UNSAFE_ARCHIVE
 
 
-def test_more_members_than_a_study_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unpacking, "MEMBERS_LIMIT", 70)
     (tmp_path / "a.zip").write_bytes(pack_zip(CONTENTS))
     (tmp_path / "a.tar").write_bytes(pack_tar(CONTENTS, "w"))
     assert refused(tmp_path / "a.zip") is refused(tmp_path / "a.tar") is Reason.UNSAFE_ARCHIVE
-    # A directory that is too large is refused before it is parsed, whatever number of members it declares.
+    # A directory that is too large is refused before it is parsed, whatever it declares.
     monkeypatch.setattr(unpacking, "MEMBERS_LIMIT", 100)
     monkeypatch.setattr(zip_file, "DIRECTORY_LIMIT", 1000)
     monkeypatch.setattr(zipfile, "ZipFile", lambda _: pytest.fail("parsed"))

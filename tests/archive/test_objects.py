@@ -1,4 +1,4 @@
-"""Objects of a study that lies on S3 are fetched once where the study is small."""
+"""Objects of a small study on S3 are fetched once."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def remove(study: str) -> None:
         boto3.client("s3").delete_object(Bucket=bucket, Key=f"study/{name}")
 
 
-def test_what_was_looked_at_is_not_fetched_again(study: str) -> None:
+def test_an_object_whose_head_was_read_is_not_fetched_again(study: str) -> None:
     with open_study(study_at(study)) as objects:
         assert dict(objects.heads(objects.names(), HEAD)) == {"a": b"a" * HEAD, "b": b"b" * HEAD}
         remove(study)
         assert objects.head("a", 2 * HEAD) == b"a" * 2 * HEAD
         assert dict(objects.read_many(["a", "b"])) == {"a": b"a" * 100, "b": b"b" * 100}
-        with pytest.raises(StudyFailed) as caught:  # read once, then let go
+        with pytest.raises(StudyFailed) as caught:  # handed out once, then forgotten
             objects.read("a")
     assert caught.value.reason is Reason.UNREACHABLE
 
 
-def test_of_a_large_study_only_heads_are_fetched(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_heads_of_a_large_study_are_fetched(study: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT_LIMIT", 199)
     with open_study(study_at(study)) as objects:
         assert objects.head("a", HEAD) == b"a" * HEAD
