@@ -23,10 +23,11 @@ from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
 from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.disease.lesions import Disease, Lesion, draw_diseases
-from spinemet.phantom.disease.mimics import Changes, draw_mimics
+from spinemet.phantom.disease.mimics import draw_mimics
 from spinemet.phantom.plan import derived_uid, plan_patient
-from spinemet.phantom.scan import ScanSettings, render
+from spinemet.phantom.scan import Changes, ScanSettings, render
 from spinemet.progress import Progress, no_progress
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
@@ -62,7 +63,7 @@ class Case:
     patient: str
     anatomy: PatientAnatomy
     scan: ScanSettings
-    changes: Mapping[str, Changes]
+    changes: Changes
     labels: Mapping[str, Sequence[Mapping[str, str]]]
 
 
@@ -102,13 +103,12 @@ def draw_case(seed: int, number: int) -> Case:
     diseases = draw_diseases(rng, LEVELS, 1, bool(rng.random() < METASTATIC_SHARE), common_kind)
     # Twice the benign changes of the archive.
     mimics = [draw_mimics(rng, anatomy, LEVELS) for _ in range(2)]
-    changes, rows = {}, []
+    changes: dict[str, list[BoneChange]] = {}
+    rows = []
     for level in seen:
         lesion = _smaller(diseases[level], poses[level], rng) if level in diseases else None
         quality, posterolateral = (lesion.bone_quality, lesion.posterolateral) if lesion else ("normal", "none")
-        parts = [*(one for kind in mimics for one in kind.get(level, ())), *([lesion] if lesion else [])]
-        if parts:
-            changes[level] = Changes(parts)
+        changes[level] = [*(one for kind in mimics for one in kind.get(level, ())), *([lesion] if lesion else [])]
         words = {"bone_quality": quality, "posterolateral": posterolateral}
         rows.append({"patient": patient, "study": derived_uid(seed, number, "benchmark"), "level": level, **words})
     noisy = [{**row, **{name: _maybe_wrong(row[name], name, rng) for name in LABEL_CLASSES}} for row in rows]

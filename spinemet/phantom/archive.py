@@ -10,42 +10,41 @@ Every archive also holds three studies that cannot be used: truncated objects, n
 
 from __future__ import annotations
 
-import csv
 import io
 import multiprocessing
 import os
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import obstore
+import pandas as pd
 from obstore.exceptions import BaseError
+from obstore.store import ObjectStore
 
 from spinemet.errors import BadInput
 from spinemet.files import join, open_store, write_bytes
-from spinemet.phantom.body.anatomy import place_spine
+from spinemet.phantom.body.anatomy import Pose, place_spine
+from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.dicom import ct_series, encode, encode_one, localizer_series, secondary_capture, segmentation
 from spinemet.phantom.disease.lesions import Lesion
-from spinemet.phantom.disease.mimics import Changes
 from spinemet.phantom.plan import StudyPlan, plan_patient
 from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series
 from spinemet.progress import Progress, no_progress
 
 Objects = Iterator[tuple[str, bytes]]
+"""(name below the study, content) of each object."""
+Written = tuple[int, int, list[dict[str, Any]]]
+"""Of one study: number of objects, their bytes, and its rows of truth.csv."""
 
 LABELLED_FROM = 0.6
 """A vertebra has a label if at least this share of it is in view; below that, a lesion may not be visible."""
 
-LABEL_COLUMNS = ("patient", "study", "series", "level", "bone_quality", "posterolateral")
-TRUTH_COLUMNS = (
-    *LABEL_COLUMNS,
-    *("key", "study_number", "side", "extent", "mimic", "completeness", "visible"),
-    *("center_x_mm", "center_y_mm", "center_z_mm", "height_mm", "labelled"),
-    *("age", "sex", "region", "spacing_mm", "kernel", "contrast", "transfer_syntax", "segmented"),
-)
+LABEL_COLUMNS = ["patient", "study", "series", "level", "bone_quality", "posterolateral"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +64,6 @@ class ArchiveSummary:
     bone_quality: dict[str, int]
 
 
-@dataclass(frozen=True)
-class _Written:
-    """The objects and truth rows of one study."""
-
-    order: tuple[int, int]
-    objects: int
-    size: int
-    rows: list[dict[str, Any]]
-
-
 def write_archive(
     uri: str, patients: int, seed: int, *, matrix: int = 256, progress: Progress = no_progress, workers: int = 1
 ) -> ArchiveSummary:
@@ -88,77 +77,60 @@ def write_archive(
         raise BadInput(f"expected at least 1 patient and a matrix of 32 to 1024, found {patients} and {matrix}.")
     plans = [plan for number in range(patients) for plan in plan_patient(seed, number, matrix)]
     total = len(plans) + 1
-    open_store(join(uri, "archive"), create=True)
-    written = []
-    for done, result in enumerate(_run(plans, uri, workers), start=1):
-        written.append(result)
+    store = open_store(join(uri, "archive"), create=True)
+    objects, size = 0, 0
+    rows: list[dict[str, Any]] = []
+    for done, (count, written, found) in enumerate(_run(plans, uri, workers), start=1):
+        objects, size, rows = objects + count, size + written, rows + found
         progress(done, total)
-    unusable = _write_unusable(uri, seed, matrix)
-    rows = [row for result in sorted(written, key=lambda result: result.order) for row in result.rows]
-    labelled = [row for row in rows if row["labelled"]]
-    write_bytes(join(uri, "labels.csv"), _csv(labelled, LABEL_COLUMNS))
-    write_bytes(join(uri, "truth.csv"), _csv(rows, TRUTH_COLUMNS))
+    objects += _write_unusable(store, seed, matrix)
+    truth = pd.DataFrame(rows)
+    labels = truth[truth["labelled"] == 1]
+    write_bytes(join(uri, "labels.csv"), labels.to_csv(columns=LABEL_COLUMNS, index=False).encode())
+    write_bytes(join(uri, "truth.csv"), truth.to_csv(index=False).encode())
     progress(total, total)
     return ArchiveSummary(
         uri=uri,
         patients=patients,
         studies=len(plans),
         unusable=3,
-        objects=sum(result.objects for result in written) + unusable,
-        size=sum(result.size for result in written),
+        objects=objects,
+        size=size,
         vertebrae=len(rows),
-        bone_quality=dict(Counter(row["bone_quality"] for row in labelled)),
+        bone_quality=dict(Counter(labels["bone_quality"])),
     )
 
 
-def _run(plans: Sequence[StudyPlan], uri: str, workers: int) -> Iterator[_Written]:
-    """Write the studies, in other processes if `workers` is above one; yields them as they finish."""
+def _run(plans: Sequence[StudyPlan], uri: str, workers: int) -> Iterator[Written]:
+    """Write the studies, in other processes if `workers` is above one."""
+    write = partial(_write_study, uri=uri)
     if workers <= 1 or len(plans) < 3:
-        yield from (_write_study(plan, uri) for plan in plans)
+        yield from map(write, plans)
         return
     # Spawn, not fork: the caller may have threads (Ray, Arrow, obstore), and a fork would copy their locks.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_one_thread) as pool:
-        jobs = [pool.submit(_write_study, plan, uri) for plan in plans]
-        for job in as_completed(jobs):
-            yield job.result()
+        yield from pool.map(write, plans)
 
 
 def _one_thread() -> None:
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 
-def _write_study(plan: StudyPlan, uri: str) -> _Written:
-    lesions = study_lesions(plan)
-    scans = render_series(plan.patient.anatomy, plan.scans, changes(plan, lesions))
-    objects = _study_objects(plan, scans)
-    count, size = _store(join(uri, "archive"), plan, objects)
-    rows = [_row(plan, scans[0], vertebra, lesions.get(vertebra.level)) for vertebra in scans[0].vertebrae]
-    return _Written((plan.patient.number, plan.number), count, size, rows)
-
-
-def study_lesions(plan: StudyPlan) -> dict[str, Lesion]:
-    """The lesions that exist at the time of this study, by level."""
-    lesions = {}
-    for pose in place_spine(plan.patient.anatomy):
-        disease = plan.patient.diseases.get(pose.level)
-        lesion = disease.lesion(plan.number, pose) if disease else None
-        if lesion is not None:
-            lesions[pose.level] = lesion
-    return lesions
-
-
-def changes(plan: StudyPlan, lesions: dict[str, Lesion]) -> dict[str, Changes]:
-    """Level -> the changes of its bone: benign ones, then its lesion."""
-    levels = lesions.keys() | plan.patient.mimics.keys()
-    return {
-        level: Changes([*plan.patient.mimics.get(level, ()), *([lesions[level]] if level in lesions else [])])
-        for level in sorted(levels)
-    }
+def _write_study(plan: StudyPlan, uri: str) -> Written:
+    poses = {pose.level: pose for pose in place_spine(plan.patient.anatomy)}
+    found = {level: disease.lesion(plan.number, poses[level]) for level, disease in plan.patient.diseases.items()}
+    lesions = {level: lesion for level, lesion in found.items() if lesion}
+    changes: dict[str, list[BoneChange]] = {level: list(mimics) for level, mimics in plan.patient.mimics.items()}
+    for level, lesion in lesions.items():
+        changes.setdefault(level, []).append(lesion)
+    scans = render_series(plan.patient.anatomy, plan.scans, changes)
+    count, size = _store(open_store(join(uri, "archive")), plan, _study_objects(plan, scans))
+    rows = [_row(plan, scans[0], seen, poses[seen.level], lesions.get(seen.level)) for seen in scans[0].vertebrae]
+    return count, size, rows
 
 
 def _study_objects(plan: StudyPlan, scans: Sequence[PhantomScan]) -> Objects:
-    """Yields (name below the study, content) of all its objects."""
     for number, image in enumerate(localizer_series(plan, scans[0].volume), start=1):
         yield f"1_topogram/{number}.dcm", encode_one(image)
     for which, scan in enumerate(scans):
@@ -170,39 +142,36 @@ def _study_objects(plan: StudyPlan, scans: Sequence[PhantomScan]) -> Objects:
             yield f"{folder}/{number}.dcm", content
 
 
-def _store(archive: str, plan: StudyPlan, objects: Objects) -> tuple[int, int]:
+def _store(store: ObjectStore, plan: StudyPlan, objects: Objects) -> tuple[int, int]:
     """Write a study's objects, each by itself or all into one zip; returns their number and bytes."""
     if plan.zipped:
-        buffer, count = io.BytesIO(), 0
+        buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as bundle:
             for name, content in objects:
                 bundle.writestr(zipfile.ZipInfo(name, plan.day.timetuple()[:6]), content)
-                count += 1
-        _put(archive, f"{plan.folder}.zip", buffer.getvalue())
-        return count, buffer.getbuffer().nbytes
-    store = open_store(archive)
+        return len(bundle.infolist()), _put(store, f"{plan.folder}.zip", buffer.getvalue())
     # Threads hide the round trips of an object store while the next object is encoded.
     with ThreadPoolExecutor(8) as threads:
-        jobs = [threads.submit(_put, archive, f"{plan.folder}/{name}", content, store) for name, content in objects]
-        sizes = [job.result() for job in jobs]
-    return len(sizes), sum(sizes)
+        jobs = [threads.submit(_put, store, f"{plan.folder}/{name}", content) for name, content in objects]
+    return len(jobs), sum(job.result() for job in jobs)
 
 
-def _put(archive: str, key: str, content: bytes, store: Any = None) -> int:
+def _put(store: ObjectStore, key: str, content: bytes) -> int:
     """Write one object; returns its size."""
     try:
-        obstore.put(store or open_store(archive), key, content)
+        obstore.put(store, key, content)
     except (BaseError, OSError) as error:
-        raise BadInput(f"expected a place that can be written at {archive}, found {type(error).__name__}.") from error
+        raise BadInput(f"cannot write the object {key} ({type(error).__name__}).") from error
     return len(content)
 
 
-def _row(plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, lesion: Lesion | None) -> dict[str, Any]:
+def _row(
+    plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, pose: Pose, lesion: Lesion | None
+) -> dict[str, Any]:
     """One row of truth.csv."""
     level = vertebra.level
-    first = plan.scans[0]
     stage = plan.patient.diseases[level].stages[plan.number] if lesion else ("normal", "none", 0.0)
-    seen = vertebra.visible >= LABELLED_FROM and (lesion is None or _in_view(plan, scan, level, lesion))
+    is_labelled = vertebra.visible >= LABELLED_FROM and (lesion is None or _in_view(scan, pose, lesion))
     x, y, z = vertebra.center_mm
     return {
         "patient": plan.patient.patient_id,
@@ -222,11 +191,11 @@ def _row(plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, lesion: 
         "center_y_mm": round(y, 2),
         "center_z_mm": round(z, 2),
         "height_mm": round(vertebra.height_mm, 2),
-        "labelled": int(seen),
-        "age": int((plan.day - plan.patient.birth_date).days / 365.25),
+        "labelled": int(is_labelled),
+        "age": plan.age,
         "sex": plan.patient.anatomy.sex,
         "region": plan.region,
-        "spacing_mm": first.spacing[0],
+        "spacing_mm": plan.scans[0].spacing[0],
         "kernel": plan.kernels[0],
         "contrast": int(bool(plan.contrast_agent)),
         "transfer_syntax": plan.transfer_syntax,
@@ -234,20 +203,11 @@ def _row(plan: StudyPlan, scan: PhantomScan, vertebra: PhantomVertebra, lesion: 
     }
 
 
-def _in_view(plan: StudyPlan, scan: PhantomScan, level: str, lesion: Lesion) -> bool:
+def _in_view(scan: PhantomScan, pose: Pose, lesion: Lesion) -> bool:
     """Whether the middle of every focus lies between the first and the last slice."""
-    pose = next(pose for pose in place_spine(plan.patient.anatomy) if pose.level == level)
     heights = [float(pose.to_lps(*focus.center_mm)[2]) for focus in lesion.foci]
     bottom, top = scan.volume.to_lps([[0, 0, 0], [scan.volume.hu_DHW.shape[0] - 1, 0, 0]])[:, 2]
     return bool(min(heights) >= bottom and max(heights) <= top)
-
-
-def _csv(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> bytes:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue().encode()
 
 
 def _small(plan: StudyPlan) -> StudyPlan:
@@ -256,7 +216,7 @@ def _small(plan: StudyPlan) -> StudyPlan:
     return replace(plan, scans=(replace(scan, shape=(24, *scan.shape[1:])),), zipped=False)
 
 
-def _write_unusable(uri: str, seed: int, matrix: int) -> int:
+def _write_unusable(store: ObjectStore, seed: int, matrix: int) -> int:
     """Write three studies that cannot be used, each for another reason; returns the number of objects."""
     small, other = (_small(plan_patient(seed, number, min(matrix, 64))[0]) for number in (9001, 9002))
     scan = render_series(small.patient.anatomy, small.scans)[0]
@@ -271,5 +231,5 @@ def _write_unusable(uri: str, seed: int, matrix: int) -> int:
         "PH-9003/letters/1/empty.dcm": b"",
     }
     for key, content in objects.items():
-        _put(join(uri, "archive"), key, content)
+        _put(store, key, content)
     return len(objects)

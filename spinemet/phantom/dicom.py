@@ -32,8 +32,7 @@ def patient_and_study(plan: StudyPlan) -> Dataset:
     header.PatientID = plan.patient.patient_id
     header.PatientBirthDate = f"{plan.patient.birth_date:%Y%m%d}"
     header.PatientSex = plan.patient.anatomy.sex
-    age = (plan.day - plan.patient.birth_date).days / 365.25
-    header.PatientAge = f"{int(age):03d}Y"
+    header.PatientAge = f"{plan.age:03d}Y"
     header.StudyInstanceUID = plan.uid("study")
     header.StudyDate = f"{plan.day:%Y%m%d}"
     header.StudyTime = "101500"

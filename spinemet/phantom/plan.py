@@ -85,6 +85,11 @@ class StudyPlan:
     segmented: bool
 
     @property
+    def age(self) -> int:
+        """The patient's age in years on the day of the study."""
+        return int((self.day - self.patient.birth_date).days / 365.25)
+
+    @property
     def folder(self) -> str:
         """The study's key below the archive, without an ending."""
         return f"{self.patient.patient_id}/{self.day:%Y%m%d}-{self.number + 1}"

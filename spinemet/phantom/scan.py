@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter1d
 
-from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
+from spinemet.errors import BadInput
+from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, draw_anatomy, place_spine
 from spinemet.phantom.body.head import Head, draw_flesh, draw_head_bones, draw_upper_canal, place_head, reaches
 from spinemet.phantom.body.skeleton import draw_skeleton
 from spinemet.phantom.body.tissue import Contrast, Course, draw_canal, draw_discs, draw_table
 from spinemet.phantom.body.trunk import draw_trunk
-from spinemet.phantom.body.vertebra import Disease, draw_vertebra
-from spinemet.phantom.shapes import Canvas, Float, Grid, noise_tile
+from spinemet.phantom.body.vertebra import BoneChange, draw_vertebra
+from spinemet.phantom.shapes import Canvas, Float, Grid, noise_tile, vec3
 from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume
 
 FINEST_SLAB_MM = 1.3
@@ -60,10 +61,6 @@ class PhantomVertebra:
     height_mm: float
     completeness: Completeness
     visible: float
-    bone_quality: str = "normal"
-    posterolateral: str = "none"
-    side: str = ""
-    mimic: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,24 +76,23 @@ class PhantomScan:
     sacrum_mm: Vec3
 
 
-def render(patient: PatientAnatomy, scan: ScanSettings, diseases: Mapping[str, Disease] | None = None) -> PhantomScan:
-    """One scan of `patient`; equal arguments give equal voxels.
+Changes = Mapping[str, Sequence[BoneChange]]
+"""Level -> what changes the vertebra's bone, in this order."""
 
-    diseases: level -> the function that changes the vertebra's bone.
-    """
-    return render_series(patient, [scan], diseases)[0]
+
+def render(patient: PatientAnatomy, scan: ScanSettings, changes: Changes | None = None) -> PhantomScan:
+    """One scan of `patient`; equal arguments give equal voxels."""
+    return render_series(patient, [scan], changes)[0]
 
 
 def render_series(
-    patient: PatientAnatomy, scans: Sequence[ScanSettings], diseases: Mapping[str, Disease] | None = None
+    patient: PatientAnatomy, scans: Sequence[ScanSettings], changes: Changes | None = None
 ) -> list[PhantomScan]:
     """Several reconstructions of one acquisition. The first defines the grid to draw on; the others may differ in
     slice spacing, thickness, kernel and noise, and lose at most one slice at the cranial end."""
-    first = scans[0]
-    fine = max(1, int(np.ceil(first.spacing[0] / FINEST_SLAB_MM)))
     poses = place_spine(patient)
     head = place_head(patient, poses)
-    canvas = _draw(patient, poses, head, first, fine, diseases or {})
+    canvas = _draw(patient, poses, head, scans[0], changes or {})
     return [_reconstruct(canvas, (head.axis, *poses), scan) for scan in scans]
 
 
@@ -105,40 +101,33 @@ def _reconstruct(canvas: Canvas, poses: Sequence[Pose], scan: ScanSettings) -> P
     slabs = max(1, round(scan.spacing[0] / step))
     depth = canvas.grid.shape[0] // slabs
     used = depth * slabs
-    z, y, x = canvas.grid.origin
-    grid = Grid(
-        (z + step * (slabs - 1) / 2, y, x), (step * slabs, *canvas.grid.spacing[1:]), (depth, *canvas.grid.shape[1:])
-    )
-    hu: Float = canvas.hu[:used].reshape(depth, slabs, *canvas.grid.shape[1:]).mean(1, dtype=np.float32)
-    affine = _affine(grid)
+    (z, y, x), (_, dy, dx) = canvas.grid.origin, canvas.grid.spacing
+    hu: Float = canvas.hu[:used].reshape(depth, slabs, *canvas.hu.shape[1:]).mean(1, dtype=np.float32)
+    grid = Grid((z + step * (slabs - 1) / 2, y, x), (step * slabs, dy, dx), hu.shape)
+    affine = np.diag([*grid.spacing, 1.0])[[2, 1, 0, 3]]
+    affine[:3, 3] = grid.origin[::-1]
     truths = (_truth(pose, grid) for pose in poses if pose.level[0] != "S")
-    sacrum = next(pose for pose in poses if pose.level == "S1").center
     return PhantomScan(
         Volume(_expose(hu, grid, scan), affine),
         LabelMap(canvas.labels[slabs // 2 : used : slabs], affine),
         tuple(truth for truth in truths if truth.visible >= LISTED_FROM),
-        (float(sacrum[0]), float(sacrum[1]), float(sacrum[2])),
+        next(vec3(pose.center) for pose in poses if pose.level == "S1"),
     )
 
 
-def _draw(
-    patient: PatientAnatomy,
-    poses: Sequence[Pose],
-    head: Head,
-    scan: ScanSettings,
-    fine: int,
-    diseases: Mapping[str, Disease],
-) -> Canvas:
-    """The patient in the scan's field of view, with `fine` slabs to a slice."""
+def _draw(patient: PatientAnatomy, poses: Sequence[Pose], head: Head, scan: ScanSettings, changes: Changes) -> Canvas:
+    """The patient in the scan's field of view, with one slab or more to a slice."""
     fine_noise = noise_tile(patient.texture, 0.7)
     coarse_noise = noise_tile(patient.texture + 1, 1.5)
     # The trunk changes little from slice to slice: it is drawn once per slice and repeated.
     trunk = Canvas(_grid(scan, 1), np.full(scan.shape, -1000, np.float32))
-    draw_trunk(trunk, patient, Course(trunk, poses), scan.contrast, coarse_noise)
+    course = Course(trunk, poses)
+    draw_trunk(trunk, patient, course, scan.contrast, coarse_noise)
     with_head = reaches(trunk, head)
     if with_head:
         draw_flesh(trunk, head, coarse_noise)
-    draw_table(trunk, Course(trunk, poses).flat_back + 12 + 0.5 * patient.fat_mm)
+    draw_table(trunk, course.flat_back + 12 + 0.5 * patient.fat_mm)
+    fine = max(1, int(np.ceil(scan.spacing[0] / FINEST_SLAB_MM)))
     canvas = trunk if fine == 1 else Canvas(_grid(scan, fine), np.repeat(trunk.hu, fine, axis=0))
     draw_discs(canvas, (head.axis, *poses), patient, coarse_noise)
     draw_canal(canvas, Course(canvas, poses))
@@ -147,7 +136,7 @@ def _draw(
     for n, pose in enumerate((head.axis, *poses), start=-1):
         # Cancellous bone is densest in the neck and thins towards the lumbar spine (Boutroy et al., Bone 2016).
         density = patient.trabecular_hu * float(np.interp(n, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
-        draw_vertebra(canvas, pose, density, fine_noise, diseases.get(pose.level))
+        draw_vertebra(canvas, pose, density, fine_noise, changes.get(pose.level, ()))
     chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
     draw_skeleton(canvas, poses, patient, chest, fine_noise)
     if with_head:
@@ -164,13 +153,6 @@ def _grid(scan: ScanSettings, fine: int) -> Grid:
         (dz / fine, dy, dx),
         (depth * fine, height, width),
     )
-
-
-def _affine(grid: Grid) -> npt.NDArray[np.float64]:
-    affine = np.eye(4)
-    affine[:3, :3] = np.array([[0, 0, grid.spacing[2]], [0, grid.spacing[1], 0], [grid.spacing[0], 0, 0]])
-    affine[:3, 3] = grid.origin[::-1]
-    return affine
 
 
 def _expose(hu: Float, grid: Grid, scan: ScanSettings) -> npt.NDArray[np.int16]:
@@ -215,11 +197,11 @@ def _truth(pose: Pose, grid: Grid) -> PhantomVertebra:
     low = np.array(grid.origin[::-1]) - np.array(grid.spacing[::-1]) / 2
     high = low + np.array(grid.spacing[::-1]) * np.array(grid.shape[::-1])
     visible = float(((axis >= low) & (axis <= high)).all(axis=1).mean())
-    rows = tuple((float(r[0]), float(r[1]), float(r[2])) for r in pose.axes)
+    left, posterior, superior = map(vec3, pose.axes)
     return PhantomVertebra(
         level=pose.level,
-        center_mm=(float(pose.center[0]), float(pose.center[1]), float(pose.center[2])),
-        axes=(rows[0], rows[1], rows[2]),
+        center_mm=vec3(pose.center),
+        axes=(left, posterior, superior),
         height_mm=pose.size.height,
         completeness=Completeness.WHOLE if visible == 1.0 else Completeness.CUT,
         visible=visible,
@@ -242,3 +224,35 @@ def field_of_view(poses: Sequence[Pose], region: str, cut: tuple[float, float]) 
     high = top.center[2] + (0.5 - cut[0]) * top.size.height
     low = bottom.center[2] - (0.5 - cut[1]) * bottom.size.height
     return float(low), float(high)
+
+
+def phantom_scan(
+    seed: int,
+    *,
+    region: str = "lumbosacral",
+    spacing: Vec3 = (2.0, 1.0, 1.0),
+    matrix: int = 192,
+    noise_hu: float = 14.0,
+) -> PhantomScan:
+    """The scan of a random patient: volume, vertebra labels on its grid, truth.
+
+    region: lumbosacral, thoracolumbar, thoracic or whole. spacing: mm along D (z), H (y), W (x). matrix: rows and
+    columns. The first and last vertebra are often cut by the field of view. Raises BadInput for an unknown region.
+    """
+    if region not in REGIONS:
+        raise BadInput(f"expected a region ({', '.join(REGIONS)}), found {region}.")
+    rng = np.random.default_rng(seed)
+    patient = draw_anatomy(rng)
+    poses = place_spine(patient)
+    low, high = field_of_view(poses, region, (rng.uniform(-0.4, 0.8), rng.uniform(-0.2, 0.6)))
+    seen = [pose.center for pose in poses if low <= pose.center[2] <= high]
+    middle = np.mean(seen, axis=0)
+    scan = ScanSettings(
+        center_mm=(float(middle[0]), float(middle[1]) + 0.05 * matrix * spacing[1], (low + high) / 2),
+        shape=(round((high - low) / spacing[0]), matrix, matrix),
+        spacing=spacing,
+        thickness=spacing[0],
+        noise_hu=noise_hu,
+        noise_seed=int(rng.integers(2**31)),
+    )
+    return render(patient, scan)

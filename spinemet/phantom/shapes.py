@@ -6,14 +6,18 @@ A signed distance is negative inside; all are float32 millimetres.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from spinemet.types import Vec3
+
 Float = npt.NDArray[np.float32]
 Point = npt.ArrayLike
 Box = tuple[slice, slice, slice]
+Index = tuple[npt.NDArray[np.intp], ...]
 
 FAR = np.float32(60.0)
 """The signed distance of voxels where nothing is drawn yet."""
@@ -77,9 +81,21 @@ class Canvas:
         return array
 
 
+def vec3(values: npt.NDArray[np.float64]) -> Vec3:
+    """Three numbers as a tuple."""
+    return float(values[0]), float(values[1]), float(values[2])
+
+
 def is_empty(box: Box) -> bool:
     """True if the box lies outside the grid."""
     return any(part.stop <= part.start for part in box)
+
+
+def overlap(box: Box, other: Box) -> tuple[Box, Box]:
+    """The part of `box` that lies in `other`: as indices into the grid, and as indices into an array of `other`."""
+    d, h, w = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
+    inner = (slice(part.start - b.start, part.stop - b.start) for part, b in zip((d, h, w), other, strict=True))
+    return (d, h, w), (next(inner), next(inner), next(inner))
 
 
 def along(canvas: Canvas, box: Box, origin: Point, direction: Point) -> Float:
@@ -107,7 +123,7 @@ class Strut:
 
     start: npt.NDArray[np.float64]
     end: npt.NDArray[np.float64]
-    radii: tuple[tuple[float, float], tuple[float, float]]
+    radii: Sequence[Sequence[float]]
     up: npt.NDArray[np.float64]
 
     def box(self, grid: Grid) -> Box:
@@ -139,6 +155,14 @@ class Strut:
         return k0 * (k0 - 1) / (k1 + np.float32(1e-3))
 
 
+def merge_struts(canvas: Canvas, solid: Float, box: Box, struts: Iterable[Strut], blend: float = 2.5) -> None:
+    """Unite `struts` with the signed distance `solid` in `box`, in place."""
+    for strut in struts:
+        part, inner = overlap(strut.box(canvas.grid), box)
+        if not is_empty(part):
+            merge(solid[inner], strut.distance(canvas, part), blend)
+
+
 def cover(distance: Float, edge: float) -> Float:
     """The share of a voxel that a solid fills, from its signed distance: 1 inside, 0 outside, over `edge` mm."""
     return np.clip(np.float32(0.5) - distance * np.float32(1 / edge), 0, 1)
@@ -158,14 +182,12 @@ def noise_tile(seed: int, sigma: float, size: int = 72) -> Float:
     return (smooth - smooth.mean()) / smooth.std()
 
 
-def tiled_at(tile: Float, place: tuple[npt.NDArray[np.intp], ...]) -> Float:
+def tiled_at(tile: Float, place: Index) -> Float:
     """The periodic noise of `tile` at the given voxels."""
-    size = tile.shape[0]
-    return tile[place[0] % size, place[1] % size, place[2] % size]
+    d, h, w = (axis % tile.shape[0] for axis in place)
+    return tile[d, h, w]
 
 
 def tiled(tile: Float, box: Box) -> Float:
     """The periodic noise of `tile` in `box`."""
-    size = tile.shape[0]
-    index = [np.arange(part.start, part.stop) % size for part in box]
-    return tile[np.ix_(*index)]
+    return tile[np.ix_(*(np.arange(part.start, part.stop) % tile.shape[0] for part in box))]

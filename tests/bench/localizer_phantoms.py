@@ -17,8 +17,9 @@ from spinemet.phantom.body.head import Head, place_head
 from spinemet.phantom.body.levels import MOBILE
 from spinemet.phantom.body.skeleton import has_ribs
 from spinemet.phantom.body.tissue import Contrast
+from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.disease.lesions import draw_diseases
-from spinemet.phantom.disease.mimics import Changes, draw_mimics
+from spinemet.phantom.disease.mimics import draw_mimics
 from spinemet.phantom.scan import PhantomScan, ScanSettings, field_of_view, render
 from spinemet.spine.sampling import in_view
 from spinemet.types import Volume
@@ -86,13 +87,11 @@ def _phantom(seed: list[int], condition: str, region: str, spacing: float, varia
     usual = str(rng.choice(["lytic", "blastic", "mixed"]))
     diseases = draw_diseases(rng, MOBILE, 1, condition == "diffuse" or seed[1] % 3 == 0, usual)
     mimics = draw_mimics(rng, patient, MOBILE)
-    changes = {}
+    changes: dict[str, list[BoneChange]] = {}
     for pose in poses:
         disease = diseases.get(pose.level)
         lesion = disease.lesion(0, pose) if disease else None
-        parts = [*mimics.get(pose.level, ()), *([lesion] if lesion else [])]
-        if parts:
-            changes[pose.level] = Changes(parts)
+        changes[pose.level] = [*mimics.get(pose.level, ()), *([lesion] if lesion else [])]
     head = place_head(patient, poses)
     drawn = render(patient, _settings(rng, poses, head, condition, region, spacing), changes)
     volume = drawn.volume

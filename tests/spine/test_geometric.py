@@ -10,10 +10,9 @@ import pytest
 
 from spinemet.anatomy import LEVEL_INDEX, is_named
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.phantom import phantom_volume
 from spinemet.phantom.body.anatomy import Variant, draw_anatomy, place_spine
 from spinemet.phantom.body.head import place_head
-from spinemet.phantom.scan import ScanSettings, field_of_view, render
+from spinemet.phantom.scan import ScanSettings, field_of_view, phantom_scan, render
 from spinemet.spine.geometric import geometric_spine
 from spinemet.types import Completeness, LabelMap, Spine, Volume
 from tests.spine.conftest import body_centers, read
@@ -137,8 +136,9 @@ def test_low_density_patch_is_found_and_unnamed(patch: Volume, patch_labels: Lab
 
 @pytest.mark.parametrize(("seed", "region"), [(11, "lumbosacral"), (12, "thoracolumbar"), (13, "thoracic")])
 def test_phantoms(seed: int, region: str) -> None:
-    volume, truth = phantom_volume(seed, region=region, spacing=(2.5, 1.0, 1.0))
-    spine = geometric_spine(volume)
+    scan = phantom_scan(seed, region=region, spacing=(2.5, 1.0, 1.0))
+    truth = scan.vertebrae
+    spine = geometric_spine(scan.volume)
     shown = [v for v in truth if v.visible > 0.6]
     distance = _nearest(spine, np.array([v.center_mm for v in shown]))
     assert (distance.min(axis=0) < 10).all()

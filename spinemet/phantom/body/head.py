@@ -18,7 +18,7 @@ from spinemet.phantom.body.levels import AXIS, DENS
 from spinemet.phantom.body.skeleton import draw_struts, paint_bone
 from spinemet.phantom.body.tissue import CORD, CSF, FAT, MUSCLE, SKIN, tube
 from spinemet.phantom.body.vertebra import JOINT_MM, canal_middle
-from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled
+from spinemet.phantom.shapes import Canvas, Float, Strut, along, blend, cover, is_empty, merge, merge_struts, tiled
 
 Array = npt.NDArray[np.float64]
 
@@ -134,9 +134,8 @@ def _atlas_bars(head: Head) -> Iterator[Strut]:
             ((side * 15, 20, 0), (0, 28, 0), ((2.8, 4.2), (3.2, 4.6))),
             ((side * 21, 3, 0), (side * 36, 5, -2), ((4.0, 4.5), (3.2, 4.0))),
         ):
-            upright = head.axis.axes[1] if start[2] != end[2] and abs(end[2] - start[2]) > 6 else up
-            scaled = tuple((a * scale, b * scale) for a, b in radii)
-            yield Strut(_atlas(head, *start), _atlas(head, *end), (scaled[0], scaled[1]), upright)
+            upright = head.axis.axes[1] if abs(end[2] - start[2]) > 6 else up
+            yield Strut(_atlas(head, *start), _atlas(head, *end), np.multiply(radii, scale).tolist(), upright)
 
 
 def _jaw(head: Head) -> Iterator[Strut]:
@@ -155,8 +154,8 @@ def _skull_bars(head: Head) -> Iterator[Strut]:
             ((14, -24, 26), (58, 0, 18), ((8.0, 8.0), (11.0, 12.0))),
         ):
             inner, outer = ((side * x, y, z) for x, y, z in (start, end))
-            scaled = tuple((a * head.scale, b * head.scale) for a, b in radii)
-            yield Strut(head.to_lps(*inner), head.to_lps(*outer), (scaled[0], scaled[1]), head.axes[2] + head.axes[1])
+            scaled = np.multiply(radii, head.scale).tolist()
+            yield Strut(head.to_lps(*inner), head.to_lps(*outer), scaled, head.axes[2] + head.axes[1])
 
 
 def _draw_skull(canvas: Canvas, head: Head, cancellous: float, texture: Float, coarse: Float) -> None:
@@ -171,13 +170,7 @@ def _draw_skull(canvas: Canvas, head: Head, cancellous: float, texture: Float, c
     hole = (np.hypot(x / np.float32(_FORAMEN_MM[0]), y / np.float32(_FORAMEN_MM[1])) - 1) * np.float32(_FORAMEN_MM[0])
     np.maximum(hole, np.abs(z) - 14, out=hole)
     solid = np.maximum(cavity - np.float32(_SKULL_MM), -cavity) * np.float32(head.scale)
-    for bar in _skull_bars(head):
-        part = bar.box(canvas.grid)
-        inside = tuple(slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True))
-        within: Box = (inside[0], inside[1], inside[2])
-        if not is_empty(within):
-            inner = tuple(slice(p.start - b.start, p.stop - b.start) for p, b in zip(within, box, strict=True))
-            merge(solid[inner], bar.distance(canvas, within), 3.0)
+    merge_struts(canvas, solid, box, _skull_bars(head), 3.0)
     np.maximum(solid, -hole * np.float32(head.scale), out=solid)
     paint_bone(canvas, box, solid, cancellous * 1.8 + 150, 2.0, texture, JOINT_MM)
 

@@ -8,7 +8,7 @@ Disc heights: Kunkel et al. (J Anat 2011) for thoracic, Tibrewal & Pearcy (Spine
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,8 @@ class LevelSize:
 
     def scaled(self, factor: float, disc_factor: float = 1.0) -> LevelSize:
         """The same vertebra `factor` times as large; angles stay, and `disc_factor` also scales the disc."""
-        return LevelSize(
-            self.width * factor,
-            self.depth * factor,
-            self.height * factor,
-            self.disc * factor * disc_factor,
-            self.canal_width * factor,
-            self.canal_depth * factor,
-            self.pedicle_width * factor,
-            self.pedicle_height * factor,
-            self.transverse * factor,
-            self.spinous * factor,
-            self.spinous_drop,
-            self.tilt,
-        )
+        sizes = {name: value * factor for name, value in vars(self).items() if name not in {"spinous_drop", "tilt"}}
+        return replace(self, **sizes | {"disc": self.disc * factor * disc_factor})
 
 
 # fmt: off

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ from scipy.interpolate import CubicSpline
 
 from spinemet.phantom.body.anatomy import PatientAnatomy, Pose
 from spinemet.phantom.body.vertebra import JOINT_MM, canal_distance, canal_middle
-from spinemet.phantom.shapes import Box, Canvas, Float, Strut, blend, cover, is_empty, merge, tiled_at
+from spinemet.phantom.shapes import Box, Canvas, Float, Strut, blend, cover, is_empty, merge_struts, tiled_at
 
 UP = np.array([0.0, 0.0, 1.0])
 
@@ -35,26 +35,24 @@ def draw_skeleton(
 
 def draw_struts(
     canvas: Canvas,
-    struts: list[Strut],
+    struts: Sequence[Strut],
     cancellous: float,
     cortex_mm: float,
     texture: Float,
     gap: float,
-    canals: list[Pose] | None = None,
+    canals: Iterable[Pose] = (),
 ) -> None:
     """Unite `struts` into one solid, `gap` mm away from earlier bone (negative: grow into it), and paint it."""
-    placed = [(strut, box) for strut in struts if not is_empty(box := strut.box(canvas.grid))]
-    if not placed:
+    boxes = [box for strut in struts if not is_empty(box := strut.box(canvas.grid))]
+    if not boxes:
         return
-    first, second, third = (
-        slice(min(box[n].start for _, box in placed), max(box[n].stop for _, box in placed)) for n in range(3)
+    d, h, w = (
+        slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes, strict=True)
     )
-    whole = (first, second, third)
+    whole = (d, h, w)
     solid = canvas.blank(whole)
-    for strut, box in placed:
-        inner = tuple(slice(b.start - w.start, b.stop - w.start) for b, w in zip(box, whole, strict=True))
-        merge(solid[inner], strut.distance(canvas, box), 3.0)
-    for pose in canals or []:
+    merge_struts(canvas, solid, whole, struts, 3.0)
+    for pose in canals:
         np.maximum(solid, -canal_distance(canvas, pose, whole), out=solid)
     paint_bone(canvas, whole, solid, cancellous, cortex_mm, texture, gap)
 

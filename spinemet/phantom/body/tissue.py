@@ -106,14 +106,13 @@ def _extent(canvas: Canvas, axis: int, middle: Float, radius: Float) -> tuple[In
 
 def draw_canal(canvas: Canvas, course: Course) -> None:
     """Draw epidural fat, the dural sac with its fluid, the cord down to L1, and the cauda equina below."""
-    every = np.ones_like(course.x)
     tube(canvas, course.canal_x, course.canal_y, course.canal_rx + 1, course.canal_ry + 1, -70.0)
     sac = course.between("S2", "C3", 15)
     fill = course.at(0.86, 0.84, 0.84, 0.84, 0.84, 0.84, 0.82, 0.76, 0.6) * sac
     sac_y = course.canal_y - 0.08 * course.canal_ry
     tube(canvas, course.canal_x, sac_y, course.canal_rx * fill, course.canal_ry * fill, CSF)
     cord = course.between("L1", "C3", 20)
-    tube(canvas, course.canal_x, sac_y, 5.4 * every * cord, 4.0 * every * cord, CORD)
+    tube(canvas, course.canal_x, sac_y, 5.4 * cord, 4.0 * cord, CORD)
     cauda = course.between("L5", "L2", 12)
     tube(canvas, course.canal_x, sac_y + 2.0, 6.5 * cauda, 3.2 * cauda, CSF + 14)
 

@@ -5,7 +5,8 @@ Local coordinates: x left, y posterior, z superior, mm from the centre of the bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,20 @@ import numpy.typing as npt
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.phantom.body.anatomy import Pose
 from spinemet.phantom.body.levels import DENS
-from spinemet.phantom.shapes import Box, Canvas, Float, Strut, along, blend, cover, is_empty, merge, tiled_at
+from spinemet.phantom.shapes import (
+    Box,
+    Canvas,
+    Float,
+    Strut,
+    along,
+    blend,
+    cover,
+    is_empty,
+    merge,
+    merge_struts,
+    overlap,
+    tiled_at,
+)
 
 JOINT_MM = 1.6
 """Cartilage between neighbouring bones; below 2 mm, as in healthy facet joints."""
@@ -40,75 +54,51 @@ class BonePatch:
     hu: Float
 
 
-Index = npt.NDArray[np.intp]
-Disease = Callable[[BonePatch], None]
+BoneChange = Callable[[BonePatch], None]
 
 
 def draw_vertebra(
-    canvas: Canvas, pose: Pose, trabecular_hu: float, texture: Float, disease: Disease | None = None
+    canvas: Canvas, pose: Pose, trabecular_hu: float, texture: Float, changes: Sequence[BoneChange] = ()
 ) -> None:
     """Draw the vertebra of `pose` and label its voxels; does nothing if it lies outside the grid.
 
-    trabecular_hu: mean of the cancellous bone of the body. disease: changes the patch before it is painted.
+    trabecular_hu: mean of the cancellous bone of the body. changes: applied to the patch in turn, before it is painted.
     """
-    box = _reach(canvas, pose)
+    ends = [end for strut in arch(pose) for end in (strut.start, strut.end)]
+    box = canvas.grid.around([*_corners(pose), *ends], 9)
     if is_empty(box):
         return
     bone, body = _solids(canvas, pose, box)
     # Neighbours need distances up to the widest joint plus their cortex; disease may add bone farther out.
-    near = np.flatnonzero(bone.ravel() < (5.5 if disease is None else 9.0))
-    if near.size == 0:
+    near = np.nonzero(bone < (9.0 if changes else 5.5))
+    if near[0].size == 0:
         return
-    place = _place(box, near)
-    x, y, z = _local(canvas, place, pose)
+    place = tuple(axis + part.start for axis, part in zip(near, box, strict=True))
+    x, y, z = (
+        values[axis] - np.float32(c)
+        for values, axis, c in zip((canvas.x, canvas.y, canvas.z), place[::-1], pose.center, strict=True)
+    )
+    left, posterior, superior = (x * np.float32(u) + y * np.float32(v) + z * np.float32(w) for u, v, w in pose.axes)
     patch = BonePatch(
         pose,
-        x,
-        y,
-        z,
-        bone=np.maximum(bone.ravel()[near], JOINT_MM - canvas.bone[place]),
-        body=body.ravel()[near],
+        left,
+        posterior,
+        superior,
+        bone=np.maximum(bone[near], JOINT_MM - canvas.bone[place]),
+        body=body[near],
         texture=tiled_at(texture, place),
-        hu=np.empty(near.size, np.float32),
+        hu=np.empty(near[0].size, np.float32),
     )
     patch.hu[:] = healthy_hu(patch, trabecular_hu)
     inside = patch.bone < 0
-    if disease is not None:
-        disease(patch)
-    _put(canvas, place, patch, inside)
-
-
-def _reach(canvas: Canvas, pose: Pose) -> Box:
-    """The part of the grid around the vertebra, with a margin for bone that grows on it."""
-    size = pose.size
-    points = [pose.to_lps(x * 0.6 * size.width, y * 0.6 * size.depth, z * 0.6 * size.height) for x, y, z in _CORNERS]
-    for strut in arch(pose):
-        points += [strut.start, strut.end]
-    return canvas.grid.around(points, 9)
-
-
-def _place(box: Box, near: Index) -> tuple[Index, ...]:
-    """Index arrays into the grid for the flat indices `near` within `box`."""
-    index = np.unravel_index(near, tuple(part.stop - part.start for part in box))
-    return tuple(axis + part.start for axis, part in zip(index, box, strict=True))
-
-
-def _local(canvas: Canvas, place: tuple[Index, ...], pose: Pose) -> tuple[Float, Float, Float]:
-    """The vertebra's own coordinates of the given voxels."""
-    x, y, z = (values - np.float32(c) for values, c in zip((canvas.x, canvas.y, canvas.z), pose.center, strict=True))
-    x, y, z = x[place[2]], y[place[1]], z[place[0]]
-    left, posterior, superior = (x * np.float32(u) + y * np.float32(v) + z * np.float32(w) for u, v, w in pose.axes)
-    return left, posterior, superior
-
-
-def _put(canvas: Canvas, place: tuple[Index, ...], patch: BonePatch, inside: npt.NDArray[np.bool_]) -> None:
-    """Paint a patch into the canvas, and update labels and the signed distance to bone."""
+    for change in changes:
+        change(patch)
     hu = canvas.hu[place]
     blend(hu, patch.hu, cover(patch.bone, canvas.edge))
     canvas.hu[place] = hu
     canvas.bone[place] = np.minimum(canvas.bone[place], patch.bone)
-    if patch.pose.level[0] != "S":
-        canvas.labels[tuple(axis[inside] for axis in place)] = 1 + LEVEL_INDEX[patch.pose.level]
+    if pose.level[0] != "S":
+        canvas.labels[tuple(axis[inside] for axis in place)] = 1 + LEVEL_INDEX[pose.level]
 
 
 def healthy_hu(patch: BonePatch, trabecular_hu: float) -> Float:
@@ -129,22 +119,19 @@ def healthy_hu(patch: BonePatch, trabecular_hu: float) -> Float:
 def _solids(canvas: Canvas, pose: Pose, box: Box) -> tuple[Float, Float]:
     """Signed distance of the whole vertebra and of its body in `box`; the canal is cut out of both."""
     bone, body = canvas.blank(box, 0), canvas.blank(box, 1)
-    size = pose.size
-    corners = [pose.to_lps(x * 0.6 * size.width, y * 0.6 * size.depth, z * 0.6 * size.height) for x, y, z in _CORNERS]
-    part = _within(canvas.grid.around(corners, 4), box)
+    part, inner = overlap(canvas.grid.around(_corners(pose), 4), box)
     if not is_empty(part):
-        inner = _relative(part, box)
         body[inner] = body_distance(canvas, pose, part)
-    for strut in arch(pose):
-        part = _within(strut.box(canvas.grid), box)
-        if not is_empty(part):
-            merge(bone[_relative(part, box)], strut.distance(canvas, part))
+    merge_struts(canvas, bone, box, arch(pose))
     np.maximum(bone, -canal_distance(canvas, pose, box), out=bone)
     merge(bone, body, 3.0)
     return bone, body
 
 
-_CORNERS = [(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)]
+def _corners(pose: Pose) -> list[npt.NDArray[np.float64]]:
+    """The corners of a box around the body, 20 % larger than it."""
+    half = 0.6 * pose.size.width, 0.6 * pose.size.depth, 0.6 * pose.size.height
+    return [pose.to_lps(*np.multiply(signs, half)) for signs in itertools.product((-1, 1), repeat=3)]
 
 
 def body_distance(canvas: Canvas, pose: Pose, box: Box) -> Float:
@@ -173,27 +160,16 @@ def body_distance(canvas: Canvas, pose: Pose, box: Box) -> Float:
 def canal_distance(canvas: Canvas, pose: Pose, box: Box) -> Float:
     """Signed distance of the bony canal, an oval tube along the vertebra's own axis."""
     size = pose.size
-    x = along(canvas, box, pose.to_lps(0, canal_middle(pose), 0), pose.axes[0])
-    y = along(canvas, box, pose.to_lps(0, canal_middle(pose), 0), pose.axes[1])
+    middle = pose.to_lps(0, canal_middle(pose), 0)
     a, b = size.canal_width / 2, size.canal_depth / 2
-    x *= np.float32(1 / a)
-    y *= np.float32(1 / b)
+    x = along(canvas, box, middle, pose.axes[0]) * np.float32(1 / a)
+    y = along(canvas, box, middle, pose.axes[1]) * np.float32(1 / b)
     return (np.sqrt(x * x + y * y) - 1) * np.float32(0.5 * (a + b))
 
 
 def canal_middle(pose: Pose) -> float:
     """Local y of the middle of the canal."""
     return pose.size.depth * 0.42 + pose.size.canal_depth / 2
-
-
-def _within(part: Box, box: Box) -> Box:
-    first, second, third = (slice(max(p.start, b.start), min(p.stop, b.stop)) for p, b in zip(part, box, strict=True))
-    return first, second, third
-
-
-def _relative(part: Box, box: Box) -> Box:
-    first, second, third = (slice(p.start - b.start, p.stop - b.start) for p, b in zip(part, box, strict=True))
-    return first, second, third
 
 
 def arch(pose: Pose) -> Iterator[Strut]:

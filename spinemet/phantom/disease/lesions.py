@@ -15,7 +15,7 @@ import numpy as np
 
 from spinemet.phantom.body.anatomy import Pose
 from spinemet.phantom.body.vertebra import BonePatch, canal_middle
-from spinemet.phantom.shapes import Float, cover
+from spinemet.phantom.shapes import Float, blend, cover, vec3
 from spinemet.types import Vec3
 
 Kind = Literal["lytic", "blastic"]
@@ -104,8 +104,7 @@ def focus_distance(patch: BonePatch, focus: Focus) -> Float:
 
 def _destroy(patch: BonePatch, focus: Focus) -> None:
     distance = focus_distance(patch, focus)
-    share = cover(distance, focus.fuzz)
-    patch.hu += share * (focus.hu + patch.texture * np.float32(6) - patch.hu)
+    blend(patch.hu, focus.hu + patch.texture * np.float32(6), cover(distance, focus.fuzz))
     # Where the cortex is gone, the mass bulges a little into the tissue beside it.
     bulge = np.maximum(distance, patch.bone - 2.5)
     np.minimum(patch.bone, bulge, out=patch.bone)
@@ -117,7 +116,7 @@ def _sclerose(patch: BonePatch, focus: Focus) -> None:
     cloudy = np.float32(0.1) * waves(focus.seed + 1, patch.x[near], patch.y[near], patch.z[near], 5.0, 16.0)
     dense = patch.hu.copy()
     dense[near] = np.maximum(focus.hu * (1 + cloudy + np.float32(0.1) * patch.texture[near]), patch.hu[near])
-    patch.hu += share * (dense - patch.hu)
+    blend(patch.hu, dense, share)
 
 
 def build_lesion(
@@ -165,7 +164,7 @@ def _in_body(rng: np.random.Generator, pose: Pose, toward: float, extent: float)
     shape = rng.uniform(0.85, 1.15, 3)
     radii = np.maximum(half * extent * 1.12 * shape, 4.0)
     radii = np.minimum(radii, radii.min() * 2.0)
-    return _vec(half * spread), _vec(radii)
+    return vec3(half * spread), vec3(radii)
 
 
 def _side_by_side(lytic: Focus, blastic: Focus, pose: Pose, extent: float, rng: np.random.Generator) -> list[Focus]:
@@ -182,8 +181,8 @@ def _side_by_side(lytic: Focus, blastic: Focus, pose: Pose, extent: float, rng: 
         hole, rim = middle + step, middle - step
         hole_radii = rim_radii = radius
     return [
-        _focus("lytic", _vec(hole), _vec(hole_radii), lytic.hu, lytic.seed),
-        _focus("blastic", _vec(rim), _vec(rim_radii), blastic.hu, blastic.seed),
+        _focus("lytic", vec3(hole), vec3(hole_radii), lytic.hu, lytic.seed),
+        _focus("blastic", vec3(rim), vec3(rim_radii), blastic.hu, blastic.seed),
     ]
 
 
@@ -194,15 +193,11 @@ def _behind(rng: np.random.Generator, pose: Pose, where: float) -> list[tuple[Ve
     pedicle = np.array([root, size.depth * 0.42 + 1.5, 0.18 * size.height])
     grow = rng.uniform(0.9, 1.25)
     radii = np.array([size.pedicle_width / 2 + 3, size.canal_depth * 0.62, size.pedicle_height / 2 + 1.5]) * grow
-    foci = [(_vec(pedicle), _vec(radii))]
+    foci = [(vec3(pedicle), vec3(radii))]
     if rng.random() < 0.65:
         lamina = np.array([where * (size.canal_width / 2 + 2.5), mid + 0.35 * size.canal_depth, -0.05 * size.height])
-        foci.append((_vec(lamina), _vec(np.array([8.0, 7.0, 0.45 * size.height]) * rng.uniform(0.85, 1.15))))
+        foci.append((vec3(lamina), vec3(np.array([8.0, 7.0, 0.45 * size.height]) * rng.uniform(0.85, 1.15))))
     return foci
-
-
-def _vec(values: np.ndarray) -> Vec3:
-    return float(values[0]), float(values[1]), float(values[2])
 
 
 def draw_diseases(

@@ -13,8 +13,6 @@ from spinemet.phantom.body.vertebra import BonePatch, canal_middle
 from spinemet.phantom.disease.lesions import waves
 from spinemet.phantom.shapes import Float, cover
 
-MIMICS = ("osteophytes", "endplate_sclerosis", "bone_island", "schmorl_node", "haemangioma")
-
 
 @dataclass(frozen=True)
 class Mimic:
@@ -30,18 +28,6 @@ class Mimic:
     def __call__(self, patch: BonePatch) -> None:
         """Change the bone of `patch`."""
         _CHANGES[self.kind](patch, np.random.default_rng(self.seed), self.end)
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Several changes of one vertebra, applied in order: benign ones first, then the lesion."""
-
-    parts: Sequence[object]
-
-    def __call__(self, patch: BonePatch) -> None:
-        """Apply every part to `patch`."""
-        for part in self.parts:
-            part(patch)  # type: ignore[operator]
 
 
 def _ellipsoid(patch: BonePatch, center: npt.ArrayLike, radii: npt.ArrayLike) -> Float:
@@ -140,6 +126,7 @@ _CHANGES = {
     "schmorl_node": _schmorl_node,
     "haemangioma": _haemangioma,
 }
+MIMICS = tuple(_CHANGES)
 
 
 def draw_mimics(

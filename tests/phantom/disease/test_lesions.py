@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from spinemet.phantom.body.anatomy import Pose, draw_anatomy, place_spine
 from spinemet.phantom.body.levels import MOBILE
-from spinemet.phantom.body.vertebra import Disease
+from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.disease.lesions import build_lesion, draw_diseases
 from spinemet.phantom.disease.mimics import MIMICS, Mimic
 from spinemet.phantom.plan import METASTATIC_SHARE, derived_uid, plan_patient
@@ -25,11 +25,11 @@ LEVEL = "L2"
 POSE = POSES[LEVEL]
 
 
-def scan_of(disease: Disease | None) -> PhantomScan:
+def scan_of(disease: BoneChange | None) -> PhantomScan:
     """Noise-free slices of one lumbar vertebra with `disease`."""
     x, y, z = POSE.center
     settings_ = ScanSettings((x, y + 15, z), (24, 96, 96), (2.0, 1.0, 1.0), 2.0, noise_hu=0.0)
-    return render(PATIENT, settings_, {LEVEL: disease} if disease else {})
+    return render(PATIENT, settings_, {LEVEL: [disease]} if disease else {})
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ import pytest
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import BadInput
-from spinemet.phantom import phantom_scan, phantom_volume
 from spinemet.phantom.body.anatomy import draw_anatomy
-from spinemet.phantom.scan import REGIONS, PhantomScan, ScanSettings, render_series
+from spinemet.phantom.scan import REGIONS, PhantomScan, ScanSettings, phantom_scan, render_series
 from spinemet.types import Completeness
 
 
@@ -22,12 +21,10 @@ def scan(request: pytest.FixtureRequest) -> PhantomScan:
 
 
 def test_equal_seeds_give_equal_voxels_and_others_do_not() -> None:
-    first, truth = phantom_volume(5, spacing=(4.0, 2.0, 2.0), matrix=96)
-    again, truth_again = phantom_volume(5, spacing=(4.0, 2.0, 2.0), matrix=96)
-    assert np.array_equal(first.hu_DHW, again.hu_DHW)
-    assert truth == truth_again
-    other, _ = phantom_volume(6, spacing=(4.0, 2.0, 2.0), matrix=96)
-    assert other.hu_DHW.shape != first.hu_DHW.shape or not np.array_equal(other.hu_DHW, first.hu_DHW)
+    first, again, other = (phantom_scan(seed, spacing=(4.0, 2.0, 2.0), matrix=96) for seed in (5, 5, 6))
+    assert np.array_equal(first.volume.hu_DHW, again.volume.hu_DHW)
+    assert first.vertebrae == again.vertebrae
+    assert not np.array_equal(other.volume.hu_DHW, first.volume.hu_DHW)
 
 
 def test_every_listed_vertebra_has_its_label_around_its_centre(scan: PhantomScan) -> None:
@@ -93,4 +90,4 @@ def test_a_thick_reconstruction_shows_the_same_patient_in_the_same_place() -> No
 
 def test_an_unknown_region_is_the_callers_mistake() -> None:
     with pytest.raises(BadInput, match=r"expected a region .* found skull"):
-        phantom_volume(1, region="skull")
+        phantom_scan(1, region="skull")
