@@ -149,8 +149,8 @@ def study(
     from spinemet.display.figures import study_figure
     from spinemet.display.study_json import study_json
     from spinemet.display.terminal import console, render_study
+    from spinemet.reading import Screened
     from spinemet.study import read_study
-    from spinemet.types import Screened
 
     settings = load_config(config, StudyConfig)
     if localizer is not None:

@@ -23,20 +23,11 @@ from spinemet.dicom.segmentation import find_labels
 from spinemet.dicom.select import explain, select_series
 from spinemet.dicom.volume import read_nifti, read_volume
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
+from spinemet.reading import NotScreened, Screened, State, StudyReading
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.types import (
-    Flag,
-    LabelMap,
-    NotScreened,
-    Screened,
-    SeriesHeader,
-    State,
-    StudyReading,
-    StudyRef,
-    Volume,
-)
+from spinemet.types import Flag, LabelMap, SeriesHeader, StudyRef, Volume
 
 
 class StageClock:

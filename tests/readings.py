@@ -9,6 +9,7 @@ import numpy as np
 
 from spinemet.config import SliceConfig
 from spinemet.errors import Reason
+from spinemet.reading import Screened, VertebraCall
 from spinemet.types import (
     BONE_QUALITY,
     POSTEROLATERAL,
@@ -17,7 +18,6 @@ from spinemet.types import (
     InstanceHeader,
     Method,
     ObjectRef,
-    Screened,
     SeriesHeader,
     SliceStack,
     Spine,
@@ -25,7 +25,6 @@ from spinemet.types import (
     StraightenedViews,
     StudyRef,
     Vertebra,
-    VertebraCall,
 )
 
 SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=3.0)

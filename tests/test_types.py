@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from spinemet.types import Flag, VertebraCall, Volume
+from spinemet.types import Flag, Volume
 
 finite = st.floats(-200, 200)
 
@@ -27,11 +27,6 @@ def test_indices_and_lps_are_inverse(points: np.ndarray, origin: np.ndarray, spa
     volume = Volume(np.zeros((2, 2, 2), np.int16), affine)
     np.testing.assert_allclose(volume.to_lps(volume.to_index(points)), points, atol=1e-8)
     np.testing.assert_allclose(volume.spacing_mm, spacing)
-
-
-def test_a_call_names_its_most_probable_class() -> None:
-    call = VertebraCall({"blastic": {"no": 0.2, "yes": 0.8}})
-    assert call.label("blastic") == "yes"
 
 
 @pytest.mark.parametrize("flag", Flag)

@@ -16,16 +16,8 @@ import numpy as np
 
 from spinemet.display import palette
 from spinemet.errors import BadInput
-from spinemet.types import (
-    Completeness,
-    Method,
-    Screened,
-    SliceStack,
-    Spine,
-    StraightenedViews,
-    Vertebra,
-    VertebraCall,
-)
+from spinemet.reading import Screened, VertebraCall
+from spinemet.types import Completeness, Method, SliceStack, Spine, StraightenedViews, Vertebra
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

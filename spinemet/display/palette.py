@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
-from spinemet.types import BONE_QUALITY, State, VertebraCall
+from spinemet.reading import State, VertebraCall
+from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

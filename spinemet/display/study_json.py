@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from spinemet.errors import Reason
-from spinemet.types import MEASURES, NotScreened, Screened, SeriesHeader, StudyReading, Vertebra, VertebraCall
+from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
+from spinemet.types import MEASURES, SeriesHeader, Vertebra
 
 
 def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> dict[str, Any]:

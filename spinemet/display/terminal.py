@@ -16,17 +16,9 @@ from rich.text import Text
 from spinemet.cohort.flow import REASON_WORDS
 from spinemet.display import palette
 from spinemet.display.study_json import rejected_series
+from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.statistics.intervals import format_interval
-from spinemet.types import (
-    BONE_QUALITY,
-    MEASURES,
-    Completeness,
-    NotScreened,
-    Screened,
-    StudyReading,
-    Vertebra,
-    VertebraCall,
-)
+from spinemet.types import BONE_QUALITY, MEASURES, Completeness, Vertebra
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -29,12 +29,13 @@ from spinemet.phantom.disease.mimics import draw_mimics
 from spinemet.phantom.plan import derived_uid, plan_patient
 from spinemet.phantom.scan import Changes, ScanSettings, render
 from spinemet.progress import Progress, no_progress
+from spinemet.reading import Screened
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
 from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
 from spinemet.training.preparing import PreparedStudy, store_crops, summarize
-from spinemet.types import Screened, SeriesHeader
+from spinemet.types import SeriesHeader
 
 METASTATIC_SHARE = 0.45
 """Of the patients. 0.45 to 1 of their vertebrae are or become diseased: three quarters of all vertebrae are normal."""

@@ -17,7 +17,8 @@ from spinemet.model.checkpoint import ModelCard, load_model, model_digest
 from spinemet.model.inference import fold
 from spinemet.model.multitask import MultiTask
 from spinemet.model.precision import autocast, best_device, has_fast_bf16
-from spinemet.types import SliceStack, VertebraCall
+from spinemet.reading import VertebraCall
+from spinemet.types import SliceStack
 
 BATCH = 32
 CPU_BATCH = 8

@@ -22,8 +22,9 @@ from pebble import ProcessExpired, ProcessPool
 from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.memory import keep_memory
+from spinemet.reading import NotScreened, State, StudyReading
 from spinemet.study import read_study
-from spinemet.types import NotScreened, State, StudyReading, StudyRef
+from spinemet.types import StudyRef
 
 T = TypeVar("T")
 

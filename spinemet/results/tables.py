@@ -23,9 +23,9 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from spinemet import files
 from spinemet.errors import BadInput, Reason
+from spinemet.reading import State
 from spinemet.results.older_form import FLAGGED, calls_of, in_present_form, is_older
 from spinemet.results.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS, Row, RunState
-from spinemet.types import State
 
 LEDGER = "studies"
 RUNS = "runs"

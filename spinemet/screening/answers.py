@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from spinemet.errors import Reason
+from spinemet.reading import NotScreened, Screened, State, StudyReading, VertebraCall
 from spinemet.screening.outcome import slimmed, without_pixels
 from spinemet.screening.plan import PlannedStudy
-from spinemet.types import NotScreened, Screened, SliceStack, State, StudyReading, StudyRef, VertebraCall
+from spinemet.types import SliceStack, StudyRef
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
 
+from spinemet.reading import State
 from spinemet.results.schemas import Row
-from spinemet.types import BONE_QUALITY, POSTEROLATERAL, State
+from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 
 MIN_RUNS = 8
 """With fewer earlier runs there is no alarm: the scatter from run to run is not known yet."""

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from spinemet import files
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
+from spinemet.reading import StudyReading
 from spinemet.results.schemas import Row
 from spinemet.screening.outcome import facts_series
-from spinemet.types import StudyReading, StudyRef
+from spinemet.types import StudyRef
 
 COLUMNS = (
     *("source_key", "source", "patient_key", "PatientID", "study_key", "StudyInstanceUID"),

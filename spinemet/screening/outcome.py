@@ -14,21 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, STUDIES, Row
 from spinemet.screening.sins import sins_points
-from spinemet.types import (
-    MEASURES,
-    Completeness,
-    NotScreened,
-    Screened,
-    SeriesHeader,
-    SliceStack,
-    StraightenedViews,
-    StudyReading,
-    StudyRef,
-    Vertebra,
-    VertebraCall,
-)
+from spinemet.types import MEASURES, Completeness, SeriesHeader, SliceStack, StraightenedViews, StudyRef, Vertebra
 
 MAX_TEXT = 64
 """Characters kept of a DICOM free text: LO, the longest kind of device text, has 64 at most."""

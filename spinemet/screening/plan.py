@@ -22,9 +22,10 @@ from spinemet.archive.store import Unlisted
 from spinemet.config import DatePolicy
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.reading import State
 from spinemet.results.schemas import Row
 from spinemet.results.tables import Results
-from spinemet.types import State, StudyRef
+from spinemet.types import StudyRef
 
 RETRIED: tuple[Reason, ...] = (Reason.UNREACHABLE,)
 """A study that failed for one of these reasons is tried again by the next run; its ledger row is then replaced."""

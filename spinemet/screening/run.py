@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from spinemet.archive.listing import describe
+from spinemet.reading import State
 from spinemet.results.schemas import Row, RunState
 from spinemet.screening.drift import POSITIVE, Alarm, counted
 from spinemet.screening.plan import PlanCounts
 from spinemet.screening.stopping import StopReason
-from spinemet.types import State
 
 
 @dataclass

@@ -32,9 +32,9 @@ from spinemet.config import FrozenModel, SliceConfig
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.model.tasks import slice_column
+from spinemet.reading import Screened
 from spinemet.training.labels import LABEL_CLASSES, label_columns
 from spinemet.training.matching import Matches
-from spinemet.types import Screened
 
 MANIFEST = "crops.json"
 SHARDS = "slices"

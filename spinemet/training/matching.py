@@ -12,8 +12,9 @@ import pandas as pd
 
 from spinemet.anatomy import is_named
 from spinemet.dicom.geometry import normal_of
+from spinemet.reading import Screened
 from spinemet.training.labels import height_mm, label_columns
-from spinemet.types import Completeness, InstanceHeader, Screened
+from spinemet.types import Completeness, InstanceHeader
 
 
 @dataclass(frozen=True)

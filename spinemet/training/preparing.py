@@ -16,10 +16,11 @@ from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.files import normalize
 from spinemet.progress import Progress, no_progress
+from spinemet.reading import NotScreened, Screened, StudyReading
 from spinemet.training.crops import CropsInfo, Shard, check_writable, crop_rows, write_manifest, write_shard
 from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, label_columns, read_labels
 from spinemet.training.matching import match_labels
-from spinemet.types import NotScreened, Screened, StudyReading, StudyRef
+from spinemet.types import StudyRef
 
 ROUND = 2000
 """Studies per call of `Prepare`; bounds what this process holds of the archive's listing."""

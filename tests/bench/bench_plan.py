@@ -23,10 +23,11 @@ import pyarrow as pa
 from deltalake import write_deltalake
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.reading import State
 from spinemet.results.schemas import STUDIES
 from spinemet.results.tables import Results, open_results
 from spinemet.screening.plan import plan_studies
-from spinemet.types import ObjectRef, State, StudyRef
+from spinemet.types import ObjectRef, StudyRef
 from tests.bench.figures import Figures
 from tests.results.test_tables import MADE_WITH, study_row, vertebra_row
 

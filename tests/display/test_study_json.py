@@ -2,7 +2,7 @@ import json
 
 from spinemet.display.study_json import study_json
 from spinemet.errors import Reason
-from spinemet.types import NotScreened, State
+from spinemet.reading import NotScreened, State
 from tests.readings import SECRETS, SERIES, call, reading
 
 

@@ -17,11 +17,12 @@ from spinemet.archive.listing import list_studies, study_at
 from spinemet.config import SelectConfig, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.reading import NotScreened, State
 from spinemet.results.tables import Results, connect, open_results
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.screening.plan import plan_studies
 from spinemet.study import read_study
-from spinemet.types import NotScreened, State, StudyRef
+from spinemet.types import StudyRef
 from tests.dicom.writer import write_series
 from tests.faults.proxy import Fault, Proxy, proxy_of
 

@@ -18,8 +18,8 @@ from spinemet.archive.listing import study_at
 from spinemet.config import SelectConfig, StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.isolation import IsolatedReader
+from spinemet.reading import NotScreened, State
 from spinemet.study import read_study
-from spinemet.types import NotScreened, State
 from tests.fuzz.mutators import MUTATORS, flip_bits, truncate
 
 CONFIG = StudyConfig(select=SelectConfig(min_slices=3, min_coverage_mm=3.0, max_spacing_mm=50.0))

@@ -9,8 +9,8 @@ import pytest
 
 from spinemet.archive.listing import study_at
 from spinemet.errors import Reason
+from spinemet.reading import NotScreened
 from spinemet.study import read_study
-from spinemet.types import NotScreened
 from tests.conftest import REALCT
 from tests.fuzz.corpus import write_corpus
 from tests.fuzz.driver import CONFIG, fuzz, mutant

@@ -13,11 +13,11 @@ from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.archive import write_archive
+from spinemet.reading import Screened
 from spinemet.results import tables
 from spinemet.results.schemas import PROVENANCE_COLUMNS, SCHEMAS
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.study import read_study
-from spinemet.types import Screened
 from tests.screening.places import Tables
 
 KEY = b"a key for the tests only"

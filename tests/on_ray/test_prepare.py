@@ -15,10 +15,10 @@ from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.prepare import run_prepare
+from spinemet.reading import Screened
 from spinemet.study import read_study
 from spinemet.training.crops import MANIFEST, read_crops, read_info, research_key
 from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels
-from spinemet.types import Screened
 from tests.on_ray.archives import write_study
 from tests.training.crops import cropped
 

@@ -16,9 +16,9 @@ from spinemet.errors import BadInput, Reason
 from spinemet.files import join, open_store
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.screen import run_screen
+from spinemet.reading import State
 from spinemet.results.tables import Results
 from spinemet.screening.options import ScreenOptions
-from spinemet.types import State
 from tests.on_ray.places import KEY, rows_alone, write_place
 from tests.screening.places import rows_in
 

@@ -17,7 +17,8 @@ import pytest
 from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.isolation import IsolatedReader
-from spinemet.types import ObjectRef, State, StudyRef
+from spinemet.reading import State
+from spinemet.types import ObjectRef, StudyRef
 
 MEMORY_LIMIT_BYTES = 4 << 30
 only_linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux enforces RLIMIT_AS")

@@ -8,9 +8,9 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.reading import State
 from spinemet.results.schemas import SCHEMAS, Row
 from spinemet.results.tables import Results, connect, moment, open_results
-from spinemet.types import State
 
 MADE_WITH: Row = {
     "model_digest": "a" * 12,

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from spinemet.errors import Reason
+from spinemet.reading import NotScreened, State, StudyReading, VertebraCall
 from spinemet.screening.answers import Answer, classify, read_answer
 from spinemet.screening.plan import PlannedStudy
-from spinemet.types import NotScreened, SliceStack, State, StudyReading, StudyRef, VertebraCall
+from spinemet.types import SliceStack, StudyRef
 from tests.readings import CALLS, LEVELS, READING, REF, SECRETS, SERIES, stack
 
 STUDY = PlannedStudy(REF)

@@ -11,9 +11,9 @@ import pytest
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.reading import NotScreened, State
 from spinemet.screening.linkage import Linkage, check_linkage_apart, linkage_row
 from spinemet.screening.outcome import MadeWith, study_rows
-from spinemet.types import NotScreened, State
 from tests.readings import CALLS, READING, REF
 
 NAMES = Pseudonymizer(b"a key for the tests only", "shifted")

@@ -18,6 +18,7 @@ import pytest
 from spinemet.config import SliceConfig, StudyConfig
 from spinemet.errors import BadInput, JobFailed, Reason
 from spinemet.files import exists, join
+from spinemet.reading import NotScreened, State
 from spinemet.results.lease import LEASE, Lease, hold_lease
 from spinemet.results.schemas import Row, RunState
 from spinemet.results.tables import LEDGER, Results, connect
@@ -29,7 +30,6 @@ from spinemet.screening.options import ScreenOptions
 from spinemet.screening.plan import PlannedStudy, Selection
 from spinemet.screening.run import Run
 from spinemet.screening.stopping import StopReason
-from spinemet.types import NotScreened, State
 from tests.readings import CALLS, READING
 from tests.screening.places import STUDIES, Tables, rows_in, write_stub_model, write_stub_place
 

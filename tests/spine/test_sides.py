@@ -11,8 +11,9 @@ from pydicom.dataset import Dataset
 from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig
 from spinemet.dicom.volume import write_nifti
+from spinemet.reading import Screened, StudyReading
 from spinemet.study import read_study
-from spinemet.types import Screened, StudyReading, Volume
+from spinemet.types import Volume
 from tests.dicom.writer import set_pixels, write_series
 from tests.spine.volumes import reorder_volume
 

@@ -9,10 +9,11 @@ import pandas as pd
 import pyarrow as pa
 
 from spinemet.config import StudyConfig, changed, config_digest
+from spinemet.reading import Screened
 from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_columns
 from spinemet.training.matching import match_labels
-from spinemet.types import InstanceHeader, Screened
+from spinemet.types import InstanceHeader
 from tests.readings import SLICES
 
 

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spinemet.reading import Screened
 from spinemet.training.matching import match_labels
-from spinemet.types import Screened, SeriesHeader
+from spinemet.types import SeriesHeader
 from tests.readings import reading
 from tests.training.crops import cropped, label_table, with_slices
 

@@ -12,9 +12,10 @@ import pytest
 from spinemet.archive.listing import study_at
 from spinemet.config import StudyConfig, changed
 from spinemet.errors import BadInput, Reason
+from spinemet.reading import NotScreened, State, StudyReading
 from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_archive, prepare_study, summarize
-from spinemet.types import NotScreened, State, StudyReading, StudyRef
+from spinemet.types import StudyRef
 from tests.readings import SLICES, reading
 from tests.training.crops import label_table, with_slices
 

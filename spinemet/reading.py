@@ -1,0 +1,104 @@
+"""The outcome of reading one study, and the calls that a model makes on its vertebrae."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spinemet.errors import Reason
+from spinemet.types import Flag, Method, SeriesHeader, SliceStack, Spine, StraightenedViews, Vec3
+
+
+@dataclass(frozen=True, eq=False)
+class VertebraCall:
+    """The model's answer for one vertebra.
+
+    probabilities: task -> class -> probability; a binary task has the classes "no" and "yes". slices_NC: the same per
+    slice, task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes.
+    """
+
+    probabilities: Mapping[str, Mapping[str, float]]
+    slices_NC: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def label(self, task: str) -> str:
+        """The most probable class of `task`."""
+        classes = self.probabilities[task]
+        return max(classes, key=lambda name: classes[name])
+
+
+class State(StrEnum):
+    """The outcome of a study in the ledger."""
+
+    SCREENED = "screened"
+    EXCLUDED = "excluded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Reading:
+    """The facts that a reading has whether or not the study was screened."""
+
+    series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
+    """Every series with the reason for its rejection, None for the chosen one. Empty for NIfTI, which has no series."""
+    flags: tuple[Flag, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Stage of the reading -> its time."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Screened(_Reading):
+    """A study whose vertebrae were found and cut into slices: the start of training, screening and `spinemet study`."""
+
+    state: ClassVar[State] = State.SCREENED
+    chosen: SeriesHeader
+    spacing_mm: Vec3
+    """Of the volume, along D, H and W."""
+    slice_count: int
+    """Of the volume."""
+    spine: Spine
+    stacks: tuple[SliceStack, ...]
+    """One per vertebra of `spine`, in the same order."""
+    views: StraightenedViews | None = None
+    """None unless they were requested."""
+
+    @property
+    def localizer(self) -> Method:
+        """The method that found the vertebrae."""
+        return self.spine.method
+
+    def failed(self, reason: Reason, detail: str) -> NotScreened:
+        """The same study after a later step failed."""
+        return NotScreened(
+            State.FAILED,
+            reason,
+            detail,
+            chosen=self.chosen,
+            spacing_mm=self.spacing_mm,
+            slice_count=self.slice_count,
+            localizer=self.localizer,
+            series_seen=self.series_seen,
+            flags=self.flags,
+            seconds=self.seconds,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class NotScreened(_Reading):
+    """A study without an answer, the reason, and the facts known by then; an unknown fact is None or 0."""
+
+    state: Literal[State.EXCLUDED, State.FAILED]
+    reason: Reason
+    detail: str = ""
+    chosen: SeriesHeader | None = None
+    spacing_mm: Vec3 | None = None
+    slice_count: int = 0
+    localizer: Method | None = None
+
+
+StudyReading = Screened | NotScreened
+"""The outcome of reading one study."""
