@@ -116,6 +116,8 @@ class DicomwebObjects(StudyObjects):
                     frames[int(frame[1])] = item.key
         self._read_shared_metadata()
         self._names = sorted(self._frames.keys() | self._instances.keys())
+        if not self._names:
+            raise StudyFailed(Reason.BROKEN_ARCHIVE, "the metadata of the DICOMweb study names no instance.")
 
     def names(self) -> list[str]:
         return self._names

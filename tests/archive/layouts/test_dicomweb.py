@@ -277,6 +277,14 @@ def test_instances_without_readable_metadata_are_counted(slices: list[Dataset], 
     assert scan.skipped == {Reason.TRUNCATED: 3}
 
 
+@pytest.mark.parametrize("content", [b"[{", b"[]", b"[1, {}]", b"\xff"])
+def test_metadata_without_an_instance_is_a_broken_study(content: bytes, slices: list[Dataset], put: Put) -> None:
+    (ref,) = list_studies(put(bulk(slices) | {f"{ROOT}/metadata": content}))
+    with pytest.raises(StudyFailed) as caught:
+        open_study(ref)
+    assert caught.value.reason is Reason.BROKEN_ARCHIVE
+
+
 def test_a_study_of_frames_alone_is_seen(slices: list[Dataset], put: Put) -> None:
     (ref,) = list_studies(put(frames(slices)))
     with open_study(ref) as objects, pytest.raises(StudyFailed) as caught:
