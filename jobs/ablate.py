@@ -11,8 +11,7 @@ from spinemet.commands import one_command, print_wide, run_command
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
-from spinemet.training.recipes import ABLATION, recipe
-from spinemet.training.scales import SCALES, scaled
+from spinemet.training.recipes import ABLATION, SCALES, recipe, scaled
 
 
 def ablate(

@@ -12,8 +12,7 @@ from spinemet.commands import one_command, run_command
 from spinemet.config import StudyConfig, changed, load_config
 from spinemet.progress import progress_bar
 from spinemet.training.labels import label_words
-from spinemet.training.recipes import recipe
-from spinemet.training.scales import SCALES, scaled
+from spinemet.training.recipes import SCALES, recipe, scaled
 
 
 def prepare(

@@ -120,8 +120,7 @@ def phantom(
     with progress_bar("Making phantom patients") as advance:
         if benchmark:
             from spinemet.evaluation.benchmark import write_benchmark
-            from spinemet.training.recipes import final
-            from spinemet.training.scales import scaled
+            from spinemet.training.recipes import final, scaled
 
             slices = scaled(final(), scale or "full").model.slices
             made = write_benchmark(out, patients, seed, slices, workers=workers, progress=advance)

@@ -120,12 +120,9 @@ def _draw_gains(axes: Axes, table: pd.DataFrame, recipes: list[str], unit: str) 
 
 def _figure(width: float, height: float) -> Figure:
     """An empty figure; sizes in inches."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width, height), dpi=150, layout="constrained")
 
 
 def _png(figure: Figure) -> bytes:

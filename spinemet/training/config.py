@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from pydantic import Field
 
 from spinemet.config import FrozenModel
 from spinemet.model.aggregate import Rule
 from spinemet.model.spec import ModelSpec
-
-Regularizer = Literal["hard", "linear", "mixture"]
 
 
 class AugmentConfig(FrozenModel):
@@ -32,13 +28,8 @@ class AugmentConfig(FrozenModel):
 
 
 class PacingConfig(FrozenModel):
-    """Self-paced learning: in each epoch a share of each class's samples is admitted, the easiest ones first.
+    """Self-paced learning (Kumar 2010): each epoch admits a share of each class's samples, the easiest ones first."""
 
-    regularizer: the loss weight of an admitted sample. hard: 1 (Kumar 2010). linear: falls as the sample's loss grows.
-    mixture: 1 for the easier half of the admitted samples, then falling (Jiang 2014, "Easy Samples First").
-    """
-
-    regularizer: Regularizer = "hard"
     warm_epochs: int = Field(2, ge=1)
     """First epochs that admit all samples: the losses of an untrained network do not tell easy from hard."""
     first_share: float = Field(0.6, gt=0, le=1)

@@ -120,12 +120,10 @@ class _Run:
         """Train on the slices that self-pacing admits in `epoch`; gives the training metrics."""
         recipe, workers, train = self.recipe, self.workers, self.data.train
         share = selfpaced.share_at(epoch, recipe.epochs, recipe.pacing)
-        regularizer = recipe.pacing.regularizer if recipe.pacing else "hard"
-        pace_N = selfpaced.admitted(self.losses_N, train.targets_TN[self.selecting], share, regularizer)
+        admitted_N = selfpaced.admitted(self.losses_N, train.targets_TN[self.selecting], share)
         if recipe.pacing and epoch >= recipe.pacing.warm_epochs:
-            self.entered_N[(self.entered_N == 0) & (pace_N > 0)] = epoch
-        weights_TN = train.weights_TN * pace_N.astype(np.float32)
-        order = selfpaced.order(pace_N > 0, self.seed, epoch, recipe.epoch_slices)
+            self.entered_N[(self.entered_N == 0) & admitted_N] = epoch
+        order = selfpaced.order(admitted_N, self.seed, epoch, recipe.epoch_slices)
         batches = selfpaced.batches(order, recipe.batch, workers.world)
         self.wrapped.train()
         started = time.monotonic()
@@ -135,7 +133,7 @@ class _Run:
             for step, batch in enumerate(batches):
                 rate = recipe.learning_rate * learning_rate_factor(epoch + (step + 1) / len(batches), recipe)
                 mine = selfpaced.rank_part(batch, workers.rank, workers.world)
-                found_N[mine] = self._step(weights_TN, batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
+                found_N[mine] = self._step(batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
                 self._average(first=epoch == step == 0)
         seen_N = workers.sum(found_N.to(workers.device)).cpu().numpy()
         seconds = time.monotonic() - started
@@ -153,12 +151,7 @@ class _Run:
         }
 
     def _step(
-        self,
-        weights_TN: npt.NDArray[np.float32],
-        batch: npt.NDArray[np.int64],
-        mine: npt.NDArray[np.int64],
-        rate: float,
-        augment_seed: int,
+        self, batch: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], rate: float, augment_seed: int
     ) -> Tensor:
         """One step on `batch`, of which this process computes `mine`; gives the losses of `mine`, on the CPU."""
         train, device = self.data.train, self.workers.device
@@ -170,8 +163,8 @@ class _Run:
             logits = self.wrapped(hu_NHW)
         losses_TN = task_losses(logits, _to(train.targets_TN[:, mine], device), self.tasks, self.recipe.label_smoothing)
         # The loss is a mean over the whole batch. `wrapped` averages gradients over the processes: hence the factor.
-        totals_T = _to(weights_TN[:, batch].sum(axis=1), device)
-        loss = weighted_loss(losses_TN, _to(weights_TN[:, mine], device), totals_T, self.tasks)
+        totals_T = _to(train.weights_TN[:, batch].sum(axis=1), device)
+        loss = weighted_loss(losses_TN, _to(train.weights_TN[:, mine], device), totals_T, self.tasks)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * self.workers.world).backward()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, error_if_nonfinite=True)

@@ -15,28 +15,29 @@ import re
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from spinemet.config import FrozenModel
+from spinemet.display.palette import INK, LIGHT, UNCALLED, remove_frame
 from spinemet.errors import BadInput
-from spinemet.files import claim, join, read_bytes, write_bytes
+from spinemet.files import claim, join, read_bytes, write_bytes, write_parquet
 from spinemet.model.backbone import Trunk, load_pretrained
 from spinemet.model.checkpoint import ModelCard
 from spinemet.progress import Progress
 from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import read_info
 from spinemet.training.dataset import TrainingData, admissions, check_crops
-from spinemet.training.pacing_figure import pacing_figure
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
+    import pandas as pd
 
 READ_EVERY_S = 2.0
 """How often the driver reads the progress file; epochs take longer."""
@@ -179,7 +180,33 @@ def write_pacing(run: str, data: TrainingData, entered_N: npt.NDArray[np.int64],
     entered_N: the epoch in which each training slice was first admitted, 0 for never.
     """
     table = admissions(data.train, entered_N, recipe)
-    buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
-    write_bytes(join(run, "pacing.parquet"), buffer.getvalue())
+    write_parquet(join(run, "pacing.parquet"), table)
     write_bytes(join(run, "pacing.png"), pacing_figure(table, recipe.model.task(recipe.selects).classes))
+
+
+def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
+    """A PNG with one line per class: the share of its training slices that were admitted by each epoch.
+
+    table: one row per slice with `label` and `epoch`, from `training.dataset.admissions`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.4), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    seen = table.loc[table["epoch"] > 0, "epoch"]
+    epochs = np.arange(int(seen.min()), int(seen.max()) + 2) if len(seen) else np.arange(2)
+    for n, name in enumerate(classes):
+        own = table.loc[table["label"] == name, "epoch"].to_numpy()
+        if len(own):
+            share = [((own > 0) & (own <= epoch)).mean() for epoch in epochs]
+            colour = LIGHT.get(name, UNCALLED["light"])
+            axes.plot(epochs, share, color=colour, lw=1.8, marker="osD^"[n % 4], ms=4, label=f"{name} ({len(own)})")
+    axes.set_ylim(0, 1.03)
+    axes.set_xlabel("epoch", fontsize=9)
+    axes.set_ylabel("share of the class's slices\nadmitted so far", fontsize=9)
+    axes.set_title("What self-paced learning admitted when", fontsize=10, loc="left", color=INK)
+    axes.legend(fontsize=8, frameon=False, loc="lower right", title="slices labelled", title_fontsize=8)
+    remove_frame(axes, 8)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -36,43 +36,13 @@ class Workers(Protocol):
         """The newest stored state, None at the start."""
 
 
-class OneProcess:
-    """A single process: for tests, and for training without a cluster."""
-
-    rank = 0
-    world = 1
-
-    def __init__(self, state: State | None = None, device: str = "cpu") -> None:
-        self.device = torch.device(device)
-        self.history: list[dict[str, float]] = []
-        self.state = state
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` itself."""
-        return model
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """`tensor` itself."""
-        return tensor
-
-    def report(self, metrics: Mapping[str, float], state: State) -> None:
-        """Keep the metrics and a copy of the state in memory."""
-        self.history.append(dict(metrics))
-        self.state = copy.deepcopy(state)
-
-    def resume(self) -> State | None:
-        """A copy of the last state."""
-        return copy.deepcopy(self.state)
-
-
 class Distributed:
-    """`wrap` and `sum` of Workers for a process that has joined a group of torch.distributed."""
+    """`wrap` and `sum` of Workers for a process that has joined a group of torch.distributed, or for a single one."""
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self.device = rank, world, device
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the processes."""
         if self.world == 1:
             return model
         with warnings.catch_warnings():
@@ -88,8 +58,23 @@ class Distributed:
             )
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' `tensor`; each process gets it."""
         total = tensor.clone()
         if self.world > 1:
             torch.distributed.all_reduce(total)
         return total
+
+
+class OneProcess(Distributed):
+    """A single process that keeps its state in memory: for tests, and for training without a cluster."""
+
+    def __init__(self, state: State | None = None, device: str = "cpu") -> None:
+        super().__init__(0, 1, torch.device(device))
+        self.history: list[dict[str, float]] = []
+        self.state = state
+
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        self.history.append(dict(metrics))
+        self.state = copy.deepcopy(state)
+
+    def resume(self) -> State | None:
+        return copy.deepcopy(self.state)

@@ -38,7 +38,7 @@ from spinemet.training.crops import SCHEMA, CropsInfo, read_crops, write_manifes
 from spinemet.training.dataset import TrainingData, training_data
 from spinemet.training.loop import train
 from spinemet.training.recipes import recipe
-from spinemet.training.workers import Distributed, OneProcess
+from spinemet.training.workers import OneProcess
 from spinemet.types import BONE_QUALITY, POSTEROLATERAL
 from tests.bench.figures import Figures
 
@@ -94,12 +94,12 @@ def _job(crops: str, runs: str, name: str, config: TrainRecipe) -> float:
     return statistics.harmonic_mean(_speeds(Path(runs) / name / "tensorboard")[1:])
 
 
-class _Processes(Distributed, OneProcess):
+class _Processes(OneProcess):
     """Several processes without Ray. Reports stay in memory, as with one process."""
 
     def __init__(self, rank: int) -> None:
-        OneProcess.__init__(self)
-        Distributed.__init__(self, rank, WORKERS, torch.device("cpu"))
+        super().__init__()
+        self.rank, self.world = rank, WORKERS
 
 
 def _core(crops: str, folder: Path, config: TrainRecipe) -> float:

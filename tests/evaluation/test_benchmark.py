@@ -14,8 +14,7 @@ from spinemet.errors import BadInput
 from spinemet.evaluation import benchmark
 from spinemet.evaluation.benchmark import Case, draw_case, write_benchmark
 from spinemet.training.crops import read_crops
-from spinemet.training.recipes import final
-from spinemet.training.scales import scaled
+from spinemet.training.recipes import final, scaled
 from spinemet.types import BONE_QUALITY
 
 SLICES = SliceConfig(size_px=32, pixel_mm=3.0, step_mm=12.0)

@@ -169,19 +169,6 @@ def test_a_compiled_model_has_the_same_loss(monkeypatch: pytest.MonkeyPatch) -> 
     assert histories[1] == pytest.approx(histories[0], rel=1e-3)
 
 
-def test_soft_weights_change_the_loss_once_pacing_begins() -> None:
-    histories = []
-    for regularizer in ("hard", "mixture"):
-        recipe = small_recipe(epochs=2, pacing={**PACED["pacing"], "regularizer": regularizer})  # type: ignore[dict-item]
-        workers = OneProcess()
-        train(training_data(made_up_crops(), recipe), recipe, 0, workers)
-        histories.append(workers.history)
-    hard, mixture = histories
-    assert hard[0]["loss"] == mixture[0]["loss"]
-    assert hard[1]["slices"] == mixture[1]["slices"]
-    assert hard[1]["loss"] != mixture[1]["loss"]
-
-
 def test_coupled_trunks_learn() -> None:
     recipe = small_recipe(epochs=2)
     recipe = changed(recipe, model=changed(recipe.model, sharing="soft"))

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.training.config import TrainRecipe
-from spinemet.training.recipes import RECIPES, recipe
+from spinemet.training.recipes import ABLATION, RECIPES, recipe, scaled
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -102,6 +102,19 @@ def test_errors_in_a_file_are_named(tmp_path: Path, text: str, said: str) -> Non
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(BadInput, match=said):
         recipe(str(tmp_path / "mine.toml"))
+
+
+def test_a_smaller_scale_keeps_the_steps_between_the_recipes() -> None:
+    small = {name: scaled(recipe(name), "small") for name in ABLATION}
+    assert len({(one.model.slices, one.model.backbone, one.epochs, one.batch) for one in small.values()}) == 1
+    whole, final = recipe("final"), small["final"]
+    assert final.warmup_epochs / final.epochs == pytest.approx(whole.warmup_epochs / whole.epochs)
+    assert final.pacing is not None
+    assert final.pacing.warm_epochs == 1
+    assert small["densenet121"].model.tasks == recipe("densenet121").model.tasks
+    assert scaled(whole, "full") == whole
+    with pytest.raises(BadInput, match=r"expected a scale \(full, small\), found huge"):
+        scaled(whole, "huge")
 
 
 def test_recipes_do_not_import_torch() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from spinemet.errors import BadInput
 from spinemet.training import run
-from spinemet.training.run import RunProgress, TrainJob, claim_run, show_progress, write_curves
+from spinemet.training.run import RunProgress, TrainJob, claim_run, pacing_figure, show_progress, write_curves
+from spinemet.types import BONE_QUALITY
 from tests.training.lesions import made_up_crops, small_recipe, write_crops
 
 RECIPE = small_recipe()
@@ -90,3 +92,11 @@ def test_a_job_survives_json() -> None:
     job = job_at(Path("/runs/a"))
     assert TrainJob.model_validate_json(job.model_dump_json()) == job
     assert job.attempt != job_at(Path("/runs/a")).attempt
+
+
+def test_the_picture_of_pacing_is_drawn_for_any_run() -> None:
+    usual = pd.DataFrame({"label": ["normal", "normal", "lytic", None], "epoch": [2, 4, 3, 2], "row": range(4)})
+    never = usual.assign(epoch=0)
+    pictures = [pacing_figure(table, BONE_QUALITY) for table in (usual, never)]
+    assert all(picture.startswith(b"\x89PNG") for picture in pictures)
+    assert pictures[0] != pictures[1]
