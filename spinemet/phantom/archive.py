@@ -44,7 +44,7 @@ Written = tuple[int, int, list[dict[str, Any]]]
 LABELLED_FROM = 0.6
 """A vertebra has a label if at least this share of it is in view; below that, a lesion may not be visible."""
 
-LABEL_COLUMNS = ["patient", "study", "series", "level", "bone_quality", "posterolateral"]
+LABEL_COLUMNS = ("patient", "study", "series", "level", "bone_quality", "posterolateral")
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def write_archive(
     objects += _write_unusable(store, seed, matrix)
     truth = pd.DataFrame(rows)
     labels = truth[truth["labelled"] == 1]
-    write_bytes(join(uri, "labels.csv"), labels.to_csv(columns=LABEL_COLUMNS, index=False).encode())
+    write_bytes(join(uri, "labels.csv"), labels.to_csv(columns=list(LABEL_COLUMNS), index=False).encode())
     write_bytes(join(uri, "truth.csv"), truth.to_csv(index=False).encode())
     progress(total, total)
     return ArchiveSummary(
