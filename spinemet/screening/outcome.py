@@ -123,7 +123,7 @@ def _study(ref: StudyRef, reading: StudyReading) -> Row:
         "slice_spacing_mm": spacing[0],
         "row_spacing_mm": spacing[1],
         "column_spacing_mm": spacing[2],
-        "localizer": reading.localizer,
+        "localizer": str(reading.localizer) if reading.localizer else None,
         "levels_imaged": len(reading.spine.vertebrae) if isinstance(reading, Screened) else None,
         "flags": [str(flag) for flag in reading.flags],
     }

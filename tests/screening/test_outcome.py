@@ -51,6 +51,7 @@ def test_the_ledger_row_describes_the_study() -> None:
         "seconds_volume": 1.5, "seconds_model": 0.25, "model_digest": "a" * 12, "run_id": "run-1",
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
+    assert type(row["localizer"]) is type(row["state"]) is str  # plain words, no members of an enum
     assert row["source_key"] == NAMES.source_key(REF.archive, REF.key)
     assert row["patient_key"] == NAMES.patient_key("SECRET-PATIENT")
 
