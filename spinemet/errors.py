@@ -19,23 +19,23 @@ from enum import StrEnum
 class Reason(StrEnum):
     """Why a study was not screened or a series not chosen: every value of the ledger's column `reason`."""
 
-    # Of series. If no series can be used, the study gets the most informative of their reasons.
+    # Of series, in the order of how far the series came. A study without a usable series takes the last of theirs.
     NOT_CT = "not_ct"
-    LOCALIZER = "localizer"
+    NO_PIXELS = "no_pixels"
     SECONDARY_CAPTURE = "secondary_capture"
+    LOCALIZER = "localizer"
     DERIVED = "derived"
+    NO_GEOMETRY = "no_geometry"
     NOT_AXIAL = "not_axial"
+    UNSUPPORTED_PIXELS = "unsupported_pixels"
+    LOSSY = "lossy"
     TOO_FEW_SLICES = "too_few_slices"
+    SHEARED = "sheared"
+    GAPS = "gaps"
+    DUPLICATE_POSITIONS = "duplicate_positions"
     TOO_THICK = "too_thick"
     FIELD_OF_VIEW = "field_of_view"
     BODY_PART = "body_part"
-    NO_PIXELS = "no_pixels"
-    NO_GEOMETRY = "no_geometry"
-    UNSUPPORTED_PIXELS = "unsupported_pixels"
-    LOSSY = "lossy"
-    GAPS = "gaps"
-    DUPLICATE_POSITIONS = "duplicate_positions"
-    SHEARED = "sheared"
     NOT_PREFERRED = "not_preferred"
     # Of studies that do not qualify.
     EMPTY = "empty"

@@ -16,6 +16,10 @@ import numpy.typing as npt
 
 Vec3 = tuple[float, float, float]
 FloatArray = npt.NDArray[np.floating]
+Array = npt.NDArray[np.float64]
+Array32 = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+IndexArray = npt.NDArray[np.intp]
 
 BONE_QUALITY: tuple[str, ...] = ("normal", "blastic", "mixed", "lytic")
 POSTEROLATERAL: tuple[str, ...] = ("none", "unilateral", "bilateral")

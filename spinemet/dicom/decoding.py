@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.headers import ENHANCED_CT
-from spinemet.dicom.pixels import PixelArray, is_compressed, is_slow, quick_hu, slice_hu
+from spinemet.dicom.pixels import DECODERS, JPEG_2000, PixelArray, quick_hu, slice_hu
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import InstanceHeader, SeriesHeader
@@ -42,7 +42,7 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
         if self._ahead_of not in {None, series.SeriesInstanceUID} or not _may_be_ct_volume(instance, series):
             return
         content = self._objects.take_fetched(instance.name)
-        if content is not None or (self._objects.are_near and is_slow(instance)):
+        if content is not None or (self._objects.are_near and instance.TransferSyntaxUID in JPEG_2000):
             self._ahead_of = series.SeriesInstanceUID
             self._ahead[instance.name] = self._pool.submit(self._quick_hu, instance, content)
 
@@ -116,7 +116,7 @@ def _may_be_ct_volume(instance: InstanceHeader, series: SeriesHeader) -> bool:
         and instance.ImagePositionPatient is not None
         and instance.NumberOfFrames == 1
         and "LOCALIZER" not in instance.ImageType
-        and is_compressed(instance)
+        and instance.TransferSyntaxUID in DECODERS
     )
 
 

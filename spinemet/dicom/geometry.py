@@ -6,15 +6,13 @@ is sometimes absent or wrong. Millimetres, LPS.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.types import InstanceHeader
+from spinemet.types import Array, IndexArray, InstanceHeader
 
 SAME_POSITION_MM = 0.01
 """Slices closer than this along the normal are at the same position."""
@@ -32,8 +30,6 @@ RUN_STEPS = 5
 UNIT_TOLERANCE = 0.01
 """Direction cosines may be this far from unit length and from perpendicular."""
 
-_Array = npt.NDArray[np.float64]
-
 
 @dataclass(frozen=True, eq=False)
 class SliceGrid:
@@ -47,16 +43,16 @@ class SliceGrid:
     `row` and `column`; zero unless sheared.
     """
 
-    order: npt.NDArray[np.intp]
-    place: npt.NDArray[np.intp]
+    order: IndexArray
+    place: IndexArray
     count: int
     spacing_mm: float
     pixel_spacing: tuple[float, float]
-    origin_mm: _Array
-    row: _Array
-    column: _Array
-    normal: _Array
-    drift_mm: _Array
+    origin_mm: Array
+    row: Array
+    column: Array
+    normal: Array
+    drift_mm: Array
 
     @property
     def is_sheared(self) -> bool:
@@ -74,7 +70,7 @@ class SliceGrid:
         return self.count * self.spacing_mm
 
     @property
-    def affine(self) -> _Array:
+    def affine(self) -> Array:
         """(4, 4), array index (d, h, w) to LPS, of the grid without its drift."""
         matrix = np.eye(4)
         matrix[:3, 0] = self.normal * self.spacing_mm
@@ -84,7 +80,7 @@ class SliceGrid:
         return matrix
 
 
-def normal_of(orientation: Sequence[float]) -> _Array | None:
+def normal_of(orientation: Sequence[float]) -> Array | None:
     """The unit normal of ImageOrientationPatient; None if its triplets are not perpendicular unit vectors."""
     row, column = np.asarray(orientation[:3], np.float64), np.asarray(orientation[3:], np.float64)
     if (
@@ -108,16 +104,18 @@ def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
     along = positions @ normal
     order = np.argsort(along, kind="stable")
     place, count = _places(along[order])
+    positions = positions[order]
     # Least squares over all slices: single positions are rounded, to 0.1 mm in some archives.
-    origin, step = _line(place, positions[order])
-    spacing = float(step @ normal)
-    beside = positions[order] - origin - np.outer(place, step)
+    middle = place.mean()
+    step = (place - middle) @ positions / float((place - middle) @ (place - middle))
+    origin = positions.mean(axis=0) - middle * step
+    beside = positions - origin - np.outer(place, step)
     if float(np.abs(beside @ np.stack([row, column]).T).max()) > SCATTER_TOLERANCE_MM:
         raise StudyExcluded(Reason.SHEARED, "expected slices along a straight line, found some off it.")
     drift = np.array([step @ row, step @ column])
     if float(np.linalg.norm(drift)) * (count - 1) <= SHEAR_TOLERANCE_MM:
         drift = np.zeros(2)
-    return SliceGrid(order, place, count, spacing, pixel_spacing, origin, row, column, normal, drift)
+    return SliceGrid(order, place, count, float(step @ normal), pixel_spacing, origin, row, column, normal, drift)
 
 
 def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader, ...], ...]:
@@ -146,7 +144,7 @@ def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader
     return tuple(runs)
 
 
-def _frame(instances: Sequence[InstanceHeader]) -> tuple[_Array, _Array, _Array, _Array, tuple[float, float]]:
+def _frame(instances: Sequence[InstanceHeader]) -> tuple[Array, Array, Array, Array, tuple[float, float]]:
     """(row, column, normal, positions, pixel spacing): the series' mean orientation made orthonormal, (N, 3) positions,
     and the first slice's pixel spacing."""
     orientations = [item.ImageOrientationPatient for item in instances]
@@ -164,7 +162,7 @@ def _frame(instances: Sequence[InstanceHeader]) -> tuple[_Array, _Array, _Array,
     return row, np.cross(normal, row), normal, np.asarray(positions, np.float64), spacings[0]
 
 
-def _places(ascending: _Array) -> tuple[npt.NDArray[np.intp], int]:
+def _places(ascending: Array) -> tuple[IndexArray, int]:
     """(place of each slice, number of places) for positions in ascending order."""
     steps = np.diff(ascending)
     real = steps[steps > SAME_POSITION_MM]
@@ -184,17 +182,3 @@ def _places(ascending: _Array) -> tuple[npt.NDArray[np.intp], int]:
     if missing > MAX_MISSING:
         raise StudyExcluded(Reason.GAPS, f"expected at most {MAX_MISSING} missing slice, found {missing}.")
     return place, count
-
-
-def _line(place: npt.NDArray[np.intp], positions: _Array) -> tuple[_Array, _Array]:
-    """(position of place 0, step per place) of the straight line through the slices."""
-    middle = place.mean()
-    offsets = place - middle
-    step = offsets @ positions / float(offsets @ offsets)
-    return positions.mean(axis=0) - middle * step, step
-
-
-def angle_from_axial_degrees(orientation: Sequence[float]) -> float | None:
-    """Angle between the slices' normal and the patient's long axis, 0 to 90; None for an impossible orientation."""
-    normal = normal_of(orientation)
-    return None if normal is None else math.degrees(math.acos(min(1.0, abs(float(normal[2])))))

@@ -13,6 +13,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
@@ -34,7 +35,7 @@ from spinemet.dicom.values import (
     texts,
 )
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.types import InstanceHeader, SeriesHeader
+from spinemet.types import InstanceHeader, SeriesHeader, StoredPixels
 
 HEAD_BYTES = 32 << 10
 """CT headers have 2 to 12 KB, up to 30 with large private blocks. A longer one costs a second read; it is no error."""
@@ -50,29 +51,20 @@ _LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55)
 _MAYBE_LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (81, 91, 203))
 
 _PIXEL_TAGS = frozenset({Tag(0x7FE00008), Tag(0x7FE00009), Tag(0x7FE00010)})
-# fmt: off
-_KEYWORDS = (
-    "SOPClassUID", "SOPInstanceUID", "ImageType", "ImagePositionPatient", "ImageOrientationPatient",
-    "PixelSpacing", "SliceThickness", "Rows", "Columns", "NumberOfFrames", "InstanceNumber", "AcquisitionNumber",
-    "Modality", "PatientID", "PatientSex", "PatientAge", "PatientBirthDate", "StudyInstanceUID", "StudyDate",
-    "SeriesInstanceUID", "SeriesDescription", "FrameOfReferenceUID", "Manufacturer", "ManufacturerModelName",
-    "ConvolutionKernel", "KVP", "ContrastBolusAgent", "BodyPartExamined", "LossyImageCompression",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
-    "RescaleSlope", "RescaleIntercept", "PixelPaddingValue", "PixelPaddingRangeLimit", "SpecificCharacterSet",
+_KEYWORDS, _SERIES_KEYWORDS, _PIXEL_KEYWORDS = (
+    {name for name in header.__dataclass_fields__ if name[0].isupper() and name != "TransferSyntaxUID"}
+    for header in (InstanceHeader, SeriesHeader, StoredPixels)
 )
-# fmt: on
-_TAGS: list[BaseTag | int] = [Tag(keyword) for keyword in _KEYWORDS]
-# fmt: off
-_OF_ONE_SLICE = frozenset(Tag(keyword) for keyword in (
-    "SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber",
-    "FrameOfReferenceUID",  # one real chest CT has another one in each of its 275 slices
-))
-# fmt: on
-
-
-OnSlice = Callable[[InstanceHeader, SeriesHeader], None]
-"""Takes a slice, and its object's view of the series."""
+_PLAIN_TEXTS = _SERIES_KEYWORDS - {"StudyDate", "FrameOfReferenceUID", "ConvolutionKernel", "KVP"}
+_SOURCES = {"AcquisitionNumber", "PatientAge", "PatientBirthDate", "LossyImageCompression", "SpecificCharacterSet"}
+_GROUPS = {"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"}
+_TAGS: list[BaseTag | int] = [
+    Tag(keyword) for keyword in _KEYWORDS | _SERIES_KEYWORDS | _PIXEL_KEYWORDS | _SOURCES | _GROUPS
+]
+"""The elements that are parsed: the attributes of the headers in types.py, and those that other fields come from."""
+_PER_SLICE = ("SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID")
+"""Attributes that differ between slices. One real chest CT has 275 values of FrameOfReferenceUID in its 275 slices."""
+_TAGS_PER_SLICE = frozenset(map(Tag, _PER_SLICE))
 
 
 @dataclass(frozen=True)
@@ -92,7 +84,9 @@ class _Head:
     pixels_at: int | None
 
 
-def read_series(objects: StudyObjects, on_slice: OnSlice | None = None) -> SeriesScan:
+def read_series(
+    objects: StudyObjects, on_slice: Callable[[InstanceHeader, SeriesHeader], None] | None = None
+) -> SeriesScan:
     """The series of a study, in the order of their first objects' names.
 
     Objects belong to one series if they share SeriesInstanceUID (their folder if it is empty), Modality, SOP
@@ -100,7 +94,7 @@ def read_series(objects: StudyObjects, on_slice: OnSlice | None = None) -> Serie
     position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the
     most frequent reason (NOT_DICOM, TRUNCATED) if none can be used, and what StudyObjects raises.
 
-    on_slice: called with each slice as its header is read, in any order.
+    on_slice: called with each slice and its object's view of the series as its header is read, in any order.
     """
     names = objects.names()
     if not names:
@@ -219,7 +213,7 @@ def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | 
     """The unconverted values of a header without those of single slices; None if it holds sequences."""
     values: list[object] = [transfer_syntax, dataset.original_encoding]
     for tag in dataset.keys():  # noqa: SIM118 - a Dataset itself gives elements
-        if tag in _OF_ONE_SLICE:
+        if tag in _TAGS_PER_SLICE:
             continue
         try:
             element = dataset.get_item(tag)
@@ -251,23 +245,15 @@ def _shared_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
 
 
 def _series_header(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
+    plain: dict[str, Any] = {keyword: text(dataset, keyword) for keyword in _PLAIN_TEXTS}
     compression = text(dataset, "LossyImageCompression")
     study_day = day(dataset, "StudyDate")
     return SeriesHeader(
-        Modality=text(dataset, "Modality"),
-        PatientID=text(dataset, "PatientID"),
-        PatientSex=text(dataset, "PatientSex"),
+        **plain,
         age_years=age_years(dataset),
-        StudyInstanceUID=text(dataset, "StudyInstanceUID"),
         StudyDate=study_day.strftime("%Y%m%d") if study_day else "",
-        SeriesInstanceUID=text(dataset, "SeriesInstanceUID"),
-        SeriesDescription=text(dataset, "SeriesDescription"),
-        Manufacturer=text(dataset, "Manufacturer"),
-        ManufacturerModelName=text(dataset, "ManufacturerModelName"),
         ConvolutionKernel=" ".join(texts(dataset, "ConvolutionKernel")),
         KVP=number(dataset, "KVP"),
-        ContrastBolusAgent=text(dataset, "ContrastBolusAgent"),
-        BodyPartExamined=text(dataset, "BodyPartExamined"),
         lossy=compression == "01"
         or transfer_syntax in _LOSSY_SYNTAXES
         or (transfer_syntax in _MAYBE_LOSSY_SYNTAXES and compression != "00"),

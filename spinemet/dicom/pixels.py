@@ -22,7 +22,7 @@ from pydicom.pixels.utils import pixel_array
 
 from spinemet.dicom.values import functional_group, integer, number, stored_pixels, text, value_of
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.types import AIR_HU, InstanceHeader, StoredPixels
+from spinemet.types import AIR_HU, Array32, InstanceHeader, StoredPixels
 
 MOST_HU = 32767
 PADDING_BELOW_HU = -900.0
@@ -32,13 +32,13 @@ WHOLE_TOLERANCE = 1e-6
 END_BYTES = 64
 """The end marker of a codestream is searched in the last so many bytes; padding may follow it."""
 
-PixelArray = npt.NDArray[np.int16] | npt.NDArray[np.float32]
+PixelArray = npt.NDArray[np.int16] | Array32
 _Uint16Array = npt.NDArray[np.uint16]
 
 _JPEG = "1.2.840.10008.1.2.4."
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"})
 _RLE = "1.2.840.10008.1.2.5"
-_JPEG_2000 = frozenset({_JPEG + "90", _JPEG + "91"})
+JPEG_2000 = frozenset({_JPEG + "90", _JPEG + "91"})
 _JPEG_LS = frozenset({_JPEG + "80", _JPEG + "81"})
 _JPEG_LOSSLESS = frozenset({_JPEG + "57", _JPEG + "70"})
 _JPEG_LOSSY = frozenset({_JPEG + "51", _JPEG + "53", _JPEG + "55"})
@@ -72,7 +72,8 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     facts = stored_pixels(dataset)
     if facts.SamplesPerPixel not in {None, 1}:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
-    rescale = _rescale(facts) if frame is None else _frame_rescale(dataset, frame)
+    source = dataset if frame is None else _transformation(dataset, frame)
+    rescale = _rescale(number(source, "RescaleSlope"), number(source, "RescaleIntercept"))
     if rescale is None:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a rescale to HU in every slice, found none.")
     try:
@@ -95,7 +96,7 @@ def quick_hu(content: bytes, instance: InstanceHeader) -> PixelArray | None:
     if facts is None or instance.pixels_at is None or facts.SamplesPerPixel not in {None, 1}:
         return None
     layout = _layout(facts, instance.TransferSyntaxUID, (instance.Rows, instance.Columns), instance.NumberOfFrames)
-    rescale = _rescale(facts)
+    rescale = _rescale(facts.RescaleSlope, facts.RescaleIntercept)
     if layout is None or layout.frames != 1 or rescale is None:
         return None
     try:
@@ -105,16 +106,6 @@ def quick_hu(content: bytes, instance: InstanceHeader) -> PixelArray | None:
     except Exception:  # as in slice_hu
         return None
     return None if stored is None else to_hu(stored, *rescale, _padding(facts, *rescale))
-
-
-def is_compressed(instance: InstanceHeader) -> bool:
-    """Whether an object's pixels are in a compressed syntax that this module decodes."""
-    return instance.TransferSyntaxUID in _DECODERS
-
-
-def is_slow(instance: InstanceHeader) -> bool:
-    """Whether an object's pixels take a hundred times as long to decode as its header to parse."""
-    return instance.TransferSyntaxUID in _JPEG_2000
 
 
 # ---- stored values -------------------------------------------------------------------------------------------
@@ -151,7 +142,7 @@ def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.in
     if layout.syntax in _NATIVE:
         size = layout.shape[0] * layout.shape[1] * 2
         return _native(dataset.PixelData, frame * size, layout)
-    decode = _DECODERS.get(layout.syntax)
+    decode = DECODERS.get(layout.syntax)
     if decode is None:
         return None
     offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
@@ -171,7 +162,7 @@ def _values_at(content: bytes, at: int, layout: _Layout) -> npt.NDArray[np.integ
     if layout.syntax in _NATIVE:
         size = layout.shape[0] * layout.shape[1] * 2
         return _native(content, start, layout) if size <= length < _UNDEFINED else None
-    decode, code = _DECODERS.get(layout.syntax), _only_frame(content, start) if length == _UNDEFINED else None
+    decode, code = DECODERS.get(layout.syntax), _only_frame(content, start) if length == _UNDEFINED else None
     return None if decode is None or code is None else decode(code, layout)
 
 
@@ -217,47 +208,43 @@ def _decode_jpeg_2000(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] |
 
 
 def _decode_jpeg_ls(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
-    precision = _jpeg_precision(code, 0xF7, layout)
+    precision = _jpeg_precision(code, {0xF7}, layout)
     if precision is None:
         return None
-    if b"\xff\xd9" not in code[-END_BYTES:]:
-        # CharLS needs four seconds to notice a truncated code that ends in zero bits.
-        raise ValueError("expected the end of image marker, found a code that breaks off")
+    _check_end(code)
     # JPEG-LS has no sign: the codestream's precision says which bit it is.
     return _used_bits(imagecodecs.jpegls_decode(code), precision, layout.signed)
 
 
 def _decode_jpeg_lossless(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
-    if _jpeg_precision(code, 0xC3, layout) is None:
+    if _jpeg_precision(code, {0xC3}, layout) is None:
         return None
     return _used_bits(imagecodecs.ljpeg_decode(code), layout.bits, layout.signed)
 
 
 def _decode_jpeg_lossy(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] | None:
     # Twelve bits; pydicom's decoders without the GPL read only eight.
-    precision = next(filter(None, (_jpeg_precision(code, start, layout) for start in (0xC0, 0xC1, 0xC2))), None)
-    if precision is None:
+    if _jpeg_precision(code, {0xC0, 0xC1, 0xC2}, layout) is None:
         return None
-    if b"\xff\xd9" not in code[-END_BYTES:]:
-        raise ValueError("expected the end of image marker, found a code that breaks off")
+    _check_end(code)
     return _used_bits(imagecodecs.jpeg8_decode(code), layout.bits, layout.signed)
 
 
-_DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]] = {
+DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]] = {
     _RLE: _decode_rle,
-    **dict.fromkeys(_JPEG_2000, _decode_jpeg_2000),
+    **dict.fromkeys(JPEG_2000, _decode_jpeg_2000),
     **dict.fromkeys(_JPEG_LS, _decode_jpeg_ls),
     **dict.fromkeys(_JPEG_LOSSLESS, _decode_jpeg_lossless),
     **dict.fromkeys(_JPEG_LOSSY, _decode_jpeg_lossy),
 }
 
 
-def _jpeg_precision(code: bytes, start_of_frame: int, layout: _Layout) -> int | None:
-    """Bits per sample of a JPEG frame of kind SOF `start_of_frame`; None for another kind or depth."""
+def _jpeg_precision(code: bytes, starts_of_frame: set[int], layout: _Layout) -> int | None:
+    """Bits per sample of a JPEG frame with one of the markers `starts_of_frame`; None for another kind or depth."""
     at = 2
     while at + 10 <= len(code) and code[at] == 0xFF:
         marker, length = struct.unpack_from(">xBH", code, at)
-        if marker == start_of_frame:
+        if marker in starts_of_frame:
             precision, rows, columns, components = struct.unpack_from(">BHHB", code, at + 4)
             _check((rows, columns), components, layout)
             return precision if 8 < precision <= 16 else None
@@ -272,6 +259,12 @@ def _check(shape: tuple[int, int], components: int, layout: _Layout) -> None:
     """
     if shape != layout.shape or components != 1:
         raise ValueError(f"expected a frame of {layout.shape} grey pixels, found {components} x {shape}")
+
+
+def _check_end(code: bytes) -> None:
+    """Raise ValueError if a JPEG code breaks off; CharLS needs four seconds to notice if it ends in zero bits."""
+    if b"\xff\xd9" not in code[-END_BYTES:]:
+        raise ValueError("expected the end of image marker, found a code that breaks off")
 
 
 def _used_bits(values_HW: _Uint16Array, bits: int, signed: bool) -> npt.NDArray[np.integer]:
@@ -316,19 +309,16 @@ def to_hu(
     return hu.astype(np.int16) if whole else hu.astype(np.float32)
 
 
-def _rescale(facts: StoredPixels) -> tuple[float, float] | None:
-    """(slope, intercept) of this slice (real series change them between slices); None if absent or not positive."""
-    slope, intercept = facts.RescaleSlope, facts.RescaleIntercept
+def _rescale(slope: float | None, intercept: float | None) -> tuple[float, float] | None:
+    """(slope, intercept) of one slice (real series change them between slices); None if absent or not positive."""
     return None if slope is None or intercept is None or slope <= 0 else (slope, intercept)
 
 
-def _frame_rescale(dataset: Dataset, frame: int) -> tuple[float, float] | None:
-    """(slope, intercept) of one frame of an Enhanced object; None as in _rescale."""
+def _transformation(dataset: Dataset, frame: int) -> Dataset:
+    """The attributes of one frame's rescale in an Enhanced object."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
     group = dataset.PerFrameFunctionalGroupsSequence[frame]
-    source = functional_group(shared[0], group, "PixelValueTransformationSequence")
-    slope, intercept = number(source, "RescaleSlope"), number(source, "RescaleIntercept")
-    return _rescale(StoredPixels(RescaleSlope=slope, RescaleIntercept=intercept))
+    return functional_group(shared[0], group, "PixelValueTransformationSequence")
 
 
 def _padding(facts: StoredPixels, slope: float, intercept: float) -> tuple[int, int] | None:

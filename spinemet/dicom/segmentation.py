@@ -22,7 +22,7 @@ from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.values import quiet_dicom
 from spinemet.dicom.volume import nifti_grid
 from spinemet.errors import Reason, StudyFailed, StudyProblem
-from spinemet.types import LabelMap, SeriesHeader, Volume
+from spinemet.types import Array, LabelMap, SeriesHeader, Volume
 
 SAME_GRID_TOLERANCE = 0.05
 """Two grids are equal if their voxels coincide to this share of a voxel."""
@@ -48,26 +48,22 @@ def find_labels(
     """
     if isinstance(objects, NiftiObjects):
         return _nifti_labels(objects, volume)
-    candidates = [
-        (instance.name, item)
-        for item in series
-        if item.Modality == "SEG" and _belongs(item, chosen)
-        for instance in item.instances
-    ]
-    if not candidates:
-        return None
     broken: StudyFailed | None = None
     found: list[tuple[int, LabelMap]] = []
-    for name, item in candidates:
-        try:
-            labels, refers = _seg_labels(objects.read(name), chosen, volume)
-        except StudyFailed as problem:
-            if problem.reason is not Reason.BAD_SEGMENTATION:
-                raise
-            broken = problem
+    for item in series:
+        shares_frame = bool(chosen.FrameOfReferenceUID) and item.FrameOfReferenceUID == chosen.FrameOfReferenceUID
+        if item.Modality != "SEG" or not (shares_frame or item.StudyInstanceUID == chosen.StudyInstanceUID):
             continue
-        if labels is not None:
-            found.append((0 if refers else 1 if _shares_frame(item, chosen) else 2, labels))
+        for instance in item.instances:
+            try:
+                labels, refers = _seg_labels(objects.read(instance.name), chosen, volume)
+            except StudyFailed as problem:
+                if problem.reason is not Reason.BAD_SEGMENTATION:
+                    raise
+                broken = problem
+                continue
+            if labels is not None:
+                found.append((0 if refers else 1 if shares_frame else 2, labels))
     if found:
         return min(found, key=lambda pair: pair[0])[1]
     if broken is not None:
@@ -83,10 +79,7 @@ def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
     """
     numbers, affine = _readable_grid(content)
     whole = np.rint(numbers).astype(np.int32) if numbers.dtype.kind == "f" else numbers.astype(np.int32)
-    levels = numbering(whole)
-    table = np.zeros(max(int(whole.max()), *levels) + 1, np.uint8)
-    for label, level in levels.items():
-        table[label] = 1 + LEVEL_INDEX[level]
+    table = _numbers_to_labels(numbering(whole), int(whole.max()))
     return _label_map(table[np.maximum(whole, 0)], affine, volume)
 
 
@@ -133,14 +126,6 @@ def level_in(text: str) -> str | None:
 # ---- DICOM SEG -----------------------------------------------------------------------------------------------
 
 
-def _shares_frame(segmentation: SeriesHeader, chosen: SeriesHeader) -> bool:
-    return bool(chosen.FrameOfReferenceUID) and segmentation.FrameOfReferenceUID == chosen.FrameOfReferenceUID
-
-
-def _belongs(segmentation: SeriesHeader, chosen: SeriesHeader) -> bool:
-    return segmentation.StudyInstanceUID == chosen.StudyInstanceUID or _shares_frame(segmentation, chosen)
-
-
 def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[LabelMap | None, bool]:
     """(labels of the vertebrae in one SEG object, whether it refers to the chosen series)."""
     import highdicom as hd
@@ -148,7 +133,8 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[L
     try:
         with quiet_dicom():
             segmentation = hd.seg.segread(io.BytesIO(content))
-            refers = bool(chosen.SeriesInstanceUID) and chosen.SeriesInstanceUID in _referenced_series(segmentation)
+            referenced = [item.get("SeriesInstanceUID") for item in segmentation.get("ReferencedSeriesSequence") or []]
+            refers = bool(chosen.SeriesInstanceUID) and chosen.SeriesInstanceUID in referenced
             levels = _segment_levels(segmentation)
             if not levels:
                 return None, refers
@@ -160,11 +146,9 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[L
     return (_label_map(labels_DHW, affine, volume) if labels_DHW.any() else None), refers
 
 
-def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
+def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray[np.uint8], Array]:
     """(label map, affine) of the segments in `levels`, on the grid of the SEG object; absent frames are empty."""
-    table = np.zeros(max(levels) + 1, np.uint8)
-    for number, level in levels.items():
-        table[number] = 1 + LEVEL_INDEX[level]
+    table = _numbers_to_labels(levels)
     if segmentation.SegmentationType != "FRACTIONAL":
         stacked = segmentation.get_volume(segment_numbers=list(levels), combine_segments=True, skip_overlap_checks=True)
         return table[stacked.array], np.asarray(stacked.affine, np.float64)
@@ -189,35 +173,34 @@ def _segment_levels(segmentation: Any) -> dict[int, str]:
     return levels
 
 
-def _referenced_series(segmentation: Any) -> set[str]:
-    return {str(item.get("SeriesInstanceUID", "")) for item in segmentation.get("ReferencedSeriesSequence") or []}
-
-
 # ---- grids ---------------------------------------------------------------------------------------------------
 
 
 def _nifti_labels(objects: NiftiObjects, volume: Volume) -> LabelMap | None:
+    """The labels of a label map, or of masks of one vertebra each on one grid; the caudal mask wins an overlap."""
     if objects.label_map is not None:
         return labels_from_nifti(objects.read(objects.label_map), volume)
     masks = objects.vertebra_masks
     by_level = {level: name for name in masks if (level := level_in(name.rpartition("/")[2].split(".")[0]))}
-    return _joined_masks(objects, by_level, volume) if by_level else None
-
-
-def _joined_masks(objects: StudyObjects, by_level: Mapping[str, str], volume: Volume) -> LabelMap:
-    """One label map from binary masks of one vertebra each on one grid; the caudal mask wins an overlap."""
-    names = sorted(by_level.items(), key=lambda pair: LEVEL_INDEX[pair[0]])
-    masks = ((1 + LEVEL_INDEX[level], *_readable_grid(objects.read(name))) for level, name in names)
-    number, mask_DHW, affine = next(masks)
-    joined_DHW = np.where(mask_DHW.astype(bool), number, 0).astype(np.uint8)
-    for number, mask_DHW, affine_of_mask in masks:
-        if mask_DHW.shape != joined_DHW.shape or not np.allclose(affine_of_mask, affine, atol=1e-3):
+    joined: tuple[npt.NDArray[np.uint8], Array] | None = None
+    for level in sorted(by_level, key=LEVEL_INDEX.__getitem__):
+        mask_DHW, affine = _readable_grid(objects.read(by_level[level]))
+        joined = joined or (np.zeros(mask_DHW.shape, np.uint8), affine)
+        if mask_DHW.shape != joined[0].shape or not np.allclose(affine, joined[1], atol=1e-3):
             raise StudyFailed(Reason.BAD_SEGMENTATION, "expected vertebra masks on one grid, found several grids.")
-        joined_DHW[mask_DHW.astype(bool)] = number
-    return _label_map(joined_DHW, affine, volume)
+        joined[0][mask_DHW.astype(bool)] = 1 + LEVEL_INDEX[level]
+    return _label_map(*joined, volume) if joined else None
 
 
-def _readable_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float64]]:
+def _numbers_to_labels(levels: Mapping[int, str], largest: int = 0) -> npt.NDArray[np.uint8]:
+    """A table from numbers, up to `largest` or more, to the values of a LabelMap."""
+    table = np.zeros(max(largest, *levels) + 1, np.uint8)
+    for number, level in levels.items():
+        table[number] = 1 + LEVEL_INDEX[level]
+    return table
+
+
+def _readable_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array]:
     """The array and affine of a NIfTI label map; StudyFailed(BAD_SEGMENTATION) if it cannot be read."""
     try:
         return nifti_grid(content)
@@ -225,14 +208,12 @@ def _readable_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray
         raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected a readable label map: {problem.detail}") from problem
 
 
-def _label_map(labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], volume: Volume) -> LabelMap:
+def _label_map(labels_DHW: npt.NDArray[np.uint8], affine: Array, volume: Volume) -> LabelMap:
     onto = _onto_grid(labels_DHW, affine, volume)
     return LabelMap(onto, volume.affine, _bodies_only(onto, volume.affine))
 
 
-def _onto_grid(
-    labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64], volume: Volume
-) -> npt.NDArray[np.uint8]:
+def _onto_grid(labels_DHW: npt.NDArray[np.uint8], affine: Array, volume: Volume) -> npt.NDArray[np.uint8]:
     """The labels at the voxels of `volume`: nearest neighbour, 0 outside their own grid."""
     shape = volume.hu_DHW.shape
     between = np.linalg.inv(affine) @ volume.affine  # from index in the volume to index in the labels
@@ -245,26 +226,22 @@ def _onto_grid(
     rest[np.arange(3), along] = 0
     if sorted(along.tolist()) == [0, 1, 2] and np.abs(rest @ np.array(shape)).max() < SAME_GRID_TOLERANCE:
         # Parallel axes: one look-up per axis instead of one per voxel.
-        source = np.transpose(labels_DHW, np.argsort(along)) if along.tolist() != [0, 1, 2] else labels_DHW
-        for axis in range(3):
-            row = int(np.flatnonzero(along == axis)[0])
-            index = np.rint(matrix[row, axis] * np.arange(shape[axis]) + between[row, 3]).astype(np.int64)
-            inside = (index >= 0) & (index < source.shape[axis])
-            taken = np.take(source, np.where(inside, index, 0), axis=axis)
-            taken[tuple(~inside if n == axis else slice(None) for n in range(3))] = 0
-            source = taken
+        source = np.pad(np.transpose(labels_DHW, np.argsort(along)), 1)  # with a border of background
+        for axis, row in enumerate(np.argsort(along)):
+            index = np.rint(matrix[row, axis] * np.arange(shape[axis]) + between[row, 3]).astype(np.intp)
+            source = source.take(np.clip(index + 1, 0, source.shape[axis] - 1), axis)
         return source
     moved = ndimage.affine_transform(labels_DHW, matrix, between[:3, 3], output_shape=shape, order=0, cval=0)
     return np.asarray(moved, np.uint8)
 
 
-def _corners(shape: Sequence[int]) -> npt.NDArray[np.float64]:
+def _corners(shape: Sequence[int]) -> Array:
     """(4, 8) homogeneous indices of a grid's corners."""
     ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), np.float64).reshape(3, -1)
     return np.vstack([ends, np.ones(8)])
 
 
-def _bodies_only(labels_DHW: npt.NDArray[np.uint8], affine: npt.NDArray[np.float64]) -> bool:
+def _bodies_only(labels_DHW: npt.NDArray[np.uint8], affine: Array) -> bool:
     """Whether most labels are too shallow from front to back to hold posterior elements; see BODY_DEPTH_MM."""
     levels = list(LEVEL_INDEX)
     shallow = []

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from spinemet.config import SelectConfig
-from spinemet.dicom.geometry import SliceGrid, angle_from_axial_degrees, arrange, even_runs
+from spinemet.dicom.geometry import SliceGrid, arrange, even_runs, normal_of
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.types import SeriesHeader
 
@@ -44,26 +44,6 @@ _DERIVED_TYPES = frozenset({
 })
 # fmt: on
 
-_REASONS_BY_PROGRESS = (
-    Reason.NOT_CT,
-    Reason.NO_PIXELS,
-    Reason.SECONDARY_CAPTURE,
-    Reason.LOCALIZER,
-    Reason.DERIVED,
-    Reason.NO_GEOMETRY,
-    Reason.NOT_AXIAL,
-    Reason.UNSUPPORTED_PIXELS,
-    Reason.LOSSY,
-    Reason.TOO_FEW_SLICES,
-    Reason.SHEARED,
-    Reason.GAPS,
-    Reason.DUPLICATE_POSITIONS,
-    Reason.TOO_THICK,
-    Reason.FIELD_OF_VIEW,
-    Reason.BODY_PART,
-)
-"""Reasons in the order of how far a series came. A study without a usable series takes the last one."""
-
 
 def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
     """The series to read, which may be a stretch of one of `series`.
@@ -82,7 +62,7 @@ def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> Serie
     reasons = [reason for _, reason in verdicts if reason is not None]
     if not reasons:
         raise StudyExcluded(Reason.NO_SERIES, "expected at least one series, found none.")
-    reason = max(reasons, key=_REASONS_BY_PROGRESS.index)
+    reason = max(reasons, key=list(Reason).index)
     raise StudyExcluded(reason, f"expected one usable axial CT series, found {len(reasons)} series, none usable.")
 
 
@@ -152,10 +132,11 @@ def _kind(series: SeriesHeader) -> Reason | None:
 
 def _orientation(series: SeriesHeader, config: SelectConfig) -> Reason | None:
     first = series.instances[0]
-    angle = first.ImageOrientationPatient and angle_from_axial_degrees(first.ImageOrientationPatient)
-    if angle is None or first.PixelSpacing is None:
+    normal = normal_of(first.ImageOrientationPatient) if first.ImageOrientationPatient else None
+    if normal is None or first.PixelSpacing is None:
         return Reason.NO_GEOMETRY
-    return Reason.NOT_AXIAL if angle > config.max_tilt_degrees else None
+    tilt = math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
+    return Reason.NOT_AXIAL if tilt > config.max_tilt_degrees else None
 
 
 def _pixels(series: SeriesHeader, config: SelectConfig) -> Reason | None:

@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
-from typing import Any, Literal, overload
+from typing import Any
 
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from spinemet.types import StoredPixels, Vec3
+from spinemet.types import StoredPixels
 
 _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 OLDEST_YEARS = 130
@@ -65,18 +65,11 @@ def integer(dataset: Dataset, keyword: str) -> int | None:
     return None if value is None else int(value)
 
 
-@overload
-def numbers(dataset: Dataset, keyword: str, count: Literal[2]) -> tuple[float, float] | None: ...
-@overload
-def numbers(dataset: Dataset, keyword: str, count: Literal[3]) -> Vec3 | None: ...
-@overload
-def numbers(
-    dataset: Dataset, keyword: str, count: Literal[6]
-) -> tuple[float, float, float, float, float, float] | None: ...
-@overload
-def numbers(dataset: Dataset, keyword: str, count: None = None) -> tuple[float, ...] | None: ...
-def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> tuple[float, ...] | None:
-    """All values of an attribute as finite numbers; None if one is not, or if there are not `count` of them."""
+def numbers(dataset: Dataset, keyword: str, count: int | None = None) -> Any:
+    """All values of an attribute as a tuple of finite numbers; None if one is not, or if there are not `count` of them.
+
+    The type is Any, because the length of the tuple depends on `count`.
+    """
     try:
         values = tuple(float(item) for item in texts(dataset, keyword))
     except ValueError:
@@ -111,17 +104,11 @@ def age_years(dataset: Dataset) -> float | None:
 
 def stored_pixels(dataset: Dataset) -> StoredPixels:
     """A classic object's attributes of its stored values."""
-    return StoredPixels(
-        SamplesPerPixel=integer(dataset, "SamplesPerPixel"),
-        BitsAllocated=integer(dataset, "BitsAllocated"),
-        BitsStored=integer(dataset, "BitsStored"),
-        HighBit=integer(dataset, "HighBit"),
-        PixelRepresentation=integer(dataset, "PixelRepresentation"),
-        RescaleSlope=number(dataset, "RescaleSlope"),
-        RescaleIntercept=number(dataset, "RescaleIntercept"),
-        PixelPaddingValue=integer(dataset, "PixelPaddingValue"),
-        PixelPaddingRangeLimit=integer(dataset, "PixelPaddingRangeLimit"),
-    )
+    values: dict[str, Any] = {
+        keyword: number(dataset, keyword) if keyword.startswith("Rescale") else integer(dataset, keyword)
+        for keyword in StoredPixels.__dataclass_fields__
+    }
+    return StoredPixels(**values)
 
 
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:

@@ -19,7 +19,7 @@ from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
-from spinemet.types import AIR_HU, Flag, InstanceHeader, SeriesHeader, Volume
+from spinemet.types import AIR_HU, Array, Array32, Flag, InstanceHeader, SeriesHeader, Volume
 
 MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm takes a third of that."""
@@ -72,7 +72,7 @@ def read_nifti(objects: NiftiObjects) -> Volume:
     return Volume(_compact(array_DHW), affine)
 
 
-def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.float64]]:
+def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array]:
     """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS) of a NIfTI file; raises as read_nifti does."""
     import nibabel as nib
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
@@ -150,7 +150,7 @@ def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: Sli
     return hu_DHW
 
 
-def _deskew(hu_DHW: PixelArray, grid: SliceGrid) -> tuple[PixelArray, npt.NDArray[np.float64]]:
+def _deskew(hu_DHW: PixelArray, grid: SliceGrid) -> tuple[PixelArray, Array]:
     """The slices shifted within their own plane onto an orthogonal grid that holds all of them, and its affine.
 
     The grid keeps the slices' normal: interpolation is linear within each slice, and none happens between slices.
@@ -174,7 +174,7 @@ def _deskew(hu_DHW: PixelArray, grid: SliceGrid) -> tuple[PixelArray, npt.NDArra
     return straight, affine
 
 
-def _shift(image: npt.NDArray[np.float32], shift: float, length: int, axis: int) -> npt.NDArray[np.float32]:
+def _shift(image: Array32, shift: float, length: int, axis: int) -> Array32:
     """`image` moved by `shift` >= 0 pixels along `axis` into AIR_HU of `length`, with linear interpolation."""
     whole, part = int(np.floor(shift)), np.float32(shift - np.floor(shift))
     pad = [(0, 0), (0, 0)]

@@ -8,15 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.spine.canal import unit
 from spinemet.spine.discs import DiscEvidence
 from spinemet.spine.walls import Walls
-from spinemet.types import SpineCurve
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import Array, BoolArray, IndexArray, SpineCurve
 
 _LEAST_SHARE = 0.3
 """A body at the end of the volume is listed if at least this share of its expected height is in view; less of it shows
@@ -65,9 +62,7 @@ class Body:
         return slice(round(self.top + inset), max(round(self.bottom - inset), round(self.top + inset) + 1))
 
 
-def bodies_between(
-    discs: npt.NDArray[np.intp], evidence: DiscEvidence, walls: Walls, seen: npt.NDArray[np.bool_]
-) -> list[Body]:
+def bodies_between(discs: IndexArray, evidence: DiscEvidence, walls: Walls, seen: BoolArray) -> list[Body]:
     """The bodies above, between and below `discs`, cranial to caudal.
 
     seen: (S,) whether part of the body's depth lies in the volume. A body beyond the outermost disc is listed if bone
@@ -75,28 +70,24 @@ def bodies_between(
     or with the volume.
     """
     half_gap = np.maximum(_gaps(discs, evidence) / 2 - _ENDPLATE_MM, 0.5)
-    upper, lower = [float(s) for s in discs - half_gap], [float(s) for s in discs + half_gap]
-    score, tilt = evidence.score[discs], evidence.tilt[discs]
-    inner = [
-        Body(lower[n], upper[n + 1], float(score[n]), float(score[n + 1]), float((tilt[n] + tilt[n + 1]) / 2))
+    upper, lower = (discs - half_gap).tolist(), (discs + half_gap).tolist()
+    score, tilt = evidence.score[discs].tolist(), evidence.tilt[discs].tolist()
+    bodies = [
+        Body(lower[n], upper[n + 1], score[n], score[n + 1], (tilt[n] + tilt[n + 1]) / 2)
         for n in range(len(discs) - 1)
         if upper[n + 1] - lower[n] >= _LEAST_HEIGHT_MM
     ]
-    heights = [body.height for body in inner]
-    usual = float(np.median([evidence.body[body.rows].mean() for body in inner])) if inner else 0.3
-    first = heights[0] if heights else float(walls.depth[discs[0]]) * (1 - _DISC_SHARE)
-    last = heights[-1] if heights else first
-    above = _end_body(upper[0], -first, evidence.body, seen, usual)
-    below = _end_body(lower[-1], last, evidence.body, seen, usual)
-    bodies = list(inner)
-    if above is not None:
-        bodies.insert(0, Body(*above, float("nan"), float(score[0]), float(tilt[0])))
-    if below is not None:
-        bodies.append(Body(*below, float(score[-1]), float("nan"), float(tilt[-1])))
+    usual = float(np.median([evidence.body[body.rows].mean() for body in bodies])) if bodies else 0.3
+    first = bodies[0].height if bodies else float(walls.depth[discs[0]]) * (1 - _DISC_SHARE)
+    last = bodies[-1].height if bodies else first
+    if above := _end_body(upper[0], -first, evidence.body, seen, usual):
+        bodies.insert(0, Body(*above, np.nan, score[0], tilt[0]))
+    if below := _end_body(lower[-1], last, evidence.body, seen, usual):
+        bodies.append(Body(*below, score[-1], np.nan, tilt[-1]))
     return bodies
 
 
-def _gaps(discs: npt.NDArray[np.intp], evidence: DiscEvidence) -> Array:
+def _gaps(discs: IndexArray, evidence: DiscEvidence) -> Array:
     """(n,) mm between the endplates' lines of each disc."""
     gap = evidence.gap_mm[discs]
     if len(discs) < 2:
@@ -106,20 +97,17 @@ def _gaps(discs: npt.NDArray[np.intp], evidence: DiscEvidence) -> Array:
     return np.minimum(gap, _WIDEST_GAP * around)
 
 
-def _end_body(
-    endplate: float, height: float, bone: Array, seen: npt.NDArray[np.bool_], usual: float
-) -> tuple[float, float] | None:
+def _end_body(endplate: float, height: float, bone: Array, seen: BoolArray, usual: float) -> tuple[float, float] | None:
     """(top, bottom) of the body from `endplate` over the signed `height`; None if too little of it is seen or bone."""
     start, step = round(endplate), 1 if height > 0 else -1
     rows = start + step * np.arange(1, round(abs(height)) + 1)
     rows = rows[(rows >= 0) & (rows < len(seen))]
     visible = int(np.argmin(seen[rows])) if not seen[rows].all() else len(rows)
-    if visible < max(_LEAST_SHARE * abs(height), _LEAST_HEIGHT_MM) or bone[rows[:visible]].mean() < min(
-        usual - _FADED, _SOFT
-    ):
+    least = max(_LEAST_SHARE * abs(height), _LEAST_HEIGHT_MM)
+    if visible < least or bone[rows[:visible]].mean() < min(usual - _FADED, _SOFT):
         return None
     far = endplate + step * visible
-    return (min(endplate, far), max(endplate, far))
+    return min(endplate, far), max(endplate, far)
 
 
 def body_frames(curve: SpineCurve, walls: Walls, bodies: list[Body]) -> tuple[Array, Array]:

@@ -12,10 +12,10 @@ from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
 from spinemet.spine.sampling import sample_points
-from spinemet.types import AIR_HU, SpineCurve, StraightenedViews, Volume
+from spinemet.types import AIR_HU, Array, Array32, SpineCurve, StraightenedViews, Volume
 
-Array = npt.NDArray[np.float64]
-
+_SIGMA_MM = 8.0
+"""Standard deviation of the curve's smoothing."""
 _AP_MM = (80, 60)
 """The picture's millimetres in front of and behind the curve; the largest lumbar body ends 50 mm in front of it."""
 _LR_MM = 60
@@ -25,24 +25,24 @@ _CORONAL_SLAB_MM = (-24.0, -21.0, -18.0)
 _WINDOW_CENTER, _WINDOW_WIDTH = 350.0, 1500.0
 
 
-def build_curve(points_mm: npt.ArrayLike, extend_mm: float = 25.0, sigma_mm: float = 8.0) -> SpineCurve:
-    """The smooth curve through n >= 2 LPS points (n, 3), cranial to caudal, extended by `extend_mm` at both ends.
-
-    sigma_mm: standard deviation of the smoothing of the interpolating spline.
-    """
+def build_curve(points_mm: npt.ArrayLike, extend_mm: float = 25.0) -> SpineCurve:
+    """The smooth curve through n >= 2 LPS points (n, 3), cranial to caudal, extended by `extend_mm` at both ends."""
     points = np.asarray(points_mm, np.float64)
     chord = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     spline = make_interp_spline(chord, points, k=min(3, len(points) - 1))
-    margin = extend_mm + 4 * sigma_mm
+    margin = extend_mm + 4 * _SIGMA_MM
     dense = spline(np.linspace(0.0, chord[-1], int(np.ceil(chord[-1])) + 1))
     # The direction at an end comes from a third of the curve, at most 30 mm: a single step of a spline is too noisy.
     reach = int(np.clip(chord[-1] / 3, 1, 30))
     head, tail = unit(dense[0] - dense[reach]), unit(dense[-1] - dense[-1 - reach])
     ahead = np.arange(margin, 0.0, -1.0)[:, None]
     dense = np.concatenate([dense[0] + ahead * head, dense, dense[-1] + ahead[::-1] * tail])
-    smooth = ndimage.gaussian_filter1d(dense, sigma_mm, axis=0, mode="nearest") if sigma_mm > 0 else dense
-    cut = round(4 * sigma_mm)
-    return SpineCurve(*_every_millimetre(smooth[cut : len(smooth) - cut]))
+    cut = round(4 * _SIGMA_MM)
+    path = ndimage.gaussian_filter1d(dense, _SIGMA_MM, axis=0, mode="nearest")[cut:-cut]
+    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
+    steps = np.arange(0.0, arc[-1])
+    points = np.stack([np.interp(steps, arc, path[:, k]) for k in range(3)], axis=1)
+    return SpineCurve(points, frame_from(-np.gradient(points, axis=0)))
 
 
 def position_on(curve: SpineCurve, points_mm: npt.ArrayLike) -> Array:
@@ -62,12 +62,8 @@ def frame_from(superior: npt.ArrayLike, left_hint: npt.ArrayLike = (1.0, 0.0, 0.
 
 
 def straightened(
-    volume: Volume,
-    curve: SpineCurve,
-    posterior_mm: npt.ArrayLike,
-    left_mm: npt.ArrayLike,
-    outside: float = AIR_HU,
-) -> npt.NDArray[np.float32]:
+    volume: Volume, curve: SpineCurve, posterior_mm: npt.ArrayLike, left_mm: npt.ArrayLike, outside: float = AIR_HU
+) -> Array32:
     """HU (S, P, L) float32 on the planes across the curve; row s is s mm along it.
 
     posterior_mm (P,), left_mm (L,): offsets from the curve in its frames. outside: HU beyond the volume.
@@ -87,17 +83,9 @@ def straighten(volume: Volume, curve: SpineCurve) -> StraightenedViews:
     return StraightenedViews(_windowed(sagittal), _windowed(coronal), canal_column=front)
 
 
-def _windowed(hu: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+def _windowed(hu: Array32) -> npt.NDArray[np.uint8]:
     grey = (hu - _WINDOW_CENTER) / _WINDOW_WIDTH + 0.5
     return (np.clip(grey, 0.0, 1.0) * 255).astype(np.uint8)
-
-
-def _every_millimetre(path: Array) -> tuple[Array, Array]:
-    """`path` (n, 3) resampled to 1 mm of arc, and its frames."""
-    arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(path, axis=0), axis=1))])
-    steps = np.arange(0.0, arc[-1])
-    points = np.stack([np.interp(steps, arc, path[:, k]) for k in range(3)], axis=1)
-    return points, frame_from(-np.gradient(points, axis=0))
 
 
 def unit(vectors: Array) -> Array:

@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.spine.walls import L_MM, P_MM, Walls
-
-Array = npt.NDArray[np.float64]
-Array32 = npt.NDArray[np.float32]
+from spinemet.types import Array, Array32, BoolArray, IndexArray
 
 _TILTS_DEG = (-14.0, -7.0, 0.0, 7.0, 14.0)
 """Tilts of an endplate against the plane across the canal; L5-S1 tilts most."""
@@ -65,7 +62,7 @@ class DiscEvidence:
     """Mean boneness across the body's inside."""
 
 
-def disc_evidence(bone_SPL: Array32, walls: Walls, seen: npt.NDArray[np.bool_]) -> DiscEvidence:
+def disc_evidence(bone_SPL: Array32, walls: Walls, seen: BoolArray) -> DiscEvidence:
     """The evidence for discs along the straightened volume (boneness on s x P_MM x L_MM).
 
     seen: (S,) whether the bodies' middle lies in the volume; elsewhere there is no evidence for a disc.
@@ -74,23 +71,19 @@ def disc_evidence(bone_SPL: Array32, walls: Walls, seen: npt.NDArray[np.bool_]) 
     flat = profiles[len(_TILTS_DEG) // 2]
     wobble = flat - ndimage.gaussian_filter1d(flat, 15.0)
     scale = np.sqrt(ndimage.gaussian_filter1d(wobble**2, 25.0)) + 0.03
-    best = np.full(profiles.shape, -np.inf)
-    gaps = np.zeros(profiles.shape)
-    for gap in _GAPS_MM:
-        match = _endplate_pair(profiles, gap) / scale
-        gaps[match > best] = gap
-        best = np.maximum(best, match)
+    matches = np.stack([_endplate_pair(profiles, gap) for gap in _GAPS_MM]) / scale
+    best = matches.max(axis=0)
     tilt = best.argmax(axis=0)
     every = np.arange(len(flat))
-    pedicles = _pedicles(bone_SPL, walls)
-    foramen = np.roll(-pedicles, round(_FORAMEN_MM))
+    gap_mm = np.array(_GAPS_MM, np.float64)[matches[:, tilt, every].argmax(axis=0)]
+    foramen = np.roll(-_pedicles(bone_SPL, walls), round(_FORAMEN_MM))
     score = best[tilt, every] + _FORAMEN_WEIGHT * foramen - _SHELL_WEIGHT * _shell(bone_SPL, walls) - _OFFSET
     unseen = ndimage.binary_dilation(~seen, iterations=_BORDER_MM)
     score[unseen] = np.minimum(score[unseen], -1.0)
-    return DiscEvidence(score, gaps[tilt, every], np.tan(np.deg2rad(_TILTS_DEG))[tilt], flat)
+    return DiscEvidence(score, gap_mm, np.tan(np.deg2rad(_TILTS_DEG))[tilt], flat)
 
 
-def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> npt.NDArray[np.intp]:
+def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> IndexArray:
     """Positions s (n,) of the discs, cranial to caudal: the chain with the greatest evidence and the steadiest spacing.
 
     depth_mm: (S,) depth of the bodies. arc_mm: (S,) length along the bodies' middle, on which spacings are measured: in
@@ -107,7 +100,7 @@ def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> npt.ND
     return np.round(rows[chain]).astype(np.intp)
 
 
-def _best_chain(score: Array, depth: Array) -> npt.NDArray[np.intp]:
+def _best_chain(score: Array, depth: Array) -> IndexArray:
     spacings = np.arange(*_SPACING_MM)
     change = np.log(spacings[:, None] / spacings[None, :])  # this spacing over the last one
     # Limited, so that one odd spacing (a collapsed body next to a tall one) does not break the chain.
@@ -130,7 +123,7 @@ def _best_chain(score: Array, depth: Array) -> npt.NDArray[np.intp]:
     return _trace(total, came, score, spacings)
 
 
-def _lengthened(chain: npt.NDArray[np.intp], score: Array, weakest: float) -> npt.NDArray[np.intp]:
+def _lengthened(chain: IndexArray, score: Array, weakest: float) -> IndexArray:
     """`chain` with more discs above its first one, each with more than `weakest` evidence."""
     longer = [int(disc) for disc in chain]
     while True:
@@ -146,9 +139,7 @@ def _lengthened(chain: npt.NDArray[np.intp], score: Array, weakest: float) -> np
         longer.insert(0, int(peaks[best]))
 
 
-def _trace(
-    total: Array, came: npt.NDArray[np.intp], begin: Array, spacings: npt.NDArray[np.intp]
-) -> npt.NDArray[np.intp]:
+def _trace(total: Array, came: IndexArray, begin: Array, spacings: IndexArray) -> IndexArray:
     if len(begin) == 0 or max(begin.max(), total.max()) <= 0:
         return np.empty(0, np.intp)
     if begin.max() >= total.max():

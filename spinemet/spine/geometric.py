@@ -8,14 +8,13 @@ the volume itself.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.spine.bodies import Body, bodies_between, body_frames
 from spinemet.spine.canal import build_curve, position_on, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
-from spinemet.spine.measures import completeness, measure_body
+from spinemet.spine.measures import measured_vertebra
 from spinemet.spine.naming import level_names
 from spinemet.spine.ribs import outward_reach
 from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
@@ -23,9 +22,7 @@ from spinemet.spine.sacrum import find_sacrum
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.skull import foramen_magnum
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
-from spinemet.types import Flag, Method, Spine, SpineCurve, Vertebra, Volume
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import Array, Array32, BoolArray, Flag, Method, Spine, SpineCurve, Vertebra, Volume
 
 _KNOT_MM = 10.0
 """Distance between the canal points that define the curve; each is the mean of the points around it."""
@@ -59,8 +56,7 @@ def geometric_spine(volume: Volume) -> Spine:
     """
     grid = resample_lps(volume, GRID_MM)
     tissue = tissue_levels(grid.hu_DHW)
-    canal, foramen = _canal(grid, tissue)
-    curve = _canal_curve(canal)
+    curve, foramen = _canal(grid, tissue)
     skull = None if foramen is None else float(position_on(curve, foramen)[0])
     neck = 0 if skull is None else round(skull + _NECK_MM)
     bone_SPL, walls = _straight(volume, tissue, curve, neck)
@@ -90,8 +86,8 @@ def geometric_spine(volume: Volume) -> Spine:
     return Spine(vertebrae, curve, Method.GEOMETRIC, (Flag.TRANSITIONAL,) if names.transitional else ())
 
 
-def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
-    """The points of the spinal canal, cranial to caudal, and the foramen magnum if it is in view."""
+def _canal(grid: Volume, tissue: Tissue) -> tuple[SpineCurve, Array | None]:
+    """The curve in the spinal canal, and the foramen magnum if it is in view."""
     canal, ring = find_canal(grid, tissue)
     length = len(canal) * GRID_MM
     if length >= _LEAST_CANAL_MM and ring >= (_LEAST_RING if length < _LONG_MM else _LEAST_LONG_RING):
@@ -99,29 +95,25 @@ def _canal(grid: Volume, tissue: Tissue) -> tuple[Array, Array | None]:
         if foramen is not None:
             canal = canal[canal[:, 2] < foramen[2]]
         if len(canal) * GRID_MM >= _LEAST_CANAL_MM:
-            return canal, foramen
+            smooth = ndimage.gaussian_filter1d(canal, 4.0, axis=0, mode="nearest")
+            knots = np.linspace(0, len(canal) - 1, max(2, round(len(canal) * GRID_MM / _KNOT_MM)))
+            return build_curve(smooth[knots.round().astype(int)], extend_mm=_EXTEND_MM), foramen
     raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
 
 
-def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve, neck: int) -> tuple[npt.NDArray[np.float32], Walls]:
+def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve, neck: int) -> tuple[Array32, Walls]:
     """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
     # Soft tissue beyond the volume, so that its border does not look like a wall.
     bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
     return bone_SPL, body_walls(bone_SPL, neck)
 
 
-def _inside(bone_SPL: npt.NDArray[np.float32], bodies: list[Body]) -> float:
+def _inside(bone_SPL: Array32, bodies: list[Body]) -> float:
     core = bone_SPL[:, np.abs(P_MM) <= _INSIDE_MM][:, :, np.abs(L_MM) <= _INSIDE_MM].mean(axis=(1, 2))
     return float(np.concatenate([core[body.rows] for body in bodies]).mean())
 
 
-def _canal_curve(canal: Array) -> SpineCurve:
-    smooth = ndimage.gaussian_filter1d(canal, 4.0, axis=0, mode="nearest")
-    count = max(2, round(len(canal) * GRID_MM / _KNOT_MM))
-    return build_curve(smooth[np.linspace(0, len(canal) - 1, count).round().astype(int)], extend_mm=_EXTEND_MM)
-
-
-def _partly_seen(volume: Volume, curve: SpineCurve, walls: Walls, middle: Array) -> npt.NDArray[np.bool_]:
+def _partly_seen(volume: Volume, curve: SpineCurve, walls: Walls, middle: Array) -> BoolArray:
     """(S,) whether the bodies' middle, front half or back half lies in the volume."""
     quarter = walls.depth[:, None] / 4 * curve.frames[:, 1]
     return np.logical_or.reduce([in_view(volume, middle + side * quarter) for side in (-1, 0, 1)])
@@ -131,19 +123,16 @@ def _vertebra(
     volume: Volume, walls: Walls, arc: Array, body: Body, name: tuple[str, float], center: Array, axes: Array
 ) -> Vertebra:
     top, bottom = np.interp((body.top, body.bottom), np.arange(len(arc)), arc)
-    height = float(bottom - top)
-    half = (float(walls.half_width[body.rows].mean()), float(walls.depth[body.rows].mean()) / 2, height / 2)
+    half_width, depth = float(walls.half_width[body.rows].mean()), float(walls.depth[body.rows].mean())
     seen = [score for score in (body.disc_above, body.disc_below) if np.isfinite(score)]
-    flags = (Flag.DISC_UNCLEAR,) if min(seen) < 0 else ()
-    return Vertebra(
+    return measured_vertebra(
+        volume,
+        center,
+        axes,
+        (half_width, depth / 2, float(bottom - top) / 2),
         level=name[0],
         level_confidence=name[1],
-        completeness=completeness(volume, center, axes, half),
-        center_mm=(float(center[0]), float(center[1]), float(center[2])),
-        axes=axes,
-        height_mm=height,
         canal_mm=body.middle,
         confidence=float(np.clip(1 / (1 + np.exp(-1.5 * float(np.mean(seen)) - 0.5)), 0.02, 0.99)),
-        measures=measure_body(volume, center, axes, half),
-        flags=flags,
+        flags=(Flag.DISC_UNCLEAR,) if min(seen) < 0 else (),
     )

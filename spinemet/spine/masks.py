@@ -8,16 +8,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.anatomy import LEVELS
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.spine.canal import build_curve, frame_from, position_on
-from spinemet.spine.measures import completeness, measure_body
-from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, SpineCurve, Vertebra, Volume
-
-Array = npt.NDArray[np.float64]
+from spinemet.spine.canal import build_curve, frame_from, position_on, unit
+from spinemet.spine.measures import measured_vertebra
+from spinemet.types import (
+    Array,
+    BoolArray,
+    Completeness,
+    Flag,
+    LabelMap,
+    Method,
+    Spine,
+    SpineCurve,
+    Vec3,
+    Vertebra,
+    Volume,
+)
 
 _LEAST_ML = 1.0
 """Smaller labels are fragments; the smallest cervical body has 4 ml."""
@@ -63,7 +72,7 @@ class _Body:
     level: str
     center: Array
     axes: Array
-    half_mm: tuple[float, float, float]
+    half_mm: Vec3
     canal: Array
 
 
@@ -94,27 +103,27 @@ def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
 
 
 def _vertebrae(volume: Volume, bodies: list[_Body], curve: SpineCurve) -> tuple[Vertebra, ...]:
-    heights = np.array([2 * body.half_mm[2] for body in bodies])
-    states = [completeness(volume, body.center, body.axes, body.half_mm) for body in bodies]
-    vertebrae = []
-    for n, (body, state) in enumerate(zip(bodies, states, strict=True)):
-        nearest_first = np.argsort(np.abs(np.arange(len(bodies)) - n))
-        whole = [heights[m] for m in nearest_first if states[m] is Completeness.WHOLE][:3]
-        if state is Completeness.CUT and whole and heights[n] < _LEAST_SHARE * float(np.mean(whole)):
-            continue
-        vertebrae.append(
-            Vertebra(
-                level=body.level,
-                level_confidence=1.0,
-                completeness=state,
-                center_mm=(float(body.center[0]), float(body.center[1]), float(body.center[2])),
-                axes=body.axes,
-                height_mm=float(heights[n]),
-                canal_mm=float(position_on(curve, body.center)[0]),
-                confidence=1.0,
-                measures=measure_body(volume, body.center, body.axes, body.half_mm),
-            )
+    canal_mm = position_on(curve, [body.center for body in bodies]).tolist()
+    measured = [
+        measured_vertebra(
+            volume,
+            body.center,
+            body.axes,
+            body.half_mm,
+            level=body.level,
+            level_confidence=1.0,
+            canal_mm=at,
+            confidence=1.0,
         )
+        for body, at in zip(bodies, canal_mm, strict=True)
+    ]
+    vertebrae = []
+    for n, vertebra in enumerate(measured):
+        nearest_first = np.argsort(np.abs(np.arange(len(measured)) - n))
+        whole = [measured[m].height_mm for m in nearest_first if measured[m].completeness is Completeness.WHOLE][:3]
+        least = _LEAST_SHARE * float(np.mean(whole)) if whole else 0.0
+        if vertebra.completeness is Completeness.WHOLE or vertebra.height_mm >= least:
+            vertebrae.append(vertebra)
     return tuple(vertebrae)
 
 
@@ -149,23 +158,21 @@ def _vertebra_labels(labels: LabelMap) -> list[_Label]:
     return [label for label, own, best in zip(found, depths, near, strict=True) if own > _LEAST_DEPTH * best]
 
 
-def _largest(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+def _largest(mask: BoolArray) -> BoolArray:
     parts, count = ndimage.label(mask)
     if count <= 1:
         return mask
     return parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
 
 
-def _depth(
-    mask: npt.NDArray[np.bool_], box: tuple[slice, ...], shape: tuple[int, ...], spacing: Array
-) -> npt.NDArray[np.float64]:
+def _depth(mask: BoolArray, box: tuple[slice, ...], shape: tuple[int, ...], spacing: Array) -> Array:
     """How deep each voxel lies inside `mask`, in mm. The grid's border is not a surface: the body continues there."""
     pads = [(int(side.start > 0), int(side.stop < size)) for side, size in zip(box, shape, strict=True)]
     depth = ndimage.distance_transform_edt(np.pad(mask, pads), sampling=spacing)
     return depth[tuple(slice(a, a + n) for (a, _), n in zip(pads, mask.shape, strict=True))]
 
 
-def _core(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float64], spacing: Array) -> npt.NDArray[np.bool_]:
+def _core(mask: BoolArray, depth: Array, spacing: Array) -> BoolArray:
     """The body within a whole vertebra's mask: the mask opened by a ball that fits only into the body."""
     radius = _CORE_DEPTH * depth.max()
     seed = _largest(depth >= radius)
@@ -175,22 +182,15 @@ def _core(mask: npt.NDArray[np.bool_], depth: npt.NDArray[np.float64], spacing: 
 # ---- measuring -----------------------------------------------------------------------------------------------
 
 
-def _tangents(centers: Array) -> Array:
-    """Unit vectors to superior along the chain of body centres, one per body; LPS +z for a single one."""
-    if len(centers) == 1:
-        return np.array([[0.0, 0.0, 1.0]])
-    up = -np.gradient(centers, axis=0)
-    return up / np.linalg.norm(up, axis=1, keepdims=True)
-
-
 def _measured(labels: list[_Label], centers: Array) -> list[_Body]:
     """The body of each label, measured about `centers` (n, 3) across the chain that they make."""
-    return [_measure(*one) for one in zip(labels, centers, _tangents(centers), strict=True)]
+    superior = unit(-np.gradient(centers, axis=0)) if len(centers) > 1 else np.array([[0.0, 0.0, 1.0]])
+    return [_measure(*one) for one in zip(labels, centers, frame_from(superior), strict=True)]
 
 
-def _measure(label: _Label, about: Array, tangent: Array) -> _Body:
-    """The body of `label`, measured about the point `about` in the frame of `tangent` (to superior)."""
-    axes = _turned(label, about, frame_from(tangent))
+def _measure(label: _Label, about: Array, axes: Array) -> _Body:
+    """The body of `label`, measured about the point `about` in the frame `axes`."""
+    axes = _turned(label, about, axes)
     wall, canal = _walls(label, about, axes)
     local = (label.points_mm - about) @ axes.T
     beside = (local[:, 0] > label.beside_mm[0] - 2) & (local[:, 0] < label.beside_mm[1] + 2)

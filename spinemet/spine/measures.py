@@ -1,14 +1,14 @@
-"""Measures of one vertebral body whose place, axes and size are known."""
+"""Measures one vertebral body whose place, axes and size are known."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from spinemet.spine.sampling import in_view, sample_points
-from spinemet.types import Completeness, Volume
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import Array, Completeness, Vec3, Vertebra, Volume
 
 _CORE = 0.6
 """Half axes of the trabecular core as a share of the body's: without cortex and endplates, and without partial volume
@@ -20,16 +20,25 @@ _PLAUSIBLE_HU = (-300.0, 3000.0)
 """Below is gas or the area outside the reconstruction circle; above is metal."""
 
 
-def measure_body(
-    volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
-) -> dict[str, float | None]:
+def measured_vertebra(volume: Volume, center: Array, axes: Array, half_mm: Vec3, **known: Any) -> Vertebra:
+    """The vertebra of the body at `center`; `known` holds the fields of Vertebra that are not measured here."""
+    x, y, z = center.tolist()
+    return Vertebra(
+        center_mm=(x, y, z),
+        axes=axes,
+        height_mm=2 * half_mm[2],
+        completeness=completeness(volume, center, axes, half_mm),
+        measures=measure_body(volume, center, axes, half_mm),
+        **known,
+    )
+
+
+def measure_body(volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: Vec3) -> dict[str, float | None]:
     """The value of each of `types.MEASURES`, by name, for one body; arguments as in `trabecular_hu`."""
     return {"trabecular_hu": trabecular_hu(volume, center_mm, axes, half_mm)}
 
 
-def trabecular_hu(
-    volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
-) -> float | None:
+def trabecular_hu(volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: Vec3) -> float | None:
     """Mean HU of the body's trabecular core, an ellipsoid without the basivertebral vein; None if half is out of view.
 
     axes: rows left, posterior, superior. half_mm: the body's half width, half depth and half height along them.
@@ -48,15 +57,12 @@ def trabecular_hu(
     return float(hu[(hu >= low) & (hu <= high)].mean())
 
 
-def completeness(
-    volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: tuple[float, float, float]
-) -> Completeness:
+def completeness(volume: Volume, center_mm: npt.ArrayLike, axes: Array, half_mm: Vec3) -> Completeness:
     """CUT if an endplate of the body leaves the volume, at its middle or at one of its four sides; else WHOLE.
 
     A body that ends exactly at the volume's border counts as cut, because it may continue beyond it.
     """
     width, depth, height = half_mm
     ends = [(w, d, h) for h in (-height, height) for w, d in ((0, 0), (-0.7, 0), (0.7, 0), (0, -0.7), (0, 0.7))]
-    local = np.array(ends) * (width, depth, 1.0)
-    points = np.asarray(center_mm) + local @ axes
+    points = np.asarray(center_mm) + np.array(ends) * (width, depth, 1.0) @ axes
     return Completeness.WHOLE if bool(in_view(volume, points, margin_mm=0.5).all()) else Completeness.CUT

@@ -8,19 +8,16 @@ of vertebrae and ribs, or with an unusual one. From body to body the state moves
 
 from __future__ import annotations
 
-import functools
 import itertools
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import expit, ndtr
 
 from spinemet.anatomy import LEVEL_INDEX, LEVELS, USUAL_LEVELS
 from spinemet.spine.bodies import Body
 from spinemet.spine.ribs import FARTHEST_MM, Reach
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import Array, BoolArray
 
 _LEAST = 0.8
 """Least probability of a level to be named."""
@@ -78,23 +75,18 @@ class _Build:
     ribs: frozenset[str]
 
 
-def _builds() -> tuple[_Build, ...]:
-    """The usual build first. Shares: transitional counts 4 to 8 % (Thawait et al. 2013), other ribs about 1 % each."""
-    usual = tuple(level for level in USUAL_LEVELS if level != "S1")
-    thoracic = frozenset(level for level in usual if level[0] == "T")
-    lumbar = usual.index("L1")
-    return (
-        _Build(0.9, usual, thoracic),
-        _Build(0.02, usual[:-1], thoracic),
-        _Build(0.025, (*usual, "L6"), thoracic),
-        _Build(0.01, (*usual[:lumbar], "T13", *usual[lumbar:]), thoracic | {"T13"}),
-        _Build(0.02, usual, thoracic - {"T12"}),
-        _Build(0.015, usual, thoracic | {"L1"}),
-        _Build(0.01, usual, thoracic | {"C7"}),
-    )
-
-
-BUILDS = _builds()
+_USUAL = USUAL_LEVELS[:-1]  # without S1
+_THORACIC = frozenset(level for level in _USUAL if level[0] == "T")
+BUILDS = (
+    _Build(0.9, _USUAL, _THORACIC),
+    _Build(0.02, _USUAL[:-1], _THORACIC),
+    _Build(0.025, (*_USUAL, "L6"), _THORACIC),
+    _Build(0.01, tuple(level for level in LEVELS if level not in {"L6", "S1"}), _THORACIC | {"T13"}),
+    _Build(0.02, _USUAL, _THORACIC - {"T12"}),
+    _Build(0.015, _USUAL, _THORACIC | {"L1"}),
+    _Build(0.01, _USUAL, _THORACIC | {"C7"}),
+)
+"""The usual build first. Shares: transitional counts 4 to 8 % (Thawait et al. 2013), other ribs about 1 % each."""
 
 
 @dataclass(frozen=True)
@@ -115,31 +107,27 @@ def level_names(bodies: list[Body], sacrum: float, reach: Reach | None = None, f
     if len(bodies) > len(BUILDS[0].levels):  # more bodies than names: some of them are false
         return Names(_unnamed(len(bodies)))
     miscounts = [_miscount(above, below) for above, below in itertools.pairwise(bodies)]
-    nothing = [np.zeros((len(bodies), len(build.levels))) for build in BUILDS]
     anchors = [[_sacral_evidence(build, len(bodies), sacrum) for build in BUILDS]] if sacrum else []
     if reach:
         anchors.append([_rib_evidence(build, reach) for build in BUILDS])
     if foramen is not None:
         anchors.append([_skull_evidence(build, bodies, foramen) for build in BUILDS])
-    chance = _level_shares(nothing, miscounts)[0]
+    chance = _level_shares(miscounts)[0]
     for one, other in itertools.combinations(anchors, 2):
-        alone = _level_shares(one, miscounts)[0] * _level_shares(other, miscounts)[0]
-        if _level_shares(_both(one, other), miscounts)[0] * chance < _CONFLICT * alone:
+        alone = _level_shares(miscounts, one)[0] * _level_shares(miscounts, other)[0]
+        if _level_shares(miscounts, one, other)[0] * chance < _CONFLICT * alone:
             return Names(_unnamed(len(bodies)))
-    _, shares, unusual = _level_shares(functools.reduce(_both, anchors, nothing), miscounts)
+    _, shares, unusual = _level_shares(miscounts, *anchors)
     return Names(_decided(shares), unusual > 0.5)
 
 
-def _both(one: list[Array], other: list[Array]) -> list[Array]:
-    return [a + b for a, b in zip(one, other, strict=True)]
-
-
-def _level_shares(evidence: list[Array], miscounts: list[float]) -> tuple[float, Array, float]:
-    """From log `evidence` per build: its total probability, that of each level for each body (n, LEVELS), and that of
-    an unusual build."""
+def _level_shares(miscounts: list[float], *anchors: list[Array]) -> tuple[float, Array, float]:
+    """From the log evidence of `anchors` per build: its total probability, that of each level for each body
+    (n, LEVELS), and that of an unusual build."""
     shares = np.zeros((len(miscounts) + 1, len(LEVELS)))
     weights = []
-    for build, emission in zip(BUILDS, evidence, strict=True):
+    for n, build in enumerate(BUILDS):
+        emission = sum((evidence[n] for evidence in anchors), np.zeros((len(shares), len(build.levels))))
         joint = _forward_backward(emission, miscounts) * build.share / len(build.levels)
         shares[:, [LEVEL_INDEX[level] for level in build.levels]] += joint
         weights.append(joint[0].sum())
@@ -233,9 +221,7 @@ def _rib_evidence(build: _Build, reach: Reach) -> Array:
     return np.stack(columns, axis=1)
 
 
-def _reach_share(
-    reach_mm: Array, ends: npt.NDArray[np.bool_], tip: float, shorter: float, longer: float, stray: float
-) -> Array:
+def _reach_share(reach_mm: Array, ends: BoolArray, tip: float, shorter: float, longer: float, stray: float) -> Array:
     """(n, 2) probability of a reach, within 1 mm, of bone that ends about `tip`, or with probability `stray` anywhere.
 
     shorter, longer: standard deviations to either side of `tip`. If the field of view ends before the bone does, the

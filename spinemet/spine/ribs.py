@@ -9,18 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.spine.bodies import Body
 from spinemet.spine.canal import straightened
 from spinemet.spine.ring import Tissue
 from spinemet.spine.walls import Walls
-from spinemet.types import SpineCurve, Volume
-
-Array = npt.NDArray[np.float64]
-Array32 = npt.NDArray[np.float32]
-Flags = npt.NDArray[np.bool_]
+from spinemet.types import Array, Array32, BoolArray, SpineCurve, Volume
 
 _STEP_MM = 2
 _P_MM = np.arange(-34.0, 50.0, _STEP_MM)
@@ -58,8 +53,8 @@ class Reach:
     """
 
     mm: Array
-    ends: Flags
-    ends_low: Flags
+    ends: BoolArray
+    ends_low: BoolArray
 
 
 def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls, bodies: list[Body]) -> Reach:
@@ -84,7 +79,7 @@ def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls,
     return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low)
 
 
-def _reach(bone_SPX: Array32, out_SPX: Flags, roots: list[_Root], *, low: bool) -> Array:
+def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bool) -> Array:
     """(n,) x of the last column that each body's paths reach with _LEAST_BONE; 0 if no path begins.
 
     out_SPX: places that count as bone; with `low`, only those caudal of the body's middle if its upper end is in view.
@@ -126,7 +121,7 @@ class _Root:
     in_view: bool
 
 
-def _root(body: Body, posterior: Array, wall: Array, out_SPX: Flags) -> _Root:
+def _root(body: Body, posterior: Array, wall: Array, out_SPX: BoolArray) -> _Root:
     column = min(int(np.searchsorted(_X_MM, float(wall[body.rows].mean()) + _STEP_MM)), len(_X_MM) - 1)
     first = max(round(body.top) - _ABOVE_MM, 0) // _STEP_MM
     rows = slice(first, max(round(body.middle) // _STEP_MM, first) + 1)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from spinemet.types import Volume
-
-Array = npt.NDArray[np.float64]
-Array32 = npt.NDArray[np.float32]
+from spinemet.types import Array, Array32, IndexArray, Volume
 
 GRID_MM = 2.0
 """Spacing of the grid on which the canal, the skull and the ribs are searched."""
@@ -104,9 +102,10 @@ def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
     for angle in np.arange(_RAYS) * 2 * np.pi / _RAYS:
         # The canal is wider than it is deep.
         aims = {(round(r / 2 * np.sin(angle) * 0.85), round(r / 2 * np.cos(angle) * 1.1)) for r in _RADII_MM}
-        rays.append(_maximum([shifted(*aim) for aim in sorted(aims)]))
+        rays.append(functools.reduce(np.maximum, [shifted(*aim) for aim in sorted(aims)]))
     pairs = [np.minimum(a, b) for a, b in zip(rays[: _RAYS // 2], rays[_RAYS // 2 :], strict=True)]
-    inside = _maximum([shifted(*at) for at in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 2), (0, -2))])
+    near = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 2), (0, -2))
+    inside = functools.reduce(np.maximum, [shifted(*at) for at in near])
     front = ndimage.uniform_filter(bone, (1, 11, 9))
     front = np.roll(front, round(_FRONT_MM / GRID_MM), axis=1)[:, ::2, ::2]
     closed = np.mean(pairs, axis=0) * 0.5 + np.mean(rays, axis=0) * 0.5
@@ -116,22 +115,24 @@ def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
     return score, first, middle
 
 
-def _best_path(score: Array32, middle: float, offset: float) -> npt.NDArray[np.intp]:
+def _best_path(score: Array32, middle: float, offset: float) -> IndexArray:
     """Indices (n, 3) into `score` of the path with the greatest sum of score minus `offset`, from low to high slices
     (local alignment)."""
     depth, rows, columns = score.shape
     aside = np.abs(np.arange(columns) - middle) * 2 * GRID_MM
     gain = ndimage.uniform_filter1d(score, 3, axis=0) - np.float32(offset)
     gain -= np.clip((aside - _FREE_LR_MM) / _FADE_LR_MM, 0, None).astype(np.float32)
-    cost = np.array([_MOVE_AP * i * i + _MOVE_LR * j * j for i, j in _STEPS], np.float32)
     total = np.zeros_like(score)
     came = np.zeros(score.shape, np.int8)
     best = np.zeros((rows, columns), np.float32)
     for d in range(depth):
         padded = np.pad(best, 2, constant_values=-np.inf)
-        options = [padded[2 + i : 2 + i + rows, 2 + j : 2 + j + columns] for i, j in _STEPS]
-        # The last option is to start the path here.
-        choices = np.stack([*(o - c for o, c in zip(options, cost, strict=True)), np.zeros_like(best)])
+        options = [
+            padded[2 + i : 2 + i + rows, 2 + j : 2 + j + columns] - (_MOVE_AP * i * i + _MOVE_LR * j * j)
+            for i, j in _STEPS
+        ]
+        # The last choice is to start the path here.
+        choices = np.stack([*options, np.zeros_like(best)])
         came[d] = choices.argmax(axis=0)
         best = choices.max(axis=0) + gain[d]
         total[d] = best
@@ -144,10 +145,3 @@ def _best_path(score: Array32, middle: float, offset: float) -> npt.NDArray[np.i
             break
         d, h, w = d - 1, h + _STEPS[move][0], w + _STEPS[move][1]
     return np.array(path[::-1], np.intp).reshape(-1, 3)
-
-
-def _maximum(parts: list[Array32]) -> Array32:
-    highest = parts[0].copy()
-    for part in parts[1:]:
-        np.maximum(highest, part, out=highest)
-    return highest

@@ -6,14 +6,13 @@ The sacrum is an anchor for names. It is not listed itself, because its segments
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
+from scipy.special import expit
 
 from spinemet.spine.bodies import Body
 from spinemet.spine.discs import DiscEvidence
 from spinemet.spine.walls import L_MM, P_MM, Walls
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import Array, Array32
 
 _BESIDE_MM = np.arange(4, 19, 2)
 """Distances lateral of the body's side wall: psoas at L5, ala at S1, lung or kidney farther up."""
@@ -36,7 +35,7 @@ _LEAST = 0.5
 
 
 def find_sacrum(
-    bone_SPL: npt.NDArray[np.float32], walls: Walls, evidence: DiscEvidence, middle_mm: Array, bodies: list[Body]
+    bone_SPL: Array32, walls: Walls, evidence: DiscEvidence, middle_mm: Array, bodies: list[Body]
 ) -> tuple[int, float]:
     """The index in `bodies` of the first sacral body and its probability; (len(bodies), 0.0) without a sacrum.
 
@@ -49,14 +48,15 @@ def find_sacrum(
     for n in range(len(bodies) - 1, max(len(bodies) - 1 - _SEGMENTS, -1), -1):
         rows, top = bodies[n].rows, round(bodies[n].top)
         share = beside[rows.start : top + _ALA_MM].max(initial=-1.0) / max(evidence.body[rows].mean(), _LEAST_BODY)
-        ala = _logistic((share - _ALA) / _ALA_SPREAD)
-        slope = _logistic((backward[rows].mean() - _SLOPE_DEG) / _SLOPE_SPREAD_DEG)
-        if ala * slope >= _LEAST and walls.depth[max(top, 0)] >= _LEAST_DEPTH_MM:
-            first, sure = n, ala * slope
+        probability = float(
+            expit((share - _ALA) / _ALA_SPREAD) * expit((backward[rows].mean() - _SLOPE_DEG) / _SLOPE_SPREAD_DEG)
+        )
+        if probability >= _LEAST and walls.depth[max(top, 0)] >= _LEAST_DEPTH_MM:
+            first, sure = n, probability
     return first, sure
 
 
-def _beside(bone_SPL: npt.NDArray[np.float32], walls: Walls) -> Array:
+def _beside(bone_SPL: Array32, walls: Walls) -> Array:
     """(S,) mean boneness beside the bodies at their mid depth, on the side with less bone."""
     every = np.arange(len(bone_SPL))
     p = np.round(walls.middle_p[:, None] + np.arange(-8, 9, 2)).astype(int) - P_MM[0]
@@ -66,7 +66,3 @@ def _beside(bone_SPL: npt.NDArray[np.float32], walls: Walls) -> Array:
         place = np.round((wall[:, None] + outward * _BESIDE_MM) / 2).astype(int) + len(L_MM) // 2
         sides.append(slab[every[:, None], np.clip(place, 0, len(L_MM) - 1)].mean(axis=1))
     return np.minimum(*sides).astype(float)
-
-
-def _logistic(x: float) -> float:
-    return float(1 / (1 + np.exp(-np.clip(x, -40, 40))))

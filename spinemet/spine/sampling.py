@@ -9,12 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from spinemet.types import AIR_HU, Volume
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import AIR_HU, Array32, BoolArray, Volume
 
 
-def sample_points(volume: Volume, points_mm: npt.ArrayLike, outside: float = AIR_HU) -> npt.NDArray[np.float32]:
+def sample_points(volume: Volume, points_mm: npt.ArrayLike, outside: float = AIR_HU) -> Array32:
     """HU (float32) at LPS points (..., 3); `outside` beyond the outermost voxel centres."""
     index = np.moveaxis(volume.to_index(points_mm), -1, 0)
     return ndimage.map_coordinates(
@@ -22,9 +20,7 @@ def sample_points(volume: Volume, points_mm: npt.ArrayLike, outside: float = AIR
     )
 
 
-def sample_grid(
-    volume: Volume, origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLike, shape: tuple[int, ...]
-) -> npt.NDArray[np.float32]:
+def sample_grid(volume: Volume, origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLike, shape: tuple[int, ...]) -> Array32:
     """HU (float32) on the grid origin + n * steps[0] + r * steps[1] + c * steps[2], of shape (N, R, C); AIR_HU outside.
 
     origin_mm: (3,) LPS of the grid's first point. steps_mm: (3, 3), rows are the LPS steps along N, R and C.
@@ -48,7 +44,7 @@ def sample_grid(
     )
 
 
-def in_view(volume: Volume, points_mm: npt.ArrayLike, margin_mm: float = 0.0) -> npt.NDArray[np.bool_]:
+def in_view(volume: Volume, points_mm: npt.ArrayLike, margin_mm: float = 0.0) -> BoolArray:
     """Whether the LPS points (..., 3) lie inside the volume's grid, at least `margin_mm` from its border.
 
     The border is half a voxel outside the outermost voxel centres.
@@ -79,18 +75,17 @@ def resample_lps(volume: Volume, spacing_mm: float) -> Volume:
 
 def _thinned(volume: Volume, spacing_mm: float) -> Volume:
     """`volume` with whole blocks of voxels averaged along each axis that is at least twice as fine as `spacing_mm`."""
-    hu_DHW: npt.NDArray[np.int16] | npt.NDArray[np.float32] = volume.hu_DHW
+    hu_DHW: npt.NDArray[np.int16] | Array32 = volume.hu_DHW
     affine = volume.affine.copy()
     for axis, spacing in enumerate(volume.spacing_mm):
         factor = int(spacing_mm / spacing + 1e-6)
         if factor < 2 or hu_DHW.shape[axis] < factor:
             continue
-        count = hu_DHW.shape[axis] // factor
-        summed = np.zeros((*hu_DHW.shape[:axis], count, *hu_DHW.shape[axis + 1 :]), np.float32)
-        for start in range(factor):
-            picked = [slice(None)] * 3
-            picked[axis] = slice(start, start + factor * (count - 1) + 1, factor)
-            summed += hu_DHW[tuple(picked)]
+        end = hu_DHW.shape[axis] // factor * factor
+        before = (slice(None),) * axis
+        summed = hu_DHW[(*before, slice(0, end, factor))].astype(np.float32)
+        for start in range(1, factor):
+            summed += hu_DHW[(*before, slice(start, end, factor))]
         summed /= factor
         hu_DHW = summed
         affine[:3, 3] += affine[:3, axis] * (factor - 1) / 2

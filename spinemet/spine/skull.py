@@ -11,9 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.spine.ring import GRID_MM, Tissue
-from spinemet.types import Volume
-
-Array = npt.NDArray[np.float64]
+from spinemet.types import Array, BoolArray, Volume
 
 _RAYS, _STEP_MM, _FARTHEST_MM = 32, 2.0, 84.0
 """Rays in axial planes. Half the length of a large skull's inside is 95 mm, but few rays run along it."""
@@ -54,7 +52,7 @@ def foramen_magnum(grid: Volume, tissue: Tissue, canal: Array) -> Array | None:
     return np.asarray(path[last] + share * (path[last + 1] - path[last]))
 
 
-def _upward(grid: Volume, tissue: Tissue, canal: Array) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
+def _upward(grid: Volume, tissue: Tissue, canal: Array) -> tuple[Array, Array, BoolArray]:
     """The canal's middle followed upward slice by slice (n, 3) LPS, the median length of the rays around it in mm, and
     whether they end at bone and pass only through brain."""
     angle = np.arange(_RAYS) * 2 * np.pi / _RAYS

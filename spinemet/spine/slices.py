@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.config import SliceConfig
 from spinemet.spine.sampling import sample_grid
-from spinemet.types import SliceStack, Spine, Vertebra, Volume
+from spinemet.types import Array, Array32, SliceStack, Spine, Vertebra, Volume
 
 CENTER_ROW = 0.36
 """Row of the body centre, as a share of the rows. Slices of 112 mm then show 40 mm in front of it (the largest body
@@ -29,13 +28,14 @@ def cut_slices(volume: Volume, spine: Spine, config: SliceConfig) -> tuple[Slice
         return ()
     plans = [_plan(vertebra, config) for vertebra in spine.vertebrae]
     source = _slab_averaged(volume, plans, config)
-    return tuple(
-        SliceStack(vertebra.level, _cut(source, vertebra, plan, config), plan[0], config.pixel_mm)
-        for vertebra, plan in zip(spine.vertebrae, plans, strict=True)
-    )
+    stacks = []
+    for vertebra, (offsets, origin, steps) in zip(spine.vertebrae, plans, strict=True):
+        hu_NHW = sample_grid(source, origin, steps, (len(offsets), config.size_px, config.size_px))
+        stacks.append(SliceStack(vertebra.level, np.rint(hu_NHW).astype(np.int16), offsets, config.pixel_mm))
+    return tuple(stacks)
 
 
-def slice_offsets(height_mm: float, step_mm: float) -> npt.NDArray[np.float32]:
+def slice_offsets(height_mm: float, step_mm: float) -> Array32:
     """Heights of a vertebra's slices over its body centre, cranial first, symmetric about it; at least three."""
     span = max(height_mm - 2 * _INSET_MM, 2.0)
     count = max(_LEAST_SLICES, int(span / step_mm + 1e-6) + 1)
@@ -43,7 +43,7 @@ def slice_offsets(height_mm: float, step_mm: float) -> npt.NDArray[np.float32]:
     return (((count - 1) / 2 - np.arange(count)) * step).astype(np.float32)
 
 
-_Plan = tuple[npt.NDArray[np.float32], npt.NDArray[np.float64], npt.NDArray[np.float64]]
+_Plan = tuple[Array32, Array, Array]
 
 
 def _plan(vertebra: Vertebra, config: SliceConfig) -> _Plan:
@@ -54,12 +54,6 @@ def _plan(vertebra: Vertebra, config: SliceConfig) -> _Plan:
     row, column = CENTER_ROW * config.size_px, (config.size_px - 1) / 2
     origin = np.asarray(vertebra.center_mm) + superior * float(offsets[0]) - row * steps[1] - column * steps[2]
     return offsets, origin, steps
-
-
-def _cut(source: Volume, vertebra: Vertebra, plan: _Plan, config: SliceConfig) -> npt.NDArray[np.int16]:
-    offsets, origin, steps = plan
-    hu = sample_grid(source, origin, steps, (len(offsets), config.size_px, config.size_px))
-    return np.rint(hu).astype(np.int16)
 
 
 def _slab_averaged(volume: Volume, plans: list[_Plan], config: SliceConfig) -> Volume:
@@ -73,10 +67,9 @@ def _slab_averaged(volume: Volume, plans: list[_Plan], config: SliceConfig) -> V
     axis = int(np.argmax(np.abs(volume.affine[2, :3]) / np.linalg.norm(volume.affine[:3, :3], axis=0)))
     width = max(1, int(config.step_mm / volume.spacing_mm[axis] + 1e-6))
     width -= 1 - width % 2
-    low = np.maximum(np.floor(index.min(0)).astype(int) - width, 0)
-    high = np.minimum(np.ceil(index.max(0)).astype(int) + width + 1, volume.hu_DHW.shape)
-    low = np.minimum(low, np.asarray(volume.hu_DHW.shape) - 1)
-    high = np.maximum(high, low + 1)
+    size = np.array(volume.hu_DHW.shape)
+    low = np.clip(np.floor(index.min(0)).astype(int) - width, 0, size - 1)
+    high = np.clip(np.ceil(index.max(0)).astype(int) + width + 1, low + 1, size)
     crop = volume.hu_DHW[tuple(slice(a, b) for a, b in zip(low, high, strict=True))]
     if width > 1:
         crop = ndimage.uniform_filter1d(crop, width, axis=axis, mode="nearest")

@@ -27,12 +27,14 @@ def segment(volume: Volume) -> LabelMap:
     Runs on the GPU if there is one. Raises BadInput if the package or its weights are missing.
     """
     import nibabel
+    import torch
 
     run = _package()
     to_ras = np.diag([-1.0, -1.0, 1.0, 1.0])
     image = nibabel.Nifti1Image(volume.hu_DHW, to_ras @ volume.affine)
     names = [f"vertebrae_{level}" for level in TOTALSEGMENTATOR_LEVELS.values()]
-    found = run(image, None, ml=True, task="total", roi_subset=names, device=_device(), quiet=True)
+    device = "gpu" if torch.cuda.is_available() else "cpu"
+    found = run(image, None, ml=True, task="total", roi_subset=names, device=device, quiet=True)
     numbers = np.asarray(found.dataobj)
     labels = np.zeros(numbers.shape, np.uint8)
     for number, level in TOTALSEGMENTATOR_LEVELS.items():
@@ -61,9 +63,3 @@ def _package() -> Callable[..., Any]:
     set_config_key("send_usage_stats", False)
     run: Callable[..., Any] = totalsegmentator
     return run
-
-
-def _device() -> str:
-    import torch
-
-    return "gpu" if torch.cuda.is_available() else "cpu"

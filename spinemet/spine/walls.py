@@ -9,13 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from scipy import ndimage
 
-from spinemet.types import SpineCurve
-
-Array = npt.NDArray[np.float64]
-Array32 = npt.NDArray[np.float32]
+from spinemet.types import Array, Array32, IndexArray, SpineCurve
 
 P_MM = np.arange(-60, 41)
 L_MM = np.arange(-50, 51, 2)
@@ -132,7 +128,7 @@ def _edge(image: Array32, reach: int) -> Array32:
     return edge
 
 
-def _ridge(gain: Array32, step_cost: float) -> npt.NDArray[np.intp]:
+def _ridge(gain: Array32, step_cost: float) -> IndexArray:
     """The column (S,) of the path with the greatest sum of `gain` (S, N) that moves at most one column per row."""
     came = np.zeros(gain.shape, np.int8)
     best = gain[0].astype(np.float64)

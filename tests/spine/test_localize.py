@@ -1,4 +1,4 @@
-"""Which method finds the spine."""
+"""Which method finds the spine; labels that do not lie on the bones are rejected."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.spine.localize import localize
-from spinemet.types import LabelMap, Volume
+from spinemet.spine.localize import checked, localize
+from spinemet.spine.masks import spine_from_labels
+from spinemet.types import Flag, LabelMap, Volume
 
 
 def test_labels_win_over_geometry(patch: Volume, patch_labels: LabelMap) -> None:
@@ -40,3 +42,52 @@ def test_unusable_labels_are_flagged_or_rejected(patch: Volume, patch_labels: La
     with pytest.raises(StudyFailed) as raised:
         localize(patch, upside_down, "masks")
     assert raised.value.reason is Reason.BAD_SEGMENTATION
+
+
+def test_right_labels_pass_unchanged(abdomen: Volume, abdomen_whole: LabelMap) -> None:
+    spine = localize(abdomen, abdomen_whole, "masks")
+    assert [v.level for v in spine.vertebrae] == ["T12", "L1", "L2", "L3", "L4", "L5", "S1"]
+    assert not any({Flag.LEVEL_DISPUTED, Flag.LABELS_UNCHECKED} & set(v.flags) for v in spine.vertebrae)
+
+
+def _shifted(labels: LabelMap, step_mm: tuple[float, float, float]) -> LabelMap:
+    affine = labels.affine.copy()
+    affine[:3, 3] += step_mm
+    return replace(labels, affine=affine)
+
+
+@pytest.mark.parametrize("step_mm", [(15.0, 0.0, 0.0), (0.0, -15.0, 0.0), (0.0, 0.0, 15.0)])
+def test_shifted_labels_are_rejected(
+    abdomen: Volume, abdomen_bodies: LabelMap, step_mm: tuple[float, float, float]
+) -> None:
+    with pytest.raises(StudyFailed, match="mm away") as raised:
+        localize(abdomen, _shifted(abdomen_bodies, step_mm), "masks")
+    assert raised.value.reason is Reason.BAD_SEGMENTATION
+
+
+def test_mirrored_labels_are_replaced_by_geometry(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+    """In most volumes the spine is off the middle, so a mask with left and right reversed misses it."""
+    wide = np.pad(abdomen.hu_DHW, [(0, 0), (0, 0), (12, 0)], constant_values=-1024)
+    affine = abdomen.affine.copy()
+    affine[:3, 3] -= 12 * affine[:3, 2]
+    labels = np.pad(abdomen_bodies.labels_DHW, [(0, 0), (0, 0), (12, 0)])
+    spine = localize(Volume(wide, affine), LabelMap(np.flip(labels, 2), affine, bodies_only=True), "auto")
+    assert spine.method == "geometric"
+    assert all(Flag.LABELS_UNUSABLE in v.flags for v in spine.vertebrae)
+
+
+def test_labels_that_contradict_the_sacrum_are_flagged(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+    one_up = np.where(abdomen_bodies.labels_DHW > 0, abdomen_bodies.labels_DHW - 1, 0).astype(np.uint8)
+    one_up[one_up == 1 + LEVEL_INDEX["T13"]] = 1 + LEVEL_INDEX["T12"]
+    top = int(abdomen_bodies.labels_DHW[abdomen_bodies.labels_DHW > 0].min())
+    one_up[abdomen_bodies.labels_DHW == top] = top - 1
+    spine = localize(abdomen, replace(abdomen_bodies, labels_DHW=one_up), "auto")
+    assert spine.method == "masks"
+    assert spine.vertebrae[-1].level == "L4"
+    assert all(Flag.LEVEL_DISPUTED in v.flags and v.level_confidence == 0.5 for v in spine.vertebrae)
+
+
+def test_labels_are_unchecked_if_geometry_finds_nothing(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+    faint = Volume(np.full_like(abdomen.hu_DHW, 40), abdomen.affine)
+    spine = checked(faint, spine_from_labels(faint, abdomen_bodies))
+    assert all(Flag.LABELS_UNCHECKED in v.flags for v in spine.vertebrae)
