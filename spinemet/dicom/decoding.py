@@ -39,7 +39,15 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
 
     def begin(self, instance: InstanceHeader, series: SeriesHeader) -> None:
         """Decode this slice ahead if that saves time, and its object was fetched already or is free to read."""
-        if self._ahead_of not in {None, series.SeriesInstanceUID} or not _may_be_ct_volume(instance, series):
+        may_be_ct_volume = (
+            series.Modality == "CT"
+            and instance.ImagePositionPatient is not None
+            and instance.NumberOfFrames == 1
+            and "LOCALIZER" not in instance.ImageType
+        )
+        # Decoding takes milliseconds only if the pixels are compressed.
+        is_compressed = instance.TransferSyntaxUID in DECODERS
+        if not (may_be_ct_volume and is_compressed) or self._ahead_of not in {None, series.SeriesInstanceUID}:
             return
         content = self._objects.take_fetched(instance.name)
         if content is not None or (self._objects.are_near and instance.TransferSyntaxUID in JPEG_2000):
@@ -107,17 +115,6 @@ def decoding_threads() -> int:
     if share.isdigit() and int(share) > 0:
         return int(share)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _may_be_ct_volume(instance: InstanceHeader, series: SeriesHeader) -> bool:
-    """Whether a slice may belong to a CT volume and is compressed, so that decoding takes milliseconds."""
-    return (
-        series.Modality == "CT"
-        and instance.ImagePositionPatient is not None
-        and instance.NumberOfFrames == 1
-        and "LOCALIZER" not in instance.ImageType
-        and instance.TransferSyntaxUID in DECODERS
-    )
 
 
 def _classic_hu(instance: InstanceHeader, content: bytes) -> PixelArray:

@@ -37,10 +37,9 @@ class SliceGrid:
 
     order: the slices' indices in the series, by ascending position. place: for each slice of `order` its place on the
     grid, 0 to count - 1. Slices at the same position share a place; a place without a slice is missing.
-    pixel_spacing: the first slice's, in DICOM's order. origin_mm: centre of the first voxel of place 0. row, column:
-    the two triplets of ImageOrientationPatient, unit vectors along increasing column and row index. normal: their
-    cross product; places ascend along it. drift_mm: (2,) how far each place is shifted from the one before, along
-    `row` and `column`; zero unless sheared.
+    pixel_spacing: the first slice's, in DICOM's order. affine: (4, 4), array index (d, h, w) to LPS, of the grid
+    without its drift; d ascends along the cross product of the two triplets of ImageOrientationPatient. drift_mm: (2,)
+    how far each place is shifted from the one before, along W and H; zero unless sheared.
     """
 
     order: IndexArray
@@ -48,10 +47,7 @@ class SliceGrid:
     count: int
     spacing_mm: float
     pixel_spacing: tuple[float, float]
-    origin_mm: Array
-    row: Array
-    column: Array
-    normal: Array
+    affine: Array
     drift_mm: Array
 
     @property
@@ -69,25 +65,12 @@ class SliceGrid:
         """Distance from the first slice's outer border to the last one's, along the normal."""
         return self.count * self.spacing_mm
 
-    @property
-    def affine(self) -> Array:
-        """(4, 4), array index (d, h, w) to LPS, of the grid without its drift."""
-        matrix = np.eye(4)
-        matrix[:3, 0] = self.normal * self.spacing_mm
-        matrix[:3, 1] = self.column * self.pixel_spacing[0]
-        matrix[:3, 2] = self.row * self.pixel_spacing[1]
-        matrix[:3, 3] = self.origin_mm
-        return matrix
-
 
 def normal_of(orientation: Sequence[float]) -> Array | None:
     """The unit normal of ImageOrientationPatient; None if its triplets are not perpendicular unit vectors."""
     row, column = np.asarray(orientation[:3], np.float64), np.asarray(orientation[3:], np.float64)
-    if (
-        abs(np.linalg.norm(row) - 1) > UNIT_TOLERANCE
-        or abs(np.linalg.norm(column) - 1) > UNIT_TOLERANCE
-        or abs(row @ column) > UNIT_TOLERANCE
-    ):
+    off = np.array([np.linalg.norm(row) - 1, np.linalg.norm(column) - 1, row @ column])
+    if np.abs(off).max() > UNIT_TOLERANCE:
         return None
     normal = np.cross(row, column)
     return normal / np.linalg.norm(normal)
@@ -115,7 +98,10 @@ def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
     drift = np.array([step @ row, step @ column])
     if float(np.linalg.norm(drift)) * (count - 1) <= SHEAR_TOLERANCE_MM:
         drift = np.zeros(2)
-    return SliceGrid(order, place, count, float(step @ normal), pixel_spacing, origin, row, column, normal, drift)
+    spacing = float(step @ normal)
+    affine = np.eye(4)
+    affine[:3] = np.column_stack([normal * spacing, column * pixel_spacing[0], row * pixel_spacing[1], origin])
+    return SliceGrid(order, place, count, spacing, pixel_spacing, affine, drift)
 
 
 def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader, ...], ...]:
@@ -151,9 +137,7 @@ def _frame(instances: Sequence[InstanceHeader]) -> tuple[Array, Array, Array, Ar
     positions = [item.ImagePositionPatient for item in instances]
     spacings = [item.PixelSpacing for item in instances if item.PixelSpacing and min(item.PixelSpacing) > 0]
     if None in orientations or None in positions or len(spacings) < len(instances):
-        raise StudyExcluded(
-            Reason.NO_GEOMETRY, "expected position, orientation and pixel spacing of every slice, found some absent."
-        )
+        raise StudyExcluded(Reason.NO_GEOMETRY, "some slices have no position, orientation or pixel spacing.")
     mean = np.mean(np.asarray(orientations, np.float64), axis=0)
     normal = normal_of([float(value) for value in mean])
     if normal is None:
@@ -173,9 +157,7 @@ def _places(ascending: Array) -> tuple[IndexArray, int]:
     whole = np.rint(jumps)
     uneven = np.abs(jumps - whole) > STEP_TOLERANCE
     if np.any(uneven) or np.any((steps > SAME_POSITION_MM) & (whole < 1)):
-        raise StudyExcluded(
-            Reason.GAPS, f"expected slices {usual:.3g} mm apart, found {int(uneven.sum())} uneven steps."
-        )
+        raise StudyExcluded(Reason.GAPS, f"expected slices {usual:.3g} mm apart, found {uneven.sum()} uneven steps.")
     place = np.concatenate([[0], np.cumsum(whole)]).astype(np.intp)
     count = int(place[-1]) + 1
     missing = count - len(np.unique(place))

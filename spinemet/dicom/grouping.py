@@ -52,15 +52,14 @@ def _group(records: list[Record]) -> list[list[Record]]:
 
 
 def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
-    if one.ImageOrientationPatient is None or other.ImageOrientationPatient is None:
-        return one.ImageOrientationPatient is other.ImageOrientationPatient
-    if one.PixelSpacing is None or other.PixelSpacing is None:
-        return one.PixelSpacing is other.PixelSpacing
-    return all(
-        abs(a - b) <= ORIENTATION_TOLERANCE
-        for a, b in zip(one.ImageOrientationPatient, other.ImageOrientationPatient, strict=True)
-    ) and all(
-        math.isclose(a, b, rel_tol=SPACING_TOLERANCE) for a, b in zip(one.PixelSpacing, other.PixelSpacing, strict=True)
+    cosines, cosines_of_other = one.ImageOrientationPatient, other.ImageOrientationPatient
+    spacing, spacing_of_other = one.PixelSpacing, other.PixelSpacing
+    if cosines is None or cosines_of_other is None:
+        return cosines is cosines_of_other
+    if spacing is None or spacing_of_other is None:
+        return spacing is spacing_of_other
+    return all(abs(a - b) <= ORIENTATION_TOLERANCE for a, b in zip(cosines, cosines_of_other, strict=True)) and all(
+        math.isclose(a, b, rel_tol=SPACING_TOLERANCE) for a, b in zip(spacing, spacing_of_other, strict=True)
     )
 
 

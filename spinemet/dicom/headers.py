@@ -51,7 +51,7 @@ _LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55)
 _MAYBE_LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (81, 91, 203))
 
 _PIXEL_TAGS = frozenset({Tag(0x7FE00008), Tag(0x7FE00009), Tag(0x7FE00010)})
-_KEYWORDS, _SERIES_KEYWORDS, _PIXEL_KEYWORDS = (
+_INSTANCE_KEYWORDS, _SERIES_KEYWORDS, _PIXEL_KEYWORDS = (
     {name for name in header.__dataclass_fields__ if name[0].isupper() and name != "TransferSyntaxUID"}
     for header in (InstanceHeader, SeriesHeader, StoredPixels)
 )
@@ -59,9 +59,10 @@ _PLAIN_TEXTS = _SERIES_KEYWORDS - {"StudyDate", "FrameOfReferenceUID", "Convolut
 _SOURCES = {"AcquisitionNumber", "PatientAge", "PatientBirthDate", "LossyImageCompression", "SpecificCharacterSet"}
 _GROUPS = {"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"}
 _TAGS: list[BaseTag | int] = [
-    Tag(keyword) for keyword in _KEYWORDS | _SERIES_KEYWORDS | _PIXEL_KEYWORDS | _SOURCES | _GROUPS
+    Tag(keyword) for keyword in _INSTANCE_KEYWORDS | _SERIES_KEYWORDS | _PIXEL_KEYWORDS | _SOURCES | _GROUPS
 ]
-"""The elements that are parsed: the attributes of the headers in types.py, and those that other fields come from."""
+"""The elements that are parsed: the attributes of the headers in types.py, and those that other fields come from. The
+TransferSyntaxUID is none of them, because it stands in the file's meta information."""
 _PER_SLICE = ("SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID")
 """Attributes that differ between slices. One real chest CT has 275 values of FrameOfReferenceUID in its 275 slices."""
 _TAGS_PER_SLICE = frozenset(map(Tag, _PER_SLICE))
@@ -107,12 +108,11 @@ def read_series(
             parsed = _parse(objects, name, head)
             if isinstance(parsed, Reason):
                 skipped[name] = parsed
-            else:
-                found = _records(name, parsed, cache)
-                records += found
+                continue
+            for record in _records(name, parsed, cache):
+                records.append(record)
                 if on_slice:
-                    for record in found:
-                        on_slice(record.instance, record.series)
+                    on_slice(record.instance, record.series)
     # Heads come in any order; sorting makes the result independent of it.
     records.sort(key=lambda record: record.instance.name)
     reasons = Counter(skipped[name] for name in sorted(skipped))
@@ -120,9 +120,6 @@ def read_series(
         reason = max(reasons, key=lambda reason: (reasons[reason], reason is Reason.NOT_DICOM))
         raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")
     return SeriesScan(grouped(records), dict(reasons))
-
-
-# ---- one object ----------------------------------------------------------------------------------------------
 
 
 def _parse(objects: StudyObjects, name: str, head: bytes) -> _Head | Reason:
@@ -133,7 +130,8 @@ def _parse(objects: StudyObjects, name: str, head: bytes) -> _Head | Reason:
     if whole > MEMBER_LIMIT:
         return Reason.MEMORY_LIMIT
     marked = head[128:132] == b"DICM"
-    if not marked and not _plausible(head):
+    # Without a preamble a data set starts with group 0002 or 0008, in either byte order.
+    if not marked and (head[:2] not in {b"\x02\x00", b"\x08\x00", b"\x00\x08"} or len(head) <= 64):
         return Reason.NOT_DICOM
     try:
         parsed = _try_parse(head)
@@ -143,17 +141,9 @@ def _parse(objects: StudyObjects, name: str, head: bytes) -> _Head | Reason:
                 parsed = _try_parse(head)
     except RecursionError:  # sequences within sequences, deeper than any real one
         return Reason.UNDECODABLE
-    if parsed is None:
-        return Reason.TRUNCATED if marked else Reason.NOT_DICOM
-    dataset = parsed.dataset
-    if not (text(dataset, "Modality") or text(dataset, "SOPClassUID") or "Rows" in dataset):
-        return Reason.TRUNCATED if marked else Reason.NOT_DICOM
-    return parsed
-
-
-def _plausible(head: bytes) -> bool:
-    """Whether bytes without a preamble start like a data set: with group 0002 or 0008, in either byte order."""
-    return head[:2] in {b"\x02\x00", b"\x08\x00", b"\x00\x08"} and len(head) > 64
+    if parsed and (text(parsed.dataset, "Modality") or text(parsed.dataset, "SOPClassUID") or "Rows" in parsed.dataset):
+        return parsed
+    return Reason.TRUNCATED if marked else Reason.NOT_DICOM
 
 
 def _try_parse(content: bytes) -> _Head | None:
@@ -275,11 +265,10 @@ def _frames(dataset: Dataset, instance: InstanceHeader) -> list[InstanceHeader]:
 
 
 def _frame(shared: Dataset, group: Dataset, instance: InstanceHeader, index: int) -> InstanceHeader:
-    position, orientation, measures = (
-        functional_group(shared, group, keyword)
-        for keyword in ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    position, orientation, measures, frame_type = (
+        functional_group(shared, group, f"{name}Sequence")
+        for name in ("PlanePosition", "PlaneOrientation", "PixelMeasures", "CTImageFrameType")
     )
-    frame_type = functional_group(shared, group, "CTImageFrameTypeSequence")
     return replace(
         instance,
         frame=index,

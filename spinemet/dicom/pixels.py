@@ -37,11 +37,8 @@ _Uint16Array = npt.NDArray[np.uint16]
 
 _JPEG = "1.2.840.10008.1.2.4."
 _NATIVE = frozenset({"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"})
-_RLE = "1.2.840.10008.1.2.5"
 JPEG_2000 = frozenset({_JPEG + "90", _JPEG + "91"})
-_JPEG_LS = frozenset({_JPEG + "80", _JPEG + "81"})
-_JPEG_LOSSLESS = frozenset({_JPEG + "57", _JPEG + "70"})
-_JPEG_LOSSY = frozenset({_JPEG + "51", _JPEG + "53", _JPEG + "55"})
+"""These take a hundred times as long to decode as a header to parse."""
 
 PIXEL_DATA = b"\xe0\x7f\x10\x00"
 """The tag (7FE0,0010) in little-endian bytes."""
@@ -72,7 +69,11 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
     facts = stored_pixels(dataset)
     if facts.SamplesPerPixel not in {None, 1}:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected one sample per pixel, found colour.")
-    source = dataset if frame is None else _transformation(dataset, frame)
+    source = dataset
+    if frame is not None:
+        shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
+        group = dataset.PerFrameFunctionalGroupsSequence[frame]
+        source = functional_group(shared[0], group, "PixelValueTransformationSequence")
     rescale = _rescale(number(source, "RescaleSlope"), number(source, "RescaleIntercept"))
     if rescale is None:
         raise StudyExcluded(Reason.UNSUPPORTED_PIXELS, "expected a rescale to HU in every slice, found none.")
@@ -130,9 +131,9 @@ def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer
 def _layout(facts: StoredPixels, syntax: str, shape: tuple[int, int], frames: int) -> _Layout | None:
     """The layout; None unless the header declares 16 bits per pixel with the value in the low ones."""
     bits = facts.BitsStored
-    if not all(shape) or facts.BitsAllocated != 16 or bits is None or not 0 < bits <= 16 or facts.HighBit != bits - 1:
+    if not all(shape) or facts.BitsAllocated != 16 or facts.PixelRepresentation not in {0, 1}:
         return None
-    if facts.PixelRepresentation not in {0, 1}:
+    if bits is None or not 0 < bits <= 16 or facts.HighBit != bits - 1:
         return None
     return _Layout(syntax, shape, bits, facts.PixelRepresentation == 1, frames)
 
@@ -145,10 +146,9 @@ def _decoded(dataset: Dataset, layout: _Layout, frame: int) -> npt.NDArray[np.in
     decode = DECODERS.get(layout.syntax)
     if decode is None:
         return None
-    offsets = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
-    code = get_frame(
-        dataset.PixelData, frame, number_of_frames=layout.frames, extended_offsets=offsets if all(offsets) else None
-    )
+    table = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    offsets = table if all(table) else None
+    code = get_frame(dataset.PixelData, frame, number_of_frames=layout.frames, extended_offsets=offsets)
     return decode(code, layout)
 
 
@@ -231,12 +231,13 @@ def _decode_jpeg_lossy(code: bytes, layout: _Layout) -> npt.NDArray[np.integer] 
 
 
 DECODERS: dict[str, Callable[[bytes, _Layout], npt.NDArray[np.integer] | None]] = {
-    _RLE: _decode_rle,
+    "1.2.840.10008.1.2.5": _decode_rle,
     **dict.fromkeys(JPEG_2000, _decode_jpeg_2000),
-    **dict.fromkeys(_JPEG_LS, _decode_jpeg_ls),
-    **dict.fromkeys(_JPEG_LOSSLESS, _decode_jpeg_lossless),
-    **dict.fromkeys(_JPEG_LOSSY, _decode_jpeg_lossy),
+    **dict.fromkeys((_JPEG + "80", _JPEG + "81"), _decode_jpeg_ls),
+    **dict.fromkeys((_JPEG + "57", _JPEG + "70"), _decode_jpeg_lossless),
+    **dict.fromkeys((_JPEG + "51", _JPEG + "53", _JPEG + "55"), _decode_jpeg_lossy),
 }
+"""Decoders of compressed pixels by transfer syntax; None if the frame contradicts the layout."""
 
 
 def _jpeg_precision(code: bytes, starts_of_frame: set[int], layout: _Layout) -> int | None:
@@ -312,13 +313,6 @@ def to_hu(
 def _rescale(slope: float | None, intercept: float | None) -> tuple[float, float] | None:
     """(slope, intercept) of one slice (real series change them between slices); None if absent or not positive."""
     return None if slope is None or intercept is None or slope <= 0 else (slope, intercept)
-
-
-def _transformation(dataset: Dataset, frame: int) -> Dataset:
-    """The attributes of one frame's rescale in an Enhanced object."""
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [Dataset()]
-    group = dataset.PerFrameFunctionalGroupsSequence[frame]
-    return functional_group(shared[0], group, "PixelValueTransformationSequence")
 
 
 def _padding(facts: StoredPixels, slope: float, intercept: float) -> tuple[int, int] | None:

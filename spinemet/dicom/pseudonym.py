@@ -39,9 +39,7 @@ def load_key(ephemeral: bool = False, key_file: str | Path | None = None) -> byt
     elif text := os.environ.get(KEY_VARIABLE):
         key = text.strip().encode()
     else:
-        raise BadInput(
-            f"expected a pseudonym key in {KEY_VARIABLE} or in a file named by {KEY_FILE_VARIABLE}, found none."
-        )
+        raise BadInput(f"there is no pseudonym key: set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with the key.")
     if len(key) < MIN_KEY_BYTES:
         raise BadInput(f"expected a pseudonym key of at least {MIN_KEY_BYTES} bytes, found {len(key)}.")
     return key

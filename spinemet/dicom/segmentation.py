@@ -64,11 +64,9 @@ def find_labels(
                 continue
             if labels is not None:
                 found.append((0 if refers else 1 if shares_frame else 2, labels))
-    if found:
-        return min(found, key=lambda pair: pair[0])[1]
-    if broken is not None:
+    if broken is not None and not found:
         raise broken
-    return None
+    return min(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
@@ -94,24 +92,20 @@ def numbering(numbers_DHW: npt.NDArray[np.int32]) -> Mapping[int, str]:
     present = [n for n in range(1, most + 1) if voxels[n] >= MIN_VOXELS]
     heights = {n: float(np.arange(len(counts_DN)) @ counts_DN[:, n] / voxels[n]) for n in present}
     # Only TotalSegmentator uses 29 to 50; it gives VerSe's numbers to organs.
-    schemes = (
-        [TOTALSEGMENTATOR_LEVELS] if any(28 < n <= 50 for n in present) else [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS]
-    )
+    is_total = any(28 < n <= 50 for n in present)
+    schemes = [TOTALSEGMENTATOR_LEVELS] if is_total else [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS]
     named = [[n for level in LEVEL_INDEX for n in present if scheme.get(n) == level] for scheme in schemes]
     most_named = max(map(len, named))
-    best: Mapping[int, str] = {}
-    named_by_best = 0
-    for scheme, labels in zip(schemes, named, strict=True):
-        # A single label is always in order: it proves nothing if the other scheme names several.
-        proven = len(labels) > 1 or len(labels) == most_named
-        if proven and len(labels) > named_by_best and all(heights[a] > heights[b] for a, b in pairwise(labels)):
-            best, named_by_best = scheme, len(labels)
-    if not best:
-        raise StudyFailed(
-            Reason.BAD_SEGMENTATION,
-            f"expected vertebrae in VerSe or TotalSegmentator numbers, found {len(present)} labels that fit neither.",
-        )
-    return best
+    # A single label is always in order: it proves nothing if the other scheme names several.
+    fitting = [
+        (len(labels), scheme)
+        for scheme, labels in zip(schemes, named, strict=True)
+        if labels and len(labels) >= min(2, most_named) and all(heights[a] > heights[b] for a, b in pairwise(labels))
+    ]
+    if not fitting:
+        detail = f"{len(present)} labels fit neither the numbers of VerSe nor those of TotalSegmentator."
+        raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
+    return max(fitting, key=lambda pair: pair[0])[1]
 
 
 def level_in(text: str) -> str | None:
@@ -140,9 +134,7 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[L
                 return None, refers
             labels_DHW, affine = _seg_grid(segmentation, levels)
     except Exception as error:  # highdicom and pydicom raise whatever the bytes provoke
-        raise StudyFailed(
-            Reason.BAD_SEGMENTATION, f"expected a readable DICOM SEG, found {type(error).__name__}."
-        ) from error
+        raise StudyFailed(Reason.BAD_SEGMENTATION, f"the DICOM SEG is broken ({type(error).__name__}).") from error
     return (_label_map(labels_DHW, affine, volume) if labels_DHW.any() else None), refers
 
 
@@ -164,12 +156,10 @@ def _segment_levels(segmentation: Any) -> dict[int, str]:
     levels: dict[int, str] = {}
     for segment in segmentation.SegmentSequence:
         coded = segment.get("SegmentedPropertyTypeCodeSequence") or []
-        meanings = [str(item.get("CodeMeaning", "")) for item in coded]
-        names = [str(segment.get("SegmentLabel", "")), *meanings]
-        level = next((level for name in names if (level := level_in(name))), None)
-        number = int(segment.SegmentNumber)
-        if level is not None and number > 0:
-            levels[number] = level
+        names = [segment.get("SegmentLabel", ""), *(item.get("CodeMeaning", "") for item in coded)]
+        level = next((level for name in names if (level := level_in(str(name)))), None)
+        if level is not None and segment.SegmentNumber > 0:
+            levels[int(segment.SegmentNumber)] = level
     return levels
 
 
@@ -217,10 +207,11 @@ def _onto_grid(labels_DHW: npt.NDArray[np.uint8], affine: Array, volume: Volume)
     """The labels at the voxels of `volume`: nearest neighbour, 0 outside their own grid."""
     shape = volume.hu_DHW.shape
     between = np.linalg.inv(affine) @ volume.affine  # from index in the volume to index in the labels
-    same = np.abs(between[:3] @ _corners(shape) - _corners(shape)[:3]).max() < SAME_GRID_TOLERANCE
-    if labels_DHW.shape == shape and same:
-        return labels_DHW
     matrix = between[:3, :3]
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, 8)
+    apart = np.abs(matrix @ corners + between[:3, 3:] - corners).max()
+    if labels_DHW.shape == shape and apart < SAME_GRID_TOLERANCE:
+        return labels_DHW
     along = np.argmax(np.abs(matrix), axis=1)
     rest = matrix.copy()
     rest[np.arange(3), along] = 0
@@ -235,20 +226,11 @@ def _onto_grid(labels_DHW: npt.NDArray[np.uint8], affine: Array, volume: Volume)
     return np.asarray(moved, np.uint8)
 
 
-def _corners(shape: Sequence[int]) -> Array:
-    """(4, 8) homogeneous indices of a grid's corners."""
-    ends = np.array(np.meshgrid(*[(0, n - 1) for n in shape], indexing="ij"), np.float64).reshape(3, -1)
-    return np.vstack([ends, np.ones(8)])
-
-
 def _bodies_only(labels_DHW: npt.NDArray[np.uint8], affine: Array) -> bool:
     """Whether most labels are too shallow from front to back to hold posterior elements; see BODY_DEPTH_MM."""
-    levels = list(LEVEL_INDEX)
     shallow = []
-    for label, box in enumerate(ndimage.find_objects(labels_DHW), start=1):
-        if box is None:
-            continue
-        size = [part.stop - part.start for part in box]
-        depth = max(abs(float(affine[1, axis])) * size[axis] for axis in range(3))
-        shallow.append(depth <= BODY_DEPTH_MM[region(levels[label - 1]) or "lumbar"])
+    for level, box in zip(LEVEL_INDEX, ndimage.find_objects(labels_DHW), strict=False):
+        if box is not None:
+            depth = max(abs(step) * (part.stop - part.start) for step, part in zip(affine[1], box, strict=False))
+            shallow.append(depth <= BODY_DEPTH_MM[region(level) or "lumbar"])
     return bool(shallow) and sum(shallow) * 2 > len(shallow)

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import SliceGrid, arrange, even_runs, normal_of
+from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.types import SeriesHeader
 
@@ -29,8 +30,7 @@ BODY_PART_COVERAGE_MM = 300.0
 MAX_SIDE = 4096
 """Rows or columns; CT matrices end at 2048."""
 
-CT_CLASSES = frozenset(f"1.2.840.10008.5.1.4.1.1.2{part}" for part in ("", ".1", ".2"))
-"""CT, Enhanced CT and Legacy Converted Enhanced CT Image Storage."""
+CT_CLASSES = ENHANCED_CT | {"1.2.840.10008.5.1.4.1.1.2"}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 54, 56, 100, 101, 102, 103))
 """Retired arithmetic and hierarchical JPEG, and video: no decoder without the GPL reads them."""
@@ -91,7 +91,7 @@ def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple
 
 def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, SliceGrid | None]:
     """(the reason against a series, None) or (None, its grid)."""
-    reason = _kind(series) or _orientation(series, config) or _pixels(series, config)
+    reason = _reason_in_headers(series, config)
     if reason is not None:
         return reason, None
     try:
@@ -111,8 +111,8 @@ def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, S
     return None, grid
 
 
-def _kind(series: SeriesHeader) -> Reason | None:
-    """The reason against the kind of a series, from Modality, SOP class and ImageType: each of them may be wrong."""
+def _reason_in_headers(series: SeriesHeader, config: SelectConfig) -> Reason | None:
+    """The reason against a series from its headers alone. Modality, SOP class and ImageType may each be wrong."""
     first = series.instances[0]
     sop_class, image_type = first.SOPClassUID, set(first.ImageType)
     if sop_class.startswith(_SECONDARY_CAPTURE):
@@ -127,20 +127,11 @@ def _kind(series: SeriesHeader) -> Reason | None:
         return Reason.SECONDARY_CAPTURE
     if image_type & _DERIVED_TYPES or ({"DERIVED", "SECONDARY"} <= image_type and "AXIAL" not in image_type):
         return Reason.DERIVED
-    return None
-
-
-def _orientation(series: SeriesHeader, config: SelectConfig) -> Reason | None:
-    first = series.instances[0]
     normal = normal_of(first.ImageOrientationPatient) if first.ImageOrientationPatient else None
     if normal is None or first.PixelSpacing is None:
         return Reason.NO_GEOMETRY
-    tilt = math.degrees(math.acos(min(1.0, abs(float(normal[2])))))
-    return Reason.NOT_AXIAL if tilt > config.max_tilt_degrees else None
-
-
-def _pixels(series: SeriesHeader, config: SelectConfig) -> Reason | None:
-    first = series.instances[0]
+    if math.degrees(math.acos(min(1.0, abs(float(normal[2]))))) > config.max_tilt_degrees:
+        return Reason.NOT_AXIAL
     if not (0 < first.Rows <= MAX_SIDE and 0 < first.Columns <= MAX_SIDE):
         return Reason.UNSUPPORTED_PIXELS
     if first.TransferSyntaxUID in _UNDECODABLE_SYNTAXES or (first.NumberOfFrames > 1 and first.frame is None):
@@ -171,9 +162,7 @@ def kernel_sharpness(kernel: str) -> int:
     """
     name = kernel.strip().upper()
     if siemens := re.match(r"[A-Z]{1,2}(\d{2})[A-Z]?\b", name):
-        if name.startswith("FC"):
-            return 0 if int(siemens[1]) < 30 else 2
-        return 0 if int(siemens[1]) < 50 else 2
+        return 0 if int(siemens[1]) < (30 if name.startswith("FC") else 50) else 2
     if re.search(r"BONE|LUNG|EDGE|SHARP|ULTRA|DETAIL\+", name) or re.fullmatch(r"(Y?D|YE|E|L|YB)", name):
         return 2
     if re.search(r"SOFT|STANDARD|STND|DETAIL|CHEST|BODY", name) or re.fullmatch(r"[ABC]|UA|UB|YA", name):

@@ -113,12 +113,8 @@ def stored_pixels(dataset: Dataset) -> StoredPixels:
 
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:
     """The item of one functional group (PS3.3 C.7.6.16), from the frame, else from the shared groups, else empty."""
-    for place in (frame, shared):
-        items = value_of(place, keyword)
-        if items:
-            item: Dataset = items[0]
-            return item
-    return Dataset()
+    items: list[Dataset] = value_of(frame, keyword) or value_of(shared, keyword) or [Dataset()]
+    return items[0]
 
 
 def value_of(dataset: Dataset, keyword: str) -> Any:

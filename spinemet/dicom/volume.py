@@ -54,9 +54,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
         flags.append(Flag.INTERPOLATED_SLICE)
-    affine = grid.affine
-    if grid.is_sheared:
-        hu_DHW, affine = _deskew(hu_DHW, grid)
+    hu_DHW, affine = _deskew(hu_DHW, grid) if grid.is_sheared else (hu_DHW, grid.affine)
     return Volume(hu_DHW, affine, tuple(flags))
 
 
@@ -125,28 +123,23 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
         raise BadInput(f"expected a place that can be written at {path}, found {error.strerror}.") from error
 
 
-# ---- slices --------------------------------------------------------------------------------------------------
-
-
 def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
     """(D, H, W) HU of all slices at their places; missing places are left undefined."""
     first = instances[0]
     shape = (first.Rows, first.Columns)
     hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
-    filled = [False] * grid.count
+    filled: set[int] = set()
     ordered = [instances[index] for index in grid.order]
     for place, hu_HW in zip(grid.place.tolist(), decoder.slices(ordered), strict=True):
         if hu_HW.shape != shape:
             raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
         if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
             hu_DHW = hu_DHW.astype(np.float32)
-        if not filled[place]:
+        if place not in filled:
             hu_DHW[place] = hu_HW
-            filled[place] = True
+            filled.add(place)
         elif not np.array_equal(hu_DHW[place], hu_HW):
-            raise StudyExcluded(
-                Reason.DUPLICATE_POSITIONS, "expected one slice per position, found several that differ."
-            )
+            raise StudyExcluded(Reason.DUPLICATE_POSITIONS, "expected one slice per position, found different ones.")
     return hu_DHW
 
 
@@ -165,11 +158,10 @@ def _deskew(hu_DHW: PixelArray, grid: SliceGrid) -> tuple[PixelArray, Array]:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
     straight = np.full((grid.count, height, width), AIR_HU, hu_DHW.dtype)
     for place, hu_HW in enumerate(hu_DHW):
-        moved = _shift(
-            _shift(hu_HW.astype(np.float32), shift_H[place] - start_H, height, 0), shift_W[place] - start_W, width, 1
-        )
+        moved = _shift(hu_HW.astype(np.float32), shift_H[place] - start_H, height, 0)
+        moved = _shift(moved, shift_W[place] - start_W, width, 1)
         straight[place] = moved if straight.dtype == np.float32 else np.rint(moved)
-    affine = grid.affine
+    affine = grid.affine.copy()
     affine[:3, 3] += affine[:3, 1] * start_H + affine[:3, 2] * start_W
     return straight, affine
 
@@ -213,7 +205,5 @@ def _gunzip(content: bytes) -> bytearray:
     except (OSError, EOFError, zlib.error) as error:
         raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable gzip file, found a broken one.") from error
     if len(plain) > limit:
-        raise StudyExcluded(
-            Reason.MEMORY_LIMIT, "expected a NIfTI file that unpacks to a usual size, found a far larger one."
-        )
+        raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected a NIfTI file of at most {limit} bytes, found more.")
     return plain

@@ -69,7 +69,12 @@ def bodies_between(discs: IndexArray, evidence: DiscEvidence, walls: Walls, seen
     is there and at least three tenths of its expected height are in view; it ends after the height of its neighbours,
     or with the volume.
     """
-    half_gap = np.maximum(_gaps(discs, evidence) / 2 - _ENDPLATE_MM, 0.5)
+    gap = evidence.gap_mm[discs]
+    if len(discs) > 1:
+        spacing = np.diff(discs)
+        around = (np.append(spacing, spacing[-1]) + np.insert(spacing, 0, spacing[0])) / 2
+        gap = np.minimum(gap, _WIDEST_GAP * around)
+    half_gap = np.maximum(gap / 2 - _ENDPLATE_MM, 0.5)
     upper, lower = (discs - half_gap).tolist(), (discs + half_gap).tolist()
     score, tilt = evidence.score[discs].tolist(), evidence.tilt[discs].tolist()
     bodies = [
@@ -85,16 +90,6 @@ def bodies_between(discs: IndexArray, evidence: DiscEvidence, walls: Walls, seen
     if below := _end_body(lower[-1], last, evidence.body, seen, usual):
         bodies.append(Body(*below, score[-1], np.nan, tilt[-1]))
     return bodies
-
-
-def _gaps(discs: IndexArray, evidence: DiscEvidence) -> Array:
-    """(n,) mm between the endplates' lines of each disc."""
-    gap = evidence.gap_mm[discs]
-    if len(discs) < 2:
-        return gap
-    spacing = np.diff(discs).astype(float)
-    around = (np.append(spacing, spacing[-1]) + np.insert(spacing, 0, spacing[0])) / 2
-    return np.minimum(gap, _WIDEST_GAP * around)
 
 
 def _end_body(endplate: float, height: float, bone: Array, seen: BoolArray, usual: float) -> tuple[float, float] | None:

@@ -80,12 +80,8 @@ def straighten(volume: Volume, curve: SpineCurve) -> StraightenedViews:
     front, behind = _AP_MM
     sagittal = straightened(volume, curve, np.arange(-front, behind), _SAGITTAL_SLAB_MM).mean(axis=2)
     coronal = straightened(volume, curve, _CORONAL_SLAB_MM, np.arange(-_LR_MM, _LR_MM + 1)).mean(axis=1)
-    return StraightenedViews(_windowed(sagittal), _windowed(coronal), canal_column=front)
-
-
-def _windowed(hu: Array32) -> npt.NDArray[np.uint8]:
-    grey = (hu - _WINDOW_CENTER) / _WINDOW_WIDTH + 0.5
-    return (np.clip(grey, 0.0, 1.0) * 255).astype(np.uint8)
+    sagittal, coronal = (np.clip((hu - _WINDOW_CENTER) / _WINDOW_WIDTH + 0.5, 0.0, 1.0) for hu in (sagittal, coronal))
+    return StraightenedViews((sagittal * 255).astype(np.uint8), (coronal * 255).astype(np.uint8), canal_column=front)
 
 
 def unit(vectors: Array) -> Array:

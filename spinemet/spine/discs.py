@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from spinemet.spine.walls import L_MM, P_MM, Walls
+from spinemet.spine.walls import L_MM, P_MM, Walls, at_depths
 from spinemet.types import Array, Array32, BoolArray, IndexArray
 
 _TILTS_DEG = (-14.0, -7.0, 0.0, 7.0, 14.0)
@@ -120,7 +120,16 @@ def _best_chain(score: Array, depth: Array) -> IndexArray:
         came[s, reached] = np.where(fresh, -1, last)
         unlike = np.log(spacings[reached] / (_BASE_MM + _PER_DEPTH * depth[s - spacings[reached] // 2])) / _SPREAD
         total[s, reached] = np.maximum(gained, score[before]) + score[s] - 0.5 * unlike**2
-    return _trace(total, came, score, spacings)
+    if size == 0 or max(score.max(), total.max()) <= 0:
+        return np.empty(0, np.intp)
+    if score.max() >= total.max():
+        return np.array([score.argmax()])
+    s, k = (int(n) for n in np.unravel_index(int(total.argmax()), total.shape))
+    discs = [s]
+    while k >= 0:
+        s, k = s - int(spacings[k]), int(came[s, k])
+        discs.append(s)
+    return np.array(discs[::-1])
 
 
 def _lengthened(chain: IndexArray, score: Array, weakest: float) -> IndexArray:
@@ -137,19 +146,6 @@ def _lengthened(chain: IndexArray, score: Array, weakest: float) -> IndexArray:
         if best < 0 or score[peaks[best]] <= weakest:
             return np.array(longer, np.intp)
         longer.insert(0, int(peaks[best]))
-
-
-def _trace(total: Array, came: IndexArray, begin: Array, spacings: IndexArray) -> IndexArray:
-    if len(begin) == 0 or max(begin.max(), total.max()) <= 0:
-        return np.empty(0, np.intp)
-    if begin.max() >= total.max():
-        return np.array([begin.argmax()])
-    s, k = (int(n) for n in np.unravel_index(int(total.argmax()), total.shape))
-    discs = [s]
-    while k >= 0:
-        s, k = s - int(spacings[k]), int(came[s, k])
-        discs.append(s)
-    return np.array(discs[::-1])
 
 
 def _tilted_profiles(bone_SPL: Array32, walls: Walls) -> Array:
@@ -189,11 +185,8 @@ def _endplate_pair(profiles: Array, gap: int) -> Array:
 
 def _shell(bone_SPL: Array32, walls: Walls) -> Array:
     """(S,) the cortex at the front wall, relative to 16 mm around, in standard deviations."""
-    every = np.arange(len(bone_SPL))
-    p = np.round(walls.anterior[:, None] + np.arange(-2, 5)).astype(int) - P_MM[0]
-    near = np.abs(L_MM) <= 10
-    front = np.minimum(bone_SPL, np.float32(_DENSE))[:, :, near].mean(axis=2)
-    return _contrasted(front[every[:, None], np.clip(p, 0, len(P_MM) - 1)].max(axis=1))
+    front = np.minimum(bone_SPL, np.float32(_DENSE))[:, :, np.abs(L_MM) <= 10].mean(axis=2)
+    return _contrasted(at_depths(front, walls.anterior[:, None] + np.arange(-2, 5)).max(axis=1))
 
 
 def _pedicles(bone_SPL: Array32, walls: Walls) -> Array:

@@ -22,7 +22,7 @@ from spinemet.spine.sacrum import find_sacrum
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.skull import foramen_magnum
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
-from spinemet.types import Array, Array32, BoolArray, Flag, Method, Spine, SpineCurve, Vertebra, Volume
+from spinemet.types import Array, Array32, Flag, Method, Spine, SpineCurve, Vertebra, Volume
 
 _KNOT_MM = 10.0
 """Distance between the canal points that define the curve; each is the mean of the points around it."""
@@ -59,11 +59,13 @@ def geometric_spine(volume: Volume) -> Spine:
     curve, foramen = _canal(grid, tissue)
     skull = None if foramen is None else float(position_on(curve, foramen)[0])
     neck = 0 if skull is None else round(skull + _NECK_MM)
-    bone_SPL, walls = _straight(volume, tissue, curve, neck)
-    for _ in range(_TURNS):
-        if np.abs(walls.middle_l).mean() > _TURNED_MM:
-            curve = walls.turned(curve)
-            bone_SPL, walls = _straight(volume, tissue, curve, neck)
+    for turn in range(1 + _TURNS):
+        # Soft tissue beyond the volume, so that its border does not look like a wall.
+        bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
+        walls = body_walls(bone_SPL, neck)
+        if turn == _TURNS or np.abs(walls.middle_l).mean() <= _TURNED_MM:
+            break
+        curve = walls.turned(curve)
     middle = walls.middle_mm(curve)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
     spine = np.arange(len(middle)) >= (-np.inf if skull is None else skull + _AXIS_MM)
@@ -72,7 +74,9 @@ def geometric_spine(volume: Volume) -> Spine:
     discs = disc_chain(evidence, walls.depth, arc)
     if len(discs) == 0:
         raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
-    bodies = bodies_between(discs, evidence, walls, _partly_seen(volume, curve, walls, middle) & spine)
+    quarter = walls.depth[:, None] / 4 * curve.frames[:, 1]
+    partly_seen = np.logical_or.reduce([in_view(volume, middle + side * quarter) for side in (-1, 0, 1)])
+    bodies = bodies_between(discs, evidence, walls, partly_seen & spine)
     sacrum, anchor = find_sacrum(bone_SPL, walls, evidence, middle, bodies)
     covered = bodies[-1].bottom - bodies[0].top if bodies else 0.0
     bodies = bodies[:sacrum]
@@ -80,9 +84,8 @@ def geometric_spine(volume: Volume) -> Spine:
         raise StudyExcluded(Reason.NO_SPINE, "expected vertebral bodies along the spinal canal, found none")
     centers, axes = body_frames(curve, walls, bodies)
     names = level_names(bodies, anchor, outward_reach(grid, tissue, curve, walls, bodies), skull)
-    vertebrae = tuple(
-        _vertebra(volume, walls, arc, *one) for one in zip(bodies, names.levels, centers, axes, strict=True)
-    )
+    found = zip(bodies, names.levels, centers, axes, strict=True)
+    vertebrae = tuple(_vertebra(volume, walls, arc, *one) for one in found)
     return Spine(vertebrae, curve, Method.GEOMETRIC, (Flag.TRANSITIONAL,) if names.transitional else ())
 
 
@@ -101,22 +104,9 @@ def _canal(grid: Volume, tissue: Tissue) -> tuple[SpineCurve, Array | None]:
     raise StudyExcluded(Reason.NO_SPINE, "expected a spinal canal in the volume, found none")
 
 
-def _straight(volume: Volume, tissue: Tissue, curve: SpineCurve, neck: int) -> tuple[Array32, Walls]:
-    """Boneness on s x P_MM x L_MM along `curve`, and the bodies' walls in it."""
-    # Soft tissue beyond the volume, so that its border does not look like a wall.
-    bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
-    return bone_SPL, body_walls(bone_SPL, neck)
-
-
 def _inside(bone_SPL: Array32, bodies: list[Body]) -> float:
     core = bone_SPL[:, np.abs(P_MM) <= _INSIDE_MM][:, :, np.abs(L_MM) <= _INSIDE_MM].mean(axis=(1, 2))
     return float(np.concatenate([core[body.rows] for body in bodies]).mean())
-
-
-def _partly_seen(volume: Volume, curve: SpineCurve, walls: Walls, middle: Array) -> BoolArray:
-    """(S,) whether the bodies' middle, front half or back half lies in the volume."""
-    quarter = walls.depth[:, None] / 4 * curve.frames[:, 1]
-    return np.logical_or.reduce([in_view(volume, middle + side * quarter) for side in (-1, 0, 1)])
 
 
 def _vertebra(
@@ -124,15 +114,11 @@ def _vertebra(
 ) -> Vertebra:
     top, bottom = np.interp((body.top, body.bottom), np.arange(len(arc)), arc)
     half_width, depth = float(walls.half_width[body.rows].mean()), float(walls.depth[body.rows].mean())
+    half = (half_width, depth / 2, float(bottom - top) / 2)
+    level, sure = name
     seen = [score for score in (body.disc_above, body.disc_below) if np.isfinite(score)]
+    likely = float(np.clip(1 / (1 + np.exp(-1.5 * float(np.mean(seen)) - 0.5)), 0.02, 0.99))
+    flags = (Flag.DISC_UNCLEAR,) if min(seen) < 0 else ()
     return measured_vertebra(
-        volume,
-        center,
-        axes,
-        (half_width, depth / 2, float(bottom - top) / 2),
-        level=name[0],
-        level_confidence=name[1],
-        canal_mm=body.middle,
-        confidence=float(np.clip(1 / (1 + np.exp(-1.5 * float(np.mean(seen)) - 0.5)), 0.02, 0.99)),
-        flags=(Flag.DISC_UNCLEAR,) if min(seen) < 0 else (),
+        volume, level, center, axes, half, level_confidence=sure, canal_mm=body.middle, confidence=likely, flags=flags
     )

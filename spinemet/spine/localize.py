@@ -30,15 +30,15 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
     """
     if method == "totalsegmentator":
         return replace(spine_from_labels(volume, segment(volume)), method=Method.TOTALSEGMENTATOR)
-    if method == "masks":
-        if labels is None:
-            raise StudyExcluded(Reason.NO_SPINE, "expected a vertebra segmentation in the study, found none")
-        return checked(volume, spine_from_labels(volume, labels))
+    if labels is None and method == "masks":
+        raise StudyExcluded(Reason.NO_SPINE, "the study has no vertebra segmentation.")
     if labels is None or method == "geometric":
         return geometric_spine(volume)
     try:
         return checked(volume, spine_from_labels(volume, labels))
     except StudyProblem:
+        if method == "masks":
+            raise
         return _flagged(geometric_spine(volume), Flag.LABELS_UNUSABLE)
 
 
@@ -58,10 +58,7 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
         return _flagged(labelled, Flag.LABELS_UNCHECKED)
     apart = float(np.median([distance for _, _, distance in pairs]))
     if apart > _NEAR_MM:
-        raise StudyFailed(
-            Reason.BAD_SEGMENTATION,
-            f"expected vertebra labels within {_NEAR_MM:g} mm of the bodies in the CT, found them {apart:.0f} mm away",
-        )
+        raise StudyFailed(Reason.BAD_SEGMENTATION, f"the labels lie {apart:.0f} mm away from the bodies in the CT.")
     named = [(a, b) for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)]
     if sum(a.level != b.level for a, b in named) * 2 > len(named):
         return _flagged(labelled, Flag.LEVEL_DISPUTED, confidence=0.5)
@@ -79,11 +76,10 @@ def _nearest(labelled: Spine, geometric: Spine) -> list[tuple[Vertebra, Vertebra
     high, low = first.center_mm[2] + first.height_mm, last.center_mm[2] - last.height_mm
     pairs = []
     for vertebra in labelled.vertebrae:
-        if vertebra.completeness is Completeness.CUT or not low <= vertebra.center_mm[2] <= high:
-            continue
-        distance = np.linalg.norm(found - vertebra.center_mm, axis=1)
-        nearest = int(distance.argmin())
-        pairs.append((vertebra, geometric.vertebrae[nearest], float(distance[nearest])))
+        if vertebra.completeness is Completeness.WHOLE and low <= vertebra.center_mm[2] <= high:
+            distance = np.linalg.norm(found - vertebra.center_mm, axis=1)
+            nearest = int(distance.argmin())
+            pairs.append((vertebra, geometric.vertebrae[nearest], float(distance[nearest])))
     return pairs
 
 

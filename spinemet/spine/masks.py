@@ -85,18 +85,17 @@ def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
     """
     found = _vertebra_labels(labels)
     if not found:
-        raise StudyExcluded(
-            Reason.NO_SPINE, f"expected vertebrae of at least {_LEAST_ML:g} ml in the labels, found none"
-        )
+        raise StudyExcluded(Reason.NO_SPINE, f"no vertebra in the labels has {_LEAST_ML:g} ml or more.")
     centers = np.array([label.core_mm for label in found])
     if np.any(np.diff(centers[:, 2]) > 0):
-        raise StudyFailed(
-            Reason.BAD_SEGMENTATION, "expected vertebra labels in order from cranial to caudal, found another order"
-        )
+        raise StudyFailed(Reason.BAD_SEGMENTATION, "the vertebra labels are not in order from cranial to caudal.")
     rough = _measured(found, centers)
     # Again, because a body is measured across the chain, and the chain's direction comes from the bodies' centres.
     bodies = _measured(found, np.array([body.center for body in rough]))
-    curve = _curve(bodies)
+    canal = np.array([body.canal for body in bodies])
+    if len(canal) == 1:
+        canal = canal + np.outer((5.0, -5.0), bodies[0].axes[2])
+    curve = build_curve(canal)
     vertebrae = _vertebrae(volume, bodies, curve)
     more = any(vertebra.level in ("T13", "L6") for vertebra in vertebrae)
     return Spine(vertebrae, curve, Method.MASKS, (Flag.TRANSITIONAL,) if more else ())
@@ -106,14 +105,7 @@ def _vertebrae(volume: Volume, bodies: list[_Body], curve: SpineCurve) -> tuple[
     canal_mm = position_on(curve, [body.center for body in bodies]).tolist()
     measured = [
         measured_vertebra(
-            volume,
-            body.center,
-            body.axes,
-            body.half_mm,
-            level=body.level,
-            level_confidence=1.0,
-            canal_mm=at,
-            confidence=1.0,
+            volume, body.level, body.center, body.axes, body.half_mm, level_confidence=1.0, canal_mm=at, confidence=1.0
         )
         for body, at in zip(bodies, canal_mm, strict=True)
     ]
@@ -159,9 +151,7 @@ def _vertebra_labels(labels: LabelMap) -> list[_Label]:
 
 
 def _largest(mask: BoolArray) -> BoolArray:
-    parts, count = ndimage.label(mask)
-    if count <= 1:
-        return mask
+    parts, _ = ndimage.label(mask)
     return parts == 1 + int(np.argmax(np.bincount(parts.ravel())[1:]))
 
 
@@ -258,10 +248,3 @@ def _endplates(label: _Label, body: Array, axes: Array) -> tuple[Array, float]:
             break
         axes = frame_from(axes[2] - slope[0] * axes[0] - slope[1] * axes[1], axes[0])
     return axes, float(np.median(top - bottom) + label.voxel_along(axes)[2])
-
-
-def _curve(bodies: list[_Body]) -> SpineCurve:
-    canal = np.array([body.canal for body in bodies])
-    if len(canal) == 1:
-        canal = canal + np.outer((5.0, -5.0), bodies[0].axes[2])
-    return build_curve(canal)

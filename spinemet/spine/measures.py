@@ -20,10 +20,11 @@ _PLAUSIBLE_HU = (-300.0, 3000.0)
 """Below is gas or the area outside the reconstruction circle; above is metal."""
 
 
-def measured_vertebra(volume: Volume, center: Array, axes: Array, half_mm: Vec3, **known: Any) -> Vertebra:
+def measured_vertebra(volume: Volume, level: str, center: Array, axes: Array, half_mm: Vec3, **known: Any) -> Vertebra:
     """The vertebra of the body at `center`; `known` holds the fields of Vertebra that are not measured here."""
     x, y, z = center.tolist()
     return Vertebra(
+        level=level,
         center_mm=(x, y, z),
         axes=axes,
         height_mm=2 * half_mm[2],

@@ -101,8 +101,8 @@ def level_names(bodies: list[Body], sacrum: float, reach: Reach | None = None, f
     """The names of `bodies`, cranial to caudal.
 
     sacrum: probability that the last body stands on the sacrum; 0 if none was found. reach: how far bone reaches to
-    their sides; None if ribs were not searched. foramen: s of the foramen magnum if it is in view. A level with a
-    probability below _LEAST stays unnamed.
+    their sides; None if ribs were not searched. foramen: s of the foramen magnum if it is in view. A body stays
+    unnamed if its likeliest level has a probability below _LEAST or is also the likeliest of another body.
     """
     if len(bodies) > len(BUILDS[0].levels):  # more bodies than names: some of them are false
         return Names(_unnamed(len(bodies)))
@@ -118,7 +118,12 @@ def level_names(bodies: list[Body], sacrum: float, reach: Reach | None = None, f
         if _level_shares(miscounts, one, other)[0] * chance < _CONFLICT * alone:
             return Names(_unnamed(len(bodies)))
     _, shares, unusual = _level_shares(miscounts, *anchors)
-    return Names(_decided(shares), unusual > 0.5)
+    best = shares.argmax(axis=1)
+    names = list(_unnamed(len(best)))
+    for n, (index, sure) in enumerate(zip(best, shares.max(axis=1).tolist(), strict=True)):
+        if sure >= _LEAST and (best == index).sum() == 1:
+            names[n] = LEVELS[index], round(sure, 3)
+    return Names(tuple(names), unusual > 0.5)
 
 
 def _level_shares(miscounts: list[float], *anchors: list[Array]) -> tuple[float, Array, float]:
@@ -137,17 +142,6 @@ def _level_shares(miscounts: list[float], *anchors: list[Array]) -> tuple[float,
 
 def _unnamed(count: int) -> tuple[tuple[str, float], ...]:
     return tuple((f"?{n + 1}", 0.0) for n in range(count))
-
-
-def _decided(shares: Array) -> tuple[tuple[str, float], ...]:
-    """The likeliest level of each body if it is likely enough and not the likeliest of another body."""
-    best = shares.argmax(axis=1)
-    named = []
-    for n, index in enumerate(best):
-        sure = float(shares[n, index])
-        clear = sure >= _LEAST and (best == index).sum() == 1
-        named.append((LEVELS[index], round(sure, 3)) if clear else (f"?{n + 1}", 0.0))
-    return tuple(named)
 
 
 def _sacral_evidence(build: _Build, count: int, sacrum: float) -> Array:
@@ -227,14 +221,10 @@ def _reach_share(reach_mm: Array, ends: BoolArray, tip: float, shorter: float, l
     shorter, longer: standard deviations to either side of `tip`. If the field of view ends before the bone does, the
     probability is that of this reach or more.
     """
-    low, high = (_below(np.minimum(reach_mm, FARTHEST_MM) + side, tip, shorter, longer) for side in (-1.0, 1.0))
+    off = [np.minimum(reach_mm, FARTHEST_MM) + side - tip for side in (-1.0, 1.0)]
+    # Two halves of normal distributions, each with half of the probability.
+    low, high = (ndtr(mm / np.where(mm < 0, shorter, longer)) for mm in off)
     high = np.where((reach_mm >= FARTHEST_MM) | ~ends, 1.0, high)
     low = np.where(reach_mm <= 0, 0.0, low)
     anywhere = np.where(ends, 2 / FARTHEST_MM, 1 - np.minimum(reach_mm, FARTHEST_MM - 2) / FARTHEST_MM)
     return np.asarray((1 - stray) * (high - low) + stray * anywhere)
-
-
-def _below(reach_mm: Array, tip: float, shorter: float, longer: float) -> Array:
-    off = reach_mm - tip
-    # Two halves of normal distributions, each with half of the probability.
-    return np.asarray(ndtr(off / np.where(off < 0, shorter, longer)))

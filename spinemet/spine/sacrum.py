@@ -11,7 +11,7 @@ from scipy.special import expit
 
 from spinemet.spine.bodies import Body
 from spinemet.spine.discs import DiscEvidence
-from spinemet.spine.walls import L_MM, P_MM, Walls
+from spinemet.spine.walls import L_MM, Walls, at_depths
 from spinemet.types import Array, Array32
 
 _BESIDE_MM = np.arange(4, 19, 2)
@@ -48,9 +48,8 @@ def find_sacrum(
     for n in range(len(bodies) - 1, max(len(bodies) - 1 - _SEGMENTS, -1), -1):
         rows, top = bodies[n].rows, round(bodies[n].top)
         share = beside[rows.start : top + _ALA_MM].max(initial=-1.0) / max(evidence.body[rows].mean(), _LEAST_BODY)
-        probability = float(
-            expit((share - _ALA) / _ALA_SPREAD) * expit((backward[rows].mean() - _SLOPE_DEG) / _SLOPE_SPREAD_DEG)
-        )
+        slope = (backward[rows].mean() - _SLOPE_DEG) / _SLOPE_SPREAD_DEG
+        probability = float(expit((share - _ALA) / _ALA_SPREAD) * expit(slope))
         if probability >= _LEAST and walls.depth[max(top, 0)] >= _LEAST_DEPTH_MM:
             first, sure = n, probability
     return first, sure
@@ -58,11 +57,9 @@ def find_sacrum(
 
 def _beside(bone_SPL: Array32, walls: Walls) -> Array:
     """(S,) mean boneness beside the bodies at their mid depth, on the side with less bone."""
-    every = np.arange(len(bone_SPL))
-    p = np.round(walls.middle_p[:, None] + np.arange(-8, 9, 2)).astype(int) - P_MM[0]
-    slab = bone_SPL[every[:, None], np.clip(p, 0, len(P_MM) - 1)].mean(axis=1)
+    slab = at_depths(bone_SPL, walls.middle_p[:, None] + np.arange(-8, 9, 2)).mean(axis=1)
     sides = []
     for wall, outward in ((walls.left, 1), (walls.right, -1)):
         place = np.round((wall[:, None] + outward * _BESIDE_MM) / 2).astype(int) + len(L_MM) // 2
-        sides.append(slab[every[:, None], np.clip(place, 0, len(L_MM) - 1)].mean(axis=1))
+        sides.append(np.take_along_axis(slab, np.clip(place, 0, len(L_MM) - 1), axis=1).mean(axis=1))
     return np.minimum(*sides).astype(float)

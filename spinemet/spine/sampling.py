@@ -64,19 +64,16 @@ def resample_lps(volume: Volume, spacing_mm: float) -> Volume:
     low = volume.to_lps(corners).min(0)
     high = volume.to_lps(corners).max(0)
     shape = tuple(int(n) for n in np.maximum(1, np.round((high - low) / spacing_mm))[::-1])
-    source = _thinned(volume, spacing_mm)
     affine = np.zeros((4, 4))
-    affine[[2, 1, 0], [0, 1, 2]] = spacing_mm
+    affine[[2, 1, 0, 3], [0, 1, 2, 3]] = (spacing_mm, spacing_mm, spacing_mm, 1.0)
     affine[:3, 3] = low + 0.5 * spacing_mm
-    affine[3, 3] = 1.0
-    hu_DHW = sample_grid(source, affine[:3, 3], affine[:3, :3].T, shape)
+    hu_DHW = sample_grid(_averaged(volume, spacing_mm), affine[:3, 3], affine[:3, :3].T, shape)
     return Volume(hu_DHW, affine, volume.flags)
 
 
-def _thinned(volume: Volume, spacing_mm: float) -> Volume:
+def _averaged(volume: Volume, spacing_mm: float) -> Volume:
     """`volume` with whole blocks of voxels averaged along each axis that is at least twice as fine as `spacing_mm`."""
-    hu_DHW: npt.NDArray[np.int16] | Array32 = volume.hu_DHW
-    affine = volume.affine.copy()
+    hu_DHW, affine = volume.hu_DHW, volume.affine.copy()
     for axis, spacing in enumerate(volume.spacing_mm):
         factor = int(spacing_mm / spacing + 1e-6)
         if factor < 2 or hu_DHW.shape[axis] < factor:

@@ -43,10 +43,7 @@ def slice_offsets(height_mm: float, step_mm: float) -> Array32:
     return (((count - 1) / 2 - np.arange(count)) * step).astype(np.float32)
 
 
-_Plan = tuple[Array32, Array, Array]
-
-
-def _plan(vertebra: Vertebra, config: SliceConfig) -> _Plan:
+def _plan(vertebra: Vertebra, config: SliceConfig) -> tuple[Array32, Array, Array]:
     """Slice offsets, LPS of the first pixel of the first slice, and LPS steps along slices, rows and columns."""
     offsets = slice_offsets(vertebra.height_mm, config.step_mm)
     left, posterior, superior = np.asarray(vertebra.axes, np.float64)
@@ -56,7 +53,7 @@ def _plan(vertebra: Vertebra, config: SliceConfig) -> _Plan:
     return offsets, origin, steps
 
 
-def _slab_averaged(volume: Volume, plans: list[_Plan], config: SliceConfig) -> Volume:
+def _slab_averaged(volume: Volume, plans: list[tuple[Array32, Array, Array]], config: SliceConfig) -> Volume:
     """The part of `volume` that the stacks need, averaged along its most cranio-caudal axis over one step."""
     corners = np.array(np.meshgrid((0, 1), (0, 1), (0, 1))).reshape(3, -1).T
     points = [

@@ -7,7 +7,6 @@ are off before it runs. Written for its Python API of 2.18.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,24 +41,18 @@ def segment(volume: Volume) -> LabelMap:
     return LabelMap(labels, volume.affine)
 
 
-def _package() -> Callable[..., Any]:
+def _package() -> Any:
     """The package's entry point, ready to run offline and silently."""
     try:
         from totalsegmentator.config import set_config_key, setup_totalseg
         from totalsegmentator.python_api import totalsegmentator
     except ImportError as error:
-        raise BadInput(
-            "expected the package TotalSegmentator for this localizer, found none: install spinemet[totalsegmentator]."
-        ) from error
+        raise BadInput("TotalSegmentator is not installed: install spinemet[totalsegmentator].") from error
     place = os.environ.get("TOTALSEG_WEIGHTS_PATH", "")
     missing = [name for name in _WEIGHTS if not place or not (Path(place) / name).is_dir()]
     if missing:
-        raise BadInput(
-            f"expected TOTALSEG_WEIGHTS_PATH to name a folder with {' and '.join(_WEIGHTS)}, "
-            f"found {'no such setting' if not place else 'no ' + ' and no '.join(missing)}."
-        )
+        raise BadInput(f"TOTALSEG_WEIGHTS_PATH must name a folder that holds {' and '.join(missing)}.")
     setup_totalseg()
     # On by default: it would report every study to the authors' server.
     set_config_key("send_usage_stats", False)
-    run: Callable[..., Any] = totalsegmentator
-    return run
+    return totalsegmentator

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from spinemet.types import Array, Array32, IndexArray, SpineCurve
@@ -89,7 +90,6 @@ def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     transverse processes. In the trunk the edge of fat in front of dark bodies helps: without it 0.5 % fewer of
     them were found in 54 phantoms.
     """
-    rows = np.arange(len(bone_SPL))
     midline = ndimage.gaussian_filter(bone_SPL[:, :, _MIDDLE].mean(axis=2), (3.0, 0.7))
     edge = _edge(midline, 3)
     window = np.arange(_POSTERIOR_MM[0], _POSTERIOR_MM[1])
@@ -97,8 +97,7 @@ def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     solid_SPL = np.concatenate([np.maximum(bone_SPL[:neck, :, _MIDDLE], 0), bone_SPL[neck:, :, _MIDDLE]])
     edge = _edge(ndimage.gaussian_filter(solid_SPL.mean(axis=2), (_SMOOTH_S_MM, 0.7)), 3)
     depths = np.arange(*_DEPTH_MM)
-    column = np.clip(posterior[:, None] - depths - P_MM[0], 0, len(P_MM) - 1)
-    anterior = posterior - depths[_ridge(edge[rows[:, None], column], _STEP_COST)]
+    anterior = posterior - depths[_ridge(at_depths(edge, posterior[:, None] - depths), _STEP_COST)]
     right, left = _sides(bone_SPL, (anterior + posterior) / 2, neck)
     middle = ndimage.median_filter((left + right) / 2, _MIDDLE_MM, mode="mirror")
     widest = _WIDEST * ndimage.gaussian_filter1d((posterior - anterior).astype(float), _SMOOTH_S_MM, mode="nearest")
@@ -106,11 +105,15 @@ def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     return Walls(anterior.astype(float), posterior.astype(float), right, left)
 
 
+def at_depths(image_SP: Array32, p_mm: npt.ArrayLike) -> Array32:
+    """The values (S, n, …) of `image_SP` (S, P_MM, …) nearest to `p_mm` (S, n)."""
+    place = np.clip(np.round(np.asarray(p_mm)).astype(int) - P_MM[0], 0, len(P_MM) - 1)
+    return image_SP[np.arange(len(image_SP))[:, None], place]
+
+
 def _sides(bone_SPL: Array32, middle_p: Array, neck: int) -> tuple[Array, Array]:
     """l of the right and left walls at the bodies' mid depth."""
-    rows = np.arange(len(bone_SPL))
-    p = np.round(middle_p[:, None] + np.arange(-6, 7, 2)).astype(int) - P_MM[0]
-    coronal = bone_SPL[rows[:, None], np.clip(p, 0, len(P_MM) - 1)].mean(axis=1)
+    coronal = at_depths(bone_SPL, middle_p[:, None] + np.arange(-6, 7, 2)).mean(axis=1)
     edge = _edge(ndimage.gaussian_filter(coronal, (_SMOOTH_S_MM, 0.5)), 1)
     cells = np.arange(_HALF_WIDTH_MM[0] // 2, _HALF_WIDTH_MM[1] // 2)
     center = len(L_MM) // 2

@@ -63,7 +63,7 @@ def test_the_key_comes_from_the_environment_or_an_owner_only_file(
 ) -> None:
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     monkeypatch.delenv(KEY_FILE_VARIABLE, raising=False)
-    with pytest.raises(BadInput, match="found none"):
+    with pytest.raises(BadInput, match="no pseudonym key"):
         load_key()
     assert len(load_key(ephemeral=True)) == 32
     assert load_key(ephemeral=True) != load_key(ephemeral=True)
