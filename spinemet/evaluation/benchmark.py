@@ -9,9 +9,7 @@ about three quarters of the vertebrae are normal, and few are mixed. Seed and nu
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -21,6 +19,7 @@ import pandas as pd
 from spinemet.config import SliceConfig, StudyConfig
 from spinemet.errors import BadInput
 from spinemet.files import join
+from spinemet.phantom.archive import in_processes
 from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
 from spinemet.phantom.body.levels import MOBILE
 from spinemet.phantom.body.vertebra import BoneChange
@@ -82,7 +81,7 @@ def write_benchmark(
     for name in SETS:
         check_writable(join(uri, name))
     made: list[Prepared] = []
-    for one in _run(partial(_write_case, uri=uri, labels=labels, slices=slices), cases, workers):
+    for one in in_processes(partial(_write_case, uri=uri, labels=labels, slices=slices), cases, workers):
         made.append(one)
         progress(len(made), patients)
     config = StudyConfig(localizer="masks", slices=slices)
@@ -154,16 +153,6 @@ def _window(scan: ScanSettings, poses: Sequence[Pose]) -> ScanSettings:
 def _label_table(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     table = pd.DataFrame([{name: row.get(name, "") for name in COLUMNS} for row in rows], columns=COLUMNS)
     return consensus(table)
-
-
-def _run(work: partial[Prepared], cases: Sequence[Case], workers: int) -> Iterator[Prepared]:
-    if workers <= 1:
-        yield from map(work, cases)
-        return
-    # Spawned, not forked: the caller may have threads, and a fork would copy their locks.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for job in as_completed([pool.submit(work, case) for case in cases]):
-            yield job.result()
 
 
 def _write_case(case: Case, uri: str, labels: Mapping[str, pd.DataFrame], slices: SliceConfig) -> Prepared:

@@ -15,11 +15,11 @@ import multiprocessing
 import os
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 import pandas as pd
@@ -36,6 +36,8 @@ from spinemet.phantom.plan import StudyPlan, plan_patient
 from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series
 from spinemet.progress import Progress, no_progress
 
+T = TypeVar("T")
+R = TypeVar("R")
 Objects = Iterator[tuple[str, bytes]]
 """(name below the study, content) of each object."""
 Written = tuple[int, int, list[dict[str, Any]]]
@@ -78,9 +80,9 @@ def write_archive(
     plans = [plan for number in range(patients) for plan in plan_patient(seed, number, matrix)]
     total = len(plans) + 1
     store = open_store(join(uri, "archive"), create=True)
-    objects, size = 0, 0
+    write, objects, size = partial(_write_study, uri=uri), 0, 0
     rows: list[dict[str, Any]] = []
-    for done, (count, written, found) in enumerate(_run(plans, uri, workers), start=1):
+    for done, (count, written, found) in enumerate(in_processes(write, plans, workers), start=1):
         objects, size, rows = objects + count, size + written, rows + found
         progress(done, total)
     objects += _write_unusable(store, seed, matrix)
@@ -101,16 +103,15 @@ def write_archive(
     )
 
 
-def _run(plans: Sequence[StudyPlan], uri: str, workers: int) -> Iterator[Written]:
-    """Write the studies, in other processes if `workers` is above one."""
-    write = partial(_write_study, uri=uri)
-    if workers <= 1 or len(plans) < 3:
-        yield from map(write, plans)
+def in_processes(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[R]:
+    """`work` of each of the `items`, in their order; in other processes if `workers` is above one."""
+    if workers <= 1 or len(items) < 3:
+        yield from map(work, items)
         return
     # Spawn, not fork: the caller may have threads (Ray, Arrow, obstore), and a fork would copy their locks.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(plans)), mp_context=context, initializer=_one_thread) as pool:
-        yield from pool.map(write, plans)
+    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=_one_thread) as pool:
+        yield from pool.map(work, items)
 
 
 def _one_thread() -> None:

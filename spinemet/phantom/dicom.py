@@ -9,13 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import (
-    UID,
-    CTImageStorage,
-    ExplicitVRLittleEndian,
-    RLELossless,
-    SecondaryCaptureImageStorage,
-)
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian, RLELossless, SecondaryCaptureImageStorage
 
 from spinemet.anatomy import LEVELS
 from spinemet.phantom.plan import SCANNERS, StudyPlan
@@ -74,12 +68,9 @@ def _image(plan: StudyPlan, header: Dataset, number: int, pixels: npt.NDArray[np
     image.InstanceNumber = number
     image.Rows, image.Columns = pixels.shape
     image.PixelData = np.ascontiguousarray(pixels, "<u2").tobytes()
-    meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = header.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(plan.uid("implementation"))
-    image.file_meta = meta
+    image.file_meta = FileMetaDataset()
+    image.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    image.file_meta.ImplementationClassUID = UID(plan.uid("implementation"))
     return image
 
 
@@ -87,9 +78,8 @@ def ct_series(plan: StudyPlan, which: int, volume: Volume) -> list[Dataset]:
     """The axial CT Image Storage objects of reconstruction `which`, cranial slice first, not yet compressed."""
     scan = plan.scans[which]
     stored = (volume.hu_DHW.astype(np.int32) - INTERCEPT).clip(0, 4095).astype(np.uint16)
-    header = _series_header(
-        plan, CTImageStorage, which + 2, f"{plan.region} {scan.spacing[0]:g} mm {plan.kernels[which]}"
-    )
+    description = f"{plan.region} {scan.spacing[0]:g} mm {plan.kernels[which]}"
+    header = _series_header(plan, CTImageStorage, which + 2, description)
     header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
     header.BodyPartExamined = {"thoracic": "CHEST", "whole": "SPINE"}.get(plan.region, "LSPINE")
     header.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
@@ -170,7 +160,7 @@ def segmentation(plan: StudyPlan, source: list[Dataset], labels: LabelMap) -> Da
         )
         for n, value in enumerate(present, start=1)
     ]
-    result = hd.seg.Segmentation(
+    seg: Dataset = hd.seg.Segmentation(
         source_images=source,
         pixel_array=numbers[stack],
         segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
@@ -186,21 +176,15 @@ def segmentation(plan: StudyPlan, source: list[Dataset], labels: LabelMap) -> Da
         content_label="VERTEBRAE",
         content_creator_name="READER^PHANTOM",
     )
-    _settle(plan, result)
-    return result
-
-
-def _settle(plan: StudyPlan, seg: Dataset) -> None:
-    """Replace highdicom's clock times and random UIDs, so that equal seeds give equal bytes."""
+    # Equal seeds give equal bytes, so highdicom's times of day and random UIDs are replaced.
     seg.SeriesDescription = "Spine Segmentation"
     seg.ContentDate = seg.InstanceCreationDate = seg.StudyDate
     seg.ContentTime = seg.InstanceCreationTime = seg.StudyTime
     organization = plan.uid("dimensions")
-    seg.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
-    for item in seg.DimensionIndexSequence:
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = organization
-    if "ContributingEquipmentSequence" in seg:
-        del seg.ContributingEquipmentSequence
+    seg.pop("ContributingEquipmentSequence", None)
+    return seg
 
 
 def encode(images: list[Dataset], transfer_syntax: str) -> Iterator[bytes]:

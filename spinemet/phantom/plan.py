@@ -6,6 +6,7 @@ Patient n depends on (seed, n) only, so a larger archive begins with the patient
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import TypeVar
@@ -22,22 +23,10 @@ from spinemet.phantom.scan import REGIONS, ScanSettings, field_of_view
 
 T = TypeVar("T")
 
-SYNTAXES: tuple[tuple[str, float], ...] = (
-    (ExplicitVRLittleEndian, 0.25),
-    (JPEGLSLossless, 0.4),
-    (RLELossless, 0.23),
-    (JPEG2000Lossless, 0.12),
-)
-SPACINGS_MM: tuple[tuple[float, float], ...] = (
-    # Thin slices are rare here because they cost time; most archives keep 1.5 to 3 mm.
-    (0.75, 0.02),
-    (1.0, 0.05),
-    (1.5, 0.13),
-    (2.0, 0.3),
-    (2.5, 0.26),
-    (3.0, 0.18),
-    (5.0, 0.06),
-)
+SYNTAXES = {ExplicitVRLittleEndian: 0.25, JPEGLSLossless: 0.4, RLELossless: 0.23, JPEG2000Lossless: 0.12}
+"""Transfer syntax -> its share of the studies."""
+SPACINGS_MM = {0.75: 0.02, 1.0: 0.05, 1.5: 0.13, 2.0: 0.3, 2.5: 0.26, 3.0: 0.18, 5.0: 0.06}
+"""Slice spacing -> its share. Thin slices are rare because they cost time; most archives keep 1.5 to 3 mm."""
 SCANNERS: dict[str, tuple[str, str, str]] = {
     # manufacturer: model, soft kernel, bone kernel
     "SIEMENS": ("SOMATOM Phantom", "B30f", "B60s"),
@@ -223,6 +212,6 @@ def _second(rng: np.random.Generator, first: ScanSettings, sharp: bool) -> ScanS
     return replace(first, blur_mm=blur, edge=edge, noise_hu=noise, noise_seed=seed)
 
 
-def _choose(rng: np.random.Generator, choices: tuple[tuple[T, float], ...]) -> T:
-    values, shares = zip(*choices, strict=True)
-    return values[int(rng.choice(len(values), p=np.array(shares) / sum(shares)))]
+def _choose(rng: np.random.Generator, choices: Mapping[T, float]) -> T:
+    shares = np.array(list(choices.values()))
+    return list(choices)[int(rng.choice(len(choices), p=shares / sum(shares)))]

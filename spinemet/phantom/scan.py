@@ -179,13 +179,9 @@ def _noise(hu: Float, scan: ScanSettings) -> Float:
     level = scan.noise_hu * np.sqrt(pixels / max(scan.thickness, 0.5))
     dense = gaussian_filter1d(np.clip(hu, -100, 900).mean(axis=2), 4, axis=1)
     level_DH = (level * np.clip(0.75 + dense / 500, 0.6, 1.6)).astype(np.float32)
-    streaks = gaussian_filter1d(
-        rng.standard_normal((*hu.shape[:2], hu.shape[2] // 8 + 1), dtype=np.float32), 1.5, axis=2
-    )
-    streaks *= np.float32(0.5)
-    for n in range(8):
-        part = white[:, :, n::8]
-        part += streaks[:, :, : part.shape[2]]
+    streaks = rng.standard_normal((*hu.shape[:2], hu.shape[2] // 8 + 1), dtype=np.float32)
+    streaks = np.float32(0.5) * gaussian_filter1d(streaks, 1.5, axis=2)
+    white += np.repeat(streaks, 8, axis=2)[:, :, : hu.shape[2]]
     white *= level_DH[:, :, None]
     return white
 

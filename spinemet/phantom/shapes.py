@@ -31,30 +31,22 @@ class Grid:
     spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
 
-    def axis(self, n: int) -> Float:
-        """LPS coordinates of the voxel centres along axis `n` of (D, H, W)."""
-        return (self.origin[n] + self.spacing[n] * np.arange(self.shape[n])).astype(np.float32)
-
-    def box(self, low: Point, high: Point) -> Box:
-        """The index box of the LPS box between the corners `low` and `high` (x, y, z), cut to the grid."""
+    def around(self, points: Point, margin: float) -> Box:
+        """The index box around all `points` (N, 3) LPS with a margin of `margin` mm, cut to the grid."""
+        array = np.atleast_2d(np.asarray(points, np.float64))
         bounds = []
-        for n, (a, b) in enumerate(zip(np.asarray(low)[::-1], np.asarray(high)[::-1], strict=True)):
-            first = int(np.ceil((a - self.origin[n]) / self.spacing[n]))
-            last = int(np.floor((b - self.origin[n]) / self.spacing[n])) + 1
+        for n, (low, high) in enumerate(zip(array.min(0)[::-1], array.max(0)[::-1], strict=True)):
+            first = int(np.ceil((low - margin - self.origin[n]) / self.spacing[n]))
+            last = int(np.floor((high + margin - self.origin[n]) / self.spacing[n])) + 1
             bounds.append(slice(min(max(first, 0), self.shape[n]), max(min(last, self.shape[n]), 0)))
         return bounds[0], bounds[1], bounds[2]
-
-    def around(self, points: Point, margin: float) -> Box:
-        """The index box around all `points` (N, 3) LPS with a margin of `margin` mm."""
-        array = np.atleast_2d(np.asarray(points, np.float64))
-        return self.box(array.min(0) - margin, array.max(0) + margin)
 
 
 @dataclass(eq=False)
 class Canvas:
     """The drawing so far: HU, signed distance to any bone, and the label of each voxel's vertebra (0 for none).
 
-    hu: (D, H, W) float32 to draw into.
+    hu: (D, H, W) float32 to draw into. z, y, x: LPS coordinates of the voxel centres along each axis.
     """
 
     grid: Grid
@@ -65,7 +57,10 @@ class Canvas:
     def __post_init__(self) -> None:
         self.bone = np.full(self.grid.shape, FAR, np.float32)
         self.labels = np.zeros(self.grid.shape, np.uint8)
-        self.z, self.y, self.x = (self.grid.axis(n) for n in range(3))
+        self.z, self.y, self.x = (
+            (first + step * np.arange(count)).astype(np.float32)
+            for first, step, count in zip(self.grid.origin, self.grid.spacing, self.grid.shape, strict=True)
+        )
         self._scratch: dict[int, Float] = {}
         self.edge = max(self.grid.spacing[1], 0.6)
 

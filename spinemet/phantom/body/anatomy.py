@@ -19,9 +19,6 @@ Variant = Literal["usual", "L4", "L6", "T13", "no T12 ribs", "lumbar ribs", "cer
 """The number of vertebrae and ribs: four or six lumbar vertebrae, a thirteenth thoracic one, no ribs at T12, or further
 ribs at L1 or C7. `draw_anatomy` draws only usual patients."""
 
-_OTHER_SIZES = {"T13": "T12", "L6": "L5"}
-"""Additional vertebra -> the level whose size it has."""
-
 
 @dataclass(frozen=True)
 class Degeneration:
@@ -134,21 +131,11 @@ def _free_ribs(seed: int) -> dict[str, tuple[float, float]]:
 
 def _sequence(variant: Variant) -> list[tuple[str, str]]:
     """The patient's levels, cranial to caudal, each with the level of SIZES that gives its size."""
-    levels = [(level, level) for level in SIZES]
-    if variant == "L4":
-        levels.remove(("L5", "L5"))
-        return [(level, "L5" if level == "L4" else size) for level, size in levels]
+    levels = [level for level in SIZES if (variant, level) != ("L4", "L5")]
     if variant in ("T13", "L6"):
-        before = list(SIZES).index("L1" if variant == "T13" else "S1")
-        levels.insert(before, (variant, _OTHER_SIZES[variant]))
-    return [(level, "L4" if variant == "L6" and level == "L5" else size) for level, size in levels]
-
-
-def _tilt(patient: PatientAnatomy, level: str, like: str) -> float:
-    """Degrees by which `level` leans to anterior; the patient's curvature works around the straight T9 to L3."""
-    usual = SIZES[like].tilt
-    factor = patient.kyphosis if level[0] in "CT" else patient.lordosis
-    return usual * factor + patient.level_tilt.get(level, 0.0)
+        levels.insert(levels.index("L1" if variant == "T13" else "S1"), variant)
+    others = {"L4": {"L4": "L5"}, "T13": {"T13": "T12"}, "L6": {"L5": "L4", "L6": "L5"}}.get(variant, {})
+    return [(level, others.get(level, level)) for level in levels]
 
 
 def leaning(tilt_deg: float, lateral_deg: float) -> Array:
@@ -169,7 +156,10 @@ def place_spine(patient: PatientAnatomy) -> tuple[Pose, ...]:
         size = SIZES[like].scaled(factor, patient.discs.get(level, Degeneration()).height)
         size = replace(size, height=size.height * patient.collapsed.get(level, 1.0))
         sway = 0.0 if level[0] == "S" else np.sin(2 * np.pi * n / 16 + patient.scoliosis_phase)
-        axes = leaning(_tilt(patient, level, like), patient.scoliosis_deg * sway)
+        # Around the straight T9 to L3.
+        curvature = patient.kyphosis if level[0] in "CT" else patient.lordosis
+        tilt = SIZES[like].tilt * curvature + patient.level_tilt.get(level, 0.0)
+        axes = leaning(tilt, patient.scoliosis_deg * sway)
         if poses:
             above = poses[-1]
             joint = above.center - above.axes[2] * above.size.height / 2

@@ -27,9 +27,8 @@ def draw_skeleton(
     cancellous = patient.trabecular_hu
     ribs = [strut for pose in by_level.values() if has_ribs(patient, pose.level) for strut in rib(pose, patient, chest)]
     draw_struts(canvas, ribs, cancellous * 0.8, 1.5, texture, JOINT_MM)
-    draw_struts(
-        canvas, list(wings(by_level)), cancellous * 0.8, 1.6, texture, -4.0, canals=[by_level["S1"], by_level["S2"]]
-    )
+    sacrum = [by_level["S1"], by_level["S2"]]
+    draw_struts(canvas, list(wings(by_level)), cancellous * 0.8, 1.6, texture, -4.0, sacrum)
     draw_struts(canvas, list(ilium(by_level["S1"])), cancellous * 0.9, 2.2, texture, JOINT_MM + 0.8)
 
 
@@ -43,13 +42,10 @@ def draw_struts(
     canals: Iterable[Pose] = (),
 ) -> None:
     """Unite `struts` into one solid, `gap` mm away from earlier bone (negative: grow into it), and paint it."""
-    boxes = [box for strut in struts if not is_empty(box := strut.box(canvas.grid))]
-    if not boxes:
+    ends = [end for strut in struts for end in (strut.start, strut.end)]
+    whole = canvas.grid.around(ends, max(max(pair) for strut in struts for pair in strut.radii) + 3)
+    if is_empty(whole):
         return
-    d, h, w = (
-        slice(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes, strict=True)
-    )
-    whole = (d, h, w)
     solid = canvas.blank(whole)
     merge_struts(canvas, solid, whole, struts, 3.0)
     for pose in canals:
@@ -133,18 +129,19 @@ def ilium(sacrum: Pose) -> Iterator[Strut]:
     """Both iliac bones from crest to sacroiliac joint, as a fan of bars from the spine to the wing."""
     scale = sacrum.size.width / 50
     center = sacrum.center
-    fan = [
-        # height over S1, posterior end (x, y), bend (x, y), anterior end (x, y), half thickness of each
-        (46, (100, 26), (112, 8), (120, -14), (4.5, 4.5)),
-        (34, (86, 40), (104, 12), (124, -38), (6.0, 4.5)),
-        (20, (72, 50), (90, 14), (125, -58), (7.5, 4.0)),
-        (6, (62, 54), (77, 14), (123, -70), (8.5, 4.0)),
-        (-8, (55, 57), (70, 12), (119, -74), (8.5, 4.5)),
-        (-22, (51, 58), (66, 10), (113, -72), (8.0, 5.5)),
-        (-36, (51, 56), (66, 8), (106, -66), (7.0, 7.0)),
-        (-50, (58, 46), (70, 8), (98, -56), (7.0, 9.0)),
-    ]
-    knots = np.array([[height, *back, *bend, *front, *half] for height, back, bend, front, half in fan], float)
+    knots = np.array(
+        [
+            # height over S1; x and y of the posterior end, the bend and the anterior end; half thickness at both ends
+            (46, 100, 26, 112, 8, 120, -14, 4.5, 4.5),
+            (34, 86, 40, 104, 12, 124, -38, 6.0, 4.5),
+            (20, 72, 50, 90, 14, 125, -58, 7.5, 4.0),
+            (6, 62, 54, 77, 14, 123, -70, 8.5, 4.0),
+            (-8, 55, 57, 70, 12, 119, -74, 8.5, 4.5),
+            (-22, 51, 58, 66, 10, 113, -72, 8.0, 5.5),
+            (-36, 51, 56, 66, 8, 106, -66, 7.0, 7.0),
+            (-50, 58, 46, 70, 8, 98, -56, 7.0, 9.0),
+        ]
+    )
     # Bars 5 mm apart overlap enough to unite into a smooth plate.
     for height in np.arange(knots[-1, 0], knots[0, 0], 5.0):
         row = [np.interp(height, knots[::-1, 0], knots[::-1, n]) for n in range(1, 9)]

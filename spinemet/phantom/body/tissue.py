@@ -131,11 +131,12 @@ def draw_discs(canvas: Canvas, poses: Sequence[Pose], patient: PatientAnatomy, n
         rho = np.sqrt((x / np.float32(a)) ** 2 + ((y + 1) / np.float32(b)) ** 2)
         solid = np.maximum((rho - 1) * np.float32(b), np.abs(z) - np.float32(above.size.disc / 2 + 3))
         hu = 78 + 25 * np.clip(rho, 0, 1) + tiled(noise, box) * 6
+        disc = patient.discs.get(above.level, Degeneration())
         if above.level[0] == "S":
             hu += 90
-        elif patient.discs.get(above.level, Degeneration()).fused:
+        elif disc.fused:
             hu += patient.trabecular_hu + 60
-        elif patient.discs.get(above.level, Degeneration()).vacuum:
+        elif disc.vacuum:
             gas = (x / np.float32(0.45 * a)) ** 2 + (y / np.float32(0.4 * b)) ** 2 + (z / 1.4) ** 2
             hu = np.where(gas < 1 + 0.4 * tiled(noise, box), np.float32(-250), hu)
         blend(canvas.hu[box], hu, cover(solid, canvas.edge))

@@ -29,6 +29,7 @@ from spinemet.phantom.shapes import (
     overlap,
     tiled_at,
 )
+from spinemet.types import Vec3
 
 JOINT_MM = 1.6
 """Cartilage between neighbouring bones; below 2 mm, as in healthy facet joints."""
@@ -184,9 +185,8 @@ def arch(pose: Pose) -> Iterator[Strut]:
     length = size.spinous - size.canal_depth - 0.08 * size.depth
     tip = (0.0, back + 2 + length * np.cos(drop), lamina_z * size.height - length * np.sin(drop))
     tall = {"C": 4.0, "T": 4.5, "L": size.height * 0.33, "S": 4.0}[region]
-    yield _bar(
-        pose, (0, back + 1.5, lamina_z * size.height), tip, ((3.4, tall * 1.1), (2.8 if region != "L" else 3.8, tall))
-    )
+    spinous = ((3.4, tall * 1.1), (3.8 if region == "L" else 2.8, tall))
+    yield _bar(pose, (0, back + 1.5, lamina_z * size.height), tip, spinous)
     for side in (-1.0, 1.0):
         yield from _half_arch(pose, side, lamina_z, thin, lamina_tall, mid, back)
     if pose.level == "C2":
@@ -204,17 +204,11 @@ def _half_arch(
     root = size.canal_width / 2 + size.pedicle_width / 2
     high = 0.2 * height if region != "C" else 0.0
     pedicle = (size.pedicle_width / 2, size.pedicle_height / 2)
-    pillar_x, pillar_y = side * (size.canal_width / 2 + 2.8), mid + 0.22 * size.canal_depth
+    lamina = ((thin + 0.6, lamina_tall), (thin, lamina_tall))
+    x, y = side * (size.canal_width / 2 + 2.8), mid + 0.22 * size.canal_depth
     yield _bar(pose, (side * (root - 0.5), wall - 4, high), (side * root, mid, high), (pedicle, pedicle))
-    yield _bar(
-        pose,
-        (pillar_x, pillar_y, lamina_z * height + 1),
-        (0, back + 2, lamina_z * height),
-        ((thin + 0.6, lamina_tall), (thin, lamina_tall)),
-    )
-    yield _bar(
-        pose, (side * root * 0.98, mid, high * 0.6), (pillar_x, pillar_y + 1, -0.1 * height), ((4.2, 5.5), (4.2, 5.5))
-    )
+    yield _bar(pose, (x, y, lamina_z * height + 1), (0, back + 2, lamina_z * height), lamina)
+    yield _bar(pose, (side * root * 0.98, mid, high * 0.6), (x, y + 1, -0.1 * height), ((4.2, 5.5), (4.2, 5.5)))
     yield from _transverse(pose, side, root, mid, wall)
     yield from _facets(pose, side, mid, high)
 
@@ -254,12 +248,7 @@ def _facets(pose: Pose, side: float, mid: float, high: float) -> Iterator[Strut]
         yield _bar(pose, start, below, (thick, thick))
 
 
-def _bar(
-    pose: Pose,
-    start: tuple[float, float, float],
-    end: tuple[float, float, float],
-    radii: tuple[tuple[float, float], tuple[float, float]],
-) -> Strut:
+def _bar(pose: Pose, start: Vec3, end: Vec3, radii: Sequence[Sequence[float]]) -> Strut:
     """A strut between two local points. Upright bars take their second radius along posterior instead of superior."""
     direction = np.abs(np.subtract(end, start))
     up = pose.axes[1] if direction[2] > 1.2 * np.hypot(direction[0], direction[1]) else pose.axes[2]

@@ -9,7 +9,6 @@ and changes its kind from study to study.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -18,14 +17,12 @@ from spinemet.phantom.body.vertebra import BonePatch, canal_middle
 from spinemet.phantom.shapes import Float, blend, cover, vec3
 from spinemet.types import Vec3
 
-Kind = Literal["lytic", "blastic"]
-
 
 @dataclass(frozen=True)
 class Focus:
-    """One patch of disease. ragged: deviation of its edge in mm; fuzz: mm over which it fades."""
+    """One patch of disease. kind: lytic, blastic. ragged: deviation of its edge in mm; fuzz: mm over which it fades."""
 
-    kind: Kind
+    kind: str
     center_mm: Vec3
     radii_mm: Vec3
     hu: float
@@ -67,13 +64,6 @@ class Disease:
             return None
         side = self.side if posterolateral == "unilateral" else ""
         return build_lesion(pose, quality, posterolateral, self.side, extent, self.seed, labelled_side=side)
-
-
-_KINDS: dict[str, tuple[Kind, Kind, Kind]] = {
-    "lytic": ("lytic", "lytic", "lytic"),
-    "blastic": ("blastic", "blastic", "blastic"),
-    "mixed": ("lytic", "blastic", "blastic"),
-}
 
 
 def waves(seed: int, x: Float, y: Float, z: Float, shortest: float = 4.0, longest: float = 11.0) -> Float:
@@ -126,7 +116,7 @@ def build_lesion(
     rng = np.random.default_rng(seed)
     toward = 1.0 if side == "left" else -1.0
     places = [_in_body(rng, pose, toward if posterolateral != "none" or n else 0.0, extent) for n in range(3)]
-    kinds = _KINDS[bone_quality]
+    kinds = ("lytic", "blastic", "blastic") if bone_quality == "mixed" else (bone_quality,) * 3
     # Whole-body disease is one focus; smaller ones come as one to three. A mixed lesion needs both its kinds.
     count = 2 if bone_quality == "mixed" else 1
     count += int(rng.random() < 0.45) if extent < 0.8 else 0
@@ -140,16 +130,14 @@ def build_lesion(
     sides = {"none": (), "unilateral": (toward,), "bilateral": (-1.0, 1.0)}[posterolateral]
     for where in sides:
         for center, radii in _behind(rng, pose, where):
-            kind = kinds[0] if bone_quality != "mixed" else kinds[int(rng.random() < 0.5)]
+            kind = kinds[int(bone_quality == "mixed" and rng.random() < 0.5)]
             foci.append(_focus(kind, center, radii, hu[kind], int(rng.integers(2**31))))
     return Lesion(bone_quality, posterolateral, labelled_side, tuple(foci))
 
 
-def _focus(kind: Kind, center: Vec3, radii: Vec3, hu: float, seed: int) -> Focus:
-    least = min(radii)
-    if kind == "lytic":
-        return Focus(kind, center, radii, hu, ragged=min(1.6, 0.2 * least), fuzz=1.6, seed=seed)
-    return Focus(kind, center, radii, hu, ragged=min(2.0, 0.2 * least), fuzz=min(5.5, 0.6 * least), seed=seed)
+def _focus(kind: str, center: Vec3, radii: Vec3, hu: float, seed: int) -> Focus:
+    ragged, fuzz = (1.6, 1.6) if kind == "lytic" else (2.0, min(5.5, 0.6 * min(radii)))
+    return Focus(kind, center, radii, hu, min(ragged, 0.2 * min(radii)), fuzz, seed)
 
 
 def _in_body(rng: np.random.Generator, pose: Pose, toward: float, extent: float) -> tuple[Vec3, Vec3]:
