@@ -114,10 +114,11 @@ class _Stored(OneProcess):
     """One process that stores its state at `uri` between epochs, so another machine can go on."""
 
     def __init__(self, uri: str, device: str) -> None:
-        super().__init__(_load_state(uri), device)
+        super().__init__(device=device)
         self._uri, self._stored = uri, time.monotonic()
-        if self.state is not None:
-            self.history = self.state.pop("history")
+        if exists(uri):
+            state = torch.load(io.BytesIO(read_bytes(uri)), map_location="cpu", weights_only=True)
+            self.history, self.state = state.pop("history"), state
 
     def report(self, metrics: Mapping[str, float], state: State) -> None:
         self.history.append(dict(metrics))
@@ -126,13 +127,6 @@ class _Stored(OneProcess):
             torch.save({**state, "history": self.history}, buffer)
             write_bytes(self._uri, buffer.getvalue())
             self._stored = time.monotonic()
-
-
-def _load_state(uri: str) -> State | None:
-    if not exists(uri):
-        return None
-    state: State = torch.load(io.BytesIO(read_bytes(uri)), map_location="cpu", weights_only=True)
-    return state
 
 
 def run_fit(fit: Fit, folds: int, crops: Crops, truth: Crops, out: str, device: str = "cpu") -> None:
@@ -180,7 +174,7 @@ def ablate(
     check_truth(crops, truth)
     for recipe in recipes:
         check_crops(crops.info, recipe)
-    plan = Plan(crops_digest=crops.digest, truth_digest=truth.digest, folds=folds)
+    plan = Plan(crops_digest=crops.info.digest, truth_digest=truth.info.digest, folds=folds)
     claim(join(out, "plan.json"), plan)
     # Seeds in the outer loop: after an early stop, all recipes can be compared over the finished seeds.
     fits = [Fit(recipe, fold, seed) for seed in seeds for fold in range(folds) for recipe in recipes]

@@ -77,7 +77,10 @@ def write_benchmark(
     if patients < 10:
         raise BadInput(f"A benchmark needs at least 10 patients, found {patients}.")
     cases = [draw_case(seed, number) for number in range(patients)]
-    labels = {name: _label_table([row for case in cases for row in case.labels[name]]) for name in SETS}
+    labels = {
+        name: consensus(pd.DataFrame([row for case in cases for row in case.labels[name]], columns=COLUMNS).fillna(""))
+        for name in SETS
+    }
     for name in SETS:
         check_writable(join(uri, name))
     made: list[Prepared] = []
@@ -148,11 +151,6 @@ def _window(scan: ScanSettings, poses: Sequence[Pose]) -> ScanSettings:
         shape=(depth, MATRIX, MATRIX),
         spacing=(scan.spacing[0], PIXEL_MM, PIXEL_MM),
     )
-
-
-def _label_table(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
-    table = pd.DataFrame([{name: row.get(name, "") for name in COLUMNS} for row in rows], columns=COLUMNS)
-    return consensus(table)
 
 
 def _write_case(case: Case, uri: str, labels: Mapping[str, pd.DataFrame], slices: SliceConfig) -> Prepared:

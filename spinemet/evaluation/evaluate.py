@@ -21,8 +21,7 @@ from spinemet.model.card import ModelCard
 from spinemet.model.predictor import Predictor
 from spinemet.progress import Progress, no_progress
 from spinemet.statistics.comparison import compare
-from spinemet.statistics.measures import confusion_matrix, measure
-from spinemet.statistics.operating import operating_points
+from spinemet.statistics.measures import confusion_matrix, measure, operating_points
 from spinemet.training.crops import Crops, read_crops
 
 Split = Literal["test", "all"]
@@ -37,8 +36,8 @@ class Evaluation:
     facts: model and crops digest, split, patients, studies, vertebrae, slices, software version; with a baseline, its
     digest. measures: one row per task, unit (vertebra, slice) and `statistics.measures.Measure`; a no/yes task has the
     label yes only. confusions: one row per task, unit, truth and predicted, with its count. vertebrae, slices: the
-    tables of `predictions`. operating: one row per task and `statistics.operating.OperatingPoint`, measured on
-    vertebrae; empty if the crops hold no validation patient. differences: one row per task, unit and
+    tables of `predictions`. operating: one row per task and row of `statistics.measures.operating_points`, measured
+    on vertebrae; empty if the crops hold no validation patient. differences: one row per task, unit and
     `statistics.comparison.Compared`; empty without a baseline.
     """
 
@@ -110,7 +109,7 @@ def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progres
             ]
     facts: dict[str, str | int] = {
         "model": predictor.digest,
-        "crops": crops.digest,
+        "crops": crops.info.digest,
         "split": split,
         "patients": int(crops.table["patient"].nunique()),
         "studies": int(crops.table["study"].nunique()),
@@ -139,7 +138,7 @@ def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> p
         for n, label in enumerate(task.classes[1:], 1):
             chosen, measured = (prob_NC[:, n], true_N == n), (measured_NC[:, n], measured_N == n)
             points = operating_points(label, chosen, measured, patients_N.tolist(), seed=SEED)
-            rows += [{"task": task.name, **asdict(point)} for point in points]
+            rows += [{"task": task.name, **point} for point in points]
     return pd.DataFrame(rows)
 
 
@@ -185,8 +184,10 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
-    if crops.slices != card.spec.slices:
-        raise BadInput(f"The crops are cut with {_cut(crops.slices)}, but the model needs {_cut(card.spec.slices)}.")
+    if crops.info.slice_config != card.spec.slices:
+        raise BadInput(
+            f"The crops are cut with {_cut(crops.info.slice_config)}, but the model needs {_cut(card.spec.slices)}."
+        )
     patients = crops.table["patient"]
     if split == "all":
         if known := _learned_from(crops, card):
@@ -206,8 +207,10 @@ def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
 
 
 def _check_baseline(crops: Crops, card: ModelCard) -> None:
-    if crops.slices != card.spec.slices:
-        raise BadInput(f"The crops are cut with {_cut(crops.slices)}, but the baseline needs {_cut(card.spec.slices)}.")
+    if crops.info.slice_config != card.spec.slices:
+        raise BadInput(
+            f"The crops are cut with {_cut(crops.info.slice_config)}, but the baseline needs {_cut(card.spec.slices)}."
+        )
     if known := _learned_from(crops, card):
         raise BadInput(
             f"The baseline learned from or was validated on {known} of the patients measured; train both models with "

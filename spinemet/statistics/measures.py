@@ -6,7 +6,7 @@ Axes: N samples, C classes, P patients, B resamples. A measure without a sample 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -138,23 +138,23 @@ def threshold_for(score_N: npt.ArrayLike, positive_N: BoolArray, least_specifici
 
 
 def reliability(
-    true_N: IntArray, prob_NC: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS
+    true_N: IntArray, prob_NC: npt.NDArray[np.floating]
 ) -> tuple[FloatArray, FloatArray, npt.NDArray[np.int64]]:
     """Per bin of confidence (the called class's probability): mean confidence, share called right, samples.
 
-    Bins are of equal width from 0 to 1; a bin without samples has NaN for the first two.
+    The CALIBRATION_BINS are of equal width from 0 to 1; a bin without samples has NaN for the first two.
     """
     prob = np.asarray(prob_NC, np.float64)
     confidence_N, right_N = prob.max(axis=1), prob.argmax(axis=1) == np.asarray(true_N)
-    bin_N = np.minimum((confidence_N * bins).astype(np.int64), bins - 1)
-    count = np.bincount(bin_N, minlength=bins)
-    confidence, right = np.bincount(bin_N, confidence_N, bins), np.bincount(bin_N, right_N, bins)
+    bin_N = np.minimum((confidence_N * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    count = np.bincount(bin_N, minlength=CALIBRATION_BINS)
+    confidence, right = (np.bincount(bin_N, one, CALIBRATION_BINS) for one in (confidence_N, right_N))
     return _ratio(confidence, count), _ratio(right, count), count
 
 
-def calibration_error(true_N: IntArray, prob_NC: npt.NDArray[np.floating], bins: int = CALIBRATION_BINS) -> float:
+def calibration_error(true_N: IntArray, prob_NC: npt.NDArray[np.floating]) -> float:
     """Expected calibration error (Naeini 2015): the mean distance of confidence from the share called right."""
-    confidence, right, count = reliability(true_N, prob_NC, bins)
+    confidence, right, count = reliability(true_N, prob_NC)
     full = count > 0
     return float((np.abs(confidence - right)[full] * count[full]).sum() / count.sum()) if full.any() else math.nan
 
@@ -226,6 +226,47 @@ def measure(
     # No interval: resampling increases a calibration error, so its interval would not hold the value.
     found.append(Measure("ece", "", calibration_error(true, prob), math.nan, math.nan, len(true), len(names)))
     return found
+
+
+# ---- operating points -------------------------------------------------------------------------------------------
+
+SPECIFICITIES = (0.9, 0.95)
+
+
+def operating_points(
+    label: str,
+    chosen_on: tuple[FloatArray, BoolArray],
+    measured_on: tuple[FloatArray, BoolArray],
+    patients_N: Sequence[str],
+    *,
+    seed: int = 0,
+) -> Iterator[dict[str, str | float]]:
+    """For each of SPECIFICITIES the threshold of a class, chosen on some patients, and its shares on others.
+
+    Each row holds label, wanted_specificity, threshold (the lowest probability that is called; infinite: never),
+    chosen_on (samples that chose the threshold), and sensitivity and specificity with `_low` and `_high`, the ends of
+    their 95 % intervals. No row if every sample of `chosen_on` has the class.
+
+    chosen_on, measured_on: the samples' probabilities of the class, and which of them have it. patients_N: patients
+    of `measured_on`.
+    """
+    score_N, positive_N = measured_on
+    for least in SPECIFICITIES:
+        threshold = threshold_for(*chosen_on, least)
+        if np.isnan(threshold):
+            return
+        called_N = (score_N >= threshold).astype(np.float64)
+        calls_N2 = np.stack([1 - called_N, called_N], axis=1)
+        row: dict[str, str | float] = {
+            "label": label,
+            "wanted_specificity": least,
+            "threshold": threshold,
+            "chosen_on": len(chosen_on[0]),
+        }
+        for one in measure(positive_N.astype(np.int64), calls_N2, patients_N, ("no", "yes"), seed=seed):
+            if one.label == "yes" and one.name in ("sensitivity", "specificity"):
+                row |= {one.name: one.value, f"{one.name}_low": one.low, f"{one.name}_high": one.high}
+        yield row
 
 
 def _ratio(above: npt.ArrayLike, below: npt.ArrayLike) -> FloatArray:

@@ -132,16 +132,6 @@ class Crops:
     table: pd.DataFrame
     info: CropsInfo
 
-    @property
-    def slices(self) -> SliceConfig:
-        """How the slices were cut."""
-        return self.info.slice_config
-
-    @property
-    def digest(self) -> str:
-        """Twelve hexadecimal digits of the content."""
-        return self.info.digest
-
     def take(self, rows: npt.NDArray[np.bool_]) -> Crops:
         """The crops of the rows selected by an (N,) mask; vertebrae keep their numbers."""
         return Crops(self.hu_NHW[rows], self.table[rows].reset_index(drop=True), self.info)

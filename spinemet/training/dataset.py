@@ -97,7 +97,7 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
                 f"expected patients with {of_what} for {part}, found none ({len(parts)} patients in all); "
                 f"give more crops."
             )
-    return TrainingData(train, validation, split, crops.digest)
+    return TrainingData(train, validation, split, crops.info.digest)
 
 
 def admissions(train: Samples, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> pd.DataFrame:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
+PROGRESS = "progress.json"
 READ_EVERY_S = 2.0
 """How often the driver reads the progress file; epochs take longer."""
 
@@ -86,20 +87,16 @@ class RunProgress(BaseModel):
 
     def write(self, run: str) -> None:
         """Replace the progress file of the run's folder."""
-        write_bytes(_progress_file(run), self.model_dump_json().encode())
+        write_bytes(join(run, PROGRESS), self.model_dump_json().encode())
 
     @classmethod
     def read(cls, run: str, attempt: str) -> Self:
         """The progress of `attempt`; without epochs if it has written none yet."""
         try:
-            found = cls.model_validate_json(read_bytes(_progress_file(run)))
+            found = cls.model_validate_json(read_bytes(join(run, PROGRESS)))
         except (BadInput, ValidationError):
             return cls(attempt=attempt)
         return found if found.attempt == attempt else cls(attempt=attempt)
-
-
-def _progress_file(run: str) -> str:
-    return join(run, "progress.json")
 
 
 def claim_run(crops: str, out: str, name: str, recipe: TrainRecipe, seed: int) -> str:

@@ -74,10 +74,10 @@ def fit_temperatures(
     prob: Probabilities, samples: Samples, rules: Mapping[str, Rule], recipe: TrainRecipe
 ) -> dict[str, float]:
     """Task -> the temperature (Guo et al. 2017) with the lowest log loss of the vertebrae; 1 if there are too few."""
-    found = {}
-    for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True):
-        found[task.name] = fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
-    return found
+    return {
+        task.name: fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
+        for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True)
+    }
 
 
 def fit_temperature(
