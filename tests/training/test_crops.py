@@ -139,7 +139,7 @@ def test_equal_crops_change_nothing_and_others_replace_the_old(tmp_path: Path) -
     assert write_crops(uri, [reading("p1", ["T12", "L1"])], LABELS) == first
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     other = write_crops(uri, [reading("p2", ["L1"])], LABELS)
-    assert other.info.digest != first.info.digest
+    assert other.digest != first.digest
     assert [path.stem for path in (tmp_path / SHARDS).iterdir()] == [shard.name for shard in other.shards]
 
 
