@@ -61,7 +61,7 @@ def test_a_night_without_new_studies_needs_no_cluster(first: ScreenOptions, tmp_
 
 
 BAD = {
-    "--archive": (f"{PLACE}/nothing", "studies below"),
+    "--archive": (f"{PLACE}/nothing", "no study was found"),
     "--model": (f"{PLACE}/archive", "expected a model"),
     "--results": (f"{PLACE}/archive/results", "outside the archive"),
     "--limit": ("0", "limit of at least 1"),
@@ -92,6 +92,6 @@ def test_a_run_beside_another_leaves_and_changes_nothing(
     before = runs(first)
     with hold_lease(first.results, "20260101T200000-abcdef"):
         assert main(["--archive", first.archive, "--results", first.results, "--model", first.model]) == 2
-        assert "found 20260101T200000-abcdef on " in capsys.readouterr().err
+        assert "Another run is writing these results: 20260101T200000-abcdef on " in capsys.readouterr().err
     assert runs(first) == before
     assert not exists(join(first.results, LEASE))
