@@ -36,7 +36,8 @@ PREFIX = "prefix"
 """The layout whose studies are told apart by their headers: folders of DICOM objects."""
 KEY_DEPTH = 3
 TRIED = 50
-"""Prefixes with several folders, each KEY_DEPTH deep, whose headers are read before other prefixes are trusted."""
+"""Headers of so many prefixes (with several folders, each KEY_DEPTH deep) are read. If they agree with the keys, the
+keys of all further prefixes are trusted."""
 HELD_PARTS = 10
 """Parts of one prefix that are looked at together: more objects than any patient has."""
 SAMPLES = 5

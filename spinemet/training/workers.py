@@ -43,6 +43,7 @@ class Distributed:
         self.rank, self.world, self.device = rank, world, device
 
     def wrap(self, model: nn.Module) -> nn.Module:
+        """`model` itself in a single process, else with gradients averaged over the group."""
         if self.world == 1:
             return model
         with warnings.catch_warnings():

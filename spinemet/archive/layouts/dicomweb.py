@@ -140,6 +140,7 @@ class DicomwebObjects(StudyObjects):
         return beginning(instance, "".join(named) or instance.syntax or PLAIN_SYNTAX, instance.pixel_bytes)[:size]
 
     def read(self, name: str) -> bytes:
+        """The instance as one DICOM object, put together from its metadata and frames; empty if it has no metadata."""
         instance = self._instance(name)
         if instance is None:
             return b""

@@ -26,7 +26,7 @@ _LABELS = re.compile(r"(msk|mask|seg|label|vertebra|totalseg)", re.IGNORECASE)
 _BIDS = re.compile(r"((?P<root>.*?)/)??(rawdata/)?(sub-[^/]+/)?(ses-[^/]+/)?((anat|ct)/)?(?P<stem>sub-[^/_]+[^/]*)")
 _VERSE = re.compile(r"sub-(verse|gl)\d+")
 _GENERIC = frozenset({"ct", "image", "img", "imaging", "volume", "vol", "scan", "data", "input"})
-"""File names that say nothing of the patient; the folder does."""
+"""File names without information about the patient; the name of the folder is used instead."""
 
 
 class Role(StrEnum):
