@@ -90,6 +90,10 @@ class Flag(StrEnum):
     LOSSY = "lossy", "The pixels went through lossy compression."
     DIVIDED = "divided", "The series has gaps or several spacings; only one even stretch of it was read."
     INTERPOLATED_SLICE = "interpolated_slice", "A slice is missing; the mean of its two neighbours takes its place."
+    ORIENTATION_DISPUTED = (
+        "orientation_disputed",
+        "The NIfTI header contradicts itself about orientation or voxel size; the more credible one was used.",
+    )
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
     BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation could not be read."
     UNREACHABLE = "unreachable", "The study's vertebra segmentation could not be fetched."

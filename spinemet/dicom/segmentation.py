@@ -193,7 +193,8 @@ def _numbers_to_labels(levels: Mapping[int, str], largest: int = 0) -> npt.NDArr
 def _readable_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array]:
     """The array and affine of a NIfTI label map; StudyFailed(BAD_SEGMENTATION) if it cannot be read."""
     try:
-        return nifti_grid(content)
+        numbers_DHW, affine, _ = nifti_grid(content)
+        return numbers_DHW, affine
     except StudyProblem as problem:
         raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected a readable label map: {problem.detail}") from problem
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import io
-import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,13 +14,13 @@ from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
+from spinemet.dicom.nifti import gunzip, orientation
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.types import AIR_HU, Array, Array32, Flag, InstanceHeader, SeriesHeader, Volume
 
 MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm takes a third of that."""
-GUNZIP_PIECE = 16 << 20
 NIFTI_HEADER_BYTES = 4 << 20
 """Enough for the header and its extensions, which have some kilobytes in real files."""
 AXES_TOLERANCE = 1e-3
@@ -64,22 +61,24 @@ def read_nifti(objects: NiftiObjects) -> Volume:
     Raises StudyExcluded: NO_GEOMETRY (no orientation), SHEARED, NOT_CT (a label map), UNSUPPORTED_PIXELS (not 3-D, not
     numbers), MEMORY_LIMIT; StudyFailed: UNDECODABLE; and what StudyObjects raises.
     """
-    array_DHW, affine = nifti_grid(objects.read(objects.image))
+    array_DHW, affine, disputed = nifti_grid(objects.read(objects.image))
     if array_DHW.min() >= 0 and array_DHW.max() <= 255:
         raise StudyExcluded(Reason.NOT_CT, "expected HU, found values from 0 to 255, as label maps and pictures have.")
-    return Volume(_compact(array_DHW), affine)
+    return Volume(_compact(array_DHW), affine, (Flag.ORIENTATION_DISPUTED,) if disputed else ())
 
 
-def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array]:
-    """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS) of a NIfTI file; raises as read_nifti does."""
+def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array, bool]:
+    """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS, whether it is disputed) of a NIfTI file.
+
+    Disputed: see nifti.orientation. Raises as read_nifti does.
+    """
     import nibabel as nib
     from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
     try:
-        plain = _gunzip(content) if content[:2] == b"\x1f\x8b" else content
-        image = nib.Nifti1Image.from_bytes(bytes(memoryview(plain)[:NIFTI_HEADER_BYTES]))
-        if image.header["qform_code"] == 0 and image.header["sform_code"] == 0:
-            raise StudyExcluded(Reason.NO_GEOMETRY, "expected a NIfTI file with an orientation, found none.")
+        plain: Any = gunzip(content, MAX_VOXELS * 4) if content[:2] == b"\x1f\x8b" else content
+        image = nib.Nifti1Image.from_bytes(bytes(plain[:NIFTI_HEADER_BYTES]))
+        to_ras, disputed = orientation(image.header)
         kind = image.get_data_dtype().kind
         shape = image.shape[:3] if all(n == 1 for n in image.shape[3:]) else image.shape
         if len(shape) != 3 or min(shape) < 2 or kind not in "iuf":
@@ -88,9 +87,9 @@ def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array]:
         raw: Any = image.dataobj
         stored: npt.NDArray[Any] = np.ndarray(shape, raw.dtype, plain, raw.offset, order="F")
         values = stored if (raw.slope, raw.inter) == (1, 0) else stored * raw.slope + raw.inter
-        to_lps = ornt_transform(io_orientation(image.affine), axcodes2ornt(("L", "P", "S")))
+        to_lps = ornt_transform(io_orientation(to_ras), axcodes2ornt(("L", "P", "S")))
         array_WHD = apply_orientation(values, to_lps)
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ image.affine @ inv_ornt_aff(to_lps, shape)  # RAS+ to LPS
+        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ to_ras @ inv_ornt_aff(to_lps, shape)  # RAS+ to LPS
     except (StudyProblem, MemoryError):
         raise
     except Exception as error:  # broken bytes make nibabel raise any kind of error
@@ -102,7 +101,7 @@ def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array]:
     cosines = (affine[:3, :3] / lengths).T @ (affine[:3, :3] / lengths)
     if np.abs(cosines - np.eye(3)).max() > AXES_TOLERANCE:
         raise StudyExcluded(Reason.SHEARED, "expected a NIfTI affine with perpendicular axes, found a sheared one.")
-    return np.transpose(array_WHD, (2, 1, 0)), affine
+    return np.transpose(array_WHD, (2, 1, 0)), affine, disputed
 
 
 def write_nifti(volume: Volume, path: str | Path) -> None:
@@ -192,18 +191,3 @@ def _in_range(values_HW: npt.NDArray[np.generic]) -> npt.NDArray[np.float32] | n
         # 64 bits, because NumPy rejects limits outside the type's range.
         return np.clip(values_HW.astype(np.int64), AIR_HU, MOST_HU)
     return np.clip(np.nan_to_num(values_HW.astype(np.float32), nan=AIR_HU), AIR_HU, MOST_HU)
-
-
-def _gunzip(content: bytes) -> bytearray:
-    limit = MAX_VOXELS * 4
-    plain = bytearray()
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(content)) as stream:
-            # In pieces, because one read of the limit would allocate all of it, more than a reader process may have.
-            while len(plain) <= limit and (piece := stream.read(GUNZIP_PIECE)):
-                plain += piece
-    except (OSError, EOFError, zlib.error) as error:
-        raise StudyFailed(Reason.BROKEN_ARCHIVE, "expected a readable gzip file, found a broken one.") from error
-    if len(plain) > limit:
-        raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected a NIfTI file of at most {limit} bytes, found more.")
-    return plain

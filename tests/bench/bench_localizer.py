@@ -169,7 +169,7 @@ def real_cases() -> Iterator[tuple[str, Case]]:
     folder = REALCT / "tptbox"
     patch = read(folder / "sub-ct_label-22_ct.nii.gz")
     labels = labels_from_nifti((folder / "sub-ct_seg-vert_label-22_msk.nii.gz").read_bytes(), patch)
-    parts, _ = nifti_grid((folder / "sub-ct_seg-subreg_label-22_msk.nii.gz").read_bytes())
+    parts, *_ = nifti_grid((folder / "sub-ct_seg-subreg_label-22_msk.nii.gz").read_bytes())
     yield "TPTBox, patch", Case(patch, _labelled(labels, body_centers(labels, np.isin(parts, (49, 50)))))
 
 

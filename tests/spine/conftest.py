@@ -64,6 +64,6 @@ def patch_labels(realct: Path, patch: Volume) -> LabelMap:
 def patch_body(realct: Path, patch: Volume) -> np.ndarray:
     """The vertebral bodies of TPTBox's subregion mask."""
     content = (realct / "tptbox" / "sub-ct_seg-subreg_label-22_msk.nii.gz").read_bytes()
-    numbers, affine = nifti_grid(content)
+    numbers, affine, _ = nifti_grid(content)
     assert np.allclose(affine, patch.affine)
     return np.isin(numbers, (49, 50))
