@@ -19,7 +19,7 @@ from spinemet.errors import StudyExcluded
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.study import read_volume_of
-from spinemet.types import Flag, LabelMap, Volume
+from spinemet.types import Completeness, Flag, LabelMap, Volume
 from tests.bench.figures import Figures, Missing
 from tests.bench.localizer_phantoms import (
     CONDITIONS,
@@ -33,13 +33,14 @@ from tests.bench.localizer_phantoms import (
     phantom,
     variant_phantom,
 )
+from tests.bench.real_spines import SETTING, real_spines
 from tests.conftest import REALCT
 from tests.spine.conftest import body_centers, read
 from tests.spine.test_geometric import CHEST_MM
 
 PHANTOMS, UNUSUAL = 54, 24
 WORKERS = 2
-NEAR_MM = 10.0
+NEAR_MM, NEAR_BY_EYE_MM = 10.0, 8.0
 TO_BE_FOUND = 1 / 3
 """Share of a body's height in view. A body with less counts neither as missed nor as spurious."""
 
@@ -61,6 +62,8 @@ class Score:
     errors_mm: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    """Bodies named wrongly (`T1 for C7`), and cut ones called whole or the reverse (`T6 whole`)."""
 
     def __add__(self, other: Score) -> Score:
         return Score(*(getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__))
@@ -73,7 +76,8 @@ def run() -> Figures:
         ("study", "there", "found", "spurious", "precision", "median mm", "p95 mm", "named", "names right", "CPU s"),
         f"Phantoms: {PHANTOMS} over {', '.join(CONDITIONS)}; slices of {min(SPACINGS_MM)} to {max(SPACINGS_MM)} mm;"
         f" {UNUSUAL} of patients with another number of vertebrae or ribs; and {len(NECKS)} necks. Named: share of"
-        " the vertebrae of studies with an anchor in view (skull base, sacrum, last rib, first rib).",
+        " the vertebrae of studies with an anchor in view (skull base, sacrum, last rib, first rib). Ten more patients:"
+        f" bodies within {NEAR_BY_EYE_MM:g} mm of places read by eye; parameters were set on five of them (set on).",
     )
     if not REALCT.is_dir():
         raise Missing("real CT is not on this machine")
@@ -81,6 +85,11 @@ def run() -> Figures:
         _add(figures, name, score(case))
     for name, volume in without_spine():
         _add(figures, name, score(Case(volume, ())))
+    for name, case in real_spines():
+        one = score(case, NEAR_BY_EYE_MM)
+        _add(figures, f"{name}, {'set on' if name in SETTING else 'left out'}", one)
+        faults = [*(f"{level} missed" for level in one.missed), *one.wrong]
+        figures.note += f" {name}: {', '.join(faults)}." if faults else ""
     with ProcessPoolExecutor(WORKERS, mp_context=get_context("spawn")) as pool:
         scores = list(pool.map(phantom_score, range(PHANTOMS)))
         unusual = list(pool.map(variant_score, range(UNUSUAL)))
@@ -111,8 +120,8 @@ def _add(figures: Figures, name: str, s: Score) -> None:
     figures.add(name, s.expected, found, s.spurious, precision, middle, far, named, right, float(np.median(s.seconds)))
 
 
-def score(case: Case) -> Score:
-    """Compare `geometric_spine` with the truth of one study."""
+def score(case: Case, near_mm: float = NEAR_MM) -> Score:
+    """Compare `geometric_spine` with the truth of one study. A body counts as found within `near_mm` of its place."""
     truth, anchored = case.truth, bool(case.anchors)
     start = time.process_time()
     try:
@@ -131,21 +140,29 @@ def score(case: Case) -> Score:
         result.expected += due
         result.anchored += due and anchored
         best = int(distance[:, n].argmin()) if vertebrae else -1
-        if best < 0 or distance[best, n] > NEAR_MM or distance[best].argmin() != n:
-            result.missed += [one.level] if due else []
+        if best < 0 or distance[best, n] > near_mm or distance[best].argmin() != n:
+            result.missed += [_called(one)] if due else []
             continue
         taken.add(best)
         if not due:
             continue
         result.found += 1
         result.errors_mm.append(float(distance[best, n]))
-        level = vertebrae[best].level
+        level, completeness = vertebrae[best].level, vertebrae[best].completeness
+        if (completeness is Completeness.CUT) != (one.visible < 1):
+            result.wrong.append(f"{_called(one)} {completeness}")
+        if is_named(level) and one.level and level != one.level:
+            result.wrong.append(f"{level} for {one.level}")
         if is_named(level) and one.level:
             result.named += 1
             result.named_right += level == one.level
             result.anchored_named += anchored
     result.spurious = len(vertebrae) - len(taken)
     return result
+
+
+def _called(one: Truth) -> str:
+    return one.level or f"body at {one.center_mm[2]:.0f}"
 
 
 # ---- real CT -------------------------------------------------------------------------------------------------
