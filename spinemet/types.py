@@ -95,7 +95,7 @@ class Flag(StrEnum):
         "The NIfTI header contradicts itself about orientation or voxel size; the more credible one was used.",
     )
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
-    BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation could not be read."
+    BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation is broken or its levels are not clear."
     UNREACHABLE = "unreachable", "The study's vertebra segmentation could not be fetched."
     BROKEN_ARCHIVE = "broken_archive", "The study's vertebra segmentation lies in a damaged part of a zip file."
     MEMORY_LIMIT = "memory_limit", "The study's vertebra segmentation is too large to read."

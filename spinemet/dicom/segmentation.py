@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from spinemet.anatomy import LEVEL_INDEX, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS, region
+from spinemet.anatomy import LEVEL_INDEX, is_other_structure, level_in, may_be_vertebra, region
 from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.objects import StudyObjects
+from spinemet.dicom.label_numbers import mask_of, numbering, whole_numbers
 from spinemet.dicom.values import quiet_dicom
 from spinemet.dicom.volume import nifti_grid
 from spinemet.errors import Reason, StudyFailed, StudyProblem
@@ -26,14 +27,16 @@ from spinemet.types import Array, LabelMap, SeriesHeader, Volume
 
 SAME_GRID_TOLERANCE = 0.05
 """Two grids are equal if their voxels coincide to this share of a voxel."""
-MIN_VOXELS = 5
-"""A label with fewer voxels is noise, not a vertebra."""
 BODY_DEPTH_MM: Mapping[str, float] = {"cervical": 28.0, "thoracic": 45.0, "lumbar": 52.0, "sacral": 60.0}
 """A label deeper than this from front to back holds more than a body. Bodies alone are 15-20 (cervical), 18-35
 (thoracic) and 30-40 mm (lumbar) deep; whole vertebrae with their spinous process 45, 60 and 75 mm and more."""
 
-_LEVEL = re.compile(r"(?<![A-Za-z0-9])([CTLS])\s?(\d{1,2})(?![0-9A-Za-z])", re.IGNORECASE)
-_NOT_A_VERTEBRA = re.compile(r"dis[ck]|\brib|nerve|cord|lesion|met[as]|tumou?r|canal", re.IGNORECASE)
+_PART = re.compile(
+    r"body|corpus|arch|pedicle|lamina|process|posterior|anterior|facet|endplate|left|right", re.IGNORECASE
+)
+"""Several segments of one vertebra may be its parts."""
+_SAME_SHARE = 0.5
+"""Two segments are one vertebra if they share this part of the smaller one's voxels."""
 
 
 def find_labels(
@@ -42,86 +45,57 @@ def find_labels(
     """The vertebra labels of the study on the grid of `volume`; None if it has none.
 
     A NIfTI study has its labels in masks beside the volume; `series` and `chosen` do not matter then. Of several DICOM
-    SEG objects with vertebrae one that refers to the chosen series wins, then one that shares its frame of reference,
-    then any other of its study; among equals, the first.
-    Raises StudyFailed(BAD_SEGMENTATION) if the study has segmentations but none of them can be read.
+    SEG objects with vertebrae those that refer to the chosen series win, then those that share its frame of reference,
+    then any other of its study. Equals are joined, as some tools write one object per vertebra; of a vertebra that
+    several hold, the first counts.
+    Raises StudyFailed(BAD_SEGMENTATION) if none of the segmentations can be read, or one of several equals cannot; if
+    a segment looks like a vertebra of unknown level; or if two contradict each other.
     """
     if isinstance(objects, NiftiObjects):
         return _nifti_labels(objects, volume)
     broken: StudyFailed | None = None
-    found: list[tuple[int, LabelMap]] = []
+    joined: dict[int, npt.NDArray[np.uint8]] = {}
+    objects_of: Counter[int] = Counter()
     for item in series:
         shares_frame = bool(chosen.FrameOfReferenceUID) and item.FrameOfReferenceUID == chosen.FrameOfReferenceUID
         if item.Modality != "SEG" or not (shares_frame or item.StudyInstanceUID == chosen.StudyInstanceUID):
             continue
         for instance in item.instances:
             try:
-                labels, refers = _seg_labels(objects.read(instance.name), chosen, volume)
+                labels_DHW, refers = _seg_labels(objects.read(instance.name), chosen, volume)
             except StudyFailed as problem:
                 if problem.reason is not Reason.BAD_SEGMENTATION:
                     raise
                 broken = problem
                 continue
-            if labels is not None:
-                found.append((0 if refers else 1 if shares_frame else 2, labels))
-    if broken is not None and not found:
+            if labels_DHW is not None:
+                rank = 0 if refers else 1 if shares_frame else 2
+                joined[rank] = _join(joined[rank], labels_DHW) if rank in joined else labels_DHW
+                objects_of[rank] += 1
+    if broken is not None and (not joined or objects_of[min(joined)] > 1):
         raise broken
-    return min(found, key=lambda pair: pair[0])[1] if found else None
+    if not joined:
+        return None
+    best_DHW = joined[min(joined)]
+    return LabelMap(best_DHW, volume.affine, _bodies_only(best_DHW, volume.affine))
 
 
 def labels_from_nifti(content: bytes, volume: Volume) -> LabelMap:
-    """The label map in a NIfTI file, in VerSe or TotalSegmentator numbers, on the grid of `volume`.
+    """The label map in a NIfTI file, in the numbers of a public scheme (see label_numbers), on the grid of `volume`.
 
-    The order of the labels along the patient shows the scheme: VerSe counts down the spine, TotalSegmentator up.
-    Raises StudyFailed(BAD_SEGMENTATION) if the file cannot be read or fits neither.
+    Raises StudyFailed(BAD_SEGMENTATION) if the file cannot be read or fits no scheme.
     """
-    numbers, affine = _readable_grid(content)
-    whole = np.rint(numbers).astype(np.int32) if numbers.dtype.kind == "f" else numbers.astype(np.int32)
-    table = _numbers_to_labels(numbering(whole), int(whole.max()))
-    return _label_map(table[np.maximum(whole, 0)], affine, volume)
-
-
-def numbering(numbers_DHW: npt.NDArray[np.int32]) -> Mapping[int, str]:
-    """The scheme of a label map's numbers: VERSE_LEVELS or TOTALSEGMENTATOR_LEVELS.
-
-    D runs from inferior to superior. Raises StudyFailed(BAD_SEGMENTATION) if the order of the labels fits neither.
-    """
-    most = max(0, min(int(numbers_DHW.max()), 4 * 256))
-    counts_DN = np.stack([np.bincount(np.clip(plane, 0, most).ravel(), minlength=most + 1) for plane in numbers_DHW])
-    voxels = counts_DN.sum(axis=0)
-    present = [n for n in range(1, most + 1) if voxels[n] >= MIN_VOXELS]
-    heights = {n: float(np.arange(len(counts_DN)) @ counts_DN[:, n] / voxels[n]) for n in present}
-    # Only TotalSegmentator uses 29 to 50; it gives VerSe's numbers to organs.
-    is_total = any(28 < n <= 50 for n in present)
-    schemes = [TOTALSEGMENTATOR_LEVELS] if is_total else [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS]
-    named = [[n for level in LEVEL_INDEX for n in present if scheme.get(n) == level] for scheme in schemes]
-    most_named = max(map(len, named))
-    # A single label is always in order: it proves nothing if the other scheme names several.
-    fitting = [
-        (len(labels), scheme)
-        for scheme, labels in zip(schemes, named, strict=True)
-        if labels and len(labels) >= min(2, most_named) and all(heights[a] > heights[b] for a, b in pairwise(labels))
-    ]
-    if not fitting:
-        detail = f"{len(present)} labels fit neither the numbers of VerSe nor those of TotalSegmentator."
-        raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
-    return max(fitting, key=lambda pair: pair[0])[1]
-
-
-def level_in(text: str) -> str | None:
-    """The level in a segment's name (`T1 vertebra`, `vertebrae_L3`); None for discs, ribs and everything else."""
-    if _NOT_A_VERTEBRA.search(text):
-        return None
-    levels = {f"{match[1].upper()}{int(match[2])}" for match in _LEVEL.finditer(text)}
-    named = levels & LEVEL_INDEX.keys()
-    return named.pop() if len(named) == len(levels) == 1 else None
+    values, affine = _readable_grid(content)
+    numbers = whole_numbers(values)
+    table = _numbers_to_labels(numbering(numbers, affine), int(numbers.max()))
+    return _label_map(table[numbers], affine, volume)
 
 
 # ---- DICOM SEG -----------------------------------------------------------------------------------------------
 
 
-def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[LabelMap | None, bool]:
-    """(labels of the vertebrae in one SEG object, whether it refers to the chosen series)."""
+def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[npt.NDArray[np.uint8] | None, bool]:
+    """(labels of the vertebrae in one SEG object on the volume's grid, whether it refers to the chosen series)."""
     import highdicom as hd
 
     try:
@@ -129,13 +103,15 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[L
             segmentation = hd.seg.segread(io.BytesIO(content))
             referenced = [item.get("SeriesInstanceUID") for item in segmentation.get("ReferencedSeriesSequence") or []]
             refers = bool(chosen.SeriesInstanceUID) and chosen.SeriesInstanceUID in referenced
-            levels = _segment_levels(segmentation)
+            levels = segment_levels(segmentation.SegmentSequence)
             if not levels:
                 return None, refers
             labels_DHW, affine = _seg_grid(segmentation, levels)
+    except StudyProblem:
+        raise
     except Exception as error:  # highdicom and pydicom raise whatever the bytes provoke
-        raise StudyFailed(Reason.BAD_SEGMENTATION, f"the DICOM SEG is broken ({type(error).__name__}).") from error
-    return (_label_map(labels_DHW, affine, volume) if labels_DHW.any() else None), refers
+        raise StudyFailed(Reason.BAD_SEGMENTATION, "expected a readable DICOM SEG, found a broken one.") from error
+    return (_onto_grid(labels_DHW, affine, volume) if labels_DHW.any() else None), refers
 
 
 def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray[np.uint8], Array]:
@@ -151,16 +127,83 @@ def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray
     return labels_DHW, np.asarray(stacked.affine, np.float64)
 
 
-def _segment_levels(segmentation: Any) -> dict[int, str]:
-    """Segment number to level, for the segments that are vertebrae."""
+def segment_levels(segments: Iterable[Any]) -> dict[int, str]:
+    """Segment number to level, for the segments of a SEG object that are vertebrae.
+
+    Raises StudyFailed(BAD_SEGMENTATION) if a segment looks like a vertebra but has no known level, if its label and
+    its codes name different levels, or if two segments have the same level and are not parts of a vertebra.
+    """
     levels: dict[int, str] = {}
-    for segment in segmentation.SegmentSequence:
-        coded = segment.get("SegmentedPropertyTypeCodeSequence") or []
-        names = [segment.get("SegmentLabel", ""), *(item.get("CodeMeaning", "") for item in coded)]
-        level = next((level for name in names if (level := level_in(str(name)))), None)
-        if level is not None and segment.SegmentNumber > 0:
-            levels[int(segment.SegmentNumber)] = level
+    whole: set[str] = set()
+    unknown = 0
+    for segment in segments:
+        level, looks_alike = _segment_level(segment)
+        unknown += level is None and looks_alike
+        if level is None or segment.SegmentNumber <= 0:
+            continue
+        is_part = _PART.search(str(segment.get("SegmentLabel", ""))) is not None
+        if not is_part and level in whole:
+            raise StudyFailed(Reason.BAD_SEGMENTATION, f"two segments of the DICOM SEG are named {level}.")
+        whole |= set() if is_part else {level}
+        levels[int(segment.SegmentNumber)] = level
+    if unknown:
+        detail = (
+            f"{unknown} segments of the DICOM SEG look like vertebrae, but their names or codes are no known level."
+        )
+        raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
     return levels
+
+
+def _segment_level(segment: Any) -> tuple[str | None, bool]:
+    """(level of a segment, whether it looks like a vertebra), from its label and description, type and region codes."""
+    coded = [
+        item
+        for name in ("SegmentedPropertyTypeCodeSequence", "AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
+        for item in segment.get(name) or []
+    ]
+    names = [str(segment.get("SegmentLabel", "")), str(segment.get("SegmentDescription", ""))]
+    kinds = [str(item.get("CodeMeaning", "")) for item in coded]
+    by_name = [level for text in names if (level := level_in(text))]
+    by_code = [level for item in coded if (level := _coded_level(item))]
+    if any(is_other_structure(text) for text in (*names, *kinds)):
+        return None, False
+    found = {*by_name[:1], *by_code}
+    if len(found) > 1:
+        raise StudyFailed(Reason.BAD_SEGMENTATION, "the names of the DICOM SEG's segments contradict their codes.")
+    return (found.pop() if found else None), any(map(may_be_vertebra, (*names, *kinds)))
+
+
+def _coded_level(item: Any) -> str | None:
+    """The level of a code: SNOMED CT (also as SNOMED RT, which older objects have), else its meaning in words."""
+    from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
+
+    code = Code(str(item.get("CodeValue", "")), str(item.get("CodingSchemeDesignator", "")), "")
+    for level in LEVEL_INDEX:
+        known = getattr(codes.SCT, f"{level}Vertebra", None) if level not in ("T13", "L6", "S1") else None
+        if known is not None and code == known:
+            return level
+    return level_in(str(item.get("CodeMeaning", "")))
+
+
+def _join(first_DHW: npt.NDArray[np.uint8], second_DHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Both label maps in one. Of a level that both hold, and where they overlap, the first counts.
+
+    Raises StudyFailed(BAD_SEGMENTATION) if they give one vertebra two levels, or one level to two vertebrae.
+    """
+    values = len(LEVEL_INDEX) + 1
+    sizes = [np.bincount(labels.ravel(), minlength=values) for labels in (first_DHW, second_DHW)]
+    both = (first_DHW > 0) & (second_DHW > 0)
+    pairs = first_DHW[both].astype(np.intp) * values + second_DHW[both]
+    shared = np.bincount(pairs, minlength=values * values).reshape(values, values)
+    smaller = np.minimum.outer(*sizes)
+    is_same = shared > _SAME_SHARE * smaller
+    twice = np.flatnonzero((sizes[0] > 0) & (sizes[1] > 0))[1:]
+    if is_same[~np.eye(values, dtype=bool)].any() or not is_same[twice, twice].all():
+        detail = "the study's segmentations contradict each other about the levels of vertebrae."
+        raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
+    added = np.where(np.isin(second_DHW, twice), 0, second_DHW)
+    return np.where(first_DHW > 0, first_DHW, added)
 
 
 # ---- grids ---------------------------------------------------------------------------------------------------
@@ -170,15 +213,20 @@ def _nifti_labels(objects: NiftiObjects, volume: Volume) -> LabelMap | None:
     """The labels of a label map, or of masks of one vertebra each on one grid; the caudal mask wins an overlap."""
     if objects.label_map is not None:
         return labels_from_nifti(objects.read(objects.label_map), volume)
-    masks = objects.vertebra_masks
-    by_level = {level: name for name in masks if (level := level_in(name.rpartition("/")[2].split(".")[0]))}
+    by_level: dict[str, str] = {}
+    for name in objects.vertebra_masks:
+        level = level_in(name.rpartition("/")[2].split(".")[0])
+        if level is None or level in by_level:
+            found = "one of no known level" if level is None else f"two of {level}"
+            raise StudyFailed(Reason.BAD_SEGMENTATION, f"expected vertebra masks of one level each, found {found}.")
+        by_level[level] = name
     joined: tuple[npt.NDArray[np.uint8], Array] | None = None
     for level in sorted(by_level, key=LEVEL_INDEX.__getitem__):
         mask_DHW, affine = _readable_grid(objects.read(by_level[level]))
         joined = joined or (np.zeros(mask_DHW.shape, np.uint8), affine)
         if mask_DHW.shape != joined[0].shape or not np.allclose(affine, joined[1], atol=1e-3):
             raise StudyFailed(Reason.BAD_SEGMENTATION, "expected vertebra masks on one grid, found several grids.")
-        joined[0][mask_DHW.astype(bool)] = 1 + LEVEL_INDEX[level]
+        joined[0][mask_of(mask_DHW)] = 1 + LEVEL_INDEX[level]
     return _label_map(*joined, volume) if joined else None
 
 

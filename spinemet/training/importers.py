@@ -14,9 +14,8 @@ import pandas as pd
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from spinemet.anatomy import LEVEL_INDEX, LEVELS, VERSE_LEVELS
+from spinemet.anatomy import LEVEL_INDEX, LEVELS, VERSE_LEVELS, level_in
 from spinemet.archive.layouts.nifti import identity
-from spinemet.dicom.segmentation import level_in
 from spinemet.errors import BadInput
 from spinemet.files import write_bytes
 from spinemet.types import BONE_QUALITY

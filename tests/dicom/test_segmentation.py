@@ -13,12 +13,13 @@ import numpy.typing as npt
 import pydicom
 import pytest
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from scipy import ndimage
 
-from spinemet.anatomy import LEVEL_INDEX, LEVELS, TOTALSEGMENTATOR_LEVELS, VERSE_LEVELS
+from spinemet.anatomy import LEVEL_INDEX, LEVELS, TOTALSEGMENTATOR_LEVELS
 from spinemet.archive.listing import list_studies, open_study, study_at
 from spinemet.dicom.headers import read_series
-from spinemet.dicom.segmentation import find_labels, labels_from_nifti, level_in, numbering
+from spinemet.dicom.segmentation import find_labels, labels_from_nifti, segment_levels
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import LabelMap, SeriesHeader, Volume
@@ -118,6 +119,112 @@ def test_segments_of_other_structures_give_no_labels(tmp_path: Path) -> None:
     assert read(tmp_path)[1] is None
 
 
+def one_seg_each(place: Path, levels: Sequence[str] = tuple(BLOCKS)) -> list[Path]:
+    """A series, and one SEG object for each block, named by `levels`; the paths of the slices."""
+    files = write_series(place)[::-1]
+    for number, level in enumerate(levels, start=1):
+        write_seg(place / f"seg{number}.dcm", files, (blocks() == number).astype(np.uint8), names=(level,))
+    return files
+
+
+def test_one_object_per_vertebra_is_one_segmentation(tmp_path: Path) -> None:
+    one_seg_each(tmp_path / "each")
+    files = write_series(tmp_path / "all")[::-1]
+    write_seg(tmp_path / "all" / "seg.dcm", files, blocks())
+    (_, joined), (_, whole) = read(tmp_path / "each"), read(tmp_path / "all")
+    assert joined is not None
+    assert whole is not None
+    np.testing.assert_array_equal(joined.labels_DHW, whole.labels_DHW)
+    assert joined.bodies_only == whole.bodies_only
+
+
+def test_a_vertebra_in_two_objects_counts_once(tmp_path: Path) -> None:
+    files = one_seg_each(tmp_path)
+    larger = np.zeros_like(blocks())
+    larger[BLOCKS["T12"], 4:16, 7:21] = 1
+    write_seg(tmp_path / "z.dcm", files, larger, names=("Th12",))
+    _, labels = read(tmp_path)
+    assert labels is not None
+    assert levels_of(labels.labels_DHW) == dict.fromkeys(BLOCKS, 4 * 10 * 12)
+
+
+@pytest.mark.parametrize("levels", [("T11", "T12", "T12"), ("T11", "Vertebra 12", "L1"), ("T11", "T14", "L1")])
+def test_objects_that_contradict_each_other_or_have_no_known_level_are_refused(
+    tmp_path: Path, levels: tuple[str, ...]
+) -> None:
+    one_seg_each(tmp_path, levels)
+    with pytest.raises(StudyFailed) as caught:
+        read(tmp_path)
+    assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
+def test_two_segmentations_that_name_one_spine_differently_are_refused(tmp_path: Path) -> None:
+    files = write_series(tmp_path)[::-1]
+    write_seg(tmp_path / "a.dcm", files, blocks())
+    write_seg(tmp_path / "b.dcm", files, blocks(), names=("T12", "L1", "L2"))
+    with pytest.raises(StudyFailed, match="contradict each other"):
+        read(tmp_path)
+
+
+def test_one_broken_object_of_several_is_no_missing_vertebra(tmp_path: Path) -> None:
+    one_seg_each(tmp_path)
+    dataset = pydicom.dcmread(tmp_path / "seg2.dcm")
+    del dataset.PerFrameFunctionalGroupsSequence
+    dataset.save_as(tmp_path / "seg2.dcm")
+    with pytest.raises(StudyFailed) as caught:
+        read(tmp_path)
+    assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
+def segment(label: str, code: Code = codes.SCT.Vertebra, region: Code | None = None) -> pydicom.Dataset:
+    one = pydicom.Dataset()
+    one.SegmentLabel = label
+    one.SegmentedPropertyTypeCodeSequence = [hd.sr.CodedConcept.from_code(code)]
+    if region is not None:
+        one.AnatomicRegionSequence = [hd.sr.CodedConcept.from_code(region)]
+    return one
+
+
+def segment_levels_of(*segments: pydicom.Dataset) -> list[str]:
+    for number, one in enumerate(segments, start=1):
+        one.SegmentNumber = number
+    return list(segment_levels(segments).values())
+
+
+def test_levels_come_from_labels_and_codes() -> None:
+    lesion = codes.SCT.Neoplasm
+    assert segment_levels_of(
+        segment("a", codes.SCT.T11Vertebra),
+        segment("b", Code("T-117C0", "SRT", "?")),  # SNOMED RT, in objects of before 2019
+        segment("c", Code("99", "99LOCAL", "LWK 1")),
+        segment("d", region=codes.SCT.L2Vertebra),
+        segment("Th3", codes.SCT.Bone),
+        segment("metastasis", lesion, region=codes.SCT.L4Vertebra),
+        segment("Liver", codes.SCT.Liver),
+        segment("sacrum", codes.SCT.Sacrum),
+    ) == ["T11", "T12", "L1", "L2", "T3"]
+
+
+def test_parts_of_one_vertebra_belong_together() -> None:
+    parts = [segment("L1 vertebral body"), segment("L1 posterior elements"), segment("L2")]
+    assert segment_levels_of(*parts) == ["L1", "L1", "L2"]
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [segment("L1"), segment("L1")],
+        [segment("L1", codes.SCT.T11Vertebra)],
+        [segment("L1"), segment("spine bone 3")],  # its code is Vertebra
+        [segment("L1", codes.SCT.Bone), segment("Wirbel 12", codes.SCT.Bone)],
+    ],
+)
+def test_segments_that_may_be_vertebrae_of_another_name_are_refused(segments: list[pydicom.Dataset]) -> None:
+    with pytest.raises(StudyFailed) as caught:
+        segment_levels_of(*segments)
+    assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
 def test_a_broken_segmentation_has_its_reason(tmp_path: Path) -> None:
     files = write_series(tmp_path)[::-1]
     write_seg(tmp_path / "seg.dcm", files, blocks())
@@ -129,34 +236,12 @@ def test_a_broken_segmentation_has_its_reason(tmp_path: Path) -> None:
     assert caught.value.reason is Reason.BAD_SEGMENTATION
 
 
-@pytest.mark.parametrize(
-    ("text", "level"),
-    [("T1 vertebra", "T1"), ("vertebrae_T12", "T12"), ("L5", "L5"), ("vertebra l3", "L3"), ("S1", "S1"), ("T13", "T13"),
-     ("T1", "T1"), ("Liver", None), ("L5-S1 disc", None), ("rib_left_3", None), ("T4 rib", None), ("L5 S1", None),
-     ("T99", None), ("CT1", None), ("metastasis L2", None)],
-)  # fmt: skip
-def test_level_names(text: str, level: str | None) -> None:
-    assert level_in(text) == level
-
-
-@pytest.mark.parametrize("scheme", [VERSE_LEVELS, TOTALSEGMENTATOR_LEVELS])
-@pytest.mark.parametrize("levels", [("T11", "T12", "L1"), ("L4", "L5", "S1"), ("C6", "C7", "T1")])
-def test_numbers_show_their_scheme(scheme: dict[int, str], levels: tuple[str, ...]) -> None:
-    numbers = np.zeros((12, 4, 4), np.int32)
-    for place, level in enumerate(levels):
-        numbers[9 - 4 * place : 12 - 4 * place] = next(n for n, name in scheme.items() if name == level)
-    assert numbering(numbers) is scheme
-    with pytest.raises(StudyFailed):
-        # Upside down fits no scheme: the file's orientation or its labels are wrong.
-        numbering(numbers[[*range(8, 12), *range(4), *range(4, 8)]])
-
-
 def test_a_label_map_on_another_grid_is_resampled(tmp_path: Path) -> None:
-    volume = Volume(np.zeros((20, 24, 32), np.int16), np.diag([3.0, 1.5, 1.25, 1])[[2, 1, 0, 3]])
+    volume = Volume(np.zeros((20, 24, 32), np.int16), np.diag([1.25, 1.5, 6.0, 1])[:, [2, 1, 0, 3]])
     fine = np.repeat(np.repeat(blocks(), 3, 0), 2, 2)
     verse = np.array([0, 18, 19, 20], np.uint8)[fine]
-    affine = np.diag([1.0, 1.5, 0.625, 1])[[2, 1, 0, 3]]
-    affine[:3, 3] = (-0.3125, 0, -1.0)
+    affine = np.diag([0.625, 1.5, 2.0, 1])[:, [2, 1, 0, 3]]
+    affine[:3, 3] = (-0.3125, 0, -2.0)
     write_nifti(Volume(verse.astype(np.int16), affine), tmp_path / "labels.nii.gz")
     labels = labels_from_nifti((tmp_path / "labels.nii.gz").read_bytes(), volume)
     assert levels_of(labels.labels_DHW) == dict.fromkeys(BLOCKS, 4 * 10 * 12)
@@ -166,6 +251,41 @@ def test_a_label_map_on_another_grid_is_resampled(tmp_path: Path) -> None:
     turn[1:3, 1:3] = [[0.98, -0.199], [0.199, 0.98]]
     oblique = labels_from_nifti((tmp_path / "labels.nii.gz").read_bytes(), Volume(volume.hu_DHW, turn @ volume.affine))
     assert 0.7 < levels_of(oblique.labels_DHW)["T12"] / 480 < 1.2
+
+
+def masks_study(place: Path, masks: dict[str, npt.NDArray[np.generic]]) -> tuple[Volume, LabelMap | None]:
+    """A study in TotalSegmentator's layout with these masks, read."""
+    (place / "segmentations").mkdir(parents=True)
+    affine = np.diag([1.25, 1.5, 6.0, 1])[:, [2, 1, 0, 3]]
+    hu = np.random.default_rng(0).integers(-1000, 900, (20, 24, 32)).astype(np.int16)
+    write_nifti(Volume(hu, affine), place / "ct.nii.gz")
+    for name, mask in masks.items():
+        image = nib.Nifti1Image(np.transpose(mask, (2, 1, 0)), np.diag([-1.25, -1.5, 6.0, 1]))
+        nib.save(image, place / "segmentations" / name)
+    with open_study(study_at(place / "ct.nii.gz")) as objects:
+        volume = read_nifti(objects)
+        return volume, find_labels(objects, (), SeriesHeader(), volume)
+
+
+def test_masks_of_any_number_type_and_spelling_are_one_label_map(tmp_path: Path) -> None:
+    t11, t12, l1 = (blocks() == number for number in (1, 2, 3))
+    masks = {
+        "vertebrae_T11.nii.gz": t11.astype(np.float32) * 0.9 + np.float32(1e-7),
+        "vertebrae_Th12.nii.gz": t12.astype(np.uint8) * 255,
+        "L1.nii": np.where(l1, 0.999998, np.nan),
+        "liver.nii.gz": t11.astype(np.uint8),
+    }
+    _, labels = masks_study(tmp_path, masks)
+    assert labels is not None
+    assert levels_of(labels.labels_DHW) == dict.fromkeys(BLOCKS, 4 * 10 * 12)
+
+
+@pytest.mark.parametrize("name", ["vertebrae_X12.nii.gz", "vertebrae_Th11.nii.gz", "T14.nii.gz"])
+def test_a_mask_of_no_known_or_of_a_repeated_level_is_refused(tmp_path: Path, name: str) -> None:
+    mask = (blocks() == 1).astype(np.uint8)
+    with pytest.raises(StudyFailed) as caught:
+        masks_study(tmp_path, {"vertebrae_T11.nii.gz": mask, name: mask})
+    assert caught.value.reason is Reason.BAD_SEGMENTATION
 
 
 def test_an_unreadable_or_empty_label_map_has_its_reason() -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from itertools import groupby
 
 from spinemet import files
+from spinemet.anatomy import level_in, may_be_vertebra
 from spinemet.archive.layout import Layout
 from spinemet.archive.layouts.folder import FolderObjects
 from spinemet.archive.objects import StudyObjects
@@ -21,7 +22,6 @@ from spinemet.types import ObjectRef, StudyRef
 SUFFIXES = (".nii.gz", ".nii")
 _MASKS_FOLDER = "segmentations"
 _CT = re.compile(r"(^|[_-])ct$", re.IGNORECASE)
-_VERTEBRA_MASK = re.compile(r"vertebrae_[CTLS]\d+")
 _LABELS = re.compile(r"(msk|mask|seg|label|vertebra|totalseg)", re.IGNORECASE)
 _BIDS = re.compile(r"((?P<root>.*?)/)??(rawdata/)?(sub-[^/]+/)?(ses-[^/]+/)?((anat|ct)/)?(?P<stem>sub-[^/_]+[^/]*)")
 _VERSE = re.compile(r"sub-(verse|gl)\d+")
@@ -43,7 +43,7 @@ def role(key: str, *, beside_ct: bool = False) -> Role:
     stem = _stem(key)
     parts = stem.split("_")
     if _folder(key).rpartition("/")[2] == _MASKS_FOLDER:
-        return Role.VERTEBRA_MASK if _VERTEBRA_MASK.fullmatch(stem) else Role.OTHER
+        return Role.VERTEBRA_MASK if level_in(stem) or may_be_vertebra(stem) else Role.OTHER
     if _CT.search(stem):
         return Role.IMAGE
     if parts[-1] == "msk" and "seg-vert" in parts:
