@@ -78,21 +78,23 @@ _STEPS_TOGETHER = 4
 _REGIONS: dict[str, Region] = {"C": "cervical", "T": "thoracic", "L": "lumbar", "S": "sacral"}
 
 
-def spacing_ratios(levels: Sequence[str], centers_mm: Sequence[Sequence[float]]) -> list[float]:
-    """The distances between vertebrae over the usual ones of their levels, each for a run of up to four neighbours.
+def spacing_ratios(
+    levels: Sequence[str], centers_mm: Sequence[Sequence[float]], together: int = _STEPS_TOGETHER
+) -> list[float]:
+    """The distances between vertebrae over the usual ones of their levels, for each run of `together` neighbours.
 
     levels: cranial to caudal, with their centres in mm. About 1 in adults and 0.5 in a child of two years. Left out are
-    C1, S1, T13 and L6 (see _PLACE_MM), and runs across them.
+    C1, S1, T13 and L6 (see _PLACE_MM), T11 above L1 (some people have no T12), and runs across them.
     """
     steps: list[tuple[float, float] | None] = []
     for (a, one), (b, other) in pairwise(zip(levels, centers_mm, strict=True)):
-        known = a in _PLACE_MM and b in _PLACE_MM
+        known = a in _PLACE_MM and b in _PLACE_MM and (a, b) != ("T11", "L1")
         steps.append((math.dist(one, other), _PLACE_MM[b] - _PLACE_MM[a]) if known else None)
     ratios = []
     for is_known, group in groupby(steps, key=lambda step: step is not None):
         run = [step for step in group if step is not None]
-        for start in range(max(1, len(run) - _STEPS_TOGETHER + 1) if is_known else 0):
-            found, usual = map(sum, zip(*run[start : start + _STEPS_TOGETHER], strict=True))
+        for start in range(max(1, len(run) - together + 1) if is_known else 0):
+            found, usual = map(sum, zip(*run[start : start + together], strict=True))
             ratios.append(found / usual)
     return ratios
 

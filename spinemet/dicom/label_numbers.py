@@ -150,8 +150,9 @@ def _problem(scheme: Numbering, blobs: list[_Blob]) -> str:
     levels = [scheme.levels[blob.number] for blob in named]
     if any(blob.tall_mm > _TALLEST_MM for blob, level in zip(named, levels, strict=True) if level != "S1"):
         return "taller than a vertebra"
-    whole = [(level, blob.center_mm) for level, blob in zip(levels, named, strict=True) if not blob.is_cut]
-    if whole and not all(USUAL_SPACING[0] <= r <= USUAL_SPACING[1] for r in spacing_ratios(*zip(*whole, strict=True))):
+    whole = [blob for blob in named if not blob.is_cut]
+    ratios = spacing_ratios([scheme.levels[blob.number] for blob in whole], [blob.center_mm.tolist() for blob in whole])
+    if not all(USUAL_SPACING[0] <= ratio <= USUAL_SPACING[1] for ratio in ratios):
         return "too near or too far from each other"
     over = [blob for blob in blobs if blob.number not in scheme.levels and blob.number not in scheme.others]
     alike = sum(_in_row(blob, named) for blob in over)

@@ -6,18 +6,24 @@ from dataclasses import replace
 
 import numpy as np
 
-from spinemet.anatomy import is_named
+from spinemet.anatomy import LEVEL_INDEX, is_named, spacing_ratios
 from spinemet.config import Localizer
 from spinemet.errors import Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.spine.geometric import geometric_spine
 from spinemet.spine.masks import spine_from_labels
 from spinemet.spine.totalsegmentator import segment
-from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, Vertebra, Volume
+from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, Vec3, Vertebra, Volume
 
 _NEAR_MM = 8.0
 """Largest median distance between the labelled bodies' centres and the geometric localizer's. If both are right it is 1
 to 4 mm (real cases of README.md, 48 phantoms); half the distance between two bodies is 9 (neck) to 19 mm."""
 _LEAST_COMPARED = 2
+_NAMES_AGREE, _PLACES_AGREE, _NAMES_DIFFER = 0.99, 0.9, 0.5
+"""The level confidence of labels, a grade of what was checked and no measured frequency. In every case, order and
+distances fit the levels (masks.py). The geometric localizer gives most bodies the same names; or it finds the bodies,
+but names none of them; or it names most of them otherwise. If it finds too few bodies: masks.LEVEL_CONFIDENCE, 0.7."""
+_FAR_LEVELS, _CLEARLY = 3, 0.2
+"""Labels so many levels from the geometric names are refused if distances fit worse by this (natural logarithm)."""
 
 
 def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer = "auto") -> Spine:
@@ -45,9 +51,10 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
 def checked(volume: Volume, labelled: Spine) -> Spine:
     """`labelled`, with flags on its vertebrae if the geometric localizer contradicts their names or cannot check them.
 
-    LEVEL_DISPUTED: both name the same bodies, and most of the names differ; the labels' names stay, with half the
-    confidence. LABELS_UNCHECKED: fewer than two whole bodies lie where the geometric localizer found the spine.
-    Raises StudyFailed(BAD_SEGMENTATION) if the bodies of the CT are elsewhere.
+    LEVEL_DISPUTED: both name the same bodies, and most of the names differ; the labels' names stay. LABELS_UNCHECKED:
+    fewer than two whole bodies lie where the geometric localizer found the spine. For confidences see _NAMES_AGREE.
+    Raises StudyFailed(BAD_SEGMENTATION) if the bodies of the CT are elsewhere, or if names three or more levels away
+    fit the distances between the bodies clearly better than the labels' names.
     """
     try:
         geometric = geometric_spine(volume)
@@ -59,10 +66,24 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
     apart = float(np.median([distance for _, _, distance in pairs]))
     if apart > _NEAR_MM:
         raise StudyFailed(Reason.BAD_SEGMENTATION, f"the labels lie {apart:.0f} mm away from the bodies in the CT.")
-    named = [(a, b) for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)]
-    if sum(a.level != b.level for a, b in named) * 2 > len(named):
-        return _flagged(labelled, Flag.LEVEL_DISPUTED, confidence=0.5)
-    return labelled
+    named = {b.level: a for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)}
+    if not named:
+        return _confident(labelled, _PLACES_AGREE)
+    if sum(a.level != level for level, a in named.items()) * 2 <= len(named):
+        return _confident(labelled, _NAMES_AGREE)
+    away = float(np.median([abs(LEVEL_INDEX[a.level] - LEVEL_INDEX[level]) for level, a in named.items()]))
+    centers = [a.center_mm for a in named.values()]
+    worse = _misfit([a.level for a in named.values()], centers) - _misfit(list(named), centers)
+    if away >= _FAR_LEVELS and worse > _CLEARLY:
+        detail = f"the labels' names are {away:.0f} levels away from those that the CT shows."
+        raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
+    return _confident(_flagged(labelled, Flag.LEVEL_DISPUTED), _NAMES_DIFFER)
+
+
+def _misfit(levels: list[str], centers_mm: list[Vec3]) -> float:
+    """How far the bodies' distances are from those of the levels, as a logarithm; 0 if there are none to compare."""
+    ratios = spacing_ratios(levels, centers_mm)
+    return abs(float(np.log(np.median(ratios)))) if ratios else 0.0
 
 
 def _nearest(labelled: Spine, geometric: Spine) -> list[tuple[Vertebra, Vertebra, float]]:
@@ -83,9 +104,11 @@ def _nearest(labelled: Spine, geometric: Spine) -> list[tuple[Vertebra, Vertebra
     return pairs
 
 
-def _flagged(spine: Spine, flag: Flag, confidence: float = 1.0) -> Spine:
-    """`spine` with `flag` on every vertebra, and its level confidences times `confidence`."""
-    vertebrae = (
-        replace(v, flags=(*v.flags, flag), level_confidence=v.level_confidence * confidence) for v in spine.vertebrae
-    )
-    return replace(spine, vertebrae=tuple(vertebrae))
+def _flagged(spine: Spine, flag: Flag) -> Spine:
+    """`spine` with `flag` on every vertebra."""
+    return replace(spine, vertebrae=tuple(replace(v, flags=(*v.flags, flag)) for v in spine.vertebrae))
+
+
+def _confident(spine: Spine, confidence: float) -> Spine:
+    """`spine` with this level confidence on every vertebra."""
+    return replace(spine, vertebrae=tuple(replace(v, level_confidence=confidence) for v in spine.vertebrae))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from spinemet.anatomy import LEVELS
+from spinemet.anatomy import LEVELS, spacing_ratios
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.spine.canal import build_curve, frame_from, position_on, unit
 from spinemet.spine.measures import measured_vertebra
@@ -41,6 +41,14 @@ _CANAL_HALF_MM = 8.0
 """From the posterior wall to the middle of the canal, if the labels have no arch (adults: 7 to 11)."""
 _CANAL_MM = (9.0, 32.0)
 """Believable distances from the posterior wall to the arch."""
+_SPACING = (0.45, 1.6)
+"""Ratios of distance (anatomy.spacing_ratios) from a small child to a tall adult; beyond them the names are wrong."""
+_ONE_STEP = (0.58, 1.6)
+"""The same for one step over the median of the spine. A skipped name gives 0.5, a vertebra without a label 2; half of a
+body's height lost in a collapse 0.7. Judged with _LEAST_STEPS or more."""
+_LEAST_STEPS = 3
+LEVEL_CONFIDENCE = 0.7
+"""Of a name that nothing but the labels says; localize.py changes it by what the CT shows."""
 _LEAST_SHARE = 0.25
 """A vertebra cut by the volume's border is listed if at least this share of its usual height is in view."""
 
@@ -81,7 +89,8 @@ def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
 
     The labels may hold whole vertebrae or bodies alone. A vertebra is left out if less than a quarter of its
     neighbours' height is in view. Raises StudyExcluded(NO_SPINE) if no label is large enough, StudyFailed
-    (BAD_SEGMENTATION) if the order of the levels differs from the order of their places.
+    (BAD_SEGMENTATION) if the order of the levels differs from the order of their places, or if the distances between
+    the bodies are not those of their levels.
     """
     found = _vertebra_labels(labels)
     if not found:
@@ -97,15 +106,30 @@ def spine_from_labels(volume: Volume, labels: LabelMap) -> Spine:
         canal = canal + np.outer((5.0, -5.0), bodies[0].axes[2])
     curve = build_curve(canal)
     vertebrae = _vertebrae(volume, bodies, curve)
+    _check_spacing(vertebrae)
     more = any(vertebra.level in ("T13", "L6") for vertebra in vertebrae)
     return Spine(vertebrae, curve, Method.MASKS, (Flag.TRANSITIONAL,) if more else ())
+
+
+def _check_spacing(vertebrae: tuple[Vertebra, ...]) -> None:
+    whole = [vertebra for vertebra in vertebrae if vertebra.completeness is Completeness.WHOLE]
+    levels, centers = [vertebra.level for vertebra in whole], [vertebra.center_mm for vertebra in whole]
+    steps = spacing_ratios(levels, centers, together=1)
+    relative = [step / float(np.median(steps)) for step in steps] if len(steps) >= _LEAST_STEPS else []
+    for ratios, (least, most) in ((spacing_ratios(levels, centers), _SPACING), (relative, _ONE_STEP)):
+        if any(not least <= ratio <= most for ratio in ratios):
+            detail = "the vertebra labels lie at distances that do not fit their levels."
+            raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
 
 
 def _vertebrae(volume: Volume, bodies: list[_Body], curve: SpineCurve) -> tuple[Vertebra, ...]:
     canal_mm = position_on(curve, [body.center for body in bodies]).tolist()
     measured = [
         measured_vertebra(
-            volume, body.level, body.center, body.axes, body.half_mm, level_confidence=1.0, canal_mm=at, confidence=1.0
+            *(volume, body.level, body.center, body.axes, body.half_mm),
+            level_confidence=LEVEL_CONFIDENCE,
+            canal_mm=at,
+            confidence=1.0,
         )
         for body, at in zip(bodies, canal_mm, strict=True)
     ]

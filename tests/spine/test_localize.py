@@ -48,6 +48,39 @@ def test_right_labels_pass_unchanged(abdomen: Volume, abdomen_whole: LabelMap) -
     spine = localize(abdomen, abdomen_whole, "masks")
     assert [v.level for v in spine.vertebrae] == ["T12", "L1", "L2", "L3", "L4", "L5", "S1"]
     assert not any({Flag.LEVEL_DISPUTED, Flag.LABELS_UNCHECKED} & set(v.flags) for v in spine.vertebrae)
+    assert {v.level_confidence for v in spine.vertebrae} == {0.99}  # the geometric localizer gives the same names
+
+
+def test_names_that_the_ct_can_neither_confirm_nor_deny_are_less_sure(
+    abdomen: Volume, abdomen_bodies: LabelMap
+) -> None:
+    """Without ribs and sacrum in view, the geometric localizer finds the bodies and names none."""
+    lumbar = (abdomen_bodies.labels_DHW >= 1 + LEVEL_INDEX["L1"]) & (abdomen_bodies.labels_DHW <= 1 + LEVEL_INDEX["L4"])
+    rows = np.flatnonzero(lumbar.any((1, 2)))
+    columns = np.flatnonzero((abdomen_bodies.labels_DHW > 0).any((0, 1)))
+    part = np.s_[rows[0] - 2 : rows[-1] + 3, :, columns[0] - 12 : columns[-1] + 13]
+    affine = abdomen.affine.copy()
+    affine[:3, 3] += affine[:3, [0, 2]] @ (rows[0] - 2, columns[0] - 12)
+    labels = replace(abdomen_bodies, labels_DHW=abdomen_bodies.labels_DHW[part], affine=affine)
+    spine = localize(Volume(abdomen.hu_DHW[part], affine), labels)
+    assert spine.method == "masks"
+    assert {v.level_confidence for v in spine.vertebrae} == {0.9}
+
+
+def _renamed(labels: LabelMap, levels: dict[str, str]) -> LabelMap:
+    table = np.arange(256, dtype=np.uint8)
+    for old, new in levels.items():
+        table[1 + LEVEL_INDEX[old]] = 1 + LEVEL_INDEX[new]
+    return replace(labels, labels_DHW=table[labels.labels_DHW])
+
+
+def test_names_far_from_those_of_the_ct_are_refused(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
+    levels = ("T12", "L1", "L2", "L3", "L4", "L5", "S1")
+    higher = _renamed(abdomen_bodies, dict(zip(levels, [f"T{n}" for n in range(5, 12)], strict=True)))
+    with pytest.raises(StudyFailed, match="levels") as raised:
+        localize(abdomen, higher, "masks")
+    assert raised.value.reason is Reason.BAD_SEGMENTATION
+    assert {v.level for v in localize(abdomen, higher).vertebrae} <= set(levels)
 
 
 def _shifted(labels: LabelMap, step_mm: tuple[float, float, float]) -> LabelMap:
@@ -90,4 +123,4 @@ def test_labels_that_contradict_the_sacrum_are_flagged(abdomen: Volume, abdomen_
 def test_labels_are_unchecked_if_geometry_finds_nothing(abdomen: Volume, abdomen_bodies: LabelMap) -> None:
     faint = Volume(np.full_like(abdomen.hu_DHW, 40), abdomen.affine)
     spine = checked(faint, spine_from_labels(faint, abdomen_bodies))
-    assert all(Flag.LABELS_UNCHECKED in v.flags for v in spine.vertebrae)
+    assert all(Flag.LABELS_UNCHECKED in v.flags and v.level_confidence == 0.7 for v in spine.vertebrae)

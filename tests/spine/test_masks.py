@@ -114,6 +114,33 @@ def test_labels_in_the_wrong_order_are_rejected(abdomen: Volume, abdomen_whole: 
     assert raised.value.reason is Reason.BAD_SEGMENTATION
 
 
+@pytest.mark.parametrize(
+    ("levels", "fits"),
+    [
+        (("T12", "L1", "L2", "L3", "L4", "L5"), True),
+        (("T11", "T12", "L1", "L2", "L3", "L4"), True),  # one off, which distances cannot show
+        (("T11", "L1", "L2", "L3", "L4", "L5"), True),  # some people have no T12
+        (("T11", "T12", "L2", "L3", "L4", "L5"), False),  # L1 skipped
+        (("T12", "L1", None, "L2", "L3", "L4"), False),  # a vertebra without a label between L1 and L2
+        (("T12", "L1", None, "L3", "L4", "L5"), True),
+        (("C2", "C3", "C4", "C5", "C6", "C7"), False),
+    ],
+)
+def test_distances_must_fit_the_levels(
+    abdomen: Volume, abdomen_bodies: LabelMap, levels: tuple[str | None, ...], fits: bool
+) -> None:
+    table = np.zeros(256, np.uint8)
+    for old, new in zip(("T12", *LUMBAR), levels, strict=True):
+        table[1 + LEVEL_INDEX[old]] = 0 if new is None else 1 + LEVEL_INDEX[new]
+    renamed = replace(abdomen_bodies, labels_DHW=table[abdomen_bodies.labels_DHW])
+    if fits:
+        assert spine_from_labels(abdomen, renamed).vertebrae
+        return
+    with pytest.raises(StudyFailed, match="distances") as raised:
+        spine_from_labels(abdomen, renamed)
+    assert raised.value.reason is Reason.BAD_SEGMENTATION
+
+
 def test_a_single_vertebra_makes_a_spine(patch: Volume, patch_labels: LabelMap) -> None:
     only = np.where(patch_labels.labels_DHW == 1 + LEVELS.index("L3"), patch_labels.labels_DHW, 0).astype(np.uint8)
     (vertebra,) = spine_from_labels(patch, replace(patch_labels, labels_DHW=only)).vertebrae
