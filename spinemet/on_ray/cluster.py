@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +25,9 @@ GROWTH_S = 900.0
 
 START_ATTEMPTS = 3
 """Ray gives its processes 30 s to start, which was too short on a busy CI machine (load 15 on 2 cores)."""
+
+SOCKET = "/ray/session_2026-11-26_10-50-27_106675_4194304/sockets/plasma_store"
+"""The longest path of a socket below the temporary folder; the number at the end of the session is a process."""
 
 
 def connect(min_cpus: int = MIN_CPUS) -> None:
@@ -43,9 +48,32 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
     _quiet_data()
 
 
+def check_temporary_folder() -> None:
+    """Raise BadInput if Ray cannot work in the temporary folder: its path is too long, or it cannot be written.
+
+    Ray puts its sockets there. Otherwise it fails after a while, with an error that does not name the variable.
+    """
+    is_mac = sys.platform == "darwin"
+    name = "RAY_TMPDIR" if is_mac or "RAY_TMPDIR" in os.environ else "TMPDIR"  # as Ray chooses
+    place = os.environ.get(name, "/tmp")
+    most = (103 if is_mac else 107) - len(SOCKET)
+    if len(os.fsencode(place)) > most:
+        raise BadInput(
+            f"expected a temporary folder ({name}) of at most {most} characters, because Ray puts sockets there, found "
+            f"one of {len(os.fsencode(place))}; set {name} to a shorter one, such as /tmp."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=place) as probe:
+            probe.write(bytes(1 << 16))
+    except OSError as error:
+        reason = (error.strerror or "it cannot be used").lower()
+        raise BadInput(f"cannot write to the temporary folder {place} ({name}): {reason}.") from error
+
+
 def _start_local(min_cpus: int) -> None:
     import ray
 
+    check_temporary_folder()
     # Ray's native log reports in the middle of the progress bar, as an error, that each actor of Ray Data "has
     # constructor arguments in the object store". Real errors arrive as exceptions. On a joined cluster the log stays
     # on: it says why a driver ended that lost its head node.

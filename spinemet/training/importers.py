@@ -137,7 +137,7 @@ def _read_cases(path: Path) -> dict[str, _Case]:
     try:
         sheet = pd.read_excel(path, sheet_name=1, dtype=str, keep_default_na=False, engine="openpyxl")
     except (ValueError, OSError, KeyError, IndexError, BadZipFile) as error:
-        raise BadInput(f"expected a spreadsheet with two sheets at {path}, found {type(error).__name__}.") from error
+        raise BadInput(f"expected an Excel workbook with two sheets at {path}, found another file.") from error
     sheet.columns = [" ".join(str(name).split()) for name in sheet.columns]
     for name in ("Case", _ALL_LESIONS, *LESION_COLUMNS):
         if name not in sheet.columns:

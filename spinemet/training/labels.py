@@ -8,10 +8,11 @@ Tasks of a recipe may use further columns; others are ignored. An empty cell is 
 
 from __future__ import annotations
 
+import csv
 import difflib
 import re
 from collections.abc import Iterable, Mapping
-from io import BytesIO
+from io import BytesIO, StringIO
 
 import pandas as pd
 import pyarrow as pa
@@ -116,14 +117,47 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
 def _read_table(uri: str) -> tuple[pd.DataFrame, int]:
     """The raw table, and the number that people give its first row (a CSV's header is row 1)."""
     content = read_bytes(uri)
-    is_parquet = content[:4] == b"PAR1"
+    if content[:4] != b"PAR1":
+        return _read_csv(content, uri), 2
     try:
-        if is_parquet:
-            return pd.read_parquet(BytesIO(content)), 1
-        return pd.read_csv(BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig"), 2
-    except (ValueError, pa.ArrowException) as error:  # pandas' parser errors are ValueErrors
-        kind = "Parquet" if is_parquet else "CSV"
-        raise BadInput(f"expected a {kind} table at {uri}, found {type(error).__name__}.") from error
+        return pd.read_parquet(BytesIO(content)), 1
+    except (ValueError, pa.ArrowException) as error:
+        raise BadInput(f"expected a Parquet table at {uri}, found a broken one.") from error
+
+
+def _read_csv(content: bytes, uri: str) -> pd.DataFrame:
+    """The table of a CSV file, all cells strings. Empty cells beyond the header's, and empty rows at the end, are cut.
+
+    Not by pandas: it takes the first column for an index if rows have a cell more than the header, and skips blank
+    lines, so that rows would have other numbers than people see.
+    """
+    for start, kind in ((b"PK", "an Excel workbook or a zip; save it as CSV"), (b"\x1f\x8b", "a gzip file; unpack it")):
+        if content.startswith(start):
+            raise BadInput(f"expected a CSV or Parquet table at {uri}, found {kind}.")
+    try:
+        rows = list(csv.reader(StringIO(content.decode("utf-8-sig"), newline=""), strict=True))
+    except UnicodeDecodeError as error:
+        raise BadInput(f"expected a CSV table in UTF-8 at {uri}, found another encoding; save it as UTF-8.") from error
+    except csv.Error as error:
+        raise BadInput(f"expected a CSV table at {uri}, found quotation marks that do not match.") from error
+    while rows and not any(cell.strip() for cell in rows[-1]):
+        rows.pop()
+    if not rows:
+        raise BadInput(f"expected a CSV table at {uri}, found an empty file.")
+    header = [name.strip() for name in rows[0]]
+    for separator, name in ((";", "semicolons"), ("\t", "tabs")):
+        if len(header) == 1 and separator in header[0]:
+            raise BadInput(f"expected commas between the cells of {uri}, found {name}; save it with commas.")
+    while header and not header[-1]:
+        header.pop()
+    if "" in header or len(set(header)) < len(header):
+        raise BadInput(f"{uri}: expected a name of its own for each column, found one twice or a column without one.")
+    for number, row in enumerate(rows[1:], start=2):
+        extra = any(cell.strip() for cell in row[len(header) :])
+        if row and (extra or len(row) < len(header)):
+            raise BadInput(f"{uri}: row {number}: expected {len(header)} cells, found {len(row)}.")
+    cells = [[*row[: len(header)], *[""] * (len(header) - len(row))] for row in rows[1:]]
+    return pd.DataFrame(cells, columns=header, dtype=str)
 
 
 def _check_columns(raw: pd.DataFrame, uri: str, words: LabelWords) -> None:

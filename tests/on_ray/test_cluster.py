@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import ray
 
 from spinemet.errors import BadInput
 from spinemet.on_ray import cluster
-from spinemet.on_ray.cluster import START_ATTEMPTS, connect, enough_cpus, model_pool, own_error, parallel_tasks
+from spinemet.on_ray.cluster import (
+    START_ATTEMPTS,
+    check_temporary_folder,
+    connect,
+    enough_cpus,
+    model_pool,
+    own_error,
+    parallel_tasks,
+)
 
 
 def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,6 +44,24 @@ def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytes
     errors[:] = [ValueError("wrong settings")]
     with pytest.raises(ValueError, match="wrong settings"):
         connect()
+
+
+def test_a_temporary_folder_that_ray_cannot_use_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    most = 107 - len(cluster.SOCKET) if sys.platform != "darwin" else 103 - len(cluster.SOCKET)
+    (long := tmp_path / ("x" * most)).mkdir()
+    full = Path("/dev/full")  # a folder that is a file
+    for place, cause in ((long, f"at most {most} characters"), (tmp_path / "none", "no such file"), (full, "director")):
+        if place is not long and len(str(place)) > most:
+            monkeypatch.setattr(cluster, "SOCKET", "")
+        monkeypatch.setenv("TMPDIR", str(place))
+        with pytest.raises(BadInput, match=rf"TMPDIR.*{cause}"):
+            check_temporary_folder()
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    check_temporary_folder()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "none"))  # Ray prefers it
+    with pytest.raises(BadInput, match="RAY_TMPDIR"):
+        check_temporary_folder()
 
 
 def test_a_running_cluster_is_joined_and_not_limited(monkeypatch: pytest.MonkeyPatch) -> None:

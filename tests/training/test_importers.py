@@ -152,7 +152,7 @@ def test_a_data_set_with_another_form_is_bad_input(spine_mets: Path, tmp_path: P
     with pytest.raises(BadInput, match="expected one spreadsheet"):
         import_spine_mets(empty)
     (empty / "a.xlsx").write_bytes(b"no spreadsheet")
-    with pytest.raises(BadInput, match="expected a spreadsheet with two sheets"):
+    with pytest.raises(BadInput, match="expected an Excel workbook with two sheets"):
         import_spine_mets(empty)
     write_sheet(empty, [case_row(1)])
     (empty / "a.xlsx").unlink()

@@ -38,6 +38,52 @@ def test_read_labels_accepts_what_people_write(tmp_path: Path) -> None:
     assert table.index.tolist() == [2, 3, 4]  # as a spreadsheet counts them
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER + "\n" + "\n".join(row + "," for row in ROWS) + "\n",  # a comma at the end of the rows only
+        HEADER + ",\n" + "\n".join(row + "," for row in ROWS) + "\n",
+        HEADER + ",,\n" + "\n".join(row + ",," for row in ROWS) + "\n,,,,,,,\n,,,,,,,\n\n",
+        "\ufeff" + HEADER + "\r\n" + "\r\n".join(ROWS),
+        HEADER.replace(",", " , ") + "\n" + "\n".join(f'"{cell}"'.replace(",", '","') for cell in ROWS) + "\n",
+    ],
+    ids=["rows", "all lines", "empty rows", "Windows", "quoted"],
+)
+def test_a_csv_means_the_same_with_commas_at_the_end_and_other_habits(tmp_path: Path, text: str) -> None:
+    (tmp_path / "habits.csv").write_bytes(text.encode())
+    pd.testing.assert_frame_equal(read_labels(str(tmp_path / "habits.csv")), read_labels(write(tmp_path, *ROWS)))
+
+
+def test_rows_keep_their_numbers_after_a_blank_line(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="row 3, column patient"):
+        read_labels(write(tmp_path, ROWS[0], "", ROWS[1]))
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (f"{HEADER}\n{ROWS[0]},more\n".encode(), "row 2: expected 6 cells, found 7"),
+        (f"{HEADER}\n{ROWS[0]}\np1,1.2,1.2.3\n".encode(), "row 3: expected 6 cells, found 3"),
+        (f"{HEADER}\n{ROWS[0]}\n".replace(",", ";").encode(), "semicolons"),
+        (f"{HEADER}\n{ROWS[0]}\n".replace(",", "\t").encode(), "tabs"),
+        (f"{HEADER}\n{ROWS[0]}\n".encode("utf-16"), "UTF-8"),
+        (f"{HEADER}\nMüller,,,L1,normal,none\n".encode("latin-1"), "UTF-8"),
+        (f'{HEADER}\n"p1,,,L1,normal,none\n'.encode(), "quotation marks"),
+        (f"{HEADER},level\n{ROWS[0]},L1\n".encode(), "found one twice"),
+        (f"{HEADER.replace('study', '')}\n{ROWS[0]}\n".encode(), "without one"),
+        (b"PK\x03\x04", "Excel"),
+        (b"\x1f\x8b\x08", "gzip"),
+        (b"PAR1 and no more", "broken"),
+        (b"\n\n", "empty"),
+    ],
+)
+def test_the_message_names_what_is_wrong_with_the_file(tmp_path: Path, content: bytes, cause: str) -> None:
+    (tmp_path / "labels.csv").write_bytes(content)
+    with pytest.raises(BadInput, match=cause) as caught:
+        read_labels(str(tmp_path / "labels.csv"))
+    assert "Error" not in str(caught.value)
+
+
 def test_parquet_and_s3_give_the_same_table(tmp_path: Path, s3_bucket: str) -> None:
     local = write(tmp_path, *ROWS)
     pd.read_csv(local, dtype=str, keep_default_na=False, na_values=[""]).to_parquet(tmp_path / "labels.parquet")
