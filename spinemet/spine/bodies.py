@@ -37,13 +37,17 @@ _FADED, _SOFT = 0.35, 0.05
 
 @dataclass(frozen=True)
 class Body:
-    """One body along the curve: s of its endplates, evidence of its discs (nan if not seen), tilt of its endplates."""
+    """One body along the curve: s of its endplates, evidence of its discs (nan if not seen), tilt of its endplates.
+
+    cut: the view ends before the body has the height of its neighbour.
+    """
 
     top: float
     bottom: float
     disc_above: float
     disc_below: float
     tilt: float
+    cut: bool = False
 
     @property
     def middle(self) -> float:
@@ -86,23 +90,27 @@ def bodies_between(discs: IndexArray, evidence: DiscEvidence, walls: Walls, seen
     first = bodies[0].height if bodies else float(walls.depth[discs[0]]) * (1 - _DISC_SHARE)
     last = bodies[-1].height if bodies else first
     if above := _end_body(upper[0], -first, evidence.body, seen, usual):
-        bodies.insert(0, Body(*above, np.nan, score[0], tilt[0]))
+        bodies.insert(0, Body(*above[:2], np.nan, score[0], tilt[0], cut=above[2]))
     if below := _end_body(lower[-1], last, evidence.body, seen, usual):
-        bodies.append(Body(*below, score[-1], np.nan, tilt[-1]))
+        bodies.append(Body(*below[:2], score[-1], np.nan, tilt[-1], cut=below[2]))
     return bodies
 
 
-def _end_body(endplate: float, height: float, bone: Array, seen: BoolArray, usual: float) -> tuple[float, float] | None:
-    """(top, bottom) of the body from `endplate` over the signed `height`; None if too little of it is seen or bone."""
+def _end_body(
+    endplate: float, height: float, bone: Array, seen: BoolArray, usual: float
+) -> tuple[float, float, bool] | None:
+    """(top, bottom, whether the view cuts it) of the body from `endplate` over the signed `height`; None if too little
+    of it is seen or bone."""
     start, step = round(endplate), 1 if height > 0 else -1
     rows = start + step * np.arange(1, round(abs(height)) + 1)
     rows = rows[(rows >= 0) & (rows < len(seen))]
     visible = int(np.argmin(seen[rows])) if not seen[rows].all() else len(rows)
+    cut = visible < round(abs(height))
     least = max(_LEAST_SHARE * abs(height), _LEAST_HEIGHT_MM)
     if visible < least or bone[rows[:visible]].mean() < min(usual - _FADED, _SOFT):
         return None
     far = endplate + step * visible
-    return min(endplate, far), max(endplate, far)
+    return min(endplate, far), max(endplate, far), cut
 
 
 def body_frames(curve: SpineCurve, walls: Walls, bodies: list[Body]) -> tuple[Array, Array]:

@@ -62,15 +62,19 @@ class DiscEvidence:
     """Mean boneness across the body's inside."""
 
 
-def disc_evidence(bone_SPL: Array32, walls: Walls, seen: BoolArray) -> DiscEvidence:
+def disc_evidence(bone_SPL: Array32, beyond_SPL: BoolArray, walls: Walls, seen: BoolArray) -> DiscEvidence:
     """The evidence for discs along the straightened volume (boneness on s x P_MM x L_MM).
 
-    seen: (S,) whether the bodies' middle lies in the volume; elsewhere there is no evidence for a disc.
+    beyond_SPL: the places beyond the volume. seen: (S,) whether the bodies lie in the volume; elsewhere there is no
+    evidence for a disc.
     """
+    # With the border as it is, the wobble is larger beside it, so that weak evidence there counts less.
+    across = _tilted_profiles(np.minimum(bone_SPL, np.float32(_DENSE)), walls)[len(_TILTS_DEG) // 2]
+    wobble = across - ndimage.gaussian_filter1d(across, 15.0)
+    scale = np.sqrt(ndimage.gaussian_filter1d(wobble**2, 25.0)) + 0.03
+    bone_SPL = _continued(bone_SPL, beyond_SPL)
     profiles = _tilted_profiles(np.minimum(bone_SPL, np.float32(_DENSE)), walls)
     flat = profiles[len(_TILTS_DEG) // 2]
-    wobble = flat - ndimage.gaussian_filter1d(flat, 15.0)
-    scale = np.sqrt(ndimage.gaussian_filter1d(wobble**2, 25.0)) + 0.03
     matches = np.stack([_endplate_pair(profiles, gap) for gap in _GAPS_MM]) / scale
     best = matches.max(axis=0)
     tilt = best.argmax(axis=0)
@@ -81,6 +85,14 @@ def disc_evidence(bone_SPL: Array32, walls: Walls, seen: BoolArray) -> DiscEvide
     unseen = ndimage.binary_dilation(~seen, iterations=_BORDER_MM)
     score[unseen] = np.minimum(score[unseen], -1.0)
     return DiscEvidence(score, gap_mm, np.tan(np.deg2rad(_TILTS_DEG))[tilt], flat)
+
+
+def _continued(bone_SPL: Array32, beyond_SPL: BoolArray) -> Array32:
+    """`bone_SPL` continued along s from the nearest place inside the volume, so that its border is no endplate."""
+    inside = np.where(beyond_SPL, -1, np.arange(len(bone_SPL))[:, None, None])
+    nearest = np.maximum.accumulate(inside, axis=0)
+    nearest = np.where(nearest < 0, (~beyond_SPL).argmax(axis=0), nearest)
+    return np.take_along_axis(bone_SPL, nearest, axis=0)
 
 
 def disc_chain(evidence: DiscEvidence, depth_mm: Array, arc_mm: Array) -> IndexArray:

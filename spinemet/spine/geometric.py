@@ -7,6 +7,8 @@ the volume itself.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,7 +16,7 @@ from spinemet.errors import Reason, StudyExcluded
 from spinemet.spine.bodies import Body, bodies_between, body_frames
 from spinemet.spine.canal import build_curve, position_on, straightened
 from spinemet.spine.discs import disc_chain, disc_evidence
-from spinemet.spine.measures import measured_vertebra
+from spinemet.spine.measures import completeness, measured_vertebra
 from spinemet.spine.naming import level_names
 from spinemet.spine.ribs import outward_reach
 from spinemet.spine.ring import GRID_MM, Tissue, find_canal, tissue_levels
@@ -22,8 +24,9 @@ from spinemet.spine.sacrum import find_sacrum
 from spinemet.spine.sampling import in_view, resample_lps
 from spinemet.spine.skull import foramen_magnum
 from spinemet.spine.walls import L_MM, P_MM, Walls, body_walls
-from spinemet.types import Array, Array32, Flag, Method, Spine, SpineCurve, Vertebra, Volume
+from spinemet.types import Array, Array32, Completeness, Flag, Method, Spine, SpineCurve, Vertebra, Volume
 
+_OUTSIDE_HU = -5000.0
 _KNOT_MM = 10.0
 """Distance between the canal points that define the curve; each is the mean of the points around it."""
 _EXTEND_MM = 20.0
@@ -44,6 +47,9 @@ _NECK_MM = 140.0
 _INSIDE_MM, _MOST_INSIDE = 4, 0.2
 """Largest mean boneness within the first distance of the canal's middle. It is below 0.05 in the real cases and in
 phantoms, with screws or without; 0.3 to 0.7 between the bones of a hip."""
+_ENDPLATE_MM = 3.0
+"""An end body whose outer endplate is not seen counts as cut if the border is nearer to it than this: the heights of
+neighbours differ by so much."""
 _LEAST_RING, _LEAST_LONG_RING, _LONG_MM = 0.8, 0.65, 150.0
 """Least mean ring score of a spine, and of a canal longer than the third value. Real cases score 0.95 to 1.2, phantoms
 with bodies as dark as muscle or with screws 0.7 to 0.8."""
@@ -60,8 +66,10 @@ def geometric_spine(volume: Volume) -> Spine:
     skull = None if foramen is None else float(position_on(curve, foramen)[0])
     neck = 0 if skull is None else round(skull + _NECK_MM)
     for turn in range(1 + _TURNS):
+        hu = straightened(volume, curve, P_MM, L_MM, outside=_OUTSIDE_HU)
+        beyond = hu == np.float32(_OUTSIDE_HU)
         # Soft tissue beyond the volume, so that its border does not look like a wall.
-        bone_SPL = tissue.boneness(straightened(volume, curve, P_MM, L_MM, outside=tissue.soft), -0.6, 1.5)
+        bone_SPL = tissue.boneness(np.where(beyond, np.float32(tissue.soft), hu), -0.6, 1.5)
         walls = body_walls(bone_SPL, neck)
         if turn == _TURNS or np.abs(walls.middle_l).mean() <= _TURNED_MM:
             break
@@ -69,14 +77,14 @@ def geometric_spine(volume: Volume) -> Spine:
     middle = walls.middle_mm(curve)
     arc = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(middle, axis=0), axis=1))])
     spine = np.arange(len(middle)) >= (-np.inf if skull is None else skull + _AXIS_MM)
-    seen = in_view(volume, middle) & spine
-    evidence = disc_evidence(bone_SPL, walls, seen)
+    quarter = walls.depth[:, None] / 4 * curve.frames[:, 1]
+    depths = [in_view(volume, middle + side * quarter) for side in (-1, 0, 1)]
+    seen = np.logical_and.reduce(depths) & spine
+    evidence = disc_evidence(bone_SPL, beyond, walls, seen)
     discs = disc_chain(evidence, walls.depth, arc)
     if len(discs) == 0:
         raise StudyExcluded(Reason.NO_SPINE, "expected discs along the spinal canal, found none")
-    quarter = walls.depth[:, None] / 4 * curve.frames[:, 1]
-    partly_seen = np.logical_or.reduce([in_view(volume, middle + side * quarter) for side in (-1, 0, 1)])
-    bodies = bodies_between(discs, evidence, walls, partly_seen & spine)
+    bodies = bodies_between(discs, evidence, walls, np.logical_or.reduce(depths) & spine)
     sacrum, anchor = find_sacrum(bone_SPL, walls, evidence, middle, bodies)
     covered = bodies[-1].bottom - bodies[0].top if bodies else 0.0
     bodies = bodies[:sacrum]
@@ -119,6 +127,12 @@ def _vertebra(
     seen = [score for score in (body.disc_above, body.disc_below) if np.isfinite(score)]
     likely = float(np.clip(1 / (1 + np.exp(-1.5 * float(np.mean(seen)) - 0.5)), 0.02, 0.99))
     flags = (Flag.DISC_UNCLEAR,) if min(seen) < 0 else ()
-    return measured_vertebra(
+    vertebra = measured_vertebra(
         volume, level, center, axes, half, level_confidence=sure, canal_mm=body.middle, confidence=likely, flags=flags
     )
+    unseen = len(seen) < 2  # the far endplate is where the neighbour's height puts it
+    if body.cut or (
+        unseen and completeness(volume, center, axes, (*half[:2], half[2] + _ENDPLATE_MM)) is Completeness.CUT
+    ):
+        return replace(vertebra, completeness=Completeness.CUT)
+    return vertebra

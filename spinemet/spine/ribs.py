@@ -20,7 +20,7 @@ from spinemet.types import Array, Array32, BoolArray, SpineCurve, Volume
 _STEP_MM = 2
 _P_MM = np.arange(-34.0, 50.0, _STEP_MM)
 _X_MM = np.arange(12.0, 59.0, _STEP_MM)
-_LEAST_BONE = 0.35
+_LEAST_BONE = 0.2
 """Least boneness along a path. Ribs have at least 0.6 in the LIDC and TotalSegmentator cases and 0.31 (median 0.75) in
 48 phantoms; beyond the transverse processes of L1 to L4 there is at most 0.1."""
 _ABOVE_MM, _BELOW_MM = 8, 90

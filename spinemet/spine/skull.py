@@ -14,7 +14,7 @@ from spinemet.spine.ring import GRID_MM, Tissue
 from spinemet.types import Array, BoolArray, Volume
 
 _RAYS, _STEP_MM, _FARTHEST_MM = 32, 2.0, 84.0
-"""Rays in axial planes. Half the length of a large skull's inside is 95 mm, but few rays run along it."""
+"""Rays in axial planes. Forward it may be farther to bone: 130 mm from the foramen magnum to the forehead."""
 _BONE = 0.45
 """A ray ends at this boneness; brain with 70 HU of noise stays below it."""
 _BELOW_MM, _ABOVE_MM = 140.0, 70.0
@@ -26,7 +26,8 @@ value is the share of the difference. The third is the weight of each move in th
 _NARROW_MM, _WIDE_MM = 20.0, 26.0
 """Median length of the rays. Canal: 8 to 14; foramen magnum (30 by 36 mm): 17; 10 mm above it: 30 and more."""
 _CLOSED = 0.85
-"""Least share of rays that end at bone. Below the skull every second one leaves through muscle to the skin."""
+"""Least share of rays that end at bone or, forward, still run in brain at the farthest distance. Below the skull every
+second one leaves through muscle to the skin."""
 _HIGH_MM, _RISE_MM = 14.0, 16.0
 """The wide part must be in view over the first length, and begin within the second above the narrow part."""
 _NOT_BRAIN_HU, _NOT_BRAIN = 90.0, 0.12
@@ -41,11 +42,14 @@ def foramen_magnum(grid: Volume, tissue: Tissue, canal: Array) -> Array | None:
     """
     path, radius, brain = _upward(grid, tissue, canal)
     high, rise = (round(mm / GRID_MM) for mm in (_HIGH_MM, _RISE_MM))
-    wide = brain & (radius >= _WIDE_MM)
+    if len(path) < high:
+        return None
+    stretches = np.lib.stride_tricks.sliding_window_view(brain & (radius >= _WIDE_MM), high)
+    wide: BoolArray = np.asarray(stretches.all(axis=1))
     first = int(wide.argmax())
     begin = max(first - rise, 0)
     narrow = begin + np.flatnonzero(radius[begin:first] <= _NARROW_MM)
-    if first + high > len(path) or not wide[first : first + high].all() or len(narrow) == 0:
+    if not wide[first] or len(narrow) == 0:
         return None
     last = int(narrow[-1])
     share = (_NARROW_MM - radius[last]) / (radius[last + 1] - radius[last])
@@ -86,7 +90,10 @@ def _rays(slice_HW: npt.NDArray[np.generic], tissue: Tissue, middle: Array, aims
     stop = bone | ~seen
     end = np.where(stop.any(axis=1), stop.argmax(axis=1), len(reach))
     met = bone[np.arange(len(end)), np.minimum(end, len(reach) - 1)]
-    # Weighted by area.
-    weight = (np.arange(len(reach)) < end[:, None]) * reach
-    other = (weight * (hu < tissue.soft - _NOT_BRAIN_HU)).sum() / max(weight.sum(), 1.0)
-    return (end + 1) * _STEP_MM, bool(met.mean() >= _CLOSED and other <= _NOT_BRAIN)
+    passed = np.arange(len(reach)) < end[:, None]
+    other = passed & (hu < tissue.soft - _NOT_BRAIN_HU)
+    onward = (aims[0] < -0.5) & seen.all(axis=1) & ~bone.any(axis=1) & ~other.any(axis=1)
+    inside = met | onward
+    weight = passed * reach  # by area
+    share = (weight * other).sum() / max(weight.sum(), 1.0)
+    return (end + 1) * _STEP_MM, bool(inside.mean() >= _CLOSED and share <= _NOT_BRAIN)

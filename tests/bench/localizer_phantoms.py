@@ -96,7 +96,7 @@ def _phantom(seed: list[int], condition: str, region: str, spacing: float, varia
     drawn = render(patient, _settings(rng, poses, head, condition, region, spacing), changes)
     volume = drawn.volume
     truth = [Truth(v.level, v.center_mm, v.visible) for v in drawn.vertebrae]
-    anchors = _anchors(patient, drawn, head)
+    anchors = anchors_in_view(patient, drawn, head)
     whole = {v.level for v in drawn.vertebrae if v.visible > 0.9}
     if condition == "metal":
         _add_screws(volume, [v for v in poses if v.level in whole][1:4], rng)
@@ -145,7 +145,7 @@ def _settings(
     )
 
 
-def _anchors(patient: PatientAnatomy, drawn: PhantomScan, head: Head) -> tuple[str, ...]:
+def anchors_in_view(patient: PatientAnatomy, drawn: PhantomScan, head: Head) -> tuple[str, ...]:
     """The anchors in view.
 
     The sacrum counts if the middle of its first body is in view, a border of the ribs if both its vertebrae are whole,

@@ -146,8 +146,20 @@ def test_phantoms(seed: int, region: str) -> None:
     for vertebra, row in zip(spine.vertebrae, distance, strict=True):
         if is_named(vertebra.level) and row.min() < 10:
             assert vertebra.level == shown[int(row.argmin())].level
-    if region != "thoracic":  # the sacrum or the last rib is in view
+    if region == "lumbosacral":  # the sacrum and the last rib are in view
         assert is_named(spine.vertebrae[0].level)
+
+
+@pytest.mark.parametrize(("above", "below"), [("L1", "L2"), ("L2", "L3"), ("T12", "L1"), ("L3", "L4")])
+def test_two_bodies_that_the_view_cuts_are_two_and_cut(above: str, below: str) -> None:
+    scan = phantom_scan(11, spacing=(2.0, 1.0, 1.0))
+    centers = [v.center_mm for v in scan.vertebrae if v.level in (above, below)]
+    first, last = sorted(round(float(index[0])) for index in scan.volume.to_index(np.array(centers)))
+    affine = scan.volume.affine.copy()
+    affine[:3, 3] += (first - 2) * affine[:3, 0]
+    spine = geometric_spine(Volume(scan.volume.hu_DHW[first - 2 : last + 3], affine))
+    assert [v.completeness for v in spine.vertebrae] == [Completeness.CUT] * 2
+    assert not any(is_named(v.level) for v in spine.vertebrae)
 
 
 def _neck(above_mm: float, low: str) -> tuple[list[str], list[str]]:
