@@ -31,7 +31,7 @@ USUAL_SPACING = (0.7, 1.4)
 read as version 2 gives 0.64, five lumbar vertebrae numbered from 1 and read as VerSe 2.1."""
 _TALLEST_MM = 130.0
 """No vertebra is as tall, its spinous process included; a mask of many is."""
-_BESIDE_MM, _BEYOND_MM = 20.0, 70.0
+_BESIDE_MM, _BEYOND_MM = 20.0, 85.0
 _OTHER_SIZE = (0.3, 3.0)
 """A label that no scheme names looks like a vertebra if its centre lies so close to the row of the named ones, or to
 its continuation, and if its volume is such a multiple of their median."""
@@ -165,11 +165,17 @@ def _in_row(blob: _Blob, named: list[_Blob]) -> bool:
     if not _OTHER_SIZE[0] <= size <= _OTHER_SIZE[1] or blob.tall_mm > _TALLEST_MM:
         return False
     row = np.array([one.center_mm for one in named])
-    down = np.array([0, 0, -1.0]) if len(row) == 1 else (row[-1] - row[0]) / np.linalg.norm(row[-1] - row[0])
-    row = np.vstack([row[0] - _BEYOND_MM * down, row, row[-1] + _BEYOND_MM * down])
+    up, down = -_direction(row[:3]), _direction(row[-3:])
+    row = np.vstack([row[0] + _BEYOND_MM * up, row, row[-1] + _BEYOND_MM * down])
     starts, steps = row[:-1], np.diff(row, axis=0)
     along = np.clip(((blob.center_mm - starts) * steps).sum(1) / (steps**2).sum(1), 0, 1)
     return bool(np.linalg.norm(starts + along[:, None] * steps - blob.center_mm, axis=1).min() <= _BESIDE_MM)
+
+
+def _direction(row: Array) -> Array:
+    """The unit vector from the first to the last point of `row`; cranial to caudal if there is one alone."""
+    along = row[-1] - row[0] if len(row) > 1 else np.array([0, 0, -1.0])
+    return np.asarray(along / np.linalg.norm(along))
 
 
 def _refusal(detail: str) -> StudyFailed:

@@ -22,8 +22,9 @@ _NAMES_AGREE, _PLACES_AGREE, _NAMES_DIFFER = 0.99, 0.9, 0.5
 """The level confidence of labels, a grade of what was checked and no measured frequency. In every case, order and
 distances fit the levels (masks.py). The geometric localizer gives most bodies the same names; or it finds the bodies,
 but names none of them; or it names most of them otherwise. If it finds too few bodies: masks.LEVEL_CONFIDENCE, 0.7."""
-_FAR_LEVELS, _CLEARLY = 3, 0.2
-"""Labels so many levels from the geometric names are refused if distances fit worse by this (natural logarithm)."""
+_FAR_LEVELS, _CLEARLY, _SURE = 3, 0.2, 0.95
+"""Labels so many levels from the geometric names are refused if the distances fit the labels worse: by the second value
+(a natural logarithm), or at all if the geometric names are so sure. No anomaly explains three levels."""
 
 
 def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer = "auto") -> Spine:
@@ -54,7 +55,7 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
     LEVEL_DISPUTED: both name the same bodies, and most of the names differ; the labels' names stay. LABELS_UNCHECKED:
     fewer than two whole bodies lie where the geometric localizer found the spine. For confidences see _NAMES_AGREE.
     Raises StudyFailed(BAD_SEGMENTATION) if the bodies of the CT are elsewhere, or if names three or more levels away
-    fit the distances between the bodies clearly better than the labels' names.
+    fit the distances between the bodies better than the labels' names (see _FAR_LEVELS).
     """
     try:
         geometric = geometric_spine(volume)
@@ -66,7 +67,8 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
     apart = float(np.median([distance for _, _, distance in pairs]))
     if apart > _NEAR_MM:
         raise StudyFailed(Reason.BAD_SEGMENTATION, f"the labels lie {apart:.0f} mm away from the bodies in the CT.")
-    named = {b.level: a for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)}
+    near = [(a, b) for a, b, distance in pairs if distance <= _NEAR_MM and is_named(b.level)]
+    named = {b.level: a for a, b in near}
     if not named:
         return _confident(labelled, _PLACES_AGREE)
     if sum(a.level != level for level, a in named.items()) * 2 <= len(named):
@@ -74,7 +76,8 @@ def checked(volume: Volume, labelled: Spine) -> Spine:
     away = float(np.median([abs(LEVEL_INDEX[a.level] - LEVEL_INDEX[level]) for level, a in named.items()]))
     centers = [a.center_mm for a in named.values()]
     worse = _misfit([a.level for a in named.values()], centers) - _misfit(list(named), centers)
-    if away >= _FAR_LEVELS and worse > _CLEARLY:
+    sure = float(np.median([b.level_confidence for _, b in near]))
+    if away >= _FAR_LEVELS and worse > (0.0 if sure >= _SURE else _CLEARLY):
         detail = f"the labels' names are {away:.0f} levels away from those that the CT shows."
         raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
     return _confident(_flagged(labelled, Flag.LEVEL_DISPUTED), _NAMES_DIFFER)
