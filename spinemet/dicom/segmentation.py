@@ -115,15 +115,23 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[n
 
 
 def _seg_grid(segmentation: Any, levels: Mapping[int, str]) -> tuple[npt.NDArray[np.uint8], Array]:
-    """(label map, affine) of the segments in `levels`, on the grid of the SEG object; absent frames are empty."""
-    table = _numbers_to_labels(levels)
+    """(label map, affine) of the segments in `levels`, on the grid of the SEG object; absent frames are empty.
+
+    Raises StudyFailed(BAD_SEGMENTATION) if two levels are the same voxels (see `_join`).
+    """
     if segmentation.SegmentationType != "FRACTIONAL":
-        stacked = segmentation.get_volume(segment_numbers=list(levels), combine_segments=True, skip_overlap_checks=True)
-        return table[stacked.array], np.asarray(stacked.affine, np.float64)
-    stacked = segmentation.get_volume(segment_numbers=list(levels), rescale_fractional=True)  # (D, H, W, segment)
-    labels_DHW = np.zeros(stacked.array.shape[:3], np.uint8)
-    for place, number in enumerate(levels):
-        labels_DHW[stacked.array[..., place] >= 0.5] = table[number]
+        try:
+            stacked = segmentation.get_volume(segment_numbers=list(levels), combine_segments=True)
+            return _numbers_to_labels(levels)[stacked.array], np.asarray(stacked.affine, np.float64)
+        except RuntimeError:  # the segments overlap
+            pass
+    labels_DHW: npt.NDArray[np.uint8] | None = None
+    for level in dict.fromkeys(levels.values()):
+        parts = [number for number, name in levels.items() if name == level]
+        stacked = segmentation.get_volume(segment_numbers=parts)  # (D, H, W, segment), fractions from 0 to 1
+        one_DHW = (stacked.array >= 0.5).any(axis=-1).astype(np.uint8) * np.uint8(1 + LEVEL_INDEX[level])
+        labels_DHW = one_DHW if labels_DHW is None else _join(labels_DHW, one_DHW)
+    assert labels_DHW is not None  # `levels` is not empty
     return labels_DHW, np.asarray(stacked.affine, np.float64)
 
 
@@ -200,7 +208,7 @@ def _join(first_DHW: npt.NDArray[np.uint8], second_DHW: npt.NDArray[np.uint8]) -
     is_same = shared > _SAME_SHARE * smaller
     twice = np.flatnonzero((sizes[0] > 0) & (sizes[1] > 0))[1:]
     if is_same[~np.eye(values, dtype=bool)].any() or not is_same[twice, twice].all():
-        detail = "the study's segmentations contradict each other about the levels of vertebrae."
+        detail = "the segments of the study's vertebrae contradict each other about their levels."
         raise StudyFailed(Reason.BAD_SEGMENTATION, detail)
     added = np.where(np.isin(second_DHW, twice), 0, second_DHW)
     return np.where(first_DHW > 0, first_DHW, added)

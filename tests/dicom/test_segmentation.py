@@ -49,7 +49,7 @@ def write_seg(
         hd.seg.SegmentDescription(number, name, codes.SCT.AnatomicalStructure, codes.SCT.Bone, "AUTOMATIC", algorithm)
         for number, name in enumerate(names, start=1)
     ]
-    pixels = numbers_DHW
+    pixels = numbers_DHW  # (D, H, W), or (D, H, W, segment) if segments overlap
     if kind == "FRACTIONAL":
         pixels = (numbers_DHW == 1).astype(np.float32) * 0.8
     segmentation = hd.seg.Segmentation(
@@ -162,7 +162,7 @@ def test_two_segmentations_that_name_one_spine_differently_are_refused(tmp_path:
     files = write_series(tmp_path)[::-1]
     write_seg(tmp_path / "a.dcm", files, blocks())
     write_seg(tmp_path / "b.dcm", files, blocks(), names=("T12", "L1", "L2"))
-    with pytest.raises(StudyFailed, match="contradict each other"):
+    with pytest.raises(StudyFailed, match="contradict"):
         read(tmp_path)
 
 
@@ -174,6 +174,21 @@ def test_one_broken_object_of_several_is_no_missing_vertebra(tmp_path: Path) -> 
     with pytest.raises(StudyFailed) as caught:
         read(tmp_path)
     assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
+@pytest.mark.parametrize("shift", [0, 3])
+def test_overlapping_segments_of_one_object(tmp_path: Path, shift: int) -> None:
+    files = write_series(tmp_path)[::-1]
+    apart = np.stack([blocks() == number for number in (1, 2, 3)], axis=-1).astype(np.uint8)
+    apart[..., 1] = np.roll(apart[..., 0], -shift, 0)  # T12 over T11, or over its lowest slice
+    write_seg(tmp_path / "seg.dcm", files, apart)
+    if not shift:
+        with pytest.raises(StudyFailed, match="contradict"):
+            read(tmp_path)
+        return
+    _, labels = read(tmp_path)
+    assert labels is not None
+    assert levels_of(labels.labels_DHW) == {"T11": 4 * 120, "T12": 3 * 120, "L1": 4 * 120}
 
 
 def segment(label: str, code: Code = codes.SCT.Vertebra, region: Code | None = None) -> pydicom.Dataset:
