@@ -14,7 +14,7 @@ import pandas as pd
 import pydicom
 from pydicom.errors import InvalidDicomError
 
-from spinemet.anatomy import LEVEL_INDEX, LEVELS, VERSE_LEVELS, level_in
+from spinemet.anatomy import LEVEL_INDEX, LEVELS, VERSE_LEVELS, level_in, may_be_vertebra
 from spinemet.archive.layouts.nifti import identity
 from spinemet.errors import BadInput
 from spinemet.files import write_bytes
@@ -71,6 +71,8 @@ def import_spine_mets(folder: Path) -> Import:
         if one.patient in INVALID_CASES or case is None:
             left_out["segmented studies " + ("of invalid cases" if case else "without a row in the spreadsheet")] += 1
             continue
+        if one.unknown:
+            left_out["segments that look like vertebrae of no known level"] += one.unknown
         for level in sorted(one.levels, key=LEVELS.index):
             word = case.bone_quality(level)
             if word:
@@ -160,6 +162,8 @@ class _SegmentedStudy:
     series: str = ""
     frames: set[str] = field(default_factory=set)
     levels: set[str] = field(default_factory=set)
+    unknown: int = 0
+    """Segments that look like vertebrae, but whose names are no known level."""
 
 
 def _segmented_studies(folder: Path) -> Iterator[_SegmentedStudy]:
@@ -174,8 +178,10 @@ def _segmented_studies(folder: Path) -> Iterator[_SegmentedStudy]:
         elif header.get("Modality") == "SEG":
             one = studies.setdefault(key, _SegmentedStudy(*key))
             one.frames.add(frame)
-            names = (level_in(str(segment.get("SegmentLabel", ""))) for segment in header.get("SegmentSequence") or ())
-            one.levels.update(level for level in names if level)
+            for segment in header.get("SegmentSequence") or ():
+                name = str(segment.get("SegmentLabel", ""))
+                one.levels.update(filter(None, [level_in(name)]))
+                one.unknown += may_be_vertebra(name)
     for _, one in sorted(studies.items()):
         drawn_on = {series for study, frame, series in ct_series if study == one.study and frame in one.frames}
         one.series = drawn_on.pop() if len(drawn_on) == 1 else ""

@@ -88,7 +88,7 @@ def spine_mets(tmp_path: Path) -> Path:
     )
     write_case(tmp_path, "10250", ["T1", "T2", "T3", "T4", "T5"])
     write_case(tmp_path, "10352", ["L1", "L2"])
-    write_case(tmp_path, "10353", ["T9", "T10", "T11", "T12", "L1", "L2"])
+    write_case(tmp_path, "10353", ["T9", "Th10", "T11", "T12", "L1", "L2", "T19"])
     write_case(tmp_path, "13627", ["T1"])
     write_case(tmp_path, "77777", ["T1"])
     return tmp_path
@@ -110,6 +110,7 @@ def test_lesion_lists_become_a_label_per_segmented_vertebra(spine_mets: Path) ->
     assert found.left_out == {
         "segmented studies of invalid cases": 1,
         "segmented studies without a row in the spreadsheet": 1,
+        "segments that look like vertebrae of no known level": 1,
         "vertebrae whose lesion is of no stated kind": 2,
         "cases of the spreadsheet without a segmentation": 1,
     }
