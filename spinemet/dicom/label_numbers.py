@@ -59,7 +59,9 @@ def whole_numbers(values_DHW: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
     Raises StudyFailed(BAD_SEGMENTATION) if they are probabilities or interpolated: 18.4 between 0 and 19 is no T11.
     """
     if values_DHW.dtype.kind != "f":
-        return np.clip(values_DHW, 0, MOST_NUMBERS).astype(np.int32)
+        # 64 bits, because NumPy rejects limits outside the type's range.
+        whole = values_DHW.astype(np.int32 if values_DHW.itemsize <= 2 else np.int64)
+        return np.clip(whole, 0, MOST_NUMBERS, out=whole).astype(np.int32, copy=False)
     values = np.clip(np.nan_to_num(values_DHW, nan=0.0), 0, MOST_NUMBERS)
     rounded = np.rint(values)
     between = np.count_nonzero(np.abs(values - rounded) > _NEARLY_WHOLE)

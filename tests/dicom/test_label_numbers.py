@@ -152,6 +152,11 @@ def test_label_maps_stored_as_float_hold_whole_numbers(values: npt.NDArray[np.ge
     np.testing.assert_array_equal(whole_numbers(values), 19 * (BOX > 0))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int8, np.uint16, np.int32, np.uint64])
+def test_every_integer_type_holds_labels(kind: type[np.generic]) -> None:
+    np.testing.assert_array_equal(whole_numbers((19 * BOX).astype(kind)), 19 * (BOX > 0))
+
+
 @pytest.mark.parametrize("values", [SOFT, SOFT * 19, BOX * 0.98, np.where(BOX > 0, 19.5, 0)])
 def test_fractions_are_no_labels(values: npt.NDArray[np.generic]) -> None:
     with pytest.raises(StudyFailed, match="fractions"):
