@@ -89,6 +89,7 @@ class Flag(StrEnum):
     DESKEWED = "deskewed", "The gantry was tilted; the slices were shifted in their own plane onto an orthogonal grid."
     LOSSY = "lossy", "The pixels went through lossy compression."
     DIVIDED = "divided", "The series has gaps or several spacings; only one even stretch of it was read."
+    LEFT_OUT = "left_out", "Objects stored twice, or slices where passes of the scanner overlap, were used once."
     INTERPOLATED_SLICE = "interpolated_slice", "A slice is missing; the mean of its two neighbours takes its place."
     ORIENTATION_DISPUTED = (
         "orientation_disputed",
@@ -186,6 +187,8 @@ class SeriesHeader:
     lossy: bool = False
     divided: bool = False
     """True for an even stretch of a series that has gaps or several spacings."""
+    left_out: int = 0
+    """Objects that repeat one of `instances`, and slices of a pass over places that another pass covers."""
     instances: tuple[InstanceHeader, ...] = ()
 
 

@@ -17,9 +17,13 @@ from spinemet.types import Array, IndexArray, InstanceHeader
 SAME_POSITION_MM = 0.01
 """Slices closer than this along the normal are at the same position."""
 STEP_TOLERANCE = 0.1
-"""A step between neighbours may differ from a whole number of spacings by this share of one, for rounded positions."""
+"""A slice may lie this share of a spacing from its place on the evenly spaced line through all, or as far as its
+position was rounded, if that is more."""
 MAX_MISSING = 1
 """Slices that may be missing within a series; volume.py interpolates and flags them."""
+_MOST_TRIED = 12
+"""So many missing slices are looked for, so that a series that lacks more than MAX_MISSING is not taken for an even one
+with a larger spacing."""
 SHEAR_TOLERANCE_MM = 0.25
 """Slices that drift sideways by more than this over the whole series, half a usual pixel, count as sheared."""
 SCATTER_TOLERANCE_MM = 0.5
@@ -27,6 +31,9 @@ SCATTER_TOLERANCE_MM = 0.5
 cannot repair."""
 RUN_STEPS = 5
 """The spacing of a stretch of a divided series is the median of its first so many steps."""
+MOST_ROUNDING = 0.09
+"""A step of a divided series may differ by so much more for rounded positions; with 0.15, 4 and 7 mm would be one
+spacing with a missing slice."""
 UNIT_TOLERANCE = 0.01
 """Direction cosines may be this far from unit length and from perpendicular."""
 
@@ -86,7 +93,7 @@ def arrange(instances: Sequence[InstanceHeader]) -> SliceGrid:
     row, column, normal, positions, pixel_spacing = _frame(instances)
     along = positions @ normal
     order = np.argsort(along, kind="stable")
-    place, count = _places(along[order])
+    place, count = _places(along[order], _rounding(positions, normal))
     positions = positions[order]
     # Least squares over all slices: single positions are rounded, to 0.1 mm in some archives.
     middle = place.mean()
@@ -116,12 +123,15 @@ def even_runs(instances: Sequence[InstanceHeader]) -> tuple[tuple[InstanceHeader
     first_at = np.concatenate([[True], np.diff(along[order]) > SAME_POSITION_MM])
     slices_at = np.split(order, np.flatnonzero(first_at)[1:])
     steps = np.diff(along[order][first_at])
+    rounding = _rounding(positions, normal)
     runs: list[tuple[InstanceHeader, ...]] = []
     start = 0
     while start < len(steps):
-        jumps = steps[start:] / np.median(steps[start : start + RUN_STEPS])
+        usual = np.median(steps[start : start + RUN_STEPS])
+        jumps = steps[start:] / usual
         whole = np.rint(jumps)
-        even = (np.abs(jumps - whole) <= STEP_TOLERANCE) & (whole >= 1) & (np.cumsum(whole - 1) <= MAX_MISSING)
+        off = np.abs(jumps - whole) <= STEP_TOLERANCE + min(2 * rounding / usual, MOST_ROUNDING)
+        even = off & (whole >= 1) & (np.cumsum(whole - 1) <= MAX_MISSING)
         length = len(even) if even.all() else int(np.argmin(even))
         if length:
             indices = np.concatenate(slices_at[start : start + length + 1])
@@ -146,21 +156,38 @@ def _frame(instances: Sequence[InstanceHeader]) -> tuple[Array, Array, Array, Ar
     return row, np.cross(normal, row), normal, np.asarray(positions, np.float64), spacings[0]
 
 
-def _places(ascending: Array) -> tuple[IndexArray, int]:
+def _rounding(positions: Array, normal: Array) -> float:
+    """How far along the normal a position may lie from where it was before it was written with so few decimals, mm."""
+    units = []
+    for values in positions.T:
+        decimals = next((n for n in range(4) if np.abs(np.round(values, n) - values).max() < 1e-6), None)
+        units.append(0.0 if decimals is None else 10.0**-decimals)
+    return float(np.abs(normal) @ units) / 2
+
+
+def _places(ascending: Array, rounding: float) -> tuple[IndexArray, int]:
     """(place of each slice, number of places) for positions in ascending order."""
-    steps = np.diff(ascending)
-    real = steps[steps > SAME_POSITION_MM]
-    if real.size == 0:
+    apart = np.concatenate([[True], np.diff(ascending) > SAME_POSITION_MM])
+    at = ascending[apart]
+    if len(at) < 2:
         raise StudyExcluded(Reason.TOO_FEW_SLICES, "expected slices on several positions, found one position.")
-    usual = float(np.median(real))
-    jumps = np.where(steps > SAME_POSITION_MM, steps / usual, 0.0)
-    whole = np.rint(jumps)
-    uneven = np.abs(jumps - whole) > STEP_TOLERANCE
-    if np.any(uneven) or np.any((steps > SAME_POSITION_MM) & (whole < 1)):
-        raise StudyExcluded(Reason.GAPS, f"expected slices {usual:.3g} mm apart, found {uneven.sum()} uneven steps.")
-    place = np.concatenate([[0], np.cumsum(whole)]).astype(np.intp)
+    fits = [_fitted(at, missing) for missing in range(min(_MOST_TRIED, len(at)) + 1)]
+    off, spacing, place = min(fits, key=lambda fit: fit[0])
+    if off > max(STEP_TOLERANCE, 1.1 * rounding / spacing):  # the line itself is fitted to rounded positions
+        usual = float(np.median(np.diff(at)))
+        uneven = int((np.abs(np.diff(at) - usual) > STEP_TOLERANCE * usual).sum())
+        raise StudyExcluded(Reason.GAPS, f"expected slices {usual:.3g} mm apart, found {uneven} uneven steps.")
     count = int(place[-1]) + 1
-    missing = count - len(np.unique(place))
-    if missing > MAX_MISSING:
-        raise StudyExcluded(Reason.GAPS, f"expected at most {MAX_MISSING} missing slice, found {missing}.")
-    return place, count
+    if count - len(place) > MAX_MISSING:
+        raise StudyExcluded(Reason.GAPS, f"expected at most {MAX_MISSING} missing slice, found {count - len(place)}.")
+    return place[np.cumsum(apart) - 1], count
+
+
+def _fitted(at: Array, missing: int) -> tuple[float, float, IndexArray]:
+    """(largest distance of a slice from its place in spacings, spacing, places) with `missing` slices missing."""
+    spacing = (at[-1] - at[0]) / (len(at) - 1 + missing)
+    place = np.rint((at - at[0]) / spacing)
+    if len(np.unique(place)) < len(at):
+        return np.inf, float(spacing), place.astype(np.intp)
+    slope, start = np.polyfit(place, at, 1)
+    return float(np.abs(at - start - slope * place).max() / slope), float(slope), place.astype(np.intp)

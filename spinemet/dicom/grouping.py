@@ -1,4 +1,8 @@
-"""Which slices make one series: what they must share, and by how much they may differ."""
+"""Which slices make one series: what they must share, and by how much they may differ.
+
+AcquisitionNumber may count contrast phases, passes of the scanner or mere rotations, so it never divides a series by
+itself: where the slices lie decides.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from spinemet.dicom.geometry import SAME_POSITION_MM, normal_of
 from spinemet.types import InstanceHeader, SeriesHeader
 
 ORIENTATION_TOLERANCE = 0.01
 """Direction cosines of one series may differ by this much (0.6 degrees): some scanners write only four digits."""
 SPACING_TOLERANCE = 1e-3
 """Pixel spacings of one series may differ by this share."""
+MOST_OVERLAP = 0.5
+"""A pass continues another one if at most this share of its length lies beside it; otherwise it repeats it."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +34,12 @@ class Record:
 
 def grouped(records: list[Record]) -> tuple[SeriesHeader, ...]:
     """The series of `records`, in the order of their first objects' names; the rules are in headers.read_series."""
-    groups = sorted(_group(records), key=lambda group: group[0].instance.name)
-    return tuple(_series(group) for group in groups)
+    groups = sorted(_group(records), key=lambda group: group[0][0].instance.name)
+    return tuple(_series(group, left_out) for group, left_out in groups)
 
 
-def _group(records: list[Record]) -> list[list[Record]]:
+def _group(records: list[Record]) -> list[tuple[list[Record], int]]:
+    """Each series' records, and how many more it leaves out."""
     groups: dict[tuple[Any, ...], list[list[Record]]] = {}
     for record in records:
         instance, series = record.instance, record.series
@@ -48,7 +58,7 @@ def _group(records: list[Record]) -> list[list[Record]]:
                 break
         else:
             candidates.append([record])
-    return [part for same_key in groups.values() for group in same_key for part in _by_acquisition(group)]
+    return [part for same_key in groups.values() for group in same_key for part in _passes(group)]
 
 
 def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
@@ -63,26 +73,75 @@ def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
     )
 
 
-def _by_acquisition(group: list[Record]) -> list[list[Record]]:
-    """One part per AcquisitionNumber if slices share positions: a series that holds several contrast phases."""
-    positions = [record.instance.ImagePositionPatient for record in group]
-    acquisitions = {record.acquisition for record in group}
-    if len(set(positions)) == len(positions) or len(acquisitions) == 1:
-        return [group]
-    parts: dict[int | None, list[Record]] = {}
-    for record in group:
-        parts.setdefault(record.acquisition, []).append(record)
+def _passes(group: list[Record]) -> list[tuple[list[Record], int]]:
+    """The passes of the scanner in `group` that cover different places, joined; those over the same places apart."""
+    once = _without_copies(group)
+    copies = len(group) - len(once)
+    along = _along(once)
+    acquisitions = {record.acquisition for record in once}
+    if along is None or len(acquisitions) == 1:
+        return [(once, copies)]
+    passes: list[tuple[list[int], int]] = []
+    numbers = [record.acquisition or 0 for record in once]
+    for number in sorted(set(numbers)):
+        part = [n for n in range(len(once)) if numbers[n] == number]
+        for place, (earlier, left_out) in enumerate(passes):
+            beyond = _beyond(along, part, earlier)
+            if len(part) - len(beyond) <= MOST_OVERLAP * len(part):
+                passes[place] = earlier + beyond, left_out + len(part) - len(beyond)
+                break
+        else:
+            passes.append((part, 0))
     # One slice per acquisition is a bolus-tracking series, not several phases.
-    return list(parts.values()) if min(map(len, parts.values())) > 1 else [group]
+    if max(len(part) for part, _ in passes) == 1:
+        return [(once, copies)]
+    return [([once[n] for n in sorted(part)], left_out + copies) for part, left_out in passes]
 
 
-def _series(group: list[Record]) -> SeriesHeader:
+def _without_copies(group: list[Record]) -> list[Record]:
+    """`group` without further objects that have the UID, the frame and the position of an earlier one."""
+    seen: set[tuple[object, ...]] = set()
+    once = []
+    for record in group:
+        item = record.instance
+        key = item.SOPInstanceUID, item.frame, item.ImagePositionPatient, item.InstanceNumber
+        if not item.SOPInstanceUID or key not in seen:
+            once.append(record)
+        seen.add(key)
+    return once
+
+
+def _along(group: list[Record]) -> list[float] | None:
+    """Each slice's place along the series' normal, mm; None without geometry."""
+    orientation = group[0].instance.ImageOrientationPatient
+    normal = normal_of(orientation) if orientation else None
+    positions = [record.instance.ImagePositionPatient for record in group]
+    if normal is None or None in positions:
+        return None
+    places: list[float] = (np.asarray(positions, np.float64) @ normal).tolist()
+    return places
+
+
+def _beyond(along: list[float], part: list[int], earlier: list[int]) -> list[int]:
+    """The slices of `part` that lie outside the range of `earlier`, or in a gap of it."""
+    taken = np.sort([along[n] for n in earlier])
+    step = float(np.median(np.diff(taken))) if len(taken) > 1 else 0.0
+    beyond = []
+    for n in part:
+        nearest = float(np.abs(taken - along[n]).min())
+        outside = not taken[0] - SAME_POSITION_MM <= along[n] <= taken[-1] + SAME_POSITION_MM
+        if (outside and nearest > step / 2) or nearest > max(step, SAME_POSITION_MM) * 0.75:
+            beyond.append(n)
+    return beyond
+
+
+def _series(group: list[Record], left_out: int) -> SeriesHeader:
     """The header of a series: for each attribute the first value that is set in any of its objects."""
     first = group[0].series
-    names = [name for name in SeriesHeader.__dataclass_fields__ if name not in {"instances", "lossy"}]
+    names = [name for name in SeriesHeader.__dataclass_fields__ if name not in {"instances", "lossy", "left_out"}]
     facts = {
         name: next((value for r in group if (value := getattr(r.series, name)) not in (None, "")), getattr(first, name))
         for name in names
     }
     lossy = any(record.series.lossy for record in group)
-    return SeriesHeader(**facts, lossy=lossy, instances=tuple(record.instance for record in group))
+    return SeriesHeader(**facts, lossy=lossy, left_out=left_out, instances=tuple(record.instance for record in group))

@@ -91,9 +91,12 @@ def read_series(
     """The series of a study, in the order of their first objects' names.
 
     Objects belong to one series if they share SeriesInstanceUID (their folder if it is empty), Modality, SOP
-    class, matrix, pixel spacing and orientation; localizers are apart. A series with several slices at the same
-    position is divided by AcquisitionNumber. Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the
-    most frequent reason (NOT_DICOM, TRUNCATED) if none can be used, and what StudyObjects raises.
+    class, matrix, pixel spacing and orientation; localizers are apart. An object stored twice is read once. Passes of
+    the scanner (AcquisitionNumber) over the same places are series of their own; passes that continue each other are
+    one, in which a later pass keeps only the slices beyond the earlier ones.
+
+    Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the most frequent reason (NOT_DICOM,
+    TRUNCATED) if none can be used, and what StudyObjects raises.
 
     on_slice: called with each slice and its object's view of the series as its header is read, in any order.
     """

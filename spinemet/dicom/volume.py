@@ -34,14 +34,19 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
 
     Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Padding and all
     values below AIR_HU become AIR_HU. Slices at the same position must be identical; one of them is kept. Flags:
-    DESKEWED, LOSSY, DIVIDED, INTERPOLATED_SLICE.
+    DESKEWED, LOSSY, DIVIDED, LEFT_OUT, INTERPOLATED_SLICE.
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
     UNSUPPORTED_PIXELS (colour, no rescale to HU), MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE; and what
     StudyObjects raises.
     """
     grid = arrange(series.instances)
     first = series.instances[0]
-    applies = {Flag.DESKEWED: grid.is_sheared, Flag.LOSSY: series.lossy, Flag.DIVIDED: series.divided}
+    applies = {
+        Flag.DESKEWED: grid.is_sheared,
+        Flag.LOSSY: series.lossy,
+        Flag.DIVIDED: series.divided,
+        Flag.LEFT_OUT: series.left_out > 0,
+    }
     flags = [flag for flag, is_set in applies.items() if is_set]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")

@@ -20,7 +20,7 @@ from spinemet.dicom.select import select_series
 from spinemet.dicom.values import age_years, quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.types import StudyRef
+from spinemet.types import Flag, StudyRef
 from tests.dicom.writer import write_enhanced, write_series
 
 
@@ -70,13 +70,56 @@ def test_a_frame_of_reference_per_slice_and_jitter_do_not_split_a_series(tmp_pat
     assert [len(series.instances) for series in scan(tmp_path).series] == [6]
 
 
-def test_phases_in_one_series_are_divided(tmp_path: Path) -> None:
-    def phase(number: int):
-        return lambda dataset, _: setattr(dataset, "AcquisitionNumber", number)
+def _passes(folder: Path, passes: list[tuple[int, list[float]]]) -> list[tuple[int, int]]:
+    """(slices, slices left out) of each series that is read from passes (AcquisitionNumber, z of the slices)."""
+    for number, places in passes:
 
-    for number in (1, 2):
-        write_series(tmp_path / str(number), count=6, series_uid="1.2", edit=phase(number))
-    assert [len(series.instances) for series in scan(tmp_path).series] == [6, 6]
+        def edit(dataset: Dataset, n: int, number: int = number, places: list[float] = places) -> None:
+            dataset.AcquisitionNumber = number
+            dataset.ImagePositionPatient = [0, 0, places[n]]
+
+        write_series(folder / f"{number}-{places[0]}", count=len(places), series_uid="1.2", edit=edit)
+    return [(len(series.instances), series.left_out) for series in scan(folder).series]
+
+
+RANGE = [2.0 * n for n in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("passes", "expected"),
+    [
+        pytest.param([(1, RANGE), (2, RANGE)], [(20, 0), (20, 0)], id="two phases"),
+        pytest.param([(1, RANGE), (2, [z + 1 for z in RANGE])], [(20, 0), (20, 0)], id="half a step apart"),
+        pytest.param([(1, RANGE[:12]), (2, RANGE[12:])], [(20, 0)], id="end to end"),
+        pytest.param([(2, RANGE[:12]), (1, RANGE[12:])], [(20, 0)], id="end to end, lower one second"),
+        pytest.param([(1, RANGE[:12]), (2, RANGE[7:])], [(20, 5)], id="five slices overlap"),
+        pytest.param([(n, RANGE[4 * n : 4 * n + 4]) for n in range(5)], [(20, 0)], id="rotations"),
+        pytest.param([(n, [z]) for n, z in enumerate(RANGE)], [(20, 0)], id="one number per slice"),
+        pytest.param([(n, RANGE[:1]) for n in range(4)], [(4, 0)], id="bolus tracking"),
+        pytest.param([(1, RANGE[:8] + RANGE[12:]), (2, RANGE[8:12])], [(20, 0)], id="a gap filled later"),
+    ],
+)
+def test_passes_are_joined_or_told_apart_by_place(
+    tmp_path: Path, passes: list[tuple[int, list[float]]], expected: list[tuple[int, int]]
+) -> None:
+    assert _passes(tmp_path, passes) == expected
+
+
+@pytest.mark.parametrize("rotation", [100, 4, 1])
+def test_an_object_stored_twice_is_read_once(tmp_path: Path, rotation: int) -> None:
+    files = write_series(tmp_path, count=12, edit=lambda d, n: setattr(d, "AcquisitionNumber", 1 + n // rotation))
+    for number in (3, 4):
+        (tmp_path / f"copy {number}.dcm").write_bytes(files[number].read_bytes())
+    (series,) = scan(tmp_path).series
+    assert (len(series.instances), series.left_out) == (12, 2)
+    with open_study(study_at(tmp_path)) as objects:
+        assert Flag.LEFT_OUT in read_volume(objects, series).flags
+
+
+def test_different_slices_with_one_uid_are_kept(tmp_path: Path) -> None:
+    write_series(tmp_path, count=6, edit=lambda d, _: setattr(d, "SOPInstanceUID", "1.2.3"))
+    (series,) = scan(tmp_path).series
+    assert (len(series.instances), series.left_out) == (6, 0)
 
 
 def test_objects_without_preamble_are_read_and_unusable_ones_counted(tmp_path: Path) -> None:

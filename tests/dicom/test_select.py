@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -148,6 +149,35 @@ def test_a_series_of_two_spacings_is_divided_between_them() -> None:
     thin, thick = [4.0 * n for n in range(20)], [76 + 7.0 * n for n in range(1, 30)]
     ((chosen, reason),) = explain([at(thin + thick)], CONFIG)
     assert (reason, len(chosen.instances)) == (None, 20)
+
+
+@pytest.mark.parametrize("spacing", [0.625, 0.33, 0.9375, 1.25, 0.7])
+def test_positions_rounded_to_a_tenth_are_even(spacing: float) -> None:
+    ((chosen, reason),) = explain([at([round(n * spacing, 1) for n in range(300)])], CONFIG)
+    assert (reason, len(chosen.instances)) == (None, 300)
+    grid = arrange(chosen.instances)
+    assert (grid.count, grid.missing) == (300, ())
+    assert grid.spacing_mm == pytest.approx(spacing, rel=1e-3)
+
+
+@pytest.mark.parametrize(("lacking", "places"), [([30], 100), ([30, 31], None), ([20, 60], None), (range(3, 9), None)])
+def test_whole_millimetres_hide_no_missing_slice(lacking: Iterable[int], places: int | None) -> None:
+    series = at([float(n) for n in range(100) if n not in lacking])
+    if places is None:
+        with pytest.raises(StudyExcluded) as caught:
+            arrange(series.instances)
+        assert caught.value.reason is Reason.GAPS
+    else:
+        assert (arrange(series.instances).count, arrange(series.instances).missing) == (places, tuple(lacking))
+
+
+@pytest.mark.parametrize("moved", [0.4, -0.4, 1.25])
+def test_a_slice_off_its_place_is_a_gap(moved: float) -> None:
+    places = [2.5 * n for n in range(60)]
+    places[30] += moved
+    with pytest.raises(StudyExcluded) as caught:
+        arrange(at(places).instances)
+    assert caught.value.reason is Reason.GAPS
 
 
 def test_a_whole_series_wins_over_an_equally_long_stretch_of_another() -> None:
