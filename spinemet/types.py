@@ -291,7 +291,7 @@ class Vertebra:
 
     level: str
     level_confidence: float
-    """Probability that `level` is right, 0 for an unnamed vertebra."""
+    """Probability that `level` is right, 0 for an unnamed vertebra; a grade if labels name it (spine/localize.py)."""
     completeness: Completeness
     center_mm: Vec3
     axes: npt.NDArray[np.float64]

@@ -156,7 +156,12 @@ _POINTS = "null if the model gives none, and for a vertebra called normal, to wh
 VERTEBRAE = pa.schema(
     [
         *_VERTEBRA,
-        _column("level_confidence", pa.float64(), "Probability that the name is right; 0 if unnamed.", null=False),
+        _column(
+            "level_confidence",
+            pa.float64(),
+            "Probability that the name is right, a grade if a segmentation names it; 0 if unnamed.",
+            null=False,
+        ),
         _column("confidence", pa.float64(), "Probability that there is a vertebral body at all.", null=False),
         _column("completeness", pa.string(), "whole, or cut by the field of view.", null=False),
         _column(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import pytest
 
+from spinemet.archive.layouts.nifti import NiftiObjects
+from spinemet.archive.listing import open_study, study_at
 from spinemet.dicom.nifti import gunzip, orientation
-from spinemet.dicom.volume import nifti_grid
+from spinemet.dicom.volume import nifti_grid, read_nifti
 from spinemet.errors import Reason, StudyExcluded, StudyProblem
 from spinemet.types import Array
 
@@ -112,3 +115,17 @@ def test_a_file_with_a_zero_sform_lies_where_its_qform_says() -> None:
     raw[280:328] = bytes(48)
     for expected, found in zip(nifti_grid(good.to_bytes()), nifti_grid(gzip.compress(raw)), strict=True):
         np.testing.assert_allclose(expected, found, atol=1e-4)
+
+
+def test_a_volume_with_two_orientations_is_flagged(tmp_path: Path) -> None:
+    hu: npt.NDArray[np.int16] = np.random.default_rng(0).integers(-1000, 900, (40, 40, 40)).astype(np.int16)
+    flags = {}
+    for name, qform in (("same", AFFINE), ("other", MOVED)):
+        image = nib.Nifti1Image(hu, AFFINE)
+        image.set_sform(AFFINE, 1)
+        image.set_qform(qform, 1)
+        nib.save(image, tmp_path / f"{name}_ct.nii.gz")
+        with open_study(study_at(tmp_path / f"{name}_ct.nii.gz")) as objects:
+            assert isinstance(objects, NiftiObjects)
+            flags[name] = read_nifti(objects).flags
+    assert flags == {"same": (), "other": ("orientation_disputed",)}
