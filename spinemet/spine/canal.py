@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.interpolate import make_interp_spline
 
-from spinemet.spine.sampling import sample_points
+from spinemet.spine.sampling import sample_index
 from spinemet.types import AIR_HU, Array, Array32, SpineCurve, StraightenedViews, Volume
 
 _SIGMA_MM = 8.0
@@ -68,11 +68,13 @@ def straightened(
 
     posterior_mm (P,), left_mm (L,): offsets from the curve in its frames. outside: HU beyond the volume.
     """
-    p = np.asarray(posterior_mm, np.float64)[None, :, None, None]
-    left = np.asarray(left_mm, np.float64)[None, None, :, None]
-    axes = curve.frames[:, None, None]
-    points = curve.points_mm[:, None, None] + p * axes[..., 1, :] + left * axes[..., 0, :]
-    return sample_points(volume, points, outside)
+    center, backward, leftward = (
+        volume.to_index(curve.points_mm + offset).T for offset in (0.0, curve.frames[:, 1], curve.frames[:, 0])
+    )
+    p, left = np.asarray(posterior_mm, np.float64), np.asarray(left_mm, np.float64)
+    along_p = center[:, :, None] + (backward - center)[:, :, None] * p
+    along_l = (leftward - center)[:, :, None] * left
+    return sample_index(volume, along_p[:, :, :, None] + along_l[:, :, None, :], outside)
 
 
 def straighten(volume: Volume, curve: SpineCurve) -> StraightenedViews:

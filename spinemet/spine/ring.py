@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,15 @@ _HALF_FIELD_MM = 100.0
 _RADII_MM = (5.0, 7.0, 9.0, 11.0, 13.0, 15.0, 17.0)
 """Each ray looks for bone at these distances: the adult canal is 14 to 22 mm deep and 20 to 30 mm wide."""
 _RAYS = 16
+_AIMS = [
+    sorted({(round(r / 2 * math.sin(angle) * 0.85), round(r / 2 * math.cos(angle) * 1.1)) for r in _RADII_MM})
+    for angle in np.arange(_RAYS) * 2 * np.pi / _RAYS
+]
+"""Rows and columns of each ray; the canal is wider than it is deep."""
+_PAD = 12
+"""In cells of the grid; the rays end within it."""
+_AT_ONCE = 8
+"""Slices scored together; all at once take half as long again, because they do not fit the processor's cache."""
 _FRONT_MM = 22.0
 """From the canal's middle to the body's; a femur, a humerus or a rib cage has no such mass of bone."""
 _OFFSET = 0.7
@@ -53,7 +62,7 @@ def tissue_levels(hu_DHW: npt.ArrayLike) -> Tissue:
     """The HU of soft tissue (most frequent value from -20 to 120) and of dense bone (60th percentile of the voxels 100
     to 1450 HU above it). They come from the study itself, so that half the bone contrast changes nothing."""
     hu = np.asarray(hu_DHW)[::2, ::2, ::2].ravel()
-    counts, edges = np.histogram(hu, bins=np.arange(-20, 121, 4))
+    counts, edges = np.histogram(hu, bins=35, range=(-20, 120))
     soft = float(edges[np.argmax(ndimage.gaussian_filter1d(counts.astype(float), 1.5))] + 2)
     dense = hu[(hu > soft + 100) & (hu < soft + 1450)]
     bone = float(np.percentile(dense, 60)) if len(dense) > 100 else soft + 300.0
@@ -89,30 +98,66 @@ def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
     middle = int(np.searchsorted(columns, columns[-1] / 2))
     half = round(_HALF_FIELD_MM / GRID_MM)
     first, last = max(0, middle - half), min(hu.shape[2], middle + half)
-    hu = hu[:, :, first:last]
+    few = [_scores(hu[d : d + _AT_ONCE, :, first:last], tissue) for d in range(0, len(hu), _AT_ONCE)]
+    return np.concatenate(few), first, middle
+
+
+def _scores(hu: Array32, tissue: Tissue) -> Array32:
+    """Ring score (D, H/2, W/2) of every second pixel of a few slices (D, H, W)."""
     bone = tissue.boneness(hu)
-    pad = 12
-    padded = np.pad(bone, ((0, 0), (pad, pad), (pad, pad)))
-
-    def shifted(row: int, column: int) -> Array32:
-        rows = slice(pad + row, pad + row + bone.shape[1], 2)
-        return padded[:, rows, pad + column : pad + column + bone.shape[2] : 2]
-
+    at = _Shifts(bone)
+    closed: Array32 = at.zeros()
     rays = []
-    for angle in np.arange(_RAYS) * 2 * np.pi / _RAYS:
-        # The canal is wider than it is deep.
-        aims = {(round(r / 2 * np.sin(angle) * 0.85), round(r / 2 * np.cos(angle) * 1.1)) for r in _RADII_MM}
-        rays.append(functools.reduce(np.maximum, [shifted(*aim) for aim in sorted(aims)]))
-    pairs = [np.minimum(a, b) for a, b in zip(rays[: _RAYS // 2], rays[_RAYS // 2 :], strict=True)]
-    near = ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 2), (0, -2))
-    inside = functools.reduce(np.maximum, [shifted(*at) for at in near])
+    for aims in _AIMS:
+        rays.append(at.most(aims))
+        closed += rays[-1] / 2
+    for one, opposite in zip(rays[: _RAYS // 2], rays[_RAYS // 2 :], strict=True):
+        closed += np.minimum(one, opposite)
+    inside = at.most([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 2), (0, -2)])
+    score = at.picture(closed / _RAYS - inside)
     front = ndimage.uniform_filter(bone, (1, 11, 9))
     front = np.roll(front, round(_FRONT_MM / GRID_MM), axis=1)[:, ::2, ::2]
-    closed = np.mean(pairs, axis=0) * 0.5 + np.mean(rays, axis=0) * 0.5
-    score: Array32 = closed - inside + np.clip(front, 0, 0.4)
+    score += np.clip(front, 0, 0.4)
     # Air in the middle: trachea, bowel, lung between ribs.
     score[ndimage.uniform_filter(np.clip(hu, -1000, 300), (1, 3, 3))[:, ::2, ::2] < -150] = -1
-    return score, first, middle
+    return score
+
+
+class _Shifts:
+    """Every second pixel of an image (D, H, W), and the same shifted by some pixels, as flat arrays.
+
+    The image is padded and split into its even and odd rows and columns, so that a shift is a stretch of memory: maxima
+    over many shifts then take a third of the time of those over strided views.
+    """
+
+    def __init__(self, image: Array32) -> None:
+        padded = np.pad(image, ((0, 1), (_PAD, _PAD + image.shape[1] % 2), (_PAD, _PAD + image.shape[2] % 2)))
+        self._parts = {(r, c): padded[:, r::2, c::2].copy() for r in (0, 1) for c in (0, 1)}
+        depth, self._rows, self._columns = self._parts[0, 0].shape
+        self._shape = (depth - 1, (image.shape[1] + 1) // 2, (image.shape[2] + 1) // 2)
+        self._size = self._shape[0] * self._rows * self._columns
+
+    def zeros(self) -> Array32:
+        """A flat array of zeros."""
+        return np.zeros(self._size, np.float32)
+
+    def most(self, shifts: list[tuple[int, int]]) -> Array32:
+        """The greatest value (flat) at these shifts: row and column, at most _PAD."""
+        first, *others = map(self._shifted, shifts)
+        out = first.copy()
+        for other in others:
+            np.maximum(out, other, out=out)
+        return out
+
+    def picture(self, flat: Array32) -> Array32:
+        """A flat array as (D, H/2, W/2)."""
+        _, rows, columns = self._shape
+        return flat.reshape(-1, self._rows, self._columns)[:, :rows, :columns]
+
+    def _shifted(self, shift: tuple[int, int]) -> Array32:
+        row, column = shift[0] + _PAD, shift[1] + _PAD
+        start = row // 2 * self._columns + column // 2
+        return self._parts[row % 2, column % 2].ravel()[start : start + self._size]
 
 
 def _best_path(score: Array32, middle: float, offset: float) -> IndexArray:
@@ -124,18 +169,17 @@ def _best_path(score: Array32, middle: float, offset: float) -> IndexArray:
     gain -= np.clip((aside - _FREE_LR_MM) / _FADE_LR_MM, 0, None).astype(np.float32)
     total = np.zeros_like(score)
     came = np.zeros(score.shape, np.int8)
-    best = np.zeros((rows, columns), np.float32)
+    padded = np.full((rows + 4, columns + 4), -np.inf, np.float32)
+    best = padded[2:-2, 2:-2]
+    best[:] = 0
+    # The last choice is to start the path here.
+    choices = np.zeros((len(_STEPS) + 1, rows, columns), np.float32)
     for d in range(depth):
-        padded = np.pad(best, 2, constant_values=-np.inf)
-        options = [
-            padded[2 + i : 2 + i + rows, 2 + j : 2 + j + columns] - (_MOVE_AP * i * i + _MOVE_LR * j * j)
-            for i, j in _STEPS
-        ]
-        # The last choice is to start the path here.
-        choices = np.stack([*options, np.zeros_like(best)])
+        for choice, (i, j) in zip(choices, _STEPS, strict=False):
+            cost = np.float32(_MOVE_AP * i * i + _MOVE_LR * j * j)
+            np.subtract(padded[2 + i : 2 + i + rows, 2 + j : 2 + j + columns], cost, out=choice)
         came[d] = choices.argmax(axis=0)
-        best = choices.max(axis=0) + gain[d]
-        total[d] = best
+        best[:] = total[d] = choices.max(axis=0) + gain[d]
     d, h, w = (int(n) for n in np.unravel_index(int(total.argmax()), total.shape))
     path: list[tuple[int, int, int]] = []
     while total[d, h, w] > 0:

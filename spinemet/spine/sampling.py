@@ -9,12 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from spinemet.types import AIR_HU, Array32, BoolArray, Volume
+from spinemet.types import AIR_HU, Array, Array32, BoolArray, IndexArray, Volume
 
 
 def sample_points(volume: Volume, points_mm: npt.ArrayLike, outside: float = AIR_HU) -> Array32:
     """HU (float32) at LPS points (..., 3); `outside` beyond the outermost voxel centres."""
-    index = np.moveaxis(volume.to_index(points_mm), -1, 0)
+    return sample_index(volume, np.moveaxis(volume.to_index(points_mm), -1, 0), outside)
+
+
+def sample_index(volume: Volume, index: Array, outside: float = AIR_HU) -> Array32:
+    """HU (float32) at array indices (3, ...), which may lie between voxels; `outside` as in sample_points."""
     return ndimage.map_coordinates(
         volume.hu_DHW, index, output=np.float32, order=1, mode="constant", cval=outside, prefilter=False
     )
@@ -29,11 +33,11 @@ def sample_grid(volume: Volume, origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLik
     inverse = np.linalg.inv(volume.affine[:3, :3])
     matrix = inverse @ np.asarray(steps_mm, np.float64).T
     zooms = np.diag(matrix)
-    # If the grids' axes are parallel, scipy computes the weights once per axis, in two thirds of the time.
-    along_axes = np.allclose(matrix, np.diag(zooms), rtol=0, atol=1e-9)
+    if np.allclose(matrix, np.diag(zooms), rtol=0, atol=1e-9):
+        return _sample_along_axes(volume, volume.to_index(origin_mm), zooms, shape)
     return ndimage.affine_transform(
         volume.hu_DHW,
-        zooms if along_axes else matrix,
+        matrix,
         offset=volume.to_index(origin_mm),
         output_shape=shape,
         output=np.float32,
@@ -42,6 +46,45 @@ def sample_grid(volume: Volume, origin_mm: npt.ArrayLike, steps_mm: npt.ArrayLik
         cval=AIR_HU,
         prefilter=False,
     )
+
+
+def _sample_along_axes(volume: Volume, first: Array, zooms: Array, shape: tuple[int, ...]) -> Array32:
+    """sample_grid for parallel axes, one axis after the other: a tenth of the time that scipy takes.
+
+    first: (3,) index of the grid's first point. zooms: (3,) steps along the axes, in voxels.
+    """
+    axes = [_between(*axis) for axis in zip(volume.hu_DHW.shape, first, zooms, shape, strict=True)]
+    (low_d, high_d, share_d, _), (low_h, high_h, share_h, _), (low_w, high_w, share_w, _) = axes
+    used, place = np.unique(np.stack([low_d, high_d]), return_inverse=True)
+    planes = np.empty((len(used), *shape[1:]), np.float32)
+    for plane, n in zip(planes, used.tolist(), strict=True):
+        hu_HW = volume.hu_DHW[n].astype(np.float32)
+        hu_HW = _mixed(hu_HW[low_h], hu_HW[high_h], share_h[:, None])
+        plane[:] = _mixed(hu_HW.take(low_w, axis=1), hu_HW.take(high_w, axis=1), share_w)
+    low, high = place.reshape(2, -1)
+    out = np.empty(shape, np.float32)
+    for n in range(shape[0]):
+        out[n] = _mixed(planes[low[n]], planes[high[n]].copy(), share_d[n])
+    for axis, (*_, beyond) in enumerate(axes):
+        out[(slice(None),) * axis + (beyond,)] = AIR_HU
+    return out
+
+
+def _between(size: int, first: float, zoom: float, count: int) -> tuple[IndexArray, IndexArray, Array32, BoolArray]:
+    """For `count` places along an axis of `size` voxels: the voxels before and after, the second one's share, and
+    whether the place is beyond the outermost voxel centres."""
+    place = first + zoom * np.arange(count)
+    low = np.clip(np.floor(place), 0, size - 1).astype(np.intp)
+    high = np.minimum(low + 1, size - 1)
+    return low, high, (place - low).astype(np.float32), (place < 0) | (place > size - 1)
+
+
+def _mixed(before: Array32, after: Array32, share: Array32) -> Array32:
+    """`before` and `after` weighed by the share of `after`; changes `after`."""
+    after -= before
+    after *= share
+    after += before
+    return after
 
 
 def in_view(volume: Volume, points_mm: npt.ArrayLike, margin_mm: float = 0.0) -> BoolArray:

@@ -134,12 +134,16 @@ def _edge(image: Array32, reach: int) -> Array32:
 def _ridge(gain: Array32, step_cost: float) -> IndexArray:
     """The column (S,) of the path with the greatest sum of `gain` (S, N) that moves at most one column per row."""
     came = np.zeros(gain.shape, np.int8)
-    best = gain[0].astype(np.float64)
+    padded = np.full(gain.shape[1] + 2, -np.inf)
+    best = padded[1:-1]
+    best[:] = gain[0]
+    options = np.empty((3, gain.shape[1]))
     for s in range(1, len(gain)):
-        padded = np.pad(best, 1, constant_values=-np.inf)
-        options = np.stack([padded[1:-1], padded[:-2] - step_cost, padded[2:] - step_cost])
+        options[0] = best
+        np.subtract(padded[:-2], step_cost, out=options[1])
+        np.subtract(padded[2:], step_cost, out=options[2])
         came[s] = options.argmax(axis=0)
-        best = options.max(axis=0) + gain[s]
+        np.add(options.max(axis=0), gain[s], out=best)
     column = int(best.argmax())
     path = np.empty(len(gain), np.intp)
     for s in range(len(gain) - 1, -1, -1):

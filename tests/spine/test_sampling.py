@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,17 @@ def test_resampled_grid_is_lps_aligned_and_keeps_the_field(order, flips) -> None
     index = np.moveaxis(np.indices(grid.hu_DHW.shape), 0, -1)[2:-2, 2:-2, 2:-2]
     expected = grid.to_lps(index) @ SLOPE + 100
     assert np.allclose(grid.hu_DHW[2:-2, 2:-2, 2:-2], expected, atol=0.1)
+
+
+@pytest.mark.parametrize("spacing", [0.8, 1.7, 2.0, 6.0])
+def test_a_parallel_grid_has_the_values_of_its_points(spacing) -> None:
+    noise = np.random.default_rng(3).integers(-1000, 1500, (7, 9, 1 if spacing == 6 else 11)).astype(np.int16)
+    volume = reorder_volume(Volume(noise, affine_of((2.5, 1.1, 1.3))), (0, 1, 2), (True, False, True))
+    origin = volume.to_lps((-1.3, -0.7, -1.1) if volume.affine[0, 2] > 0 else (7.2, 9.4, 11.2))
+    steps = np.sign(volume.affine[:3, :3].T) * spacing
+    shape = (6, 8, 10)
+    points = origin + np.moveaxis(np.indices(shape), 0, -1) @ steps
+    assert np.allclose(sample_grid(volume, origin, steps, shape), sample_points(volume, points), atol=1e-3)
 
 
 def test_resampling_averages_noise() -> None:
