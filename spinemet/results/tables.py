@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as pads
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.table import SUPPORTED_READER_FEATURES
 
 from spinemet import files
 from spinemet.errors import BadInput, Reason
@@ -287,7 +288,11 @@ def _version_at(table: DeltaTable, as_of: datetime) -> int:
 
 
 def _delta(uri: str, name: str) -> DeltaTable:
-    return DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
+    table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
+    if features := set(table.protocol().reader_features or ()) - SUPPORTED_READER_FEATURES:
+        what = f"has the Delta reader feature {', '.join(sorted(features))}, which SpineMet cannot read"
+        raise BadInput(f"The table {name} at {uri} {what}; drop it with the tool that set it.")
+    return table
 
 
 def _stored_schema(uri: str, name: str) -> pa.Schema | None:

@@ -1,4 +1,5 @@
 import datetime as dt
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def results(request: pytest.FixtureRequest, tmp_path: Path) -> Results:
 
 def seen(results: Results, table: str) -> list[tuple[Any, ...]]:
     return connect(results.uri).sql(f"SELECT source_key, wave FROM {table} ORDER BY ALL").fetchall()
+
+
+@pytest.mark.parametrize("feature", ["deletionVectors", "columnMapping", "v2Checkpoint"])
+def test_a_feature_that_another_tool_set_is_named(tmp_path: Path, feature: str) -> None:
+    """Spark sets such features; deltalake then refuses the table."""
+    uri = open_results(str(tmp_path), create=True).uri
+    protocol = {"minReaderVersion": 3, "minWriterVersion": 7, "readerFeatures": [feature], "writerFeatures": [feature]}
+    (tmp_path / "studies" / "_delta_log" / f"{1:020d}.json").write_text(json.dumps({"protocol": protocol}) + "\n")
+    with pytest.raises(BadInput, match=f"table studies .* {feature}"):
+        connect(uri)
 
 
 def test_a_wave_is_read_back_whole(results: Results) -> None:
