@@ -73,7 +73,7 @@ class CropsInfo(FrozenModel):
     classes: label column -> class -> number of vertebrae. slice_classes: the same for labels of single slices; empty
     without any. labels_unmatched: labels without a whole vertebra, or without a slice of one. strays: rows of the label
     table (as people count) whose `slice` is not the SOPInstanceUID of exactly one slice of the study. problems: reason
-    -> number of studies that could not be used.
+    -> number of studies that could not be used. unlisted: what could not be listed -> how often.
     """
 
     slice_config: SliceConfig
@@ -88,6 +88,7 @@ class CropsInfo(FrozenModel):
     labels_unmatched: int = 0
     strays: tuple[int, ...] = ()
     problems: dict[str, int] = Field(default_factory=dict)
+    unlisted: dict[str, int] = Field(default_factory=dict)
     software_version: str = __version__
 
     @property
@@ -116,6 +117,7 @@ class CropsInfo(FrozenModel):
                 f"label row {rows}, column slice: expected the SOPInstanceUID of one slice of the study, found another"
             )
         lines += [f"studies not used, {reason}: {count}" for reason, count in self.problems.items()]
+        lines += [f"not listed, {kind}: {count}" for kind, count in self.unlisted.items()]
         return "\n".join(lines)
 
 

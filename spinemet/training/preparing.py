@@ -10,7 +10,8 @@ import pandas as pd
 
 from spinemet.archive.grouping import NO_IDENTITY, identity_in
 from spinemet.archive.layouts.nifti import NiftiLayout
-from spinemet.archive.listing import list_studies, open_study
+from spinemet.archive.listing import describe, list_studies, open_study
+from spinemet.archive.store import Unlisted
 from spinemet.config import FrozenModel, StudyConfig, config_digest
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import BadInput, Reason, StudyProblem
@@ -70,7 +71,8 @@ def prepare_archive(
     archive is labelled, or `out` cannot be written.
     """
     labels = consensus(read_labels(labels_uri, words))
-    listed = list_studies(archive)
+    unlisted: Counter[Unlisted] = Counter()
+    listed = list_studies(archive, unlisted)
     studies = list(islice(listed, ROUND))
     check_writable(out)
     done: list[PreparedStudy] = []
@@ -83,7 +85,7 @@ def prepare_archive(
             labelled += one.shard is not None
             progress(len(done), total, f"{labelled} with labels")
         studies = following
-    info = summarize(done, labels, config, archive)
+    info = summarize(done, labels, config, archive, unlisted)
     write_manifest(out, info)
     return info
 
@@ -146,17 +148,24 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
     return True
 
 
-def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: StudyConfig, archive: str) -> CropsInfo:
-    """The manifest of the crops of all `prepared` studies, in any order.
+def summarize(
+    prepared: Sequence[PreparedStudy],
+    labels: pd.DataFrame,
+    config: StudyConfig,
+    archive: str,
+    unlisted: Counter[Unlisted] | None = None,
+) -> CropsInfo:
+    """The manifest of the crops of all `prepared` studies, in any order. unlisted: see `list_studies`.
 
     Raises BadInput if no label belongs to a whole vertebra of the archive.
     """
     # A study that is in the archive twice gives the same shard twice.
     used = {one.shard.name: one for one in prepared if one.shard is not None}
     if not used:
+        missing = f"; not listed: {describe(unlisted)}" if unlisted else ""
         raise BadInput(
             f"expected labelled studies in {normalize(archive)}, found no labelled vertebra in {len(prepared)} "
-            f"studies{_because(prepared)}."
+            f"studies{_because(prepared)}{missing}."
         )
     ordered = sorted(used.values(), key=lambda one: (one.patient, one.study, one.shard.name if one.shard else ""))
     shards = tuple(one.shard for one in ordered if one.shard is not None)
@@ -177,6 +186,7 @@ def summarize(prepared: Sequence[PreparedStudy], labels: pd.DataFrame, config: S
         labels_unmatched=int(labelled.sum()) - len(set(rows)) - len(slice_rows),
         strays=tuple(sorted({row for one in prepared for row in one.strays})),
         problems=_problems(prepared),
+        unlisted={str(kind): count for kind, count in sorted((unlisted or {}).items())},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pydicom
 import pytest
 
 from spinemet.archive.listing import study_at
+from spinemet.archive.store import Unlisted
 from spinemet.config import StudyConfig, changed
 from spinemet.errors import BadInput, Reason
 from spinemet.reading import NotScreened, State, StudyReading
@@ -39,6 +41,7 @@ def test_an_archive_is_prepared_in_rounds(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "archive").mkdir()
     for number in range(5):
         (tmp_path / "archive" / f"{number}.zip").write_bytes(b"not read here")
+    Path(os.fsdecode(os.fsencode(tmp_path / "archive") + b"/\xff.zip")).write_bytes(b"a name that cannot be listed")
     (tmp_path / "labels.csv").write_text("patient,level,bone_quality\np1,L1,lytic\n")
     out, rounds, shown = tmp_path / "crops", [], []
 
@@ -54,6 +57,8 @@ def test_an_archive_is_prepared_in_rounds(tmp_path: Path, monkeypatch: pytest.Mo
     assert [told[:2] for told in shown] == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 5)]
     assert shown[-1][2] == "1 with labels"
     assert (info.studies, info.problems) == (1, {"truncated": 4})
+    assert info.unlisted == {str(Unlisted.NAME): 1}
+    assert f"not listed, {Unlisted.NAME}: 1" in str(info)
     assert read_info(str(out)) == info
 
 
