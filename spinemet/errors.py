@@ -25,6 +25,7 @@ class Reason(StrEnum):
     SECONDARY_CAPTURE = "secondary_capture"
     LOCALIZER = "localizer"
     DERIVED = "derived"
+    NOT_HU = "not_hu"
     NO_GEOMETRY = "no_geometry"
     NOT_AXIAL = "not_axial"
     UNSUPPORTED_PIXELS = "unsupported_pixels"

@@ -105,10 +105,7 @@ class Flag(StrEnum):
     # Of a vertebra.
     DISC_UNCLEAR = "disc_unclear", "A disc next to this vertebra shows poorly; its height and level are less certain."
     LEVEL_DISPUTED = "level_disputed", "The study's labels and the geometric localizer differ on most names."
-    LABELS_UNCHECKED = (
-        "labels_unchecked",
-        "The geometric localizer found too few vertebrae to check the labels.",
-    )
+    LABELS_UNCHECKED = "labels_unchecked", "The geometric localizer found too few vertebrae to check the labels."
     LABELS_UNUSABLE = (
         "labels_unusable",
         "The study's labels contradict themselves or the CT; the geometric localizer found this vertebra instead.",
@@ -120,10 +117,7 @@ class Flag(StrEnum):
 
 @dataclass(frozen=True)
 class StoredPixels:
-    """How an object stores its pixel values and how they become HU; None if the header does not say.
-
-    The slices of a series usually share one of these.
-    """
+    """How an object stores its pixel values and how they become HU; None if the header does not say."""
 
     SamplesPerPixel: int | None = None
     BitsAllocated: int | None = None
@@ -134,6 +128,7 @@ class StoredPixels:
     RescaleIntercept: float | None = None
     PixelPaddingValue: int | None = None
     PixelPaddingRangeLimit: int | None = None
+    RescaleType: str = ""
 
 
 @dataclass(frozen=True)

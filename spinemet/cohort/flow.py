@@ -16,6 +16,7 @@ REASON_WORDS: dict[Reason, str] = {
     Reason.LOCALIZER: "localizer images",
     Reason.SECONDARY_CAPTURE: "secondary captures",
     Reason.DERIVED: "derived images",
+    Reason.NOT_HU: "values that are not HU",
     Reason.NOT_AXIAL: "not axial",
     Reason.TOO_FEW_SLICES: "too few slices",
     Reason.TOO_THICK: "slices too far apart",

@@ -18,11 +18,12 @@ from contextlib import AbstractContextManager
 
 import pydicom
 from pydicom.dataset import Dataset
+from pydicom.uid import UID
 
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.dicom.pixels import DECODERS, JPEG_2000, PixelArray, quick_hu, slice_hu
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.values import quiet_dicom, transfer_syntax
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import InstanceHeader, SeriesHeader
 
@@ -124,7 +125,9 @@ def _classic_hu(instance: InstanceHeader, content: bytes) -> PixelArray:
 
 def _dataset(content: bytes) -> Dataset:
     try:
-        return pydicom.dcmread(io.BytesIO(content), force=True)
+        dataset = pydicom.dcmread(io.BytesIO(content), force=True)
+        dataset.file_meta.TransferSyntaxUID = UID(transfer_syntax(dataset))  # old files have no meta information
+        return dataset
     except MemoryError:
         raise
     except Exception as error:  # broken bytes make pydicom raise any kind of error

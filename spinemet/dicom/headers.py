@@ -33,6 +33,7 @@ from spinemet.dicom.values import (
     stored_pixels,
     text,
     texts,
+    transfer_syntax,
 )
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import InstanceHeader, SeriesHeader, StoredPixels
@@ -63,6 +64,7 @@ _TAGS: list[BaseTag | int] = [
 ]
 """The elements that are parsed: the attributes of the headers in types.py, and those that other fields come from. The
 TransferSyntaxUID is none of them, because it stands in the file's meta information."""
+_FRAME_GROUPS = ("PlanePosition", "PlaneOrientation", "PixelMeasures", "CTImageFrameType", "PixelValueTransformation")
 _PER_SLICE = ("SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID")
 """Attributes that differ between slices. One real chest CT has 275 values of FrameOfReferenceUID in its 275 slices."""
 _TAGS_PER_SLICE = frozenset(map(Tag, _PER_SLICE))
@@ -178,11 +180,11 @@ def _records(name: str, parsed: _Head, cache: _Cache) -> list[Record]:
     """One record per slice: one for a classic object, one per frame for Enhanced CT."""
     dataset = parsed.dataset
     meta = getattr(dataset, "file_meta", Dataset())
-    transfer_syntax = text(meta, "TransferSyntaxUID")
-    key = _raw_values(dataset, transfer_syntax)
+    syntax = transfer_syntax(dataset)
+    key = _raw_values(dataset, syntax)
     converted = cache.get(key) if key else None
     if converted is None:
-        converted = _shared_header(dataset, transfer_syntax), _series_header(dataset, transfer_syntax)
+        converted = _shared_header(dataset, syntax), _series_header(dataset, syntax)
         if key:
             cache[key] = converted
     shared, series = converted
@@ -202,9 +204,9 @@ def _records(name: str, parsed: _Head, cache: _Cache) -> list[Record]:
     return [Record(frame, series, acquisition) for frame in _frames(dataset, instance)]
 
 
-def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | None:
+def _raw_values(dataset: Dataset, syntax: str) -> tuple[object, ...] | None:
     """The unconverted values of a header without those of single slices; None if it holds sequences."""
-    values: list[object] = [transfer_syntax, dataset.original_encoding]
+    values: list[object] = [syntax, dataset.original_encoding]
     for tag in dataset.keys():  # noqa: SIM118 - a Dataset itself gives elements
         if tag in _TAGS_PER_SLICE:
             continue
@@ -220,12 +222,12 @@ def _raw_values(dataset: Dataset, transfer_syntax: str) -> tuple[object, ...] | 
     return tuple(values)
 
 
-def _shared_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
+def _shared_header(dataset: Dataset, syntax: str) -> InstanceHeader:
     """An object's header without the attributes of single slices."""
     return InstanceHeader(
         name="",
         SOPClassUID=text(dataset, "SOPClassUID"),
-        TransferSyntaxUID=transfer_syntax,
+        TransferSyntaxUID=syntax,
         ImageType=tuple(value.strip().upper() for value in texts(dataset, "ImageType")),
         ImageOrientationPatient=numbers(dataset, "ImageOrientationPatient", 6),
         PixelSpacing=numbers(dataset, "PixelSpacing", 2),
@@ -237,7 +239,7 @@ def _shared_header(dataset: Dataset, transfer_syntax: str) -> InstanceHeader:
     )
 
 
-def _series_header(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
+def _series_header(dataset: Dataset, syntax: str) -> SeriesHeader:
     plain: dict[str, Any] = {keyword: text(dataset, keyword) for keyword in _PLAIN_TEXTS}
     compression = text(dataset, "LossyImageCompression")
     study_day = day(dataset, "StudyDate")
@@ -248,8 +250,8 @@ def _series_header(dataset: Dataset, transfer_syntax: str) -> SeriesHeader:
         ConvolutionKernel=" ".join(texts(dataset, "ConvolutionKernel")),
         KVP=number(dataset, "KVP"),
         lossy=compression == "01"
-        or transfer_syntax in _LOSSY_SYNTAXES
-        or (transfer_syntax in _MAYBE_LOSSY_SYNTAXES and compression != "00"),
+        or syntax in _LOSSY_SYNTAXES
+        or (syntax in _MAYBE_LOSSY_SYNTAXES and compression != "00"),
     )
 
 
@@ -268,9 +270,8 @@ def _frames(dataset: Dataset, instance: InstanceHeader) -> list[InstanceHeader]:
 
 
 def _frame(shared: Dataset, group: Dataset, instance: InstanceHeader, index: int) -> InstanceHeader:
-    position, orientation, measures, frame_type = (
-        functional_group(shared, group, f"{name}Sequence")
-        for name in ("PlanePosition", "PlaneOrientation", "PixelMeasures", "CTImageFrameType")
+    position, orientation, measures, frame_type, transformation = (
+        functional_group(shared, group, f"{name}Sequence") for name in _FRAME_GROUPS
     )
     return replace(
         instance,
@@ -280,4 +281,5 @@ def _frame(shared: Dataset, group: Dataset, instance: InstanceHeader, index: int
         ImageOrientationPatient=numbers(orientation, "ImageOrientationPatient", 6),
         PixelSpacing=numbers(measures, "PixelSpacing", 2),
         SliceThickness=number(measures, "SliceThickness"),
+        stored=instance.stored and replace(instance.stored, RescaleType=text(transformation, "RescaleType")),
     )

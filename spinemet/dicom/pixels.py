@@ -20,7 +20,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.pixels.utils import pixel_array
 
-from spinemet.dicom.values import functional_group, integer, number, stored_pixels, text, value_of
+from spinemet.dicom.values import functional_group, integer, number, stored_pixels, transfer_syntax, value_of
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import AIR_HU, Array32, InstanceHeader, StoredPixels
 
@@ -83,7 +83,8 @@ def slice_hu(dataset: Dataset, frame: int | None) -> PixelArray:
         raise
     except Exception as error:  # broken bytes make decoders raise any kind of error
         reason = Reason.TRUNCATED if _is_short(dataset) else Reason.UNDECODABLE
-        raise StudyFailed(reason, f"expected decodable pixel data, found {type(error).__name__}.") from error
+        found = "fewer bytes than the matrix needs" if reason is Reason.TRUNCATED else "pixels that no decoder reads"
+        raise StudyFailed(reason, f"expected decodable pixel data, found {found}.") from error
     return to_hu(stored, *rescale, _padding(facts, *rescale))
 
 
@@ -117,7 +118,7 @@ def stored_values(dataset: Dataset, frame: int | None) -> npt.NDArray[np.integer
 
     Raises any error of the decoders.
     """
-    syntax = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
+    syntax = transfer_syntax(dataset)
     shape = (integer(dataset, "Rows") or 0, integer(dataset, "Columns") or 0)
     layout = _layout(stored_pixels(dataset), syntax, shape, integer(dataset, "NumberOfFrames") or 1)
     if layout is not None and (frame is not None or layout.frames == 1):
@@ -279,7 +280,7 @@ def _used_bits(values_HW: _Uint16Array, bits: int, signed: bool) -> npt.NDArray[
 def _is_short(dataset: Dataset) -> bool:
     """Whether uncompressed pixel data hold fewer bytes than the matrix needs."""
     rows, columns, bits = (integer(dataset, name) or 0 for name in ("Rows", "Columns", "BitsAllocated"))
-    is_native = not text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID").startswith(_JPEG)
+    is_native = not transfer_syntax(dataset).startswith(_JPEG)
     return is_native and len(dataset.PixelData) < rows * columns * bits // 8 * (integer(dataset, "NumberOfFrames") or 1)
 
 

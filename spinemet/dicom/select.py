@@ -1,13 +1,14 @@
 """Chooses the series of a study to read: the axial CT series that shows the spine best. Each other one gets a reason.
 
 A series must pass these rules; the first that it breaks is its reason:
- 1. it has pixels, is CT, and shows the patient: it is no localizer, screen capture, reformat or map;
+ 1. it has pixels, is CT, and shows the patient in HU: it is no localizer, screen capture, reformat or map;
  2. its geometry is known, and its slices are nearly axial (gantry tilt) and evenly spaced;
  3. SpineMet can decode its pixels, and they are lossless if the configuration requires that;
  4. it has enough slices, thin enough, over enough of the patient, and its body part contains a spine.
 A series with gaps or several spacings is divided there, and its best stretch must pass the same rules.
 Among the series that pass, the best has the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices
-do not decide), then a usual slice thickness, then lossless pixels, then a soft-tissue kernel, then smaller pixels.
+do not decide), then a usual slice thickness, then lossless pixels, then HU of the usual beam (not of one energy), then
+a soft-tissue kernel, then smaller pixels.
 """
 
 from __future__ import annotations
@@ -40,9 +41,17 @@ _SCREEN_TYPES = frozenset({"DOSE_INFO", "PATIENT_INFO", "RESULTS", "SCREEN SAVE"
 _DERIVED_TYPES = frozenset({
     "MPR", "CURVED_MPR", "CSA MPR", "CSAPARALLEL", "CPR", "REFORMATTED", "PROJECTION", "PROJECTION IMAGE",
     "MIP", "MINIP", "MAX_IP", "MIN_IP", "MEAN_IP", "VRT", "VOLUME RENDERED", "SSD", "3D",
-    "PERFUSION", "RCBF", "RCBV", "SUBTRACTION", "IODINE", "MATERIAL_BASIS",
+    "PERFUSION", "RCBF", "RCBV", "SUBTRACTION",
+})
+_MAP_TYPES = frozenset({
+    "IODINE", "MATERIAL_BASIS", "MAT_SPECIFIC", "MAT_REMOVED", "MAT_FRACTIONAL", "MAT_MODIFIED", "MAT_VALUE_BASED",
+    "EFF_ATOMIC_NUM", "Z_EFF", "ELECTRON_DENSITY", "CBCT",
 })
 # fmt: on
+"""Maps of multi-energy CT (PS3.3 C.8.2.1.1.1), and cone-beam CT, whose values are not calibrated."""
+_HU_TYPES = frozenset({"", "HU", "US"})
+"""RescaleType (PS3.3 C.11.1.1.2): US is unspecified, as some scanners write; no entry means HU in a CT image."""
+_MONOENERGETIC = frozenset({"VMI", "MONOENERGETIC", "MONO_ENERGETIC"})
 
 
 def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
@@ -125,6 +134,9 @@ def _reason_in_headers(series: SeriesHeader, config: SelectConfig) -> Reason | N
         return Reason.LOCALIZER
     if image_type & _SCREEN_TYPES:
         return Reason.SECONDARY_CAPTURE
+    rescale_type = first.stored.RescaleType.upper() if first.stored else ""
+    if image_type & _MAP_TYPES or rescale_type not in _HU_TYPES:
+        return Reason.NOT_HU
     if image_type & _DERIVED_TYPES or ({"DERIVED", "SECONDARY"} <= image_type and "AXIAL" not in image_type):
         return Reason.DERIVED
     normal = normal_of(first.ImageOrientationPatient) if first.ImageOrientationPatient else None
@@ -147,6 +159,7 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
         -round(grid.coverage_mm / COVERAGE_STEP_MM),
         round(off_usual, 2),
         float(series.lossy),
+        float(bool(set(series.instances[0].ImageType) & _MONOENERGETIC)),
         kernel_sharpness(series.ConvolutionKernel),
         grid.pixel_spacing[0],
         -grid.count,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,19 @@ from pydicom.multival import MultiValue
 
 from spinemet.types import StoredPixels
 
+_SYNTAXES: dict[tuple[bool | None, bool | None], str] = {
+    (True, True): "1.2.840.10008.1.2",
+    (False, True): "1.2.840.10008.1.2.1",
+    (False, False): "1.2.840.10008.1.2.2",
+}
+"""Uncompressed transfer syntaxes by (implicit VR, little endian)."""
+# fmt: off
+_NO_WORDS = frozenset({
+    "NO", "NONE", "NON", "NOT", "N", "N/A", "NA", "W/O", "WO", "WITHOUT", "NIL", "NULL", "FALSE", "UNENHANCED",
+    "NONCONTRAST", "NATIVE", "NATIV", "PLAIN", "OHNE", "KEIN", "KEINE", "KEINES", "NEIN", "SANS", "AUCUN", "AUCUNE",
+    "SIN", "NINGUNO", "NINGUNA", "SENZA", "NESSUNO", "NESSUNA", "NEM", "SEM", "GEEN", "ZONDER", "UTAN", "UDEN", "INGEN",
+})
+# fmt: on
 _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 OLDEST_YEARS = 130
 
@@ -104,11 +118,25 @@ def age_years(dataset: Dataset) -> float | None:
 
 def stored_pixels(dataset: Dataset) -> StoredPixels:
     """A classic object's attributes of its stored values."""
+    read = {"RescaleSlope": number, "RescaleIntercept": number, "RescaleType": text}
     values: dict[str, Any] = {
-        keyword: number(dataset, keyword) if keyword.startswith("Rescale") else integer(dataset, keyword)
-        for keyword in StoredPixels.__dataclass_fields__
+        keyword: read.get(keyword, integer)(dataset, keyword) for keyword in StoredPixels.__dataclass_fields__
     }
     return StoredPixels(**values)
+
+
+def transfer_syntax(dataset: Dataset) -> str:
+    """The TransferSyntaxUID of the file meta information; without it, that of the encoding that pydicom found."""
+    stated = text(getattr(dataset, "file_meta", Dataset()), "TransferSyntaxUID")
+    return stated or _SYNTAXES.get(dataset.original_encoding, "")
+
+
+def names_contrast(agent: str) -> bool:
+    """Whether a ContrastBolusAgent names an agent: not if it is empty or says no, as in `NONE`, `W/O` or `ohne KM`."""
+    words = re.findall(r"[^\W\d_]+(?:/[^\W\d_]+)?", agent.upper())
+    if not words:
+        return False
+    return words[0] not in _NO_WORDS and not set(words[1:]) & {"FREE", "LIBRE", "FREI"}
 
 
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from spinemet.dicom.values import names_contrast
 from spinemet.errors import Reason
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.types import MEASURES, SeriesHeader, Vertebra
@@ -60,12 +61,13 @@ def _facts(header: SeriesHeader) -> dict[str, Any]:
     return {
         "modality": header.Modality or None,
         "objects": len(header.instances),
+        "objects_left_out": header.left_out,
         "rows": first.Rows if first else None,
         "columns": first.Columns if first else None,
         "slice_thickness_mm": first.SliceThickness if first else None,
         "kernel": header.ConvolutionKernel or None,
         "kvp": header.KVP,
-        "contrast": bool(header.ContrastBolusAgent),
+        "contrast": names_contrast(header.ContrastBolusAgent),
         "manufacturer": header.Manufacturer or None,
         "manufacturer_model": header.ManufacturerModelName or None,
         "lossy": header.lossy,

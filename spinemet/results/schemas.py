@@ -129,7 +129,7 @@ STUDIES = pa.schema(
         _column("column_spacing_mm", pa.float64(), "Distance between neighbouring columns."),
         _column("kernel", pa.string(), "ConvolutionKernel of the chosen series."),
         _column("kvp", pa.float64(), "KVP of the chosen series."),
-        _column("contrast", pa.bool_(), "Whether the chosen series names a ContrastBolusAgent."),
+        _column("contrast", pa.bool_(), "Whether the chosen series names a ContrastBolusAgent, and not a word for no."),
         _column("manufacturer", pa.string(), "Manufacturer."),
         _column("manufacturer_model", pa.string(), "ManufacturerModelName."),
         _column("age", pa.int32(), "Age in full years at the study; over 89 is 90; null if unknown."),

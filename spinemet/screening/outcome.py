@@ -14,6 +14,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.dicom.values import names_contrast
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, STUDIES, Row
 from spinemet.screening.sins import sins_points
@@ -145,7 +146,7 @@ def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
             "series_key": names.series_key(series.SeriesInstanceUID) or None,
             "kernel": _text(series.ConvolutionKernel),
             "kvp": series.KVP,
-            "contrast": bool(series.ContrastBolusAgent.strip()),
+            "contrast": names_contrast(series.ContrastBolusAgent),
         }
     return facts
 

@@ -6,18 +6,19 @@ import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pydicom
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 
 from spinemet.archive.listing import open_study, study_at
 from spinemet.config import SelectConfig
 from spinemet.dicom import headers
 from spinemet.dicom.headers import SeriesScan, read_series
 from spinemet.dicom.select import select_series
-from spinemet.dicom.values import age_years, quiet_dicom
+from spinemet.dicom.values import age_years, names_contrast, quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import Flag, StudyRef
@@ -314,3 +315,35 @@ def test_every_form_of_lossy_is_detected(realct: Path) -> None:
         (series,) = scan(path).series
         assert series.lossy is lossy, part
         assert pydicom.uid.UID(series.instances[0].TransferSyntaxUID).is_compressed
+
+
+@pytest.mark.parametrize(
+    ("agent", "contrast"),
+    [
+        ("", False), ("NONE", False), ("No", False), ("W/O", False), ("without contrast", False),
+        ("non-contrast", False), ("ohne KM", False), ("sans injection", False), ("-", False), ("0", False),
+        ("contrast free", False), ("Iodine", True), ("OMNIPAQUE 350", True), ("Novolac", True),
+        ("IV", True), ("100 ml Ultravist", True),
+    ],
+)  # fmt: skip
+def test_words_for_no_are_no_contrast(agent: str, contrast: bool) -> None:
+    assert names_contrast(agent) is contrast
+
+
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+def test_slices_without_file_meta_are_read_as_they_are(tmp_path: Path, implicit: bool, little: bool) -> None:
+    files = write_series(tmp_path / "whole", count=6)
+    (tmp_path / "bare").mkdir()
+    for path in files:
+        dataset = pydicom.dcmread(path)
+        if not little:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        dataset.file_meta, dataset.preamble = FileMetaDataset(), None
+        with (tmp_path / "bare" / path.name).open("wb") as file:
+            pydicom.dcmwrite(file, dataset, implicit_vr=implicit, little_endian=little, enforce_file_format=False)
+    volumes = []
+    for folder in ("whole", "bare"):
+        with open_study(study_at(tmp_path / folder)) as objects:
+            (series,) = read_series(objects).series
+            volumes.append(read_volume(objects, series))
+    assert np.array_equal(volumes[0].hu_DHW, volumes[1].hu_DHW)

@@ -19,7 +19,7 @@ from spinemet.dicom.geometry import arrange, even_runs
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.select import explain, kernel_sharpness, select_series
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.types import InstanceHeader, SeriesHeader
+from spinemet.types import InstanceHeader, SeriesHeader, StoredPixels
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CONFIG = SelectConfig()
@@ -149,6 +149,36 @@ def test_a_series_of_two_spacings_is_divided_between_them() -> None:
     thin, thick = [4.0 * n for n in range(20)], [76 + 7.0 * n for n in range(1, 30)]
     ((chosen, reason),) = explain([at(thin + thick)], CONFIG)
     assert (reason, len(chosen.instances)) == (None, 20)
+
+
+@pytest.mark.parametrize(
+    ("image_type", "rescale_type", "reason"),
+    [
+        (("DERIVED", "PRIMARY", "AXIAL"), "MGML", Reason.NOT_HU),
+        (("DERIVED", "PRIMARY", "AXIAL"), "Z_EFF", Reason.NOT_HU),
+        (("DERIVED", "PRIMARY", "AXIAL"), "ED", Reason.NOT_HU),
+        (("DERIVED", "PRIMARY", "AXIAL", "MAT_SPECIFIC"), "", Reason.NOT_HU),
+        (("DERIVED", "PRIMARY", "AXIAL", "ELECTRON_DENSITY"), "HU", Reason.NOT_HU),
+        (("ORIGINAL", "PRIMARY", "AXIAL", "CBCT"), "", Reason.NOT_HU),
+        (("DERIVED", "PRIMARY", "AXIAL", "VMI"), "HU", None),
+        (("ORIGINAL", "PRIMARY", "AXIAL"), "US", None),
+        (("ORIGINAL", "PRIMARY", "AXIAL"), "hu", None),
+    ],
+)
+def test_a_series_must_be_in_hu(image_type: tuple[str, ...], rescale_type: str, reason: Reason | None) -> None:
+    one = series()
+    stored = replace(one.instances[0].stored or StoredPixels(), RescaleType=rescale_type)
+    slices = tuple(replace(item, ImageType=image_type, stored=stored) for item in one.instances)
+    assert explain([replace(one, instances=slices)], CONFIG)[0][1] is reason
+
+
+def test_a_monoenergetic_series_ranks_behind_the_usual_one() -> None:
+    usual, other = series(SeriesInstanceUID="1.2"), series(SeriesInstanceUID="1.1")
+    mono = replace(
+        other, instances=tuple(replace(i, ImageType=("DERIVED", "PRIMARY", "AXIAL", "VMI")) for i in other.instances)
+    )
+    assert select_series([mono, usual], CONFIG) is usual
+    assert select_series([mono], CONFIG) is mono
 
 
 @pytest.mark.parametrize("spacing", [0.625, 0.33, 0.9375, 1.25, 0.7])
