@@ -93,7 +93,7 @@ def _ring_scores(grid: Volume, tissue: Tissue) -> tuple[Array32, int, int]:
     Score: the bone that the rays meet, in which opposite rays also count by the weaker one; minus bone inside; plus a
     body in front. At most about 1.4.
     """
-    hu = grid.hu_DHW
+    hu = np.asarray(grid.hu_DHW, np.float32)
     columns = np.cumsum((hu > -300).sum(axis=(0, 1)))
     middle = int(np.searchsorted(columns, columns[-1] / 2))
     half = round(_HALF_FIELD_MM / GRID_MM)
@@ -114,7 +114,8 @@ def _scores(hu: Array32, tissue: Tissue) -> Array32:
     for one, opposite in zip(rays[: _RAYS // 2], rays[_RAYS // 2 :], strict=True):
         closed += np.minimum(one, opposite)
     inside = at.most([(0, 0), (1, 0), (-1, 0), (0, 1), (0, -1), (0, 2), (0, -2)])
-    score = at.picture(closed / _RAYS - inside)
+    closed /= _RAYS
+    score = at.picture(closed - inside)
     front = ndimage.uniform_filter(bone, (1, 11, 9))
     front = np.roll(front, round(_FRONT_MM / GRID_MM), axis=1)[:, ::2, ::2]
     score += np.clip(front, 0, 0.4)
