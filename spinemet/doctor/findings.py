@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import wraps
+from threading import Thread
 from typing import Any, ParamSpec
 
 from rich.console import Group, RenderableType
@@ -17,6 +19,10 @@ from rich.text import Text
 from spinemet.errors import BadInput
 
 P = ParamSpec("P")
+
+WAIT_S = 60.0
+"""Time for one check. A store that hangs, such as a dead network mount, would else hold up the doctor for good."""
+_NO_ANSWER = "Check the network and the store, then run the doctor again."
 
 
 class Level(StrEnum):
@@ -50,14 +56,26 @@ class Trouble(Exception):
 def check(subject: str, remedy: str = "") -> Callable[[Callable[P, str]], Callable[P, Finding]]:
     """Decorator of a check: a function that returns a sentence if all is well, and raises Trouble or BadInput if not.
 
-    remedy: for BadInput.
+    remedy: for BadInput, and for a check that has not answered after WAIT_S.
     """
 
     def decorate(function: Callable[P, str]) -> Callable[P, Finding]:
         @wraps(function)
         def examine(*args: P.args, **kwargs: P.kwargs) -> Finding:
+            answer: Future[str] = Future()
+
+            def ask() -> None:
+                try:
+                    answer.set_result(function(*args, **kwargs))
+                except BaseException as error:
+                    answer.set_exception(error)
+
+            # A daemon, unlike the threads of a pool: one that waits for a dead mount must not hold up the others.
+            Thread(target=ask, name=f"spinemet-doctor-{subject}", daemon=True).start()
+            if not wait([answer], WAIT_S).done:
+                return Finding(subject, Level.PROBLEM, f"no answer within {WAIT_S:g} s", remedy or _NO_ANSWER)
             try:
-                return Finding(subject, Level.OK, function(*args, **kwargs))
+                return Finding(subject, Level.OK, answer.result())
             except Trouble as trouble:
                 return Finding(subject, trouble.level, trouble.found, trouble.remedy)
             except BadInput as error:

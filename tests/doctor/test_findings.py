@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from threading import Event
 
 import pytest
 from rich.console import Console
 
-from spinemet.doctor.findings import Finding, Level, as_json, is_ready, render
+from spinemet.doctor.findings import Finding, Level, as_json, check, is_ready, render
 
 FINDINGS = [
     Finding("cores", Level.OK, "2"),
@@ -48,3 +49,17 @@ def test_only_a_problem_stops_a_job_and_json_says_so() -> None:
     assert found["ready"] is False
     assert [each["level"] for each in found["findings"]] == ["ok", "skipped", "warning", "problem"]
     assert found["findings"][2]["remedy"] == "Set the clock."
+
+
+def test_a_check_that_hangs_is_a_problem_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spinemet.doctor.findings.WAIT_S", 0.1)
+    end = Event()
+
+    @check("archive", "Check --archive.")
+    def hang() -> str:
+        end.wait()
+        return "readable"
+
+    finding = hang()
+    end.set()
+    assert finding == Finding("archive", Level.PROBLEM, "no answer within 0.1 s", "Check --archive.")
