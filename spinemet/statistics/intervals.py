@@ -37,7 +37,8 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     share, square = successes / n, Z_95 * Z_95
     center = (share + square / (2 * n)) / (1 + square / n)
     half = Z_95 * math.sqrt(share * (1 - share) / n + square / (4 * n * n)) / (1 + square / n)
-    return max(0.0, center - half), min(1.0, center + half)
+    # Rounding would put the end beside a share of 0 or 1 about 1e-17 off it.
+    return (center - half if share > 0 else 0.0), (center + half if share < 1 else 1.0)
 
 
 def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike) -> Interval:

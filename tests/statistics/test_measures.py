@@ -85,6 +85,12 @@ def test_wilson_agrees_with_statsmodels(n: int, data: st.DataObject) -> None:
     assert wilson_interval(successes, n) == pytest.approx(proportion_confint(successes, n, method="wilson"), abs=1e-9)
 
 
+@given(st.integers(1, 10**6))
+def test_wilson_ends_exactly_at_a_share_of_0_or_1(n: int) -> None:
+    assert wilson_interval(0, n)[0] == 0
+    assert wilson_interval(n, n)[1] == 1
+
+
 def test_wilson_without_a_trial_is_undefined() -> None:
     assert all(math.isnan(end) for end in wilson_interval(0, 0))
 
