@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spinemet.config import FrozenModel
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, plain_cause
 from spinemet.files import claim
 from spinemet.progress import progress_bar
 
@@ -74,7 +74,7 @@ def _claim(root: Path, patients: int) -> None:
             with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
                 file.write(secrets.token_hex(16))
     except OSError as error:
-        raise BadInput(f"The folder {root} cannot be written ({type(error).__name__}).") from error
+        raise BadInput(f"The folder {root} cannot be written ({plain_cause(error)}).") from error
 
 
 def _make_archive(paths: DemoPaths, patients: int) -> str:

@@ -57,6 +57,19 @@ class Reason(StrEnum):
     INTERNAL = "internal"
 
 
+_PLAIN_CAUSES = (
+    (("NotFound", "FileNotFound", "NotADirectory"), "it does not exist"),
+    (("Permission", "Unauthenticated", "Credential"), "access is denied"),
+    (("Timeout", "Connect", "Endpoint", "Proxy", "SSL"), "no answer"),
+)
+
+
+def plain_cause(error: BaseException) -> str:
+    """In plain words, without the error's text, which may hold an identifier: why a file or store cannot be used."""
+    name = type(error).__name__
+    return next((words for parts, words in _PLAIN_CAUSES if any(part in name for part in parts)), "the access failed")
+
+
 class SpineMetError(Exception):
     """Base of every error that SpineMet raises on purpose."""
 

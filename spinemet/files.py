@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, ObjectStore, S3Store
 from pydantic import BaseModel, ValidationError
 
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, plain_cause
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,9 +89,7 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
     try:
         return S3Store(bucket, prefix=prefix or None, config=settings, client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
-        raise BadInput(
-            f"cannot open {uri} with the AWS settings of the environment ({type(error).__name__})."
-        ) from error
+        raise BadInput(f"cannot open {uri} with the AWS settings of the environment ({plain_cause(error)}).") from error
 
 
 def read_bytes(uri: str) -> bytes:
@@ -102,7 +100,7 @@ def read_bytes(uri: str) -> bytes:
     except (NotFoundError, FileNotFoundError) as error:
         raise BadInput(f"expected a file at {uri}, found none.") from error
     except (BaseError, OSError) as error:
-        raise BadInput(f"cannot read {uri} ({type(error).__name__}).") from error
+        raise BadInput(f"cannot read {uri} ({plain_cause(error)}).") from error
 
 
 def write_bytes(uri: str, content: bytes) -> None:
@@ -111,7 +109,7 @@ def write_bytes(uri: str, content: bytes) -> None:
     try:
         obstore.put(open_store(parent, create=True), name, content)
     except (BaseError, OSError) as error:
-        raise BadInput(f"cannot write {uri} ({type(error).__name__}).") from error
+        raise BadInput(f"cannot write {uri} ({plain_cause(error)}).") from error
 
 
 def write_parquet(uri: str, table: pd.DataFrame) -> None:
@@ -131,7 +129,7 @@ def exists(uri: str) -> bool:
     except (NotFoundError, FileNotFoundError):
         return False
     except BaseError as error:
-        raise BadInput(f"cannot reach the object store of {uri} ({type(error).__name__}).") from error
+        raise BadInput(f"cannot reach the object store of {uri} ({plain_cause(error)}).") from error
     return True
 
 
@@ -188,7 +186,7 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def cause(error: Exception) -> str:
     """The innermost cause of a store's error: the code that S3 gave, else the last line of the message."""
-    said = str(error).strip() or type(error).__name__
+    said = str(error).strip() or plain_cause(error)
     if code := re.search(r"<Code>(\w+)</Code>", said):
         return code.group(1)
     return said.splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")

@@ -76,7 +76,7 @@ def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> St
     """The reading of the study at `ref`: its vertebrae with their slice stacks, or the reason why it has none.
 
     A problem with the study is part of the result: a StudyProblem becomes the state `excluded` or `failed` with its
-    reason, an unexpected error becomes `failed: internal` with the error's type (its text could hold an identifier).
+    reason, an unexpected error becomes `failed: internal` with its place (its text could hold an identifier).
     Raises BadInput if the configuration needs something that is not installed.
 
     views: also cut the straightened pictures.
@@ -93,7 +93,7 @@ def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> St
     except MemoryError:
         return found.problem(State.FAILED, Reason.MEMORY_LIMIT, "the study needs more memory than the limit.")
     except Exception as error:
-        return found.problem(State.FAILED, Reason.INTERNAL, f"unexpected {_where(error)}.")
+        return found.problem(State.FAILED, Reason.INTERNAL, f"a fault of SpineMet at {_where(error)}: report it.")
 
 
 def read_volume_of(ref: StudyRef, config: StudyConfig) -> Volume:
@@ -183,6 +183,6 @@ def _nothing_readable(skipped: Mapping[Reason, int]) -> StudyProblem:
 
 
 def _where(error: BaseException) -> str:
-    """Type, file and line of an error, without its text."""
+    """File and line of an error, without its text."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} at {PurePosixPath(last.filename).name}:{last.lineno}"
+    return f"{PurePosixPath(last.filename).name}:{last.lineno}"

@@ -19,7 +19,7 @@ from obstore.exceptions import BaseError, InvalidPathError, NotFoundError, Permi
 
 from spinemet import files
 from spinemet.archive.store import Store, unreachable
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, plain_cause
 from spinemet.types import ObjectRef
 
 _ODD_KEY = re.compile(r"(^|/)\.{0,2}(/|$)|[\x00-\x1f\x7f]")
@@ -72,7 +72,7 @@ class S3Store(Store):
             asked["ContinuationToken"] = page["NextContinuationToken"]
 
     def _cannot_list(self, error: Exception) -> BadInput:
-        return BadInput(f"{self.archive} cannot be listed ({type(error).__name__}): check the address and its access.")
+        return BadInput(f"{self.archive} cannot be listed ({plain_cause(error)}): check the address and its access.")
 
     def folder(self, key: str) -> list[ObjectRef]:
         below = f"{key}/" if key else ""
@@ -88,7 +88,7 @@ class S3Store(Store):
         try:
             return _object_ref(key, self._store.head(key))
         except (BaseError, OSError, ValueError) as error:
-            raise BadInput(f"no study can be read at {self.archive}/{key} ({type(error).__name__}).") from error
+            raise BadInput(f"no study can be read at {self.archive}/{key} ({plain_cause(error)}).") from error
 
     def read(self, key: str, size: int | None = None) -> bytes:
         if _ODD_KEY.search(key):

@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from spinemet import files
 from spinemet.archive.objects import is_ignored
-from spinemet.errors import BadInput, Reason, StudyFailed
+from spinemet.errors import BadInput, Reason, StudyFailed, plain_cause
 from spinemet.types import ObjectRef
 
 STUDY_DEPTH = 2
@@ -42,7 +42,7 @@ class ObjectLost(StudyFailed):
 def unreachable(error: Exception, *, is_lost: bool) -> StudyFailed:
     """The error of an object that cannot be read; its own text is left out, because it may hold a patient's name."""
     kind = ObjectLost if is_lost else StudyFailed
-    return kind(Reason.UNREACHABLE, f"an object could not be read from the store ({type(error).__name__}).")
+    return kind(Reason.UNREACHABLE, f"an object could not be read from the store ({plain_cause(error)}).")
 
 
 class Store(abc.ABC):

@@ -50,6 +50,7 @@ def _group(records: list[Record]) -> list[tuple[list[Record], int]]:
             instance.Rows,
             instance.Columns,
             "LOCALIZER" in instance.ImageType,
+            instance.stored.RescaleType if instance.stored else "",
         )
         candidates = groups.setdefault(key, [])
         for group in candidates:

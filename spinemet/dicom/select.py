@@ -22,7 +22,7 @@ from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import SliceGrid, arrange, even_runs, normal_of
 from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.types import SeriesHeader
+from spinemet.types import InstanceHeader, SeriesHeader
 
 COVERAGE_STEP_MM = 30.0
 """About one vertebra with its disc."""
@@ -43,15 +43,13 @@ _DERIVED_TYPES = frozenset({
     "MIP", "MINIP", "MAX_IP", "MIN_IP", "MEAN_IP", "VRT", "VOLUME RENDERED", "SSD", "3D",
     "PERFUSION", "RCBF", "RCBV", "SUBTRACTION",
 })
-_MAP_TYPES = frozenset({
-    "IODINE", "MATERIAL_BASIS", "MAT_SPECIFIC", "MAT_REMOVED", "MAT_FRACTIONAL", "MAT_MODIFIED", "MAT_VALUE_BASED",
-    "EFF_ATOMIC_NUM", "Z_EFF", "ELECTRON_DENSITY", "CBCT",
-})
 # fmt: on
-"""Maps of multi-energy CT (PS3.3 C.8.2.1.1.1), and cone-beam CT, whose values are not calibrated."""
-_HU_TYPES = frozenset({"", "HU", "US"})
+_MAPS = re.compile(r"IODINE|MAT_|MATERIAL_|Z_?EFF|EFF_ATOMIC|ELECTRON|DENSITY|RHO\b|VNC|VIRTUAL_NON|CBCT|CONE_?BEAM")
+"""Beginning of an ImageType value of maps of multi-energy CT (PS3.3 C.8.2.1.1.1) and of cone-beam CT, whose values are
+not calibrated."""
+_HU_TYPES = re.compile(r"|HU|US|HOUNSFIELD.*")
 """RescaleType (PS3.3 C.11.1.1.2): US is unspecified, as some scanners write; no entry means HU in a CT image."""
-_MONOENERGETIC = frozenset({"VMI", "MONOENERGETIC", "MONO_ENERGETIC"})
+_MONOENERGETIC = re.compile(r"VMI|MONO")
 
 
 def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
@@ -135,7 +133,7 @@ def _reason_in_headers(series: SeriesHeader, config: SelectConfig) -> Reason | N
     if image_type & _SCREEN_TYPES:
         return Reason.SECONDARY_CAPTURE
     rescale_type = first.stored.RescaleType.upper() if first.stored else ""
-    if image_type & _MAP_TYPES or rescale_type not in _HU_TYPES:
+    if _has(_MAPS, first) or not _HU_TYPES.fullmatch(rescale_type):
         return Reason.NOT_HU
     if image_type & _DERIVED_TYPES or ({"DERIVED", "SECONDARY"} <= image_type and "AXIAL" not in image_type):
         return Reason.DERIVED
@@ -151,6 +149,11 @@ def _reason_in_headers(series: SeriesHeader, config: SelectConfig) -> Reason | N
     return Reason.LOSSY if series.lossy and not config.allow_lossy else None
 
 
+def _has(kind: re.Pattern[str], instance: InstanceHeader) -> bool:
+    """Whether a value of ImageType beyond the first two begins like `kind`; blanks and hyphens count as underscores."""
+    return any(kind.match(re.sub(r"[ -]", "_", value)) for value in instance.ImageType[2:])
+
+
 def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[float, ...]:
     """A sort key: the better series first, by the module's rules."""
     thinnest, thickest = config.usual_spacing_mm
@@ -159,7 +162,7 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
         -round(grid.coverage_mm / COVERAGE_STEP_MM),
         round(off_usual, 2),
         float(series.lossy),
-        float(bool(set(series.instances[0].ImageType) & _MONOENERGETIC)),
+        float(_has(_MONOENERGETIC, series.instances[0])),
         kernel_sharpness(series.ConvolutionKernel),
         grid.pixel_spacing[0],
         -grid.count,

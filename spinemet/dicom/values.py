@@ -28,11 +28,16 @@ _SYNTAXES: dict[tuple[bool | None, bool | None], str] = {
 """Uncompressed transfer syntaxes by (implicit VR, little endian)."""
 # fmt: off
 _NO_WORDS = frozenset({
-    "NO", "NONE", "NON", "NOT", "N", "N/A", "NA", "W/O", "WO", "WITHOUT", "NIL", "NULL", "FALSE", "UNENHANCED",
-    "NONCONTRAST", "NATIVE", "NATIV", "PLAIN", "OHNE", "KEIN", "KEINE", "KEINES", "NEIN", "SANS", "AUCUN", "AUCUNE",
-    "SIN", "NINGUNO", "NINGUNA", "SENZA", "NESSUNO", "NESSUNA", "NEM", "SEM", "GEEN", "ZONDER", "UTAN", "UDEN", "INGEN",
+    "AUCUN", "AUCUNE", "C", "FALSE", "FREE", "FREI", "GEEN", "INGEN", "KEIN", "KEINE", "KEINES", "LIBRE", "N", "N/A",
+    "NATIV", "NATIVE", "NC", "NEIN", "NEM", "NESSUNA", "NESSUNO", "NIL", "NINGUNA", "NINGUNO", "NO", "NON",
+    "NONCONTRAST", "NONE", "NOT", "NULL", "OHNE", "PLAIN", "SANS", "SEM", "SENZA", "SIN", "UDEN", "UNENHANCED",
+    "UNKNOWN", "UTAN", "W/O", "WITHOUT", "WO", "ZONDER",
 })
 # fmt: on
+_CONTRAST_WORDS = frozenset({"CONTRAST", "IV", "KM", "KONTRASTMITTEL", "MDC", "CONTRASTE", "AGENT", "MEDIUM", "MEDIA"})
+"""Words that say neither yes nor no before another one; alone they say yes."""
+_YES_WORDS = frozenset({"WITH", "W", "IONIC", "MIT", "AVEC", "CON"})
+"""After a no: `W/O & W` is a study with both, and non-ionic agents are agents."""
 _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 OLDEST_YEARS = 130
 
@@ -133,10 +138,12 @@ def transfer_syntax(dataset: Dataset) -> str:
 
 def names_contrast(agent: str) -> bool:
     """Whether a ContrastBolusAgent names an agent: not if it is empty or says no, as in `NONE`, `W/O` or `ohne KM`."""
-    words = re.findall(r"[^\W\d_]+(?:/[^\W\d_]+)?", agent.upper())
+    if any(character.isdigit() for character in agent.strip("0 ")):  # a dose or a concentration
+        return True
+    words = [word for word in re.findall(r"[^\W\d_]+(?:/[^\W\d_]+)?", agent.upper()) if word not in _CONTRAST_WORDS]
     if not words:
-        return False
-    return words[0] not in _NO_WORDS and not set(words[1:]) & {"FREE", "LIBRE", "FREI"}
+        return bool(re.search(r"[^\W\d_]{2}", agent))
+    return words[0] not in _NO_WORDS or bool(set(words[1:]) & _YES_WORDS)
 
 
 def functional_group(shared: Dataset, frame: Dataset, keyword: str) -> Dataset:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinemet import files
 from spinemet.doctor.findings import Level, Trouble, check
+from spinemet.errors import plain_cause
 from spinemet.results.lease import CLOCK_SKEW
 
 if TYPE_CHECKING:
@@ -121,12 +122,12 @@ class S3:
             raise _explained(error.response) from error
         except (ConnectionError, HTTPClientError) as error:
             self._no_answer = Trouble(
-                f"no S3 server answers at {files.s3_endpoint() or 'AWS'} ({type(error).__name__})",
+                f"no S3 server answers at {files.s3_endpoint() or 'AWS'} ({plain_cause(error)})",
                 "Check AWS_ENDPOINT_URL, the network and the proxy settings, and that the server runs.",
             )
             raise self._no_answer from error
         except BotoCoreError as error:
-            raise Trouble(f"the request could not be made ({type(error).__name__})", _VARIABLES) from error
+            raise Trouble(f"the request could not be made ({plain_cause(error)})", _VARIABLES) from error
         # boto3 follows AWS to the right region, obstore does not. Most servers of one's own take any region.
         if not files.s3_endpoint() and (trouble := _other_region(answer)):
             raise trouble

@@ -26,7 +26,7 @@ import pandas as pd
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore
 
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, plain_cause
 from spinemet.files import join, open_store, write_bytes
 from spinemet.phantom.body.anatomy import Pose, place_spine
 from spinemet.phantom.body.vertebra import BoneChange
@@ -162,7 +162,7 @@ def _put(store: ObjectStore, key: str, content: bytes) -> int:
     try:
         obstore.put(store, key, content)
     except (BaseError, OSError) as error:
-        raise BadInput(f"cannot write the object {key} ({type(error).__name__}).") from error
+        raise BadInput(f"cannot write the object {key} ({plain_cause(error)}).") from error
     return len(content)
 
 

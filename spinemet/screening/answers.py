@@ -31,8 +31,8 @@ def read_answer(study: PlannedStudy, read: Callable[[StudyRef], StudyReading]) -
     """The answer of `study`, not yet classified and without the headers of single objects."""
     try:
         reading: StudyReading = slimmed(read(study.ref))
-    except Exception as error:
-        reading = NotScreened(State.FAILED, Reason.INTERNAL, f"unexpected {type(error).__name__} while it was read.")
+    except Exception:
+        reading = NotScreened(State.FAILED, Reason.INTERNAL, "the process that read the study failed.")
     return Answer(study, reading)
 
 
@@ -49,10 +49,10 @@ def classify(
     start = time.perf_counter()
     try:
         calls = predict([stack for each in stacks for stack in each])
-    except Exception as error:
+    except Exception:
         if len(answers) > 1:
             return [one for answer in answers for one in classify([answer], predict)]
-        detail = f"unexpected {type(error).__name__} in the model."
+        detail = "the model failed on the study."
         return [_broken(answer, detail) for answer in answers]
     per_stack = (time.perf_counter() - start) / max(len(calls), 1)
     remaining = iter(calls)

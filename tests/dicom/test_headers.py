@@ -117,6 +117,12 @@ def test_an_object_stored_twice_is_read_once(tmp_path: Path, rotation: int) -> N
         assert Flag.LEFT_OUT in read_volume(objects, series).flags
 
 
+def test_a_map_in_the_series_of_a_ct_is_a_series_of_its_own(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", count=6, series_uid="1.2")
+    write_series(tmp_path / "b", count=6, series_uid="1.2", edit=lambda d, _: setattr(d, "RescaleType", "MGML"))
+    assert [len(series.instances) for series in scan(tmp_path).series] == [6, 6]
+
+
 def test_different_slices_with_one_uid_are_kept(tmp_path: Path) -> None:
     write_series(tmp_path, count=6, edit=lambda d, _: setattr(d, "SOPInstanceUID", "1.2.3"))
     (series,) = scan(tmp_path).series
@@ -323,7 +329,10 @@ def test_every_form_of_lossy_is_detected(realct: Path) -> None:
         ("", False), ("NONE", False), ("No", False), ("W/O", False), ("without contrast", False),
         ("non-contrast", False), ("ohne KM", False), ("sans injection", False), ("-", False), ("0", False),
         ("contrast free", False), ("Iodine", True), ("OMNIPAQUE 350", True), ("Novolac", True),
-        ("IV", True), ("100 ml Ultravist", True),
+        ("IV", True), ("Non-ionic Iohexol", True),
+        ("Contrast: none", False), ("IV: NO", False), ("KM: nein", False), ("NC", False), ("C-", False),
+        ("unknown", False),
+        ("Na-Amidotrizoat", True), ("W/O & W", True), ("no oral, IV Omnipaque 350", True), ("100 ml Ultravist", True),
     ],
 )  # fmt: skip
 def test_words_for_no_are_no_contrast(agent: str, contrast: bool) -> None:

@@ -60,4 +60,4 @@ def test_a_study_that_breaks_the_reader_fails_without_its_secrets() -> None:
     answer = read_answer(STUDY, broken)
     assert isinstance(answer.reading, NotScreened)
     assert (answer.reading.state, answer.reading.reason) == (State.FAILED, Reason.INTERNAL)
-    assert answer.reading.detail == "unexpected RuntimeError while it was read."
+    assert answer.reading.detail == "the process that read the study failed."
