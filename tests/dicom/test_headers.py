@@ -18,7 +18,7 @@ from spinemet.config import SelectConfig
 from spinemet.dicom import headers
 from spinemet.dicom.headers import SeriesScan, read_series
 from spinemet.dicom.select import select_series
-from spinemet.dicom.values import age_years, names_contrast, quiet_dicom
+from spinemet.dicom.values import age_years, quiet_dicom
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import Flag, StudyRef
@@ -321,22 +321,6 @@ def test_every_form_of_lossy_is_detected(realct: Path) -> None:
         (series,) = scan(path).series
         assert series.lossy is lossy, part
         assert pydicom.uid.UID(series.instances[0].TransferSyntaxUID).is_compressed
-
-
-@pytest.mark.parametrize(
-    ("agent", "contrast"),
-    [
-        ("", False), ("NONE", False), ("No", False), ("W/O", False), ("without contrast", False),
-        ("non-contrast", False), ("ohne KM", False), ("sans injection", False), ("-", False), ("0", False),
-        ("contrast free", False), ("Iodine", True), ("OMNIPAQUE 350", True), ("Novolac", True),
-        ("IV", True), ("Non-ionic Iohexol", True),
-        ("Contrast: none", False), ("IV: NO", False), ("KM: nein", False), ("NC", False), ("C-", False),
-        ("unknown", False),
-        ("Na-Amidotrizoat", True), ("W/O & W", True), ("no oral, IV Omnipaque 350", True), ("100 ml Ultravist", True),
-    ],
-)  # fmt: skip
-def test_words_for_no_are_no_contrast(agent: str, contrast: bool) -> None:
-    assert names_contrast(agent) is contrast
 
 
 @pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])

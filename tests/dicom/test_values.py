@@ -1,0 +1,23 @@
+"""Values of DICOM attributes as plain Python."""
+
+from __future__ import annotations
+
+import pytest
+
+from spinemet.dicom.values import names_contrast
+
+
+@pytest.mark.parametrize(
+    ("agent", "contrast"),
+    [
+        ("", False), ("NONE", False), ("No", False), ("W/O", False), ("without contrast", False),
+        ("non-contrast", False), ("ohne KM", False), ("sans injection", False), ("-", False), ("0", False),
+        ("contrast free", False), ("Iodine", True), ("OMNIPAQUE 350", True), ("Novolac", True),
+        ("IV", True), ("Non-ionic Iohexol", True),
+        ("Contrast: none", False), ("IV: NO", False), ("KM: nein", False), ("NC", False), ("C-", False),
+        ("unknown", False),
+        ("Na-Amidotrizoat", True), ("W/O & W", True), ("no oral, IV Omnipaque 350", True), ("100 ml Ultravist", True),
+    ],
+)  # fmt: skip
+def test_words_for_no_are_no_contrast(agent: str, contrast: bool) -> None:
+    assert names_contrast(agent) is contrast
