@@ -32,7 +32,7 @@ Set above the share of such cases among 54 phantoms (1 % of ribs, no sacrum)."""
 _CONFLICT = 0.1
 """Two anchors contradict each other if both together are less likely than this share of the product of their single
 probabilities: 0.02 if they disagree by some levels, 0.7 if a spine of four lumbar vertebrae reconciles them."""
-_MISCOUNT, _UNCLEAR, _GAP = 0.001, 0.3, 0.5
+_MISCOUNT, _UNCLEAR, _GAP = 0.0001, 0.3, 0.5
 """Probability that a disc was missed or found twice: with good evidence for the disc, with none, and with a gap
 that has room for another body."""
 _UNEVEN = 0.12

@@ -18,7 +18,7 @@ from spinemet.phantom.scan import ScanSettings, render
 from tests.bench.localizer_phantoms import Case, Truth, anchors_in_view
 
 VARIANT_SHARES: dict[Variant, float] = {
-    "L4": 0.02, "L6": 0.025, "T13": 0.01, "no T12 ribs": 0.015, "lumbar ribs": 0.01, "cervical ribs": 0.01,
+    "L4": 0.02, "L6": 0.025, "T13": 0.01, "no T12 ribs": 0.02, "lumbar ribs": 0.015, "cervical ribs": 0.01,
 }  # fmt: skip
 """Share of each unusual spine. Transitional counts 4 to 8 % (Thawait et al. 2013), other ribs about 1 % each."""
 FUSED = 0.05
@@ -39,13 +39,14 @@ _LOW_DENSITY = 0.15
 """Share of people with a trabecular density of 63 to 100 HU, besides those whose age brings it."""
 
 
-def subject(number: int) -> tuple[Case, str]:
-    """Subject `number` of the population, and the name of its view."""
+def subject(number: int, variant: Variant | None = None, view: str | None = None) -> tuple[Case, str]:
+    """Subject `number` of the population, and the name of its view. variant, view: instead of those drawn."""
     rng = np.random.default_rng([500, number])
     names = ["usual", *VARIANT_SHARES]
     shares = [1 - sum(VARIANT_SHARES.values()), *VARIANT_SHARES.values()]
-    variant: Variant = names[rng.choice(len(names), p=shares)]  # type: ignore[assignment]
-    view = str(rng.choice(list(VIEWS), p=[share for share, _, _ in VIEWS.values()]))
+    drawn: Variant = names[rng.choice(len(names), p=shares)]  # type: ignore[assignment]
+    seen = str(rng.choice(list(VIEWS), p=[share for share, _, _ in VIEWS.values()]))
+    variant, view = variant or drawn, view or seen
     spacing = float(rng.choice(SPACINGS_MM, p=SPACING_SHARES))
     if view in ("trunk", "neck and chest", "chest"):  # a long spine in thin slices takes a minute to draw
         spacing = max(spacing, 1.5)
