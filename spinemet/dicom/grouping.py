@@ -131,7 +131,7 @@ def _beyond(along: list[float], part: list[int], earlier: list[int]) -> list[int
     for n in part:
         nearest = float(np.abs(taken - along[n]).min())
         outside = not taken[0] - SAME_POSITION_MM <= along[n] <= taken[-1] + SAME_POSITION_MM
-        if (outside and nearest > step / 2) or nearest > max(step, SAME_POSITION_MM) * 0.75:
+        if (outside and nearest > SAME_POSITION_MM) or nearest > max(step, SAME_POSITION_MM) * 0.75:
             beyond.append(n)
     return beyond
 

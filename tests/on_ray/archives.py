@@ -21,7 +21,7 @@ def write_study(folder: Path, patient: str, seed: int) -> None:
         labels[24:32, 8:24, top - 10 : top - 4] = number  # the spinous process
         labels[18:22, 24:34, top - 10 : top - 4] = number  # the pedicles
         labels[34:38, 24:34, top - 10 : top - 4] = number
-    hu = np.where(labels > 0, 220 + 20 * rng.normal(size=shape), 40 + 10 * rng.normal(size=shape)).astype(np.int16)
+    hu = np.where(labels > 0, 220 + 20 * rng.normal(size=shape), 40 + 15 * rng.normal(size=shape)).astype(np.int16)
     affine = np.diag([2.0, 2.0, 2.0, 1.0])
     folder.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(hu, affine), folder / f"{patient}_ct.nii.gz")
