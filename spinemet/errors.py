@@ -13,7 +13,9 @@ tables, so they never hold a patient identifier, an object key or a UID.
 
 from __future__ import annotations
 
+import traceback
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 
 class Reason(StrEnum):
@@ -68,6 +70,12 @@ def plain_cause(error: BaseException) -> str:
     """In plain words, without the error's text, which may hold an identifier: why a file or store cannot be used."""
     name = type(error).__name__
     return next((words for parts, words in _PLAIN_CAUSES if any(part in name for part in parts)), "the access failed")
+
+
+def fault_in(error: BaseException) -> str:
+    """The sentence about an error that SpineMet did not foresee: its file and line, without its text or name."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"a fault of SpineMet at {PurePosixPath(last.filename).name}:{last.lineno}: report it."
 
 
 class SpineMetError(Exception):

@@ -6,11 +6,9 @@ Training, screening and `spinemet study` all read studies through this module. I
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import PurePosixPath
 from typing import Literal
 
 from spinemet.archive.layouts.nifti import NiftiObjects
@@ -22,7 +20,7 @@ from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels
 from spinemet.dicom.select import explain, select_series
 from spinemet.dicom.volume import read_nifti, read_volume
-from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
+from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem, fault_in
 from spinemet.reading import NotScreened, Screened, State, StudyReading
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
@@ -93,7 +91,7 @@ def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> St
     except MemoryError:
         return found.problem(State.FAILED, Reason.MEMORY_LIMIT, "the study needs more memory than the limit.")
     except Exception as error:
-        return found.problem(State.FAILED, Reason.INTERNAL, f"a fault of SpineMet at {_where(error)}: report it.")
+        return found.problem(State.FAILED, Reason.INTERNAL, fault_in(error))
 
 
 def read_volume_of(ref: StudyRef, config: StudyConfig) -> Volume:
@@ -180,9 +178,3 @@ def _nothing_readable(skipped: Mapping[Reason, int]) -> StudyProblem:
         return StudyExcluded(Reason.EMPTY, "expected DICOM objects, found none.")
     reason = max(skipped, key=lambda key: skipped[key])
     return StudyFailed(reason, f"expected DICOM objects, found {sum(skipped.values())} that could not be used.")
-
-
-def _where(error: BaseException) -> str:
-    """File and line of an error, without its text."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{PurePosixPath(last.filename).name}:{last.lineno}"

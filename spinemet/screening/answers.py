@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from spinemet.errors import Reason
+from spinemet.errors import Reason, fault_in
 from spinemet.reading import NotScreened, Screened, State, StudyReading, VertebraCall
 from spinemet.screening.outcome import slimmed, without_pixels
 from spinemet.screening.plan import PlannedStudy
@@ -31,8 +31,8 @@ def read_answer(study: PlannedStudy, read: Callable[[StudyRef], StudyReading]) -
     """The answer of `study`, not yet classified and without the headers of single objects."""
     try:
         reading: StudyReading = slimmed(read(study.ref))
-    except Exception:
-        reading = NotScreened(State.FAILED, Reason.INTERNAL, "the process that read the study failed.")
+    except Exception as error:
+        reading = NotScreened(State.FAILED, Reason.INTERNAL, fault_in(error))
     return Answer(study, reading)
 
 
@@ -49,11 +49,10 @@ def classify(
     start = time.perf_counter()
     try:
         calls = predict([stack for each in stacks for stack in each])
-    except Exception:
+    except Exception as error:
         if len(answers) > 1:
             return [one for answer in answers for one in classify([answer], predict)]
-        detail = "the model failed on the study."
-        return [_broken(answer, detail) for answer in answers]
+        return [_broken(answer, fault_in(error)) for answer in answers]
     per_stack = (time.perf_counter() - start) / max(len(calls), 1)
     remaining = iter(calls)
     return [

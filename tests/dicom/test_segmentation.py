@@ -166,14 +166,19 @@ def test_two_segmentations_that_name_one_spine_differently_are_refused(tmp_path:
         read(tmp_path)
 
 
+def _check_broken(seg: Path) -> None:
+    """The study of `seg` has a bad segmentation once `seg` has lost the groups of its frames."""
+    dataset = pydicom.dcmread(seg)
+    del dataset.PerFrameFunctionalGroupsSequence
+    dataset.save_as(seg)
+    with pytest.raises(StudyFailed) as caught:
+        read(seg.parent)
+    assert caught.value.reason is Reason.BAD_SEGMENTATION
+
+
 def test_one_broken_object_of_several_is_no_missing_vertebra(tmp_path: Path) -> None:
     one_seg_each(tmp_path)
-    dataset = pydicom.dcmread(tmp_path / "seg2.dcm")
-    del dataset.PerFrameFunctionalGroupsSequence
-    dataset.save_as(tmp_path / "seg2.dcm")
-    with pytest.raises(StudyFailed) as caught:
-        read(tmp_path)
-    assert caught.value.reason is Reason.BAD_SEGMENTATION
+    _check_broken(tmp_path / "seg2.dcm")
 
 
 @pytest.mark.parametrize("shift", [0, 3])
@@ -243,12 +248,7 @@ def test_segments_that_may_be_vertebrae_of_another_name_are_refused(segments: li
 def test_a_broken_segmentation_has_its_reason(tmp_path: Path) -> None:
     files = write_series(tmp_path)[::-1]
     write_seg(tmp_path / "seg.dcm", files, blocks())
-    dataset = pydicom.dcmread(tmp_path / "seg.dcm")
-    del dataset.PerFrameFunctionalGroupsSequence
-    dataset.save_as(tmp_path / "seg.dcm")
-    with pytest.raises(StudyFailed) as caught:
-        read(tmp_path)
-    assert caught.value.reason is Reason.BAD_SEGMENTATION
+    _check_broken(tmp_path / "seg.dcm")
 
 
 def test_a_label_map_on_another_grid_is_resampled(tmp_path: Path) -> None:
