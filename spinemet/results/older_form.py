@@ -11,7 +11,7 @@ from collections.abc import Collection
 
 import pyarrow as pa
 
-from spinemet.results.schemas import CALLS, PROBABILITY_COLUMNS
+from spinemet.results.schemas import PROBABILITY_COLUMNS, SCHEMAS
 
 FLAGGED: tuple[str, ...] = ("studies", "vertebrae")
 """The tables with a column `flags`, whose type shows the form."""
@@ -39,9 +39,9 @@ def in_present_form(table: str, columns: Collection[str]) -> str:
 
 def calls_of(vertebrae: str, columns: Collection[str]) -> str:
     """The query for the rows of `calls` that the older table `vertebrae` implies. columns: those that it has."""
-    kept = ", ".join(name for name in CALLS.names if name not in _SAID)
+    kept = ", ".join(name for name in SCHEMAS["calls"].names if name not in _SAID)
     said = f"[{', '.join(_with_columns())}]" + (f" || {_FURTHER}" if "further_tasks" in columns else "")
-    columns_of_calls = ", ".join(f"said.{name}" if name in _SAID else name for name in CALLS.names)
+    columns_of_calls = ", ".join(f"said.{name}" if name in _SAID else name for name in SCHEMAS["calls"].names)
     return (
         f"select {columns_of_calls} from (select {kept}, unnest({said}) as said from {vertebrae}) "
         "where said.probability is not null"

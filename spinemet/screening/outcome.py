@@ -16,7 +16,7 @@ from PIL import Image
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import names_contrast
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
-from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, STUDIES, Row
+from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.sins import sins_points
 from spinemet.types import MEASURES, Completeness, SeriesHeader, SliceStack, StraightenedViews, StudyRef, Vertebra
 
@@ -222,7 +222,7 @@ def _png(grey: npt.NDArray[np.uint8]) -> bytes:
 
 def _seconds(stages: Mapping[str, float]) -> Row:
     columns = {f"seconds_{stage}": seconds for stage, seconds in stages.items()}
-    return {column: seconds for column, seconds in columns.items() if column in STUDIES.names}
+    return {column: seconds for column, seconds in columns.items() if column in SCHEMAS["studies"].names}
 
 
 def _text(text: str) -> str | None:

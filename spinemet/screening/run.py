@@ -23,7 +23,7 @@ from spinemet.screening.stopping import StopReason
 class Run:
     """The facts and counts of one run.
 
-    facts: the columns of `runs` that are known from the start (see results.schemas.RUNS). plan: the counts of its
+    facts: the columns of `runs` that are known from the start (see results/schemas.toml). plan: the counts of its
     plan, which grow while studies are planned. sums: over the run's vertebrae, see `drift.counted`. alarms: rates out
     of control, see `drift.drift`. stopped: why the run ended early; None if it did not.
     """

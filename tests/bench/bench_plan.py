@@ -24,7 +24,7 @@ from deltalake import write_deltalake
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.reading import State
-from spinemet.results.schemas import STUDIES
+from spinemet.results.schemas import SCHEMAS
 from spinemet.results.tables import Results, open_results
 from spinemet.screening.plan import plan_studies
 from spinemet.types import ObjectRef, StudyRef
@@ -80,7 +80,9 @@ def listing(first: int, last: int) -> Iterator[StudyRef]:
 def append(place: str, first: int, last: int) -> None:
     """Put the ledger rows of studies `first` to `last` of the listing into the ledger, as one file."""
     keys = [NAMES.source_key(ref.archive, ref.key) for ref in listing(first, last)]
-    write_deltalake(f"{place}/studies", pa.table(_filled(STUDIES, keys), schema=STUDIES), mode="append")
+    write_deltalake(
+        f"{place}/studies", pa.table(_filled(SCHEMAS["studies"], keys), schema=SCHEMAS["studies"]), mode="append"
+    )
 
 
 def commits(results: Results) -> list[float]:

@@ -14,7 +14,7 @@ from spinemet.cohort.views import open_cohort, run_sql
 from spinemet.files import exists, join, read_bytes
 from spinemet.phantom.archive import ArchiveSummary, write_archive
 from spinemet.report.html import write_report
-from spinemet.results.schemas import PROVENANCE_COLUMNS
+from tests.screening.places import PROVENANCE_COLUMNS
 
 pytestmark = [pytest.mark.job, pytest.mark.timeout(900)]
 

@@ -15,10 +15,10 @@ from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.archive import write_archive
 from spinemet.reading import Screened
 from spinemet.results import tables
-from spinemet.results.schemas import PROVENANCE_COLUMNS, SCHEMAS
+from spinemet.results.schemas import SCHEMAS
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.study import read_study
-from tests.screening.places import Tables
+from tests.screening.places import PROVENANCE_COLUMNS, Tables
 
 KEY = b"a key for the tests only"
 SLICES = SliceConfig(size_px=32, pixel_mm=3.5, step_mm=12.0)

@@ -10,12 +10,13 @@ from spinemet.results.schemas import (
     KEY_COLUMNS,
     LABEL_COLUMNS,
     PROBABILITY_COLUMNS,
-    PROVENANCE_COLUMNS,
     SCHEMAS,
     describe,
     dictionary,
 )
+from spinemet.screening.drift import POSITIVE
 from spinemet.types import MEASURES
+from tests.screening.places import PROVENANCE_COLUMNS
 
 
 @pytest.mark.parametrize("table", SCHEMAS)
@@ -60,3 +61,7 @@ def test_the_data_dictionary_names_every_column_once() -> None:
 def test_every_wide_probability_is_a_column() -> None:
     assert set(PROBABILITY_COLUMNS) <= set(SCHEMAS["vertebrae"].names)
     assert set(LABEL_COLUMNS) <= set(SCHEMAS["vertebrae"].names)
+
+
+def test_every_class_that_a_run_counts_is_a_column() -> None:
+    assert set(POSITIVE) <= set(SCHEMAS["runs"].names)

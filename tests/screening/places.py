@@ -8,9 +8,15 @@ from spinemet.files import join, write_bytes
 from spinemet.model.card import CARD, WEIGHTS, ModelCard
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.results import tables
-from spinemet.results.schemas import PROVENANCE_COLUMNS, Row
+from spinemet.results.schemas import Row
 
 STUDIES = 7
+PROVENANCE_COLUMNS = (
+    *("run_id", "wave", "committed_at"),
+    *(f"seconds_{stage}" for stage in ("headers", "volume", "segmentation", "localize", "slices", "views", "model")),
+)
+"""Which run wrote a row, when, and how long it took: the only columns that differ between two runs over the same
+archive with the same model, configuration and pseudonym key."""
 Tables = dict[str, list[Row]]
 
 
