@@ -120,9 +120,9 @@ def phantom(
     with progress_bar("Making phantom patients") as advance:
         if benchmark:
             from spinemet.evaluation.benchmark import write_benchmark
-            from spinemet.training.recipes import final, scaled
+            from spinemet.training.recipes import recipe, scaled
 
-            slices = scaled(final(), scale or "full").model.slices
+            slices = scaled(recipe("final"), scale or "full").model.slices
             made = write_benchmark(out, patients, seed, slices, workers=workers, progress=advance)
             summary = str(made["truth"])
         else:

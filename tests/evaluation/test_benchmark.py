@@ -14,7 +14,7 @@ from spinemet.errors import BadInput
 from spinemet.evaluation import benchmark
 from spinemet.evaluation.benchmark import Case, draw_case, write_benchmark
 from spinemet.training.crops import read_crops
-from spinemet.training.recipes import final, scaled
+from spinemet.training.recipes import recipe, scaled
 from spinemet.types import BONE_QUALITY
 
 SLICES = SliceConfig(size_px=32, pixel_mm=3.0, step_mm=12.0)
@@ -74,6 +74,6 @@ def test_the_command_makes_the_benchmark_at_the_scale_of_the_recipes(
     out = str(tmp_path / "out")
     assert main(["phantom", out, "--benchmark", "--patients", "10", "--scale", "small", "--workers", "1"]) == 0
     assert "10 vertebrae, 10 studies, 10 patients" in capsys.readouterr().out
-    assert read_crops(f"{out}/truth").info.slice_config == scaled(final(), "small").model.slices
+    assert read_crops(f"{out}/truth").info.slice_config == scaled(recipe("final"), "small").model.slices
     assert main(["phantom", out, "--scale", "small"]) == 2
     assert "--scale needs --benchmark" in capsys.readouterr().err
