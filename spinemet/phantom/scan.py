@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter1d
 
-from spinemet.errors import BadInput
-from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, draw_anatomy, place_spine
+from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
 from spinemet.phantom.body.head import Head, draw_flesh, draw_head_bones, draw_upper_canal, place_head, reaches
 from spinemet.phantom.body.skeleton import draw_skeleton
 from spinemet.phantom.body.tissue import Contrast, Course, draw_canal, draw_discs, draw_table
@@ -220,35 +219,3 @@ def field_of_view(poses: Sequence[Pose], region: str, cut: tuple[float, float]) 
     high = top.center[2] + (0.5 - cut[0]) * top.size.height
     low = bottom.center[2] - (0.5 - cut[1]) * bottom.size.height
     return float(low), float(high)
-
-
-def phantom_scan(
-    seed: int,
-    *,
-    region: str = "lumbosacral",
-    spacing: Vec3 = (2.0, 1.0, 1.0),
-    matrix: int = 192,
-    noise_hu: float = 14.0,
-) -> PhantomScan:
-    """The scan of a random patient: volume, vertebra labels on its grid, truth.
-
-    region: lumbosacral, thoracolumbar, thoracic or whole. spacing: mm along D (z), H (y), W (x). matrix: rows and
-    columns. The first and last vertebra are often cut by the field of view. Raises BadInput for an unknown region.
-    """
-    if region not in REGIONS:
-        raise BadInput(f"expected a region ({', '.join(REGIONS)}), found {region}.")
-    rng = np.random.default_rng(seed)
-    patient = draw_anatomy(rng)
-    poses = place_spine(patient)
-    low, high = field_of_view(poses, region, (rng.uniform(-0.4, 0.8), rng.uniform(-0.2, 0.6)))
-    seen = [pose.center for pose in poses if low <= pose.center[2] <= high]
-    middle = np.mean(seen, axis=0)
-    scan = ScanSettings(
-        center_mm=(float(middle[0]), float(middle[1]) + 0.05 * matrix * spacing[1], (low + high) / 2),
-        shape=(round((high - low) / spacing[0]), matrix, matrix),
-        spacing=spacing,
-        thickness=spacing[0],
-        noise_hu=noise_hu,
-        noise_seed=int(rng.integers(2**31)),
-    )
-    return render(patient, scan)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from spinemet.anatomy import LEVEL_INDEX
-from spinemet.errors import BadInput
-from spinemet.phantom.body.anatomy import draw_anatomy
-from spinemet.phantom.scan import REGIONS, PhantomScan, ScanSettings, phantom_scan, render_series
+from spinemet.phantom.body.anatomy import draw_anatomy, place_spine
+from spinemet.phantom.scan import REGIONS, PhantomScan, ScanSettings, field_of_view, render_series
 from spinemet.types import Completeness
+from tests.phantom.scans import phantom_scan
 
 
 @pytest.fixture(scope="module", params=sorted(REGIONS))
@@ -88,6 +88,10 @@ def test_a_thick_reconstruction_shows_the_same_patient_in_the_same_place() -> No
     assert second.labels.labels_DHW.shape == second.volume.hu_DHW.shape
 
 
-def test_an_unknown_region_is_the_callers_mistake() -> None:
-    with pytest.raises(BadInput, match=r"expected a region .* found skull"):
-        phantom_scan(1, region="skull")
+def test_a_field_of_view_ends_inside_the_first_and_the_last_level() -> None:
+    poses = place_spine(draw_anatomy(np.random.default_rng(1)))
+    low, high = field_of_view(poses, "thoracic", (0.5, 1.0))
+    ends = {pose.level: pose for pose in poses}
+    top, bottom = (ends[level] for level in REGIONS["thoracic"])
+    assert high == pytest.approx(top.center[2])
+    assert low == pytest.approx(bottom.center[2] + bottom.size.height / 2)

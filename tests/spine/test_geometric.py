@@ -12,9 +12,10 @@ from spinemet.anatomy import LEVEL_INDEX, is_named
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.phantom.body.anatomy import Variant, draw_anatomy, place_spine
 from spinemet.phantom.body.head import place_head
-from spinemet.phantom.scan import ScanSettings, field_of_view, phantom_scan, render
+from spinemet.phantom.scan import ScanSettings, field_of_view, render
 from spinemet.spine.geometric import geometric_spine
 from spinemet.types import Completeness, LabelMap, Spine, Volume
+from tests.phantom.scans import phantom_scan
 from tests.spine.conftest import body_centers, read
 from tests.spine.volumes import affine_of, reorder_volume, thickened, turned
 
