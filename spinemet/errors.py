@@ -16,47 +16,61 @@ from __future__ import annotations
 import traceback
 from enum import StrEnum
 from pathlib import PurePosixPath
+from typing import Self
 
 
-class Reason(StrEnum):
+class Explained(StrEnum):
+    """Words of a closed list; `meaning` explains each to a reader."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        """A member that is the string `value`."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+
+class Reason(Explained):
     """Why a study was not screened or a series not chosen: every value of the ledger's column `reason`."""
 
     # Of series, in the order of how far the series came. A study without a usable series takes the last of theirs.
-    NOT_CT = "not_ct"
-    NO_PIXELS = "no_pixels"
-    SECONDARY_CAPTURE = "secondary_capture"
-    LOCALIZER = "localizer"
-    DERIVED = "derived"
-    NOT_HU = "not_hu"
-    NO_GEOMETRY = "no_geometry"
-    NOT_AXIAL = "not_axial"
-    UNSUPPORTED_PIXELS = "unsupported_pixels"
-    LOSSY = "lossy"
-    TOO_FEW_SLICES = "too_few_slices"
-    SHEARED = "sheared"
-    GAPS = "gaps"
-    DUPLICATE_POSITIONS = "duplicate_positions"
-    TOO_THICK = "too_thick"
-    FIELD_OF_VIEW = "field_of_view"
-    BODY_PART = "body_part"
-    NOT_PREFERRED = "not_preferred"
+    NOT_CT = "not_ct", "not CT"
+    NO_PIXELS = "no_pixels", "no pixels in the objects"
+    SECONDARY_CAPTURE = "secondary_capture", "secondary captures"
+    LOCALIZER = "localizer", "localizer images"
+    DERIVED = "derived", "derived images"
+    NOT_HU = "not_hu", "values that are not HU"
+    NO_GEOMETRY = "no_geometry", "no position or spacing in the headers"
+    NOT_AXIAL = "not_axial", "not axial"
+    UNSUPPORTED_PIXELS = "unsupported_pixels", "pixel format that is not supported"
+    LOSSY = "lossy", "lossy compression"
+    TOO_FEW_SLICES = "too_few_slices", "too few slices"
+    SHEARED = "sheared", "tilted gantry"
+    GAPS = "gaps", "missing slices"
+    DUPLICATE_POSITIONS = "duplicate_positions", "several slices at one position"
+    TOO_THICK = "too_thick", "slices too far apart"
+    FIELD_OF_VIEW = "field_of_view", "field of view too small"
+    BODY_PART = "body_part", "body part without a spine"
+    NOT_PREFERRED = "not_preferred", "another series was preferred"
     # Of studies that do not qualify.
-    EMPTY = "empty"
-    NO_SERIES = "no_series"
-    SEVERAL_STUDIES = "several_studies"
-    NO_SPINE = "no_spine"
+    EMPTY = "empty", "nothing in it"
+    NO_SERIES = "no_series", "no usable series"
+    SEVERAL_STUDIES = "several_studies", "several studies in one place"
+    NO_SPINE = "no_spine", "no spine in view"
     # Of studies that failed.
-    NOT_DICOM = "not_dicom"
-    BROKEN_ARCHIVE = "broken_archive"
-    UNSAFE_ARCHIVE = "unsafe_archive"
-    TRUNCATED = "truncated"
-    UNDECODABLE = "undecodable"
-    UNREACHABLE = "unreachable"
-    TIME_LIMIT = "time_limit"
-    MEMORY_LIMIT = "memory_limit"
-    CRASHED = "crashed"
-    BAD_SEGMENTATION = "bad_segmentation"
-    INTERNAL = "internal"
+    NOT_DICOM = "not_dicom", "objects that are not DICOM"
+    BROKEN_ARCHIVE = "broken_archive", "broken zip or tar"
+    UNSAFE_ARCHIVE = "unsafe_archive", "zip or tar that is not safe to unpack"
+    TRUNCATED = "truncated", "truncated objects"
+    UNDECODABLE = "undecodable", "pixels that cannot be decoded"
+    UNREACHABLE = "unreachable", "objects that could not be fetched"
+    TIME_LIMIT = "time_limit", "out of time"
+    MEMORY_LIMIT = "memory_limit", "out of memory"
+    CRASHED = "crashed", "the reader crashed"
+    BAD_SEGMENTATION = "bad_segmentation", "unusable segmentation"
+    INTERNAL = "internal", "unexpected error"
 
 
 _PLAIN_CAUSES = (

@@ -14,6 +14,8 @@ from enum import StrEnum
 import numpy as np
 import numpy.typing as npt
 
+from spinemet.errors import Explained
+
 Vec3 = tuple[float, float, float]
 FloatArray = npt.NDArray[np.floating]
 Array = npt.NDArray[np.float64]
@@ -73,17 +75,8 @@ class StudyRef:
 # ---- flags ---------------------------------------------------------------------------------------------------
 
 
-class Flag(StrEnum):
+class Flag(Explained):
     """A warning that comes with a usable result: on a volume, a spine, one vertebra or a whole study."""
-
-    meaning: str
-
-    def __new__(cls, value: str, meaning: str = "") -> Flag:
-        """A member that is the string `value`; `meaning` says in a sentence when it is set."""
-        member = str.__new__(cls, value)
-        member._value_ = value
-        member.meaning = meaning
-        return member
 
     # Of the volume.
     DESKEWED = "deskewed", "The gantry was tilted; the slices were shifted in their own plane onto an orthogonal grid."

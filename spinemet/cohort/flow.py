@@ -11,42 +11,6 @@ from spinemet.errors import Reason
 if TYPE_CHECKING:
     import duckdb
 
-REASON_WORDS: dict[Reason, str] = {
-    Reason.NOT_CT: "not CT",
-    Reason.LOCALIZER: "localizer images",
-    Reason.SECONDARY_CAPTURE: "secondary captures",
-    Reason.DERIVED: "derived images",
-    Reason.NOT_HU: "values that are not HU",
-    Reason.NOT_AXIAL: "not axial",
-    Reason.TOO_FEW_SLICES: "too few slices",
-    Reason.TOO_THICK: "slices too far apart",
-    Reason.FIELD_OF_VIEW: "field of view too small",
-    Reason.BODY_PART: "body part without a spine",
-    Reason.NO_PIXELS: "no pixels in the objects",
-    Reason.NO_GEOMETRY: "no position or spacing in the headers",
-    Reason.UNSUPPORTED_PIXELS: "pixel format that is not supported",
-    Reason.LOSSY: "lossy compression",
-    Reason.GAPS: "missing slices",
-    Reason.DUPLICATE_POSITIONS: "several slices at one position",
-    Reason.SHEARED: "tilted gantry",
-    Reason.NOT_PREFERRED: "another series was preferred",
-    Reason.EMPTY: "nothing in it",
-    Reason.NO_SERIES: "no usable series",
-    Reason.SEVERAL_STUDIES: "several studies in one place",
-    Reason.NO_SPINE: "no spine in view",
-    Reason.NOT_DICOM: "objects that are not DICOM",
-    Reason.BROKEN_ARCHIVE: "broken zip or tar",
-    Reason.UNSAFE_ARCHIVE: "zip or tar that is not safe to unpack",
-    Reason.TRUNCATED: "truncated objects",
-    Reason.UNDECODABLE: "pixels that cannot be decoded",
-    Reason.UNREACHABLE: "objects that could not be fetched",
-    Reason.TIME_LIMIT: "out of time",
-    Reason.MEMORY_LIMIT: "out of memory",
-    Reason.CRASHED: "the reader crashed",
-    Reason.BAD_SEGMENTATION: "unusable segmentation",
-    Reason.INTERNAL: "unexpected error",
-}
-
 
 @dataclass(frozen=True)
 class StudyFlow:

@@ -13,7 +13,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from spinemet.cohort.flow import REASON_WORDS
 from spinemet.display import palette
 from spinemet.display.study_json import rejected_series
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
@@ -142,7 +141,7 @@ def _headline(reading: StudyReading) -> Text:
     text.append(f" {reading.state.value} ", style=f"bold reverse {palette.STATES[reading.state]}")
     problem = reading if isinstance(reading, NotScreened) else None
     if problem is not None:
-        text.append(f"  {REASON_WORDS[problem.reason]}", style="bold")
+        text.append(f"  {problem.reason.meaning}", style="bold")
         text.append(f" ({problem.reason.value})", style="dim")
         text.append(f"\n{problem.detail}" if problem.detail else "")
     facts = _facts(reading)
@@ -253,7 +252,7 @@ def _rejected(reading: StudyReading) -> Table:
     for name in ("series", "modality", "objects", "why not"):
         out.add_column(name, justify="right" if name in ("series", "objects") else "left")
     for n, (header, reason) in enumerate(rejected_series(reading), 1):
-        out.add_row(str(n), header.Modality or "–", str(len(header.instances)), REASON_WORDS[reason])
+        out.add_row(str(n), header.Modality or "–", str(len(header.instances)), reason.meaning)
     return out
 
 

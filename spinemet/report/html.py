@@ -18,7 +18,7 @@ from spinemet.cohort.views import open_cohort, records
 from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
-from spinemet.report.pages import flow_steps, further_rows, gallery, overall_rows, prevalence_rows, spine_map
+from spinemet.report.pages import further_rows, gallery, overall_rows, prevalence_rows, spine_map
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
 
@@ -53,15 +53,14 @@ def write_report(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.filters["interval"] = _interval
     page = environment.get_template("report.html.j2").render(title=title, evaluation=measured, **_content(connection))
     write_bytes(str(out), page.encode())
 
 
 def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    flow = study_flow(connection)
     return {
-        "flow": flow,
-        "steps": flow_steps(flow),
+        "flow": study_flow(connection),
         **_prevalences(connection),
         "map": spine_map(connection),
         "gallery": gallery(connection, GALLERY_LIMIT),
@@ -131,48 +130,22 @@ def _took(start: datetime | None, end: datetime | None) -> str:
 
 
 def _evaluation(uri: str) -> Row:
-    """The section's values from evaluation.json, measures at vertebra level."""
-    content = json.loads(read_bytes(join(uri, "evaluation.json")))
+    """Measures (task, label, measure) and confusions of bone quality (truth, call) per vertebra, of evaluation.json."""
+    place = join(uri, "evaluation.json")
+    content = json.loads(read_bytes(place))
+    tasks: dict[str, dict[str, Row]] = {}
+    confusion: dict[str, dict[str, int]] = {}
     try:
-        measures = [row for row in content["measures"] if row["unit"] == "vertebra"]
-        tasks = list(dict.fromkeys(row["task"] for row in measures))
-        quality = [row for row in content["confusions"] if row["unit"] == "vertebra" and row["task"] == "bone_quality"]
-        return {
-            "facts": content["facts"],
-            "tasks": [_task(task, [row for row in measures if row["task"] == task]) for task in tasks],
-            "confusion": _confusion(quality),
-        }
+        for row in content["measures"]:
+            if row["unit"] == "vertebra":
+                tasks.setdefault(row["task"], {}).setdefault(row["label"], {})[row["measure"]] = row
+        for row in content["confusions"]:
+            if (row["unit"], row["task"]) == ("vertebra", TASK):
+                confusion.setdefault(row["truth"], {})[row["predicted"]] = row["count"]
+        return {"facts": content["facts"], "tasks": tasks, "confusion": confusion}
     except (KeyError, TypeError) as error:
-        raise BadInput(f"{join(uri, 'evaluation.json')} is not an evaluation that jobs/evaluate.py wrote.") from error
+        raise BadInput(f"{place} is not an evaluation that jobs/evaluate.py wrote.") from error
 
 
-def _task(name: str, measures: list[Row]) -> Row:
-    labels = dict.fromkeys(row["label"] for row in measures if row["measure"] == "sensitivity")
-    found = {(row["measure"], row["label"]): row for row in measures}
-    classes = [
-        {"label": label, "n": found["sensitivity", label]["n"]}
-        | {measure: _figure(found.get((measure, label))) for measure in ("sensitivity", "specificity", "auc")}
-        for label in labels
-    ]
-    return {"name": name.replace("_", " "), "classes": classes, "macro": _figure(found.get(("macro_sensitivity", "")))}
-
-
-def _figure(row: Mapping[str, Any] | None) -> Row:
-    """Value and interval as text; an undefined one is null or NaN in the file."""
-    ends = (None, None, None) if row is None else (row["value"], row["low"], row["high"])
-    value, _, interval = format_interval(*ends).partition(" ")
-    return {"value": value, "interval": interval}
-
-
-def _confusion(rows: list[Row]) -> Row:
-    """One row per true class: its counts by call, and each count as a share of the row."""
-    labels = list(dict.fromkeys(row["truth"] for row in rows))
-    counts = {(row["truth"], row["predicted"]): row["count"] for row in rows}
-    totals = {truth: sum(counts.get((truth, call), 0) for call in labels) for truth in labels}
-    matrix = [
-        {"truth": truth, "total": totals[truth], "cells": [
-            {"count": counts.get((truth, call), 0), "share": counts.get((truth, call), 0) / max(totals[truth], 1)}
-            for call in labels]}
-        for truth in labels
-    ]  # fmt: skip
-    return {"labels": labels, "rows": matrix}
+def _interval(measure: Mapping[str, Any]) -> str:
+    return format_interval(*(measure.get(end) for end in ("value", "low", "high")))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import base64
+import io
 import math
-import struct
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from PIL import Image
+
 from spinemet.anatomy import LEVEL_INDEX
-from spinemet.cohort.flow import REASON_WORDS, StudyFlow
 from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
 from spinemet.cohort.views import records
 from spinemet.display.palette import LOW_CONFIDENCE, axis_top
-from spinemet.errors import Reason
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
@@ -37,48 +36,6 @@ GUTTER_MM = 46
 
 _PARTS = frozenset(part for task in TASKS for part in task.fuses)
 """Tasks that only serve another one: their classes are in that task's calls already."""
-
-
-# ---- flow -----------------------------------------------------------------------------------------------------
-
-
-def flow_steps(flow: StudyFlow) -> list[Row]:
-    """The boxes of the flow from top to bottom, each with the studies or vertebrae that leave the flow there."""
-    left_out = [
-        _leaving("excluded", "sound, does not qualify", _in_words(flow.excluded)),
-        _leaving("failed", "broke while being read", _in_words(flow.failed)),
-    ]
-    waiting = [("not read yet", flow.waiting), ("copies of a study already counted", flow.duplicates)]
-    bodies = [("cut by the field of view", flow.cut), ("whole, not classified", flow.unclassified)]
-    return [
-        {"count": flow.waiting + flow.duplicates + flow.seen, "words": "studies in the archive", "out": [
-            _leaving("not counted", "", waiting)]},
-        {"count": flow.seen, "words": "studies read", "out": left_out},
-        {"count": flow.screened, "words": f"studies screened, of {count_of(flow.patients, 'patient')}", "out": []},
-        {"count": flow.imaged, "words": "vertebrae in view, one per patient and level", "out": [
-            _leaving("not evaluable", "", bodies)]},
-        {"count": flow.evaluable, "words": "vertebrae evaluable: whole and classified", "out": []},
-        {"count": flow.positive, "words": f"called positive, in {count_of(flow.positive_patients, 'patient')}",
-         "out": [], "is_last": True},
-    ]  # fmt: skip
-
-
-def count_of(count: int, noun: str) -> str:
-    """`1 patient`, `1,204 patients`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def _in_words(reasons: Mapping[Reason, int]) -> list[tuple[str, int]]:
-    return [(REASON_WORDS[reason], count) for reason, count in reasons.items()]
-
-
-def _leaving(title: str, note: str, parts: Iterable[tuple[str, int]]) -> Row:
-    """A group that leaves the flow; a single cause without a note becomes the title."""
-    kept = [(words, count) for words, count in parts if count]
-    total = sum(count for _, count in kept)
-    if len(kept) == 1 and not note:
-        return {"title": kept[0][0], "note": "", "count": total, "parts": []}
-    return {"title": title, "note": note, "count": total, "parts": kept}
 
 
 # ---- prevalence -----------------------------------------------------------------------------------------------
@@ -179,14 +136,6 @@ def _level_order(level: str) -> tuple[int, int]:
 # ---- gallery --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Gallery:
-    """The cards that are shown, and the number of studies with pictures that are not."""
-
-    cards: list[Row]
-    hidden: int
-
-
 _GALLERY = """
 with counted as (
     select source_key, count(*) filter (any_lesion) as n_positive, max(1 - p_normal) filter (evaluable) as worst
@@ -200,31 +149,29 @@ order by n_positive desc, c.worst desc nulls last, s.study
 """
 
 
-def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Gallery:
-    """At most `limit` studies with pictures, those with most positive vertebrae first."""
+def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
+    """At most `limit` studies with pictures, those with most positive vertebrae first; how many are not shown."""
     total = records(connection, f"select count(*) as n from ({_GALLERY})")[0]["n"]
     studies = records(connection, f"{_GALLERY} limit {int(limit)}")
     vertebrae: dict[str, list[Row]] = {study["source_key"]: [] for study in studies}
     calls: dict[tuple[str, int], Calls] = {}
-    for row in records(connection, _CALLS, [list(vertebrae)]):
+    query = (
+        "select * from calls semi join current using (source_key, model_digest, config_digest) "
+        "where list_contains(?, source_key) order by task, class_number"
+    )
+    for row in records(connection, query, [list(vertebrae)]):
         place = (row["source_key"], row["vertebra"])
         calls.setdefault(place, {}).setdefault(row["task"], {})[row["class"]] = row["probability"]
     query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
     for row in records(connection, query, [list(vertebrae)]):
         vertebrae[row["source_key"]].append(_mark(row, calls.get((row["source_key"], row["vertebra"]), {})))
     cards = [_card(study, vertebrae[study["source_key"]]) for study in studies]
-    return Gallery(cards, total - len(cards))
-
-
-_CALLS = (
-    "select * from calls semi join current using (source_key, model_digest, config_digest) "
-    "where list_contains(?, source_key) order by task, class_number"
-)
+    return {"cards": cards, "hidden": total - len(cards)}
 
 
 def _card(study: Row, marks: list[Row]) -> Row:
-    width, height = png_size(study["sagittal_png"])
-    coronal_width, _ = png_size(study["coronal_png"])
+    width, height = _size(study["sagittal_png"])
+    coronal_width, _ = _size(study["coronal_png"])
     facts = [
         {"F": "woman", "M": "man"}.get(study["sex"] or "", ""),
         f"{study['age']} years" if study["age"] is not None else "",
@@ -232,8 +179,8 @@ def _card(study: Row, marks: list[Row]) -> Row:
         f"{study['slice_spacing_mm']:.2g} mm slices" if study["slice_spacing_mm"] else "",
     ]
     return {
-        "study": short(study["study"]),
-        "patient": short(study["patient"]),
+        "study": study["study"][:KEY_DIGITS],
+        "patient": study["patient"][:KEY_DIGITS],
         "facts": [fact for fact in facts if fact],
         "sagittal": _data_uri(study["sagittal_png"]),
         "coronal": _data_uri(study["coronal_png"]),
@@ -282,15 +229,9 @@ def _best(classes: Mapping[str, float] | None) -> tuple[str, float]:
     return max(classes.items(), key=lambda item: item[1]) if classes else ("", 0.0)
 
 
-def short(key: str) -> str:
-    """The first digits of a pseudonym."""
-    return key[:KEY_DIGITS]
-
-
-def png_size(content: bytes) -> tuple[int, int]:
-    """Width and height in pixels, from a PNG's header (ISO/IEC 15948, IHDR is the first chunk)."""
-    width, height = struct.unpack(">II", content[16:24])
-    return int(width), int(height)
+def _size(png: bytes) -> tuple[int, int]:
+    """Width and height in pixels."""
+    return Image.open(io.BytesIO(png)).size
 
 
 def _data_uri(png: bytes) -> str:
