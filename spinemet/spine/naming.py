@@ -29,12 +29,14 @@ subjects of tests/bench/population.py: lower, names of chests whose first rib is
 _BLUNDER = 0.02
 """Probability that an anchor is false: a lesion, metal, a wrong path. It limits the certainty that one anchor can give.
 Set above the share of such cases among 54 phantoms (1 % of ribs, no sacrum)."""
-_CONFLICT = 0.1
+_CONFLICT = 0.05
 """Two anchors contradict each other if both together are less likely than this share of the product of their single
-probabilities: 0.02 if they disagree by some levels, 0.7 if a spine of four lumbar vertebrae reconciles them."""
-_MISCOUNT, _UNCLEAR, _GAP = 0.0001, 0.3, 0.5
-"""Probability that a disc was missed or found twice: with good evidence for the disc, with none, and with a gap
-that has room for another body."""
+probabilities: 0.02 if they disagree by some levels, 0.1 to 0.5 if a spine with four lumbar vertebrae or lumbar ribs
+reconciles them."""
+_EVEN, _MISCOUNT, _UNCLEAR, _GAP = 0.00001, 0.001, 0.3, 0.5
+"""Probability that a disc was missed or found twice: in an even row, with good evidence for the disc, with none, and
+with a gap that has room for another body. The second and third count as far as spacings are uneven: 17 discs at 0.001
+each would outweigh the 1 to 2.5 % of people who have another number of vertebrae."""
 _UNEVEN = 0.12
 """Standard deviation of the logarithm of a spacing against that of its neighbours. A miscount changes the spacing of
 discs by a third or more, so even spacings speak against it. 0.12 on the phantoms of tests/bench/population.py."""
@@ -48,6 +50,12 @@ _SHORT_RIBS = {"T12": 0.16, "T13": 0.2, "L1": 0.3, "C7": 0.3}
 _FADING_MM = 3.0
 """Standard deviation of the lost length of a rib that reaches FARTHEST_MM: 1 in 10 long ribs of the phantoms of
 tests/bench/population.py ends at 52 to 56 mm."""
+_FIRST_BEHIND_MM, _BEHIND_MM, _COURSE_SPREAD_MM, _ODD_COURSE = -1.0, 19.0, 6.0, 0.02
+"""How far behind the bodies' posterior wall the first rib lies at ribs.ACROSS_MM, as the other ribs do, their standard
+deviation, and the share that lies anywhere. Mean of both sides in three patients of ../shared/realct/spines: first ribs
+-7 to 1, second 14 to 16, others 18 to 28; in two patients left out -5 and 2, 12 and 17, 18 to 32."""
+_CERVICAL_RANGE_MM = 60.0
+"""A cervical rib may lie anywhere within this range there."""
 _CLIMBS = 0.03
 """Share of first ribs that climb out of the view before they descend: one of four beside an upper border of the view in
 real cases, none in phantoms."""
@@ -242,7 +250,7 @@ def _miscounts(bodies: list[Body]) -> list[float]:
             chances.append(_GAP)
         else:
             odd = _oddity(discs, *_span(evidence, n))
-            chances.append(float(_MISCOUNT + _UNCLEAR * expit(-3 * evidence[n]) * odd))
+            chances.append(float(_EVEN + (_MISCOUNT + _UNCLEAR * expit(-3 * evidence[n])) * odd))
     return chances
 
 
@@ -282,8 +290,9 @@ def _moves(size: int, slip: float) -> Array:
 
 
 def _rib_evidence(build: _Build, reach: Reach) -> Array:
-    """(n, K) log probability of the measured reach of bone, for each level of `build`."""
+    """(n, K) log probability of the measured reach and course of bone, for each level of `build`."""
     columns = []
+    courses = _course_evidence(reach.behind_mm)
     for level in build.levels:
         ends = reach.ends
         if level in build.ribs:
@@ -299,8 +308,31 @@ def _rib_evidence(build: _Build, reach: Reach) -> Array:
                 share = (1 - _ILIAC) * share + _ILIAC * far
             elif level[0] == "C":
                 share[-1] = (1 - _NEXT) * share[-1] + _NEXT * far[-1]
-        columns.append(_BOTH_SIDES * np.log(share).sum(axis=1))
+        course = courses.get(level, 0.0) if level in build.ribs else 0.0
+        columns.append(_BOTH_SIDES * np.log(share).sum(axis=1) + course)
     return np.stack(columns, axis=1)
+
+
+def _course_evidence(behind_mm: Array) -> dict[str, Array]:
+    """Level -> (n,) log likelihood ratio of the ribs' course against that of the ribs that first go backward.
+
+    Only bodies count that another with ribs follows: kidneys with contrast lie forward too. How cervical ribs go is not
+    known.
+    """
+    followed = np.isfinite(behind_mm) & np.append(np.isfinite(behind_mm[1:]), False)
+    behind = np.where(followed, behind_mm, _BEHIND_MM)
+
+    def density(mm: Array, mean: float) -> Array:
+        off = (mm - mean) / _COURSE_SPREAD_MM
+        usual = np.exp(-0.5 * off**2) / (_COURSE_SPREAD_MM * np.sqrt(2 * np.pi))
+        return np.asarray((1 - _ODD_COURSE) * usual + _ODD_COURSE / _ANYWHERE_MM)
+
+    others = density(np.minimum(behind, _BEHIND_MM), _BEHIND_MM)
+    anyhow = np.full(len(behind), 1 / _CERVICAL_RANGE_MM)
+    return {
+        level: np.where(followed, np.log(own / others), 0.0)
+        for level, own in (("T1", density(behind, _FIRST_BEHIND_MM)), ("C7", anyhow))
+    }
 
 
 def _reach_share(reach_mm: Array, ends: BoolArray, tip: float, shorter: float, longer: float, stray: float) -> Array:

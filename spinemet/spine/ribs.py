@@ -36,6 +36,9 @@ _DOWN, _ASIDE, _CLIMB_EVERY = 2, 2, 4
 _CLIMB_EVERY. The flattest ribs of the LIDC case climb by 6 mm."""
 _BESIDE_MM, _THICK_CELLS = 36.0, (6, 6, 6)
 """Beyond the first distance, bright tissue that holds a cube of 12 mm is an organ, not a rib (7 by 12 mm)."""
+ACROSS_MM = 50.0
+"""Distance from the midline at which the first rib, which goes forward about the lung's apex, is told from the others,
+which first go backward."""
 _WINDOW = (_ABOVE_MM + _BELOW_MM) // _STEP_MM
 _OUTSIDE_HU = -5000.0
 
@@ -49,12 +52,14 @@ class Reach:
 
     mm: (n, 2) from the midline, at most FARTHEST_MM; 0 if no bone begins at the body. ends: (n, 2) True if the bone
     ends there, False if the field of view ends and bone may continue. ends_low: the same for a rib that descends from
-    its vertebra, as the first does; the upper border of the field of view does not hide it.
+    its vertebra, as the first does; the upper border of the field of view does not hide it. behind_mm: (n,) how far
+    behind the bodies' posterior wall bone lies at ACROSS_MM, mean of both sides; NaN if it gets there on one or none.
     """
 
     mm: Array
     ends: BoolArray
     ends_low: BoolArray
+    behind_mm: Array
 
 
 def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls, bodies: list[Body]) -> Reach:
@@ -65,22 +70,25 @@ def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls,
     bone = tissue.boneness(np.where(beyond, np.float32(tissue.soft), hu), -0.5)
     bone = ndimage.gaussian_filter(bone, (0.5, 0.6, 0.6))
     count = len(_X_MM)
-    sides = []
+    sides, behind = [], []
     for columns, wall in ((slice(count - 1, None, -1), -walls.right), (slice(count, None), walls.left)):
         here, out = bone[:, :, columns].copy(), beyond[:, :, columns]
         far = here[:, :, _X_MM >= _BESIDE_MM]
         here[:, :, _X_MM >= _BESIDE_MM] = far - np.maximum(ndimage.grey_opening(far, _THICK_CELLS), 0)
         roots = [_root(body, walls.posterior, wall, out) for body in bodies]
         views = (np.zeros_like(out), out, out)
-        sides.append([_reach(here, view, roots, low=n == 2) for n, view in enumerate(views)])
+        reached = [_reach(here, view, roots, low=n == 2) for n, view in enumerate(views)]
+        sides.append([reach for reach, _ in reached])
+        behind.append(reached[0][1])
     seen, may, low = (np.stack(two, axis=1) for two in zip(*sides, strict=True))
     # The upper border of the view cuts both sides: if one side is uncertain, so is the other.
     ends_low = (low <= seen + 2 * _STEP_MM).all(axis=1, keepdims=True).repeat(2, axis=1)
-    return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low)
+    return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low, np.mean(behind, axis=0))
 
 
-def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bool) -> Array:
-    """(n,) x of the last column that each body's paths reach with _LEAST_BONE; 0 if no path begins.
+def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bool) -> tuple[Array, Array]:
+    """(n,) x of the last column that each body's paths reach with _LEAST_BONE; 0 if no path begins. (n,) How far behind
+    the posterior wall the paths lie at ACROSS_MM; NaN if none gets there.
 
     out_SPX: places that count as bone; with `low`, only those caudal of the body's middle if its upper end is in view.
     """
@@ -91,7 +99,7 @@ def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bo
             out[: root.rows.stop - root.rows.start] = False
         ways.append(np.where(out, np.float32(1), bone_SPX[root.window]))
     best = np.full((len(roots), *bone_SPX.shape[:2]), -1.0, np.float32)
-    reach = np.zeros(len(roots))
+    reach, behind = np.zeros(len(roots)), np.full(len(roots), np.nan)
     for x in range(len(_X_MM)):
         for n, (root, way) in enumerate(zip(roots, ways, strict=True)):
             if x == root.column:
@@ -106,19 +114,24 @@ def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bo
         owner = len(roots) - 1 - best[::-1].argmax(axis=0)
         best[np.arange(len(roots))[:, None, None] != owner] = -1.0
         reach[best.max(axis=(1, 2)) >= _LEAST_BONE] = _X_MM[x]
-    return reach
+        if _X_MM[x] == ACROSS_MM:
+            bone = np.where(best >= _LEAST_BONE, best, 0).sum(axis=1)
+            for n in np.flatnonzero(bone.any(axis=1)).tolist():
+                behind[n] = np.average(_P_MM, weights=bone[n]) - roots[n].wall_p
+    return reach, behind
 
 
 @dataclass(frozen=True)
 class _Root:
     """The places beside a body's upper half at which a rib or process may begin: column, rows and depth; the window of
-    rows in which it is followed; whether the body's upper end is in view there."""
+    rows in which it is followed; whether the body's upper end is in view there; p of the body's posterior wall."""
 
     column: int
     rows: slice
     depth: slice
     window: slice
     in_view: bool
+    wall_p: float
 
 
 def _root(body: Body, posterior: Array, wall: Array, out_SPX: BoolArray) -> _Root:
@@ -130,4 +143,4 @@ def _root(body: Body, posterior: Array, wall: Array, out_SPX: BoolArray) -> _Roo
     upper = min(round((body.top + body.middle) / 2) // _STEP_MM, len(out_SPX) - 1)
     neck = min(max(round((behind + _NECK_MM - _P_MM[0]) / _STEP_MM), 0), len(_P_MM) - 1)
     in_view = not out_SPX[upper, : neck + 1, column].any()
-    return _Root(column, rows, slice(max(low, 0), high + 1), slice(first, first + _WINDOW), in_view)
+    return _Root(column, rows, slice(max(low, 0), high + 1), slice(first, first + _WINDOW), in_view, behind)

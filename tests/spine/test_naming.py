@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinemet.anatomy import is_named
+from spinemet.anatomy import LEVEL_INDEX, is_named
 from spinemet.spine.bodies import Body
 from spinemet.spine.naming import BUILDS, Names, level_names
 from spinemet.spine.ribs import Reach
+from spinemet.types import Array
 
 RIB, NONE, UNSEEN = (58.0, 58.0), (38.0, 40.0), (0.0, 0.0)
 
@@ -22,10 +23,16 @@ def _column(count: int, disc: float = 2.0, height: float = 24.0, space: float = 
     return [Body(top, top + height, disc, disc, 0.0) for top in tops]
 
 
-def _named(*reach: tuple[float, float], sacrum: float = 0.0) -> Names:
+def _reach(mm: Array, forward: int | None = None, behind: float = 19.0) -> Reach:
+    """These reaches of bone, open where there is none. Where ribs lie is known if one of them goes forward."""
+    course = np.where(np.arange(len(mm)) == forward, -2.0, behind)
+    seen = (mm.min(axis=1) >= 50) & (forward is not None)
+    return Reach(mm, mm > 0, mm > 0, np.where(seen, course, np.nan))
+
+
+def _named(*reach: tuple[float, float], sacrum: float = 0.0, forward: int | None = None) -> Names:
     """Names of a column with these reaches of bone to its sides; UNSEEN if the field of view ends first."""
-    values = np.array(reach)
-    return level_names(_column(len(reach)), sacrum, Reach(values, values > 0, values > 0))
+    return level_names(_column(len(reach)), sacrum, _reach(np.array(reach), forward))
 
 
 def _levels(names: Names) -> list[str]:
@@ -50,7 +57,7 @@ LOWER = [*[RIB] * 4, *[NONE] * 5]
 def _lower(bodies: list[Body]) -> list[str]:
     """Names of nine bodies with the reaches of LOWER above a sacrum."""
     values = np.array(LOWER)
-    return _levels(level_names(bodies, 0.98, Reach(values, values > 0, values > 0)))
+    return _levels(level_names(bodies, 0.98, _reach(values)))
 
 
 def test_names_end_at_a_gap_with_room_for_another_body() -> None:
@@ -89,6 +96,14 @@ def test_from_the_first_rib() -> None:
     assert _levels(names) == ["C6", "C7", "T1", "T2", "T3", "T4", "T5", "T6"]
 
 
+def test_a_rib_that_goes_forward_is_the_first() -> None:
+    chest = [UNSEEN, *[RIB] * 10]
+    assert not any(is_named(level) for level in _levels(_named(*chest)))
+    assert _levels(_named(*chest, forward=1)) == ["C7", *(f"T{n}" for n in range(1, 11))]
+    # One such rib does not outweigh ribs on two bodies above it.
+    assert not any(is_named(level) for level in _levels(_named(*chest, forward=3)))
+
+
 def test_a_rib_at_the_end_of_the_view_may_belong_to_the_next_vertebra() -> None:
     neck = [(28.0, 26.0)] * 4
     assert not any(is_named(level) for level in _levels(_named(*neck, RIB)))
@@ -115,6 +130,16 @@ def test_an_unusual_count_between_last_rib_and_sacrum_is_flagged_and_unnamed(lum
     assert not is_named(names.levels[2][0])
 
 
+@pytest.mark.parametrize("extra", ["T13", "L6"])
+def test_an_extra_vertebra_is_named_between_the_first_rib_and_the_sacrum(extra: str) -> None:
+    levels = ["C6", "C7", *(f"T{n}" for n in range(1, 13)), extra, *(f"L{n}" for n in range(1, 6))]
+    levels.sort(key=LEVEL_INDEX.__getitem__)
+    reach = [RIB if level[0] == "T" else NONE for level in levels]
+    names = _named(*reach, sacrum=0.98, forward=2)
+    assert names.transitional
+    assert _levels(names) == levels
+
+
 def test_a_transitional_spine_is_named_by_counting_from_the_first_rib() -> None:
     neck = [(28.0, 26.0)] * 2
     four = _named(*neck, *[RIB] * 12, *[NONE] * 4, sacrum=0.98)
@@ -139,7 +164,7 @@ def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6, he
     bodies[0] = replace(bodies[0], disc_above=float("nan"))
     values = np.array(reach) if reach else np.zeros((count, 2))
     place = None if foramen is None else bodies[1].top - foramen
-    return _levels(level_names(bodies, 0.0, Reach(values, values > 0, values > 0), place))
+    return _levels(level_names(bodies, 0.0, _reach(values), place))
 
 
 def test_from_the_skull_downward() -> None:
@@ -173,7 +198,7 @@ def test_names_are_always_consecutive_and_certain(
     sides: list[tuple[float, bool]], sacrum: float, disc: float, foramen: float | None
 ) -> None:
     reach, ends = (np.repeat([[side[k]] for side in sides], 2, axis=1) for k in (0, 1))
-    seen = Reach(reach, ends.astype(bool), ends.astype(bool))
+    seen = Reach(reach, ends.astype(bool), ends.astype(bool), np.full(len(reach), np.nan))
     names = level_names(_column(len(sides), disc=disc), sacrum, seen, foramen).levels
     named = [n for n, (level, _) in enumerate(names) if is_named(level)]
     assert named == list(range(named[0], named[-1] + 1)) if named else True

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from spinemet.spine.bodies import Body
-from spinemet.spine.ribs import FARTHEST_MM, outward_reach
+from spinemet.spine.ribs import FARTHEST_MM, Reach, outward_reach
 from spinemet.spine.ring import Tissue
 from spinemet.spine.walls import Walls
 from spinemet.types import SpineCurve, Volume
@@ -15,8 +15,11 @@ TISSUE = Tissue(50.0, 400.0)
 HEIGHT_MM = 120
 
 
-def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70) -> Volume:
-    """Bone 8 mm thick to both sides at 5 mm behind the canal: from x to x, and s at its start and end; 2 mm grid."""
+def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70, forward: float = 0.0) -> Volume:
+    """Bone 8 mm thick to both sides at 5 mm behind the canal: from x to x, and s at its start and end; 2 mm grid.
+
+    forward: how far the first bar comes forward per mm outward.
+    """
     hu = np.full((HEIGHT_MM // 2, 60, half_mm + 1), 50.0, np.float32)
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0, 0, 2], [0, 2, 0], [2, 0, 0]], float)
@@ -24,21 +27,26 @@ def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70) -> Volume
     z = affine[2, 3] + 2 * np.arange(hu.shape[0])
     x = np.abs(affine[0, 3] + 2 * np.arange(hu.shape[2]))
     y = affine[1, 3] + 2 * np.arange(hu.shape[1])
-    for begin, end, s_begin, s_end in bars:
+    for n, (begin, end, s_begin, s_end) in enumerate(bars):
         s = np.interp(x, (begin, end), (s_begin, s_end))
-        near = (np.abs(z[:, None, None] + s[None, None]) < 4) & (np.abs(y - 5) < 4)[None, :, None]
+        course = 5 - (forward if n == 0 else 0.0) * (x - begin)
+        near = (np.abs(z[:, None, None] + s[None, None]) < 4) & (np.abs(y[:, None] - course) < 4)[None]
         hu[near & ((x >= begin) & (x <= end))[None, None]] = 400.0
     return Volume(hu, affine)
 
 
-def _reach(volume: Volume, *tops: float) -> tuple[list[float], list[bool]]:
+def _searched(volume: Volume, *tops: float) -> Reach:
     points = np.zeros((HEIGHT_MM, 3))
     points[:, 2] = -np.arange(HEIGHT_MM)
     curve = SpineCurve(points, np.tile(np.eye(3), (HEIGHT_MM, 1, 1)))
     every = np.ones(HEIGHT_MM)
     walls = Walls(-30 * every, -8 * every, -16 * every, 16 * every)
     bodies = [Body(top, top + 22, 2.0, 2.0, 0.0) for top in tops]
-    reach = outward_reach(volume, TISSUE, curve, walls, bodies)
+    return outward_reach(volume, TISSUE, curve, walls, bodies)
+
+
+def _reach(volume: Volume, *tops: float) -> tuple[list[float], list[bool]]:
+    reach = _searched(volume, *tops)
     assert np.allclose(reach.mm[:, 0], reach.mm[:, 1], atol=2)
     return [float(r) for r in reach.mm.mean(axis=1)], [bool(e) for e in reach.ends.all(axis=1)]
 
@@ -71,3 +79,12 @@ def test_an_organ_with_contrast_is_not_a_rib() -> None:
     x = np.abs(-70 + 2 * np.arange(volume.hu_DHW.shape[2]))
     volume.hu_DHW[:30, 25:45, (x > 38)] = 300.0
     assert _reach(volume, 10)[0][0] < 50
+
+
+def test_where_a_rib_lies_behind_the_bodies() -> None:
+    first, second, process = (16, 70, 15, 25), (16, 70, 50, 60), (16, 36, 60, 60)
+    forward = _searched(_bars(first, second, forward=0.5), 10, 45).behind_mm
+    assert forward[1] - forward[0] == pytest.approx(0.5 * (50 - 16), abs=2)
+    backward = _searched(_bars(first, second, forward=-0.5), 10, 45).behind_mm
+    assert backward[0] - backward[1] == pytest.approx(0.5 * (50 - 16), abs=2)
+    assert np.isnan(_searched(_bars(first, process), 10, 50).behind_mm).tolist() == [False, True]

@@ -101,13 +101,14 @@ def _rib_course(pose: Pose, side: float, chest: tuple[float, float], number: int
         np.array([side * (size.width * 0.48 + 1.5), size.depth * 0.34, high * size.height]),
         np.array([side * (size.width * 0.5 + 6), size.depth * 0.5, 0.3 * size.height]),
         tubercle,
-        tubercle + np.array([side * 20, 9, -5]),
+        tubercle + np.array([side * 20, *((-20, -8) if number == 1 else (9, -5))]),
     ]
     points = [pose.to_lps(*point) for point in local]
     narrow = np.interp(number, [1, 2, 4, 7, 12], [0.45, 0.62, 0.85, 1.0, 0.98])
     width, depth = chest[0] * narrow, chest[1] * narrow
-    center = pose.to_lps(0, 0, 0) + np.array([0, mid + 24 - depth, 0])
-    for degrees in (128, 150, 175, 205, 235):
+    # The first rib goes forward from its tubercle, about the lung's apex; the others go backward first.
+    center = pose.to_lps(0, 0, 0) + np.array([0, mid + (10 if number == 1 else 24) - depth, 0])
+    for degrees in (165, 185, 205, 235) if number == 1 else (128, 150, 175, 205, 235):
         angle = np.radians(degrees - 90)
         fall = -12 - 0.16 * (degrees - 100) - 0.001 * (degrees - 100) ** 2
         points.append(center + np.array([side * width * np.sin(angle), depth * np.cos(angle), fall]))
