@@ -14,6 +14,7 @@ from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
+from spinemet.dicom.hounsfield import check_hu
 from spinemet.dicom.nifti import gunzip, orientation
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
@@ -23,11 +24,6 @@ MAX_VOXELS = 2 << 30
 """4 GiB of int16; a whole body at 0.5 mm takes a third of that."""
 NIFTI_HEADER_BYTES = 4 << 20
 """Enough for the header and its extensions, which have some kilobytes in real files."""
-LEAST_VOXELS = 100_000
-"""A smaller volume may lie within bone; a larger one always shows fat, air or noise below 0 HU."""
-SOFT_HU, SHIFTED_SOFT_HU, LEAST_SHIFTED = (20, 120), (1044, 1144), 0.02
-"""Soft tissue in HU and in HU + 1024; the latter must be more of the voxels, and at least the last share of them. In 14
-real cases 5 to 34 % of the voxels lie in the first range, at most 0.14 % in the second."""
 AXES_TOLERANCE = 1e-3
 """Largest cosine between two axes of a NIfTI affine that count as perpendicular."""
 
@@ -44,6 +40,13 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     UNSUPPORTED_PIXELS (colour, no rescale to HU), NOT_HU, MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE; and what
     StudyObjects raises.
     """
+    volume = assemble(objects, series, decoder)
+    check_hu(volume.hu_DHW)
+    return volume
+
+
+def assemble(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecoder | None = None) -> Volume:
+    """The volume of read_volume with whatever values its slices hold."""
     grid = arrange(series.instances)
     first = series.instances[0]
     applies = {
@@ -61,7 +64,6 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
         flags.append(Flag.INTERPOLATED_SLICE)
-    _check_hu(hu_DHW)
     hu_DHW, affine = _deskew(hu_DHW, grid) if grid.is_sheared else (hu_DHW, grid.affine)
     return Volume(hu_DHW, affine, tuple(flags))
 
@@ -76,18 +78,8 @@ def read_nifti(objects: NiftiObjects) -> Volume:
     if array_DHW.min() >= 0 and array_DHW.max() <= 255:
         raise StudyExcluded(Reason.NOT_CT, "expected HU, found values from 0 to 255, as label maps and pictures have.")
     hu_DHW = _compact(array_DHW)
-    _check_hu(hu_DHW)
+    check_hu(hu_DHW)
     return Volume(hu_DHW, affine, (Flag.ORIENTATION_DISPUTED,) if disputed else ())
-
-
-def _check_hu(hu_DHW: PixelArray) -> None:
-    """Raises StudyExcluded(NOT_HU) for values that cannot be HU."""
-    few = hu_DHW[::2, ::4, ::4]
-    if hu_DHW.size >= LEAST_VOXELS and hu_DHW.min() >= 0:
-        raise StudyExcluded(Reason.NOT_HU, "expected HU, found no value below 0, although air and fat are.")
-    soft, shifted = (float(((few > low) & (few < high)).mean()) for low, high in (SOFT_HU, SHIFTED_SOFT_HU))
-    if shifted > max(soft, LEAST_SHIFTED):
-        raise StudyExcluded(Reason.NOT_HU, "expected soft tissue from 20 to 120 HU, found it 1024 higher.")
 
 
 def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array, bool]:

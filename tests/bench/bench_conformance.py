@@ -20,7 +20,7 @@ from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels
 from spinemet.dicom.select import explain, select_series
 from spinemet.dicom.values import quiet_dicom
-from spinemet.dicom.volume import read_volume
+from spinemet.dicom.volume import assemble, read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyProblem
 from spinemet.types import Volume
 from tests.bench.figures import Figures, Missing
@@ -125,24 +125,27 @@ def _affine_error_mm(volume: Volume, form: dict[str, Any]) -> float:
 # ---- real cases ----------------------------------------------------------------------------------------------
 
 
-def _volume(place: Path) -> tuple[Volume, bool]:
-    """The volume of the case, and whether a study would reject it as derived. This benchmark reads it all the same."""
+def _volume(place: Path) -> tuple[Volume, Reason | None]:
+    """The volume of the case, and why a study would reject it: this benchmark reads its geometry all the same if it is
+    derived, or if its pixels were replaced when it was published."""
     with open_study(study_at(place)) as objects:
         series = read_series(objects).series
+        chosen = series[0]
         try:
-            return read_volume(objects, select_series(series, SHORT)), False
+            chosen = select_series(series, SHORT)
+            return read_volume(objects, chosen), None
         except StudyExcluded as problem:
-            if problem.reason is not Reason.DERIVED:
+            if problem.reason not in {Reason.DERIVED, Reason.NOT_HU}:
                 raise
-            return read_volume(objects, series[0]), True
+            return assemble(objects, chosen), problem.reason
 
 
 def outcome(place: Path) -> str:
     """The volume in words, or the reason for none. Then the reasons why further series were rejected."""
     words = []
     try:
-        volume, is_derived = _volume(place)
-        words += ["`derived`, read for its geometry"] * is_derived + [_in_words(volume)]
+        volume, reason = _volume(place)
+        words += [f"`{reason}`, read for its geometry"] * (reason is not None) + [_in_words(volume)]
     except StudyProblem as problem:
         words.append(f"no volume: `{problem.reason.value}`")
     with open_study(study_at(place)) as objects:

@@ -140,5 +140,6 @@ def _real(source: Path, target: Path) -> None:
         dataset.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         dataset.PixelSpacing = [1, 1]
         dataset.Modality, dataset.ImageType = "CT", ["ORIGINAL", "PRIMARY", "AXIAL"]
-        dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
+        if "RescaleSlope" not in dataset:
+            dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
         dataset.save_as(target / f"{number}.dcm")
