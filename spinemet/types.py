@@ -149,6 +149,8 @@ class InstanceHeader:
     stored: StoredPixels | None = None
     pixels_at: int | None = None
     """Byte offset of the element PixelData; None if the object must be parsed again (big-endian, deflated)."""
+    copies: tuple[InstanceHeader, ...] = ()
+    """The same object stored elsewhere in the study, read if this one is broken."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +193,8 @@ class Volume:
     hu_DHW: npt.NDArray[np.int16] | npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     flags: tuple[Flag, ...] = ()
+    left_out: int = 0
+    """Objects of the series that were not used: see Flag.LEFT_OUT."""
 
     @property
     def spacing_mm(self) -> Vec3:

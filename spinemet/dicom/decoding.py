@@ -14,7 +14,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 import pydicom
 from pydicom.dataset import Dataset
@@ -27,6 +27,9 @@ from spinemet.dicom.values import quiet_dicom, transfer_syntax
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import InstanceHeader, SeriesHeader
 
+_BROKEN = {Reason.TRUNCATED, Reason.UNDECODABLE}
+"""Of one object alone: a copy of it may be whole."""
+
 
 class SliceDecoder(AbstractContextManager["SliceDecoder"]):
     """Decodes slices of the open study `objects` in decoding_threads() threads."""
@@ -37,6 +40,7 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="spinemet-decode")
         self._ahead: dict[str, Future[PixelArray | None]] = {}
         self._ahead_of: str | None = None
+        self._parsed: dict[str, Dataset | StudyFailed] = {}
 
     def begin(self, instance: InstanceHeader, series: SeriesHeader) -> None:
         """Decode this slice ahead if that saves time, and its object was fetched already or is free to read."""
@@ -55,14 +59,14 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
             self._ahead_of = series.SeriesInstanceUID
             self._ahead[instance.name] = self._pool.submit(self._quick_hu, instance, content)
 
-    def slices(self, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray]:
-        """HU of each slice, in order.
+    def slices(self, instances: Sequence[InstanceHeader]) -> Iterator[PixelArray | StudyFailed]:
+        """HU of each slice, in order; the failure (TRUNCATED, UNDECODABLE) of one of which no copy can be decoded.
 
         At most two slices per thread wait in memory, besides those decoded ahead. An Enhanced object is fetched once
-        for all its frames. Raises what slice_hu and StudyObjects raise.
+        for all its frames. Raises what slice_hu and StudyObjects raise besides.
         """
         with quiet_dicom():
-            waiting: deque[tuple[str, Future[PixelArray | None]]] = deque()
+            waiting: deque[tuple[InstanceHeader, Future[PixelArray | None]]] = deque()
             for submitted in self._submitted(instances):
                 waiting.append(submitted)
                 if len(waiting) > 2 * self._threads:
@@ -70,22 +74,33 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
             while waiting:
                 yield self._result(*waiting.popleft())
 
-    def _submitted(self, instances: Sequence[InstanceHeader]) -> Iterator[tuple[str, Future[PixelArray | None]]]:
+    def _submitted(
+        self, instances: Sequence[InstanceHeader]
+    ) -> Iterator[tuple[InstanceHeader, Future[PixelArray | None]]]:
         if instances[0].SOPClassUID in ENHANCED_CT:
-            datasets = {name: _dataset(self._objects.read(name)) for name in {item.name for item in instances}}
             for item in instances:
-                yield item.name, self._pool.submit(slice_hu, datasets[item.name], item.frame or 0)
+                yield item, self._pool.submit(_frame_hu, self._enhanced(item.name), item.frame or 0)
             return
         self._drop_ahead({item.name for item in instances})
         # A list, because read_many takes the names one by one while the loop below empties self._ahead.
         contents = self._objects.read_many([item.name for item in instances if item.name not in self._ahead])
         for item in instances:
             if item.name in self._ahead:
-                yield item.name, self._ahead.pop(item.name)
+                yield item, self._ahead.pop(item.name)
             else:
                 name, content = next(contents)
                 assert name == item.name
-                yield name, self._pool.submit(_classic_hu, item, content)
+                yield item, self._pool.submit(_classic_hu, item, content)
+
+    def _enhanced(self, name: str) -> Dataset | StudyFailed:
+        if name not in self._parsed:
+            try:
+                self._parsed[name] = _dataset(self._objects.read(name))
+            except StudyFailed as problem:
+                if problem.reason not in _BROKEN:
+                    raise
+                self._parsed[name] = problem
+        return self._parsed[name]
 
     def _drop_ahead(self, chosen: set[str]) -> None:
         """Forget the slices that were not chosen, and those not yet begun if their objects are free to read again.
@@ -101,10 +116,23 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
     def _quick_hu(self, instance: InstanceHeader, content: bytes | None) -> PixelArray | None:
         return quick_hu(self._objects.read(instance.name) if content is None else content, instance)
 
-    def _result(self, name: str, future: Future[PixelArray | None]) -> PixelArray:
-        hu_HW = future.result()
-        # If decoding ahead failed the object is read and parsed whole, which also finds out what is wrong.
-        return slice_hu(_dataset(self._objects.read(name)), None) if hu_HW is None else hu_HW
+    def _result(self, item: InstanceHeader, future: Future[PixelArray | None]) -> PixelArray | StudyFailed:
+        try:
+            hu_HW = future.result()
+            # If decoding ahead failed the object is read and parsed whole, which also finds out what is wrong.
+            return slice_hu(_dataset(self._objects.read(item.name)), None) if hu_HW is None else hu_HW
+        except StudyFailed as problem:
+            if problem.reason not in _BROKEN:
+                raise
+            for copy in item.copies:
+                with suppress(StudyFailed):
+                    return self._copied(copy)
+            return problem
+
+    def _copied(self, copy: InstanceHeader) -> PixelArray:
+        if copy.frame is not None:
+            return _frame_hu(self._enhanced(copy.name), copy.frame)
+        return _classic_hu(copy, self._objects.read(copy.name))
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -116,6 +144,12 @@ def decoding_threads() -> int:
     if share.isdigit() and int(share) > 0:
         return int(share)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _frame_hu(dataset: Dataset | StudyFailed, frame: int) -> PixelArray:
+    if isinstance(dataset, StudyFailed):
+        raise dataset
+    return slice_hu(dataset, frame)
 
 
 def _classic_hu(instance: InstanceHeader, content: bytes) -> PixelArray:

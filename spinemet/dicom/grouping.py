@@ -7,7 +7,7 @@ itself: where the slices lie decides.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,16 +100,20 @@ def _passes(group: list[Record]) -> list[tuple[list[Record], int]]:
 
 
 def _without_copies(group: list[Record]) -> list[Record]:
-    """`group` without further objects that have the UID, the frame and the position of an earlier one."""
-    seen: set[tuple[object, ...]] = set()
-    once = []
-    for record in group:
+    """`group` with the objects of one UID, frame and position as one: the first with pixels, the others its copies."""
+    same: dict[tuple[object, ...], list[Record]] = {}
+    for place, record in enumerate(group):
         item = record.instance
         key = item.SOPInstanceUID, item.frame, item.ImagePositionPatient, item.InstanceNumber
-        if not item.SOPInstanceUID or key not in seen:
-            once.append(record)
-        seen.add(key)
-    return once
+        same.setdefault(key if item.SOPInstanceUID else (place,), []).append(record)
+    return [_with_copies(records) for records in same.values()]
+
+
+def _with_copies(records: list[Record]) -> Record:
+    first, *copies = sorted(records, key=lambda record: not record.instance.has_pixels)
+    if not copies:
+        return first
+    return replace(first, instance=replace(first.instance, copies=tuple(record.instance for record in copies)))
 
 
 def _along(group: list[Record]) -> list[float] | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,19 +55,20 @@ def assemble(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecoder 
         Flag.DESKEWED: grid.is_sheared,
         Flag.LOSSY: series.lossy,
         Flag.DIVIDED: series.divided,
-        Flag.LEFT_OUT: series.left_out > 0,
     }
     flags = [flag for flag, is_set in applies.items() if is_set]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
     with SliceDecoder(objects) if decoder is None else nullcontext(decoder) as slices:
-        hu_DHW = _stack(slices, series.instances, grid)
+        hu_DHW, repeated = _stack(slices, series.instances, grid)
+    if series.left_out + repeated:
+        flags.append(Flag.LEFT_OUT)
     for place in grid.missing:
         between = (hu_DHW[place - 1].astype(np.float32) + hu_DHW[place + 1]) / 2
         hu_DHW[place] = between if hu_DHW.dtype == np.float32 else np.rint(between)
         flags.append(Flag.INTERPOLATED_SLICE)
     hu_DHW, affine = _deskew(hu_DHW, grid) if grid.is_sheared else (hu_DHW, grid.affine)
-    return Volume(hu_DHW, affine, tuple(flags))
+    return Volume(hu_DHW, affine, tuple(flags), series.left_out + repeated)
 
 
 def read_nifti(objects: NiftiObjects) -> Volume:
@@ -137,24 +140,31 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
         raise BadInput(f"expected a place that can be written at {path}, found {error.strerror}.") from error
 
 
-def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: SliceGrid) -> PixelArray:
-    """(D, H, W) HU of all slices at their places; missing places are left undefined."""
+def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: SliceGrid) -> tuple[PixelArray, int]:
+    """(HU (D, H, W) of all slices at their places, how many repeat another one); missing places are undefined."""
     first = instances[0]
-    shape = (first.Rows, first.Columns)
-    hu_DHW: PixelArray = np.empty((grid.count, *shape), np.int16)
-    filled: set[int] = set()
-    ordered = [instances[index] for index in grid.order]
-    for place, hu_HW in zip(grid.place.tolist(), decoder.slices(ordered), strict=True):
-        if hu_HW.shape != shape:
-            raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
+    hu_DHW: PixelArray = np.empty((grid.count, first.Rows, first.Columns), np.int16)
+    slices = decoder.slices([instances[index] for index in grid.order])
+    for place, at_place in groupby(zip(grid.place.tolist(), slices, strict=True), itemgetter(0)):
+        hu_HW = _one_slice([slice_ for _, slice_ in at_place], hu_DHW.shape[1:])
         if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
             hu_DHW = hu_DHW.astype(np.float32)
-        if place not in filled:
-            hu_DHW[place] = hu_HW
-            filled.add(place)
-        elif not np.array_equal(hu_DHW[place], hu_HW):
+        hu_DHW[place] = hu_HW
+    return hu_DHW, len(instances) - len(set(grid.place.tolist()))
+
+
+def _one_slice(at_place: Sequence[PixelArray | StudyFailed], shape: tuple[int, ...]) -> PixelArray:
+    """The slice at one place, if those that can be decoded are identical."""
+    whole = [hu_HW for hu_HW in at_place if not isinstance(hu_HW, StudyFailed)]
+    for problem in at_place:
+        if isinstance(problem, StudyFailed) and not whole:
+            raise problem
+    for hu_HW in whole:
+        if hu_HW.shape != shape:
+            raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
+        if not np.array_equal(whole[0], hu_HW):
             raise StudyExcluded(Reason.DUPLICATE_POSITIONS, "expected one slice per position, found different ones.")
-    return hu_DHW
+    return whole[0]
 
 
 def _deskew(hu_DHW: PixelArray, grid: SliceGrid) -> tuple[PixelArray, Array]:

@@ -96,7 +96,8 @@ def test_larger_gaps_are_excluded(tmp_path: Path, places: list[float]) -> None:
 
 def test_identical_duplicates_count_once_and_different_ones_are_excluded(tmp_path: Path) -> None:
     write_series(tmp_path / "same", places=[*range(8), 3])
-    assert read(tmp_path / "same").hu_DHW.shape[0] == 8
+    same = read(tmp_path / "same")
+    assert (same.hu_DHW.shape[0], same.left_out, same.flags) == (8, 1, ("left_out",))
 
     def spoil(dataset: Dataset, place: int) -> None:
         spoil.calls += 1  # type: ignore[attr-defined]
@@ -108,6 +109,49 @@ def test_identical_duplicates_count_once_and_different_ones_are_excluded(tmp_pat
     with pytest.raises(StudyExcluded) as caught:
         read(tmp_path / "other")
     assert caught.value.reason is Reason.DUPLICATE_POSITIONS
+
+
+def truncated(content: bytes) -> bytes:
+    return content[:-700]
+
+
+def without_pixels(content: bytes) -> bytes:
+    return content[: content.index(b"\xe0\x7f\x10\x00")]
+
+
+def garbled(content: bytes) -> bytes:
+    start = content.index(b"\xe0\x7f\x10\x00") + 60
+    return content[:start] + bytes(len(content) - start)
+
+
+@pytest.mark.parametrize("spoil", [truncated, without_pixels, garbled, lambda content: content[:140]])
+@pytest.mark.parametrize("another_uid", [False, True])
+@pytest.mark.parametrize("name", ["000.dcm", "zzz.dcm"])
+def test_a_whole_copy_is_read_in_place_of_a_broken_one(tmp_path: Path, spoil, another_uid: bool, name: str) -> None:
+    def compress(dataset: Dataset, _: int) -> None:
+        dataset.compress(JPEGLSLossless, generate_instance_uid=False)
+
+    files = write_series(tmp_path, count=8, shape=(32, 40), edit=compress if spoil is garbled else None)
+    content = files[3].read_bytes()
+    if another_uid:
+        uid = pydicom.dcmread(files[3]).SOPInstanceUID.encode()
+        content = content.replace(uid, uid[:-1] + (b"1" if uid[-1:] != b"1" else b"2"))
+    (tmp_path / name).write_bytes(spoil(content))
+    volume = read(tmp_path)
+    assert volume.hu_DHW.shape[0] == 8
+    assert_matches_formula(volume)
+
+
+def test_a_whole_copy_of_an_enhanced_object_is_read(tmp_path: Path) -> None:
+    whole = write_enhanced(tmp_path, write_series(tmp_path / "classic", count=8))
+    for path in (tmp_path / "classic").iterdir():
+        path.unlink()
+    (tmp_path / "a.dcm").write_bytes(whole.read_bytes()[:-9000])
+    assert_matches_formula(read(tmp_path))
+    whole.write_bytes(whole.read_bytes()[:-9000])
+    with pytest.raises(StudyFailed) as caught:
+        read(tmp_path)
+    assert caught.value.reason is Reason.TRUNCATED
 
 
 def test_rescale_differs_from_slice_to_slice(tmp_path: Path) -> None:
