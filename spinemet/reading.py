@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import ClassVar, Literal
 
@@ -73,18 +73,8 @@ class Screened(_Reading):
 
     def failed(self, reason: Reason, detail: str) -> NotScreened:
         """The same study after a later step failed."""
-        return NotScreened(
-            State.FAILED,
-            reason,
-            detail,
-            chosen=self.chosen,
-            spacing_mm=self.spacing_mm,
-            slice_count=self.slice_count,
-            localizer=self.localizer,
-            series_seen=self.series_seen,
-            flags=self.flags,
-            seconds=self.seconds,
-        )
+        names = {one.name for one in fields(NotScreened)} - {"state", "reason", "detail"}
+        return NotScreened(State.FAILED, reason, detail, **{name: getattr(self, name) for name in names})
 
 
 @dataclass(frozen=True, eq=False)

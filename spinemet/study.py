@@ -8,8 +8,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any
 
 from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.listing import open_study
@@ -28,46 +28,25 @@ from spinemet.spine.slices import cut_slices
 from spinemet.types import Flag, LabelMap, SeriesHeader, StudyRef, Volume
 
 
-class StageClock:
-    """Seconds spent in each named stage, in the order in which the stages ran."""
+class _Facts:
+    """The facts known so far, kept apart from the control flow so that a failure loses none of them."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.known = NotScreened(State.FAILED, Reason.INTERNAL, seconds=self.seconds)
+
+    def note(self, **more: Any) -> None:
+        """Add facts, by the fields of a NotScreened."""
+        self.known = replace(self.known, **more)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of the `with` block to `name`, also if the block raises."""
+        """Add the time of the `with` block to the seconds of the stage `name`, also if the block raises."""
         start = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
-
-
-@dataclass
-class _Found:
-    """The facts known so far, kept apart from the control flow so that a failure loses none of them."""
-
-    chosen: SeriesHeader | None = None
-    series_seen: tuple[tuple[SeriesHeader, Reason | None], ...] = ()
-    volume: Volume | None = None
-    flags: tuple[Flag, ...] = ()
-    clock: StageClock = field(default_factory=StageClock)
-
-    def problem(self, state: Literal[State.EXCLUDED, State.FAILED], reason: Reason, detail: str) -> NotScreened:
-        """The reading of a study that cannot be screened."""
-        volume = self.volume
-        return NotScreened(
-            state,
-            reason,
-            detail,
-            chosen=self.chosen,
-            spacing_mm=volume.spacing_mm if volume else None,
-            slice_count=volume.hu_DHW.shape[0] if volume else 0,
-            series_seen=self.series_seen,
-            flags=self.flags,
-            seconds=self.clock.seconds,
-        )
 
 
 def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> StudyReading:
@@ -79,40 +58,42 @@ def read_study(ref: StudyRef, config: StudyConfig, *, views: bool = False) -> St
 
     views: also cut the straightened pictures.
     """
-    found = _Found()
+    facts = _Facts()
     try:
-        return _read(ref, config, found, views=views)
-    except StudyExcluded as problem:
-        return found.problem(State.EXCLUDED, problem.reason, problem.detail)
+        return _read(ref, config, facts, views=views)
     except StudyProblem as problem:
-        return found.problem(State.FAILED, problem.reason, problem.detail)
+        facts.note(
+            state=State.EXCLUDED if isinstance(problem, StudyExcluded) else State.FAILED,
+            reason=problem.reason,
+            detail=problem.detail,
+        )
     except BadInput:
         raise
     except MemoryError:
-        return found.problem(State.FAILED, Reason.MEMORY_LIMIT, "the study needs more memory than the limit.")
+        facts.note(reason=Reason.MEMORY_LIMIT, detail="the study needs more memory than the limit.")
     except Exception as error:
-        return found.problem(State.FAILED, Reason.INTERNAL, fault_in(error))
+        facts.note(detail=fault_in(error))
+    return facts.known
 
 
 def read_volume_of(ref: StudyRef, config: StudyConfig) -> Volume:
     """The volume in which `read_study` would look for vertebrae. Raises StudyProblem if the study has none."""
     with open_study(ref) as objects:
-        return _read_series(objects, config, _Found()).volume
+        return _read_series(objects, config, _Facts()).volume
 
 
-def _read(ref: StudyRef, config: StudyConfig, found: _Found, *, views: bool) -> Screened:
-    clock = found.clock
+def _read(ref: StudyRef, config: StudyConfig, facts: _Facts, *, views: bool) -> Screened:
     with open_study(ref) as objects:
-        series = _read_series(objects, config, found)
-        with clock.stage("segmentation"):
-            labels = _find_labels(objects, series, config, found)
+        series = _read_series(objects, config, facts)
+        with facts.stage("segmentation"):
+            labels = _find_labels(objects, series, config, facts)
     volume = series.volume
-    with clock.stage("localize"):
+    with facts.stage("localize"):
         spine = localize(volume, labels, config.localizer)
-    found.flags += spine.flags
-    with clock.stage("slices"):
+    facts.note(flags=facts.known.flags + spine.flags)
+    with facts.stage("slices"):
         stacks = cut_slices(volume, spine, config.slices)
-    with clock.stage("views"):
+    with facts.stage("views"):
         pictures = straighten(volume, spine.curve) if views else None
     return Screened(
         chosen=series.chosen,
@@ -121,9 +102,9 @@ def _read(ref: StudyRef, config: StudyConfig, found: _Found, *, views: bool) -> 
         spine=spine,
         stacks=stacks,
         views=pictures,
-        series_seen=found.series_seen,
-        flags=found.flags,
-        seconds=clock.seconds,
+        series_seen=facts.known.series_seen,
+        flags=facts.known.flags,
+        seconds=facts.seconds,
     )
 
 
@@ -136,31 +117,32 @@ class _Series:
     all: tuple[SeriesHeader, ...] = ()
 
 
-def _read_series(objects: StudyObjects, config: StudyConfig, found: _Found) -> _Series:
-    """The chosen series with its volume; also noted in `found`."""
+def _read_series(objects: StudyObjects, config: StudyConfig, facts: _Facts) -> _Series:
+    """The chosen series with its volume; also noted in `facts`."""
     if isinstance(objects, NiftiObjects):
         study = objects.study
         chosen = SeriesHeader("CT", PatientID=objects.patient, StudyInstanceUID=study, SeriesInstanceUID=study)
-        found.chosen = chosen
-        with found.clock.stage("volume"):
+        facts.note(chosen=chosen)
+        with facts.stage("volume"):
             volume = read_nifti(objects)
         series: tuple[SeriesHeader, ...] = ()
     else:
         with SliceDecoder(objects) as decoder:
-            with found.clock.stage("headers"):
+            with facts.stage("headers"):
                 scan = read_series(objects, decoder.begin)
             series = scan.series
-            found.series_seen = explain(series, config.select)
+            facts.note(series_seen=explain(series, config.select))
             if not series:
                 raise _nothing_readable(scan.skipped)
-            found.chosen = chosen = select_series(series, config.select)
-            with found.clock.stage("volume"):
+            chosen = select_series(series, config.select)
+            facts.note(chosen=chosen)
+            with facts.stage("volume"):
                 volume = read_volume(objects, chosen, decoder)
-    found.volume, found.flags = volume, volume.flags
+    facts.note(spacing_mm=volume.spacing_mm, slice_count=volume.hu_DHW.shape[0], flags=volume.flags)
     return _Series(chosen, volume, series)
 
 
-def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, found: _Found) -> LabelMap | None:
+def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, facts: _Facts) -> LabelMap | None:
     """The study's own label map; under `auto`, an unusable one is flagged and the localizer takes over."""
     if config.localizer not in ("auto", "masks"):
         return None
@@ -169,7 +151,7 @@ def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, fo
     except StudyProblem as problem:
         if config.localizer == "masks":
             raise
-        found.flags += (Flag(problem.reason),)
+        facts.note(flags=(*facts.known.flags, Flag(problem.reason)))
         return None
 
 
