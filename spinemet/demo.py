@@ -12,15 +12,30 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spinemet.config import FrozenModel
+from rich import box
+from rich.table import Column, Table
+
+from spinemet.cohort.prevalence import prevalence
+from spinemet.cohort.views import open_cohort
+from spinemet.config import FrozenModel, StudyConfig
+from spinemet.dicom.pseudonym import load_key
+from spinemet.display.terminal import console, render_prevalence
 from spinemet.errors import BadInput, plain_cause
+from spinemet.evaluation.evaluate import run_evaluate
+from spinemet.evaluation.evaluation_page import evaluation_page
 from spinemet.files import claim
+from spinemet.on_ray.prepare import run_prepare
+from spinemet.on_ray.screen import run_screen
+from spinemet.on_ray.train import run_train
+from spinemet.phantom.archive import write_archive
 from spinemet.progress import progress_bar
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from spinemet.report.html import write_report
+from spinemet.screening.options import ScreenOptions
+from spinemet.screening.run import in_words
+from spinemet.statistics.intervals import format_interval
+from spinemet.training.crops import MANIFEST, read_info
+from spinemet.training.recipes import recipe
 
 SEED = 7
 RECIPE = "demo"
@@ -34,10 +49,10 @@ class DemoRequest(FrozenModel):
 
 
 class DemoPaths:
-    """The places below the folder of a demo."""
+    """The places below the folder of a demo, and its number of patients."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, patients: int) -> None:
+        self.root, self.patients = root, patients
         self.phantom = f"{root}/phantom"
         self.archive, self.labels = f"{self.phantom}/archive", f"{self.phantom}/labels.csv"
         self.crops, self.runs, self.model = f"{root}/crops", f"{root}/runs", f"{root}/runs/{RECIPE}/model"
@@ -49,26 +64,30 @@ def run_demo(out: Path, *, patients: int) -> None:
 
     Raises BadInput if `out` cannot be written, or holds anything except a demo of `patients` patients.
     """
-    from spinemet.display.terminal import console
-
-    paths = DemoPaths(out.absolute())
-    _claim(paths.root, patients)
-    table, started = _closing_table(paths.root), time.monotonic()
+    paths = DemoPaths(out.absolute(), patients)
+    _claim(paths)
+    table = Table(
+        *("step", "result", Column("place", style="cyan"), Column("seconds", justify="right", style="dim")),
+        caption=f"everything is in {paths.root}", caption_justify="left", title_style="bold", title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )  # fmt: skip
+    started = time.monotonic()
     for title, place, step in _STEPS:
         start = time.monotonic()
-        result = step(paths, patients)
+        result = step(paths)
         table.add_row(title, result, place, f"{time.monotonic() - start:.0f}")
     table.title = f"Demo done in {(time.monotonic() - started) / 60:.1f} minutes"
     console().print(table)
 
 
-def _claim(root: Path, patients: int) -> None:
-    """Reserve the folder for a demo of `patients` patients, with a pseudonym key of its own."""
+def _claim(paths: DemoPaths) -> None:
+    """Reserve the folder for this demo, with a pseudonym key of its own."""
+    root = paths.root
     try:
         root.mkdir(parents=True, exist_ok=True)
         if not (root / "demo.json").exists() and any(root.iterdir()):
             raise BadInput(f"{root} holds something other than a demo; use an empty folder.")
-        claim(str(root / "demo.json"), DemoRequest(patients=patients, seed=SEED))
+        claim(str(root / "demo.json"), DemoRequest(patients=paths.patients, seed=SEED))
         key = root / "pseudonym.key"
         if not key.exists():
             with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -77,25 +96,18 @@ def _claim(root: Path, patients: int) -> None:
         raise BadInput(f"The folder {root} cannot be written ({plain_cause(error)}).") from error
 
 
-def _make_archive(paths: DemoPaths, patients: int) -> str:
-    from spinemet.phantom.archive import write_archive
-
+def _make_archive(paths: DemoPaths) -> str:
     summary = Path(paths.phantom, "summary.json")
     if not summary.exists():
         with progress_bar("Making phantom patients") as advance:
-            made = write_archive(paths.phantom, patients, SEED, workers=os.cpu_count() or 1, progress=advance)
+            made = write_archive(paths.phantom, paths.patients, SEED, workers=os.cpu_count() or 1, progress=advance)
         studies = made.studies + made.unusable
         text = f"{studies} studies of {made.patients} patients, {made.size / 1e6:.0f} MB of DICOM"
         summary.write_text(json.dumps(text))
     return str(json.loads(summary.read_text()))
 
 
-def _prepare(paths: DemoPaths, patients: int) -> str:
-    from spinemet.config import StudyConfig
-    from spinemet.on_ray.prepare import run_prepare
-    from spinemet.training.crops import MANIFEST, read_info
-    from spinemet.training.recipes import recipe
-
+def _prepare(paths: DemoPaths) -> str:
     if not Path(paths.crops, MANIFEST).exists():
         with progress_bar("Cutting training slices") as advance:
             config = StudyConfig(slices=recipe(RECIPE).model.slices)
@@ -104,21 +116,13 @@ def _prepare(paths: DemoPaths, patients: int) -> str:
     return f"{info.slices} slices of {info.vertebrae} labelled vertebrae"
 
 
-def _train(paths: DemoPaths, patients: int) -> str:
-    from spinemet.on_ray.train import run_train
-    from spinemet.training.recipes import recipe
-
+def _train(paths: DemoPaths) -> str:
     with progress_bar("Training the model") as advance:
         run = run_train(paths.crops, paths.runs, RECIPE, recipe(RECIPE), progress=advance)
     return f"recipe {RECIPE}, trained before" if run.found_finished else f"recipe {RECIPE}"
 
 
-def _evaluate(paths: DemoPaths, patients: int) -> str:
-    from spinemet.display.terminal import console
-    from spinemet.evaluation.evaluate import run_evaluate
-    from spinemet.evaluation.evaluation_page import evaluation_page
-    from spinemet.statistics.intervals import format_interval
-
+def _evaluate(paths: DemoPaths) -> str:
     with progress_bar("Evaluating on unseen patients") as advance:
         measured = run_evaluate(paths.model, paths.crops, paths.evaluation, progress=advance)
     console().print(evaluation_page(measured).render())
@@ -126,37 +130,26 @@ def _evaluate(paths: DemoPaths, patients: int) -> str:
     return f"macro sensitivity {macro} per vertebra, on {measured.facts['patients']} patients"
 
 
-def _screen(paths: DemoPaths, patients: int) -> str:
-    from spinemet.dicom.pseudonym import load_key
-    from spinemet.on_ray.screen import run_screen
-    from spinemet.screening.options import ScreenOptions
-    from spinemet.screening.run import in_words
-
+def _screen(paths: DemoPaths) -> str:
     key = load_key(key_file=str(paths.root / "pseudonym.key"))
     with progress_bar("Screening the archive") as advance:
         run = run_screen(ScreenOptions(paths.archive, paths.results, paths.model, key), advance)
     return f"{in_words(run.states)}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
 
 
-def _ask(paths: DemoPaths, patients: int) -> str:
-    from spinemet.cohort.prevalence import prevalence
-    from spinemet.cohort.views import open_cohort
-    from spinemet.display.terminal import console, render_prevalence
-
+def _ask(paths: DemoPaths) -> str:
     table = prevalence(open_cohort(paths.results), ["sex"], unit="patient")
     console().print(render_prevalence(table))
     table.to_csv(paths.root / "prevalence.csv", index=False)
     return "patients with a lesion, by sex"
 
 
-def _report(paths: DemoPaths, patients: int) -> str:
-    from spinemet.report.html import write_report
-
+def _report(paths: DemoPaths) -> str:
     write_report(paths.results, paths.root / "report.html", evaluation=paths.evaluation)
     return "open it in a browser"
 
 
-_STEPS: tuple[tuple[str, str, Callable[[DemoPaths, int], str]], ...] = (
+_STEPS: tuple[tuple[str, str, Callable[[DemoPaths], str]], ...] = (
     ("Phantom archive", "phantom/", _make_archive),
     ("Training slices", "crops/", _prepare),
     ("Model", f"runs/{RECIPE}/model/", _train),
@@ -166,21 +159,3 @@ _STEPS: tuple[tuple[str, str, Callable[[DemoPaths, int], str]], ...] = (
     ("Report", "report.html", _report),
 )
 """Title, place below the folder, and the work, which gives its result in words."""
-
-
-def _closing_table(root: Path) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(
-        caption=f"everything is in {root}",
-        box=box.SIMPLE_HEAD,
-        title_style="bold",
-        title_justify="left",
-        caption_justify="left",
-    )
-    table.add_column("step")
-    table.add_column("result")
-    table.add_column("place", style="cyan")
-    table.add_column("seconds", justify="right", style="dim")
-    return table
