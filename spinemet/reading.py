@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import ClassVar, Literal
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.errors import Reason
-from spinemet.types import Flag, Method, SeriesHeader, SliceStack, Spine, StraightenedViews, Vec3
+from spinemet.types import Flag, Method, SeriesHeader, SliceStack, Spine, StraightenedViews, Vec3, Vertebra
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +25,10 @@ class VertebraCall:
     probabilities: Mapping[str, Mapping[str, float]]
     slices_NC: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    def label(self, task: str) -> str:
-        """The most probable class of `task`."""
-        classes = self.probabilities[task]
-        return max(classes, key=lambda name: classes[name])
+    def label(self, task: str) -> str | None:
+        """The most probable class of `task`; None if the model does not have it."""
+        classes = self.probabilities.get(task, {})
+        return max(classes, key=lambda name: classes[name], default=None)
 
 
 class State(StrEnum):
@@ -70,6 +70,13 @@ class Screened(_Reading):
     def localizer(self) -> Method:
         """The method that found the vertebrae."""
         return self.spine.method
+
+    def with_calls(
+        self, calls: Sequence[VertebraCall | None] | None
+    ) -> list[tuple[Vertebra, SliceStack, VertebraCall | None]]:
+        """Each vertebra with its slices and its call; calls: None without a model."""
+        given = [None] * len(self.stacks) if calls is None else calls
+        return list(zip(self.spine.vertebrae, self.stacks, given, strict=True))
 
     def failed(self, reason: Reason, detail: str) -> NotScreened:
         """The same study after a later step failed."""

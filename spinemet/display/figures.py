@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from spinemet.display import palette
 from spinemet.errors import BadInput
@@ -35,6 +36,8 @@ NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.0, 1.9, 0.3, 0.09
 
 SLICE_WINDOW_HU = (-180, 780)
 """Wide enough to tell sclerosis from cortex, narrow enough that a lytic defect (40 HU) is dark in bone (150 HU)."""
+
+SIDES = {"sagittal": "AP", "coronal": "RL"}
 
 METHODS = {
     Method.MASKS: "the segmentation",
@@ -84,22 +87,17 @@ def study_figure(reading: Screened, calls: Sequence[VertebraCall | None] | None,
     """
     if reading.views is None:
         raise ValueError("expected a reading with views")
-    figure = _compose(reading, reading.views, _rows(reading.spine, calls))
+    rows = [_Row(vertebra, call) for vertebra, _, call in reading.with_calls(calls)]
+    figure = _compose(reading, reading.views, rows)
     try:
         figure.savefig(path, dpi=150, facecolor=BACKGROUND)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot write the picture {path}: {error}.") from error
 
 
-def _rows(spine: Spine, calls: Sequence[VertebraCall | None] | None) -> list[_Row]:
-    given: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(spine.vertebrae)
-    return [_Row(vertebra, call) for vertebra, call in zip(spine.vertebrae, given, strict=True)]
-
-
 def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> Figure:
     from matplotlib.figure import Figure
 
-    spine = reading.spine
     length_mm = max(views.sagittal.shape[0], MIN_LENGTH_MM)
     height = min(max(length_mm * INCH_PER_MM, MIN_HEIGHT), MAX_HEIGHT)
     scale = height / length_mm
@@ -115,11 +113,16 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> F
         return figure.add_axes((left / width, BOTTOM / total, panel_width / width, height / total))
 
     x = MARGIN + AXIS
-    _draw_sagittal(place(x, sagittal_width), views, spine, rows, length_mm)
+    offsets = [_in_frame(reading.spine, row.vertebra) for row in rows]
+    sagittal = place(x, sagittal_width)
+    _draw_view(sagittal, "sagittal", views.sagittal, rows, [views.canal_column + y for _, y in offsets], length_mm)
+    _draw_scale(sagittal, views, length_mm)
     x += sagittal_width
     _draw_names(place(x, NAMES), rows, length_mm)
     x += NAMES
-    _draw_coronal(place(x, coronal_width), views, spine, rows, length_mm)
+    middle = views.coronal.shape[1] / 2
+    coronal = place(x, coronal_width)
+    _draw_view(coronal, "coronal", views.coronal, rows, [middle + left for left, _ in offsets], length_mm)
     x += coronal_width + GAP
     _draw_calls(place(x, calls_width), rows, length_mm, calls_width)
     x += calls_width + GAP
@@ -159,45 +162,33 @@ def _in_frame(spine: Spine, vertebra: Vertebra) -> tuple[float, float]:
     return float(offset @ left), float(offset @ posterior)
 
 
-def _mark(axes: Axes, row: _Row, column: float) -> None:
-    """A ring at the body centre, dashed if the field of view cuts the body."""
-    style = (0, (2, 1.5)) if row.is_cut else "-"
-    for colour, width, line in (("#000000", 2.8, "-"), (row.colour, 1.4, style)):
-        axes.scatter([column], [row.vertebra.canal_mm], s=44, facecolors="none", edgecolors=colour, linewidths=width,
-                     linestyles=[line])  # fmt: skip
-
-
-def _draw_sagittal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
-    image_mm, width_mm = views.sagittal.shape
+def _draw_view(
+    axes: Axes, title: str, image: npt.NDArray[np.uint8], rows: list[_Row], columns: list[float], length_mm: float
+) -> None:
+    """A straightened view with a ring at each body centre, dashed if the field of view cuts the body."""
+    image_mm, width_mm = image.shape
     _prepare(axes, length_mm)
-    axes.imshow(views.sagittal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
     axes.set_ylim(length_mm, 0)
-    axes.plot([views.canal_column] * 2, [0, image_mm], color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
-    for row in rows:
-        _mark(axes, row, views.canal_column + _in_frame(spine, row.vertebra)[1])
-    ticks = np.arange(0, length_mm, 50)
-    axes.set_yticks(ticks, [f"{tick:d}" for tick in ticks], color=QUIET, fontsize=7)
-    axes.tick_params(axis="y", length=3, color=QUIET, width=0.6)
-    axes.set_ylabel("mm along the spine", color=QUIET, fontsize=7.5, labelpad=4)
-    axes.set_title("sagittal", color=QUIET, fontsize=8.5, pad=6)
-    _letters(axes, image_mm, "A", "P")
-
-
-def _draw_coronal(axes: Axes, views: StraightenedViews, spine: Spine, rows: list[_Row], length_mm: int) -> None:
-    image_mm, width_mm = views.coronal.shape
-    _prepare(axes, length_mm)
-    axes.imshow(views.coronal, cmap="gray", vmin=0, vmax=255, aspect="auto", extent=(0, width_mm, image_mm, 0))
-    axes.set_ylim(length_mm, 0)
-    for row in rows:
-        _mark(axes, row, width_mm / 2 + _in_frame(spine, row.vertebra)[0])
-    axes.set_title("coronal", color=QUIET, fontsize=8.5, pad=6)
-    _letters(axes, image_mm, "R", "L")
-
-
-def _letters(axes: Axes, image_mm: int, left: str, right: str) -> None:
-    for x, letter, side in ((0.03, left, "left"), (0.97, right, "right")):
+    for row, column in zip(rows, columns, strict=True):
+        style = (0, (2, 1.5)) if row.is_cut else "-"
+        for colour, width, line in (("#000000", 2.8, "-"), (row.colour, 1.4, style)):
+            axes.scatter([column], [row.vertebra.canal_mm], s=44, facecolors="none", edgecolors=colour,
+                         linewidths=width, linestyles=[line])  # fmt: skip
+    axes.set_title(title, color=QUIET, fontsize=8.5, pad=6)
+    for x, letter, side in zip((0.03, 0.97), SIDES[title], ("left", "right"), strict=True):
         axes.text(x, image_mm - 2, letter, transform=axes.get_yaxis_transform(), color=INK, alpha=0.75, fontsize=8,
                   ha=side, va="bottom")  # fmt: skip
+
+
+def _draw_scale(axes: Axes, views: StraightenedViews, length_mm: float) -> None:
+    """Draw millimetres along the spine beside the sagittal view, and the canal in it."""
+    column = views.canal_column
+    axes.plot([column] * 2, [0, len(views.sagittal)], color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
+    ticks = np.arange(0, length_mm, 50)
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], color=QUIET, fontsize=7)
+    axes.tick_params(axis="y", length=3, color=QUIET, width=0.6)
+    axes.set_ylabel("mm along the spine", color=QUIET, fontsize=7.5, labelpad=4)
 
 
 def _draw_names(axes: Axes, rows: list[_Row], length_mm: float) -> None:
@@ -224,20 +215,12 @@ def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) ->
         y = row.vertebra.canal_mm
         _draw_bar(axes, row, y, bar) if called else _draw_hu(axes, row, y, bar)
         words = row.words if called else ""
-        axes.text(
-            1.2,
-            y,
-            words,
-            color=row.colour,
-            fontsize=8.5,
-            va="center",
-            weight="bold" if called else "normal",
-            alpha=0.65 if row.is_cut else 1.0,
-        )
+        weight, alpha = "bold" if called else "normal", 0.65 if row.is_cut else 1.0
+        axes.text(1.2, y, words, color=row.colour, fontsize=8.5, va="center", weight=weight, alpha=alpha)
         hu = row.vertebra.measures.get("trabecular_hu")
         hu_words = f"{hu:.0f}" if hu is not None else ("cut" if row.is_cut else "–")
         axes.text(width, y, hu_words, color=QUIET, fontsize=8, ha="right", va="center")
-        mark = palette.POSTEROLATERAL_MARKS.get(palette.posterolateral(row.call) or "none", "")
+        mark = palette.POSTEROLATERAL_MARKS.get((row.call and row.call.label("posterolateral")) or "none", "")
         axes.text(2.42, y, mark, color=INK, fontsize=9, ha="center", va="center")
     heads = [(0.0, "probability" if called else "trabecular, 0–300", "left"), (width, "HU", "right")]
     if called:
@@ -250,7 +233,7 @@ def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) ->
 def _draw_bar(axes: Axes, row: _Row, y: float, bar: float) -> None:
     left = 0.0
     shade = 0.45 if row.is_cut else 1.0
-    for name, probability in palette.bone_quality_probabilities(row.call).items():
+    for name, probability in (row.call.probabilities.get("bone_quality", {}) if row.call else {}).items():
         axes.barh(y, probability * 1.05, bar, left, color=palette.DARK[name], alpha=shade, lw=0)
         left += probability * 1.05
 
@@ -308,9 +291,8 @@ def _draw_legend(figure: Figure, rows: list[_Row], left: float, total: float) ->
 
     keys = [Line2D([], [], marker="o", ls="", mfc="none", mec=QUIET, mew=1.3, ms=6, label="body centre (dashed: cut)")]
     if any(row.quality for row in rows):
-        bars = [
-            Line2D([], [], marker="s", ls="", color=colour, ms=7, label=name) for name, colour in palette.DARK.items()
-        ]
+        bars = [Line2D([], [], marker="s", ls="", color=colour, ms=7, label=name)
+                for name, colour in palette.DARK.items()]  # fmt: skip
         sides = [Line2D([], [], marker=f"${mark}$", ls="", color=INK, mew=0.2, ms=7, label=f"posterolateral {name}")
                  for name, mark in palette.POSTEROLATERAL_MARKS.items() if mark]  # fmt: skip
         keys = [*bars, *sides, *keys]

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 from spinemet.reading import State, VertebraCall
-from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,24 +54,8 @@ def axis_top(highs: Iterable[float]) -> float:
 
 def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:
     """The most probable bone quality of `call` and its probability; None without a call for this task."""
-    if call is None or "bone_quality" not in call.probabilities:
-        return None
-    label = call.label("bone_quality")
-    return label, call.probabilities["bone_quality"][label]
-
-
-def bone_quality_probabilities(call: VertebraCall | None) -> dict[str, float]:
-    """Class -> probability, normal first; empty without a call for this task."""
-    if call is None or "bone_quality" not in call.probabilities:
-        return {}
-    return {name: call.probabilities["bone_quality"][name] for name in BONE_QUALITY}
-
-
-def posterolateral(call: VertebraCall | None) -> str | None:
-    """The most probable posterolateral involvement; None without a call for this task."""
-    if call is None or "posterolateral" not in call.probabilities:
-        return None
-    return call.label("posterolateral")
+    label = call and call.label("bone_quality")
+    return (label, call.probabilities["bone_quality"][label]) if call and label else None
 
 
 def remove_frame(axes: Axes, label_size: float, grid: Literal["both", "x"] = "both") -> None:

@@ -19,6 +19,7 @@ def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
     Without a model a vertebra's `bone_quality`, `posterolateral` and `probabilities` are null.
     """
     problem = reading if isinstance(reading, NotScreened) else None
+    rows = reading.with_calls(calls) if isinstance(reading, Screened) else ()
     return {
         "state": reading.state.value,
         "reason": problem.reason.value if problem else None,
@@ -28,15 +29,8 @@ def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
         "localizer": reading.localizer,
         "flags": list(reading.flags),
         "seconds": {stage: round(seconds, 3) for stage, seconds in reading.seconds.items()},
-        "vertebrae": _vertebrae(reading, calls) if isinstance(reading, Screened) else [],
+        "vertebrae": [_vertebra(vertebra, call, len(stack.offsets_mm)) for vertebra, stack, call in rows],
     }
-
-
-def _vertebrae(reading: Screened, calls: Sequence[VertebraCall | None] | None) -> list[dict[str, Any]]:
-    vertebrae = reading.spine.vertebrae
-    given = calls if calls is not None else [None] * len(vertebrae)
-    slices = [len(stack.offsets_mm) for stack in reading.stacks]
-    return [_vertebra(*row) for row in zip(vertebrae, given, slices, strict=True)]
 
 
 def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason], ...]:
@@ -75,7 +69,6 @@ def _facts(header: SeriesHeader) -> dict[str, Any]:
 
 
 def _vertebra(vertebra: Vertebra, call: VertebraCall | None, slices: int) -> dict[str, Any]:
-    tasks = call.probabilities if call else {}
     return {
         "level": vertebra.level,
         "level_confidence": _round(vertebra.level_confidence, 3),
@@ -86,12 +79,14 @@ def _vertebra(vertebra: Vertebra, call: VertebraCall | None, slices: int) -> dic
         **{measure.name: _round(vertebra.measures.get(measure.name), 1) for measure in MEASURES},
         "slices": slices,
         "flags": list(vertebra.flags),
-        "bone_quality": call.label("bone_quality") if call and "bone_quality" in tasks else None,
-        "posterolateral": call.label("posterolateral") if call and "posterolateral" in tasks else None,
-        "probabilities": {
-            task: {name: _round(value, 4) for name, value in classes.items()} for task, classes in tasks.items()
-        } if call else None,
-    }  # fmt: skip
+        "bone_quality": call and call.label("bone_quality"),
+        "posterolateral": call and call.label("posterolateral"),
+        "probabilities": call
+        and {
+            task: {name: _round(value, 4) for name, value in classes.items()}
+            for task, classes in call.probabilities.items()
+        },
+    }
 
 
 def _round(value: float | None, digits: int) -> float | None:

@@ -48,9 +48,8 @@ def render_study(
     """
     parts: list[RenderableType] = [_headline(reading)]
     if isinstance(reading, Screened):
-        given: Sequence[VertebraCall | None] = calls if calls is not None else [None] * len(reading.spine.vertebrae)
         wide = (width or console().width) >= _WIDE
-        parts.append(_vertebrae(list(zip(reading.spine.vertebrae, given, strict=True)), wide))
+        parts.append(_vertebrae([(vertebra, call) for vertebra, _, call in reading.with_calls(calls)], wide))
         if not wide:
             parts += [
                 Text(f"{v.level}: {', '.join(v.flags)}", style=palette.WARNING)
@@ -194,7 +193,7 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
             *(_measured(vertebra.measures.get(measure.name)) for measure in measures),
         ]
         if called:
-            bar = [_bar(palette.bone_quality_probabilities(call))] if wide else []
+            bar = [_bar(call.probabilities.get("bone_quality", {}) if call else {})] if wide else []
             cells += [_call(call), *bar, _side(call)]
         out.add_row(*cells, *([", ".join(vertebra.flags)] if wide else []))
     return out
@@ -220,8 +219,8 @@ def _call(call: VertebraCall | None) -> Text:
 
 
 def _side(call: VertebraCall | None) -> Text:
-    label = palette.posterolateral(call)
-    if call is None or label is None:
+    label = call and call.label("posterolateral")
+    if not call or not label:
         return Text("–", style="dim")
     mark = palette.POSTEROLATERAL_MARKS[label]
     words = f"{mark} {label} {call.probabilities['posterolateral'][label]:.2f}" if mark else label

@@ -19,7 +19,6 @@ from obstore.exceptions import BaseError
 
 from spinemet import __version__
 from spinemet.archive.listing import describe
-from spinemet.archive.store import Unlisted
 from spinemet.config import StudyConfig
 from spinemet.dicom.values import quiet_dicom
 from spinemet.errors import JobFailed
@@ -33,7 +32,7 @@ from spinemet.screening.drift import LAST_RUNS, drift
 from spinemet.screening.linkage import Linkage
 from spinemet.screening.options import Inputs, ScreenOptions, check_options
 from spinemet.screening.outcome import MadeWith
-from spinemet.screening.plan import Plan, PlannedStudy, check_continues, key_id, plan_studies
+from spinemet.screening.plan import Plan, PlanCounts, PlannedStudy, check_continues, key_id, plan_studies
 from spinemet.screening.run import Run, account, in_words
 from spinemet.screening.stopping import WAKE_S, Stop, arriving
 from spinemet.screening.wave import Wave
@@ -88,17 +87,11 @@ def run_night(
     return run
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a run would do: studies seen, to screen, and left waiting; bytes to read; what could not be listed; hours,
-    None if unknown."""
+@dataclass
+class Forecast(PlanCounts):
+    """What a run would do, and the hours that it would take, None if unknown."""
 
-    listed: int
-    planned: int
-    waiting: int
-    planned_bytes: int
-    unlisted: Counter[Unlisted]
-    hours: float | None
+    hours: float | None = None
 
     def __str__(self) -> str:
         """In one line, for a log."""

@@ -18,7 +18,7 @@ from spinemet.dicom.values import names_contrast
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.sins import sins_points
-from spinemet.types import MEASURES, Completeness, SeriesHeader, SliceStack, StraightenedViews, StudyRef, Vertebra
+from spinemet.types import MEASURES, Completeness, SeriesHeader, SliceStack, StudyRef, Vertebra
 
 MAX_TEXT = 64
 """Characters kept of a DICOM free text: LO, the longest kind of device text, has 64 at most."""
@@ -58,17 +58,16 @@ def study_rows(
     }
     rows: dict[str, list[Row]] = {"studies": [], "vertebrae": [], "calls": [], "slices": [], "pictures": []}
     if isinstance(reading, Screened):
-        found = reading.spine.vertebrae
-        answers = list(calls) if calls is not None else [None] * len(found)
-        for number, (vertebra, stack, call) in enumerate(zip(found, reading.stacks, answers, strict=True)):
+        for number, (vertebra, stack, call) in enumerate(reading.with_calls(calls)):
             keys_here = {**keys, "vertebra": number, "level": vertebra.level}
             rows["vertebrae"].append({**keys_here, **_vertebra(vertebra, stack, call)})
             if call is not None:
                 rows["calls"] += [{**keys_here, **row} for row in _calls(call)]
                 if slices:
                     rows["slices"] += [{**keys_here, **row} for row in _slices(stack, call)]
-        if reading.views is not None:
-            rows["pictures"].append({**keys, **_pictures(reading.views)})
+        if (views := reading.views) is not None:
+            pictures = {"sagittal_png": _png(views.sagittal), "coronal_png": _png(views.coronal)}
+            rows["pictures"].append({**keys, **pictures, "canal_column": views.canal_column})
     rows["studies"].append(
         {
             **keys,
@@ -154,7 +153,7 @@ def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
 def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) -> Row:
     x, y, z = vertebra.center_mm
     probabilities = call.probabilities if call is not None else {}
-    labels = {task: call.label(task) if call is not None and task in probabilities else None for task in LABEL_COLUMNS}
+    labels = {task: call.label(task) if call else None for task in LABEL_COLUMNS}
     points = sins_points(vertebra.level, labels["bone_quality"], labels["posterolateral"])
     return {
         "level_confidence": vertebra.level_confidence,
@@ -167,12 +166,7 @@ def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) 
             column: float(probabilities[task][name]) if task in probabilities else None
             for column, (task, name) in PROBABILITY_COLUMNS.items()
         },
-        "sins_location": points.location,
-        "sins_bone": points.bone,
-        "sins_posterolateral": points.posterolateral,
-        "sins_partial": points.partial,
-        "sins_min": points.least,
-        "sins_max": points.most,
+        **{f"sins_{name}": number for name, number in vars(points).items()},
         **{measure.name: vertebra.measures.get(measure.name) for measure in MEASURES},
         "center_x_mm": x,
         "center_y_mm": y,
@@ -204,14 +198,6 @@ def _slices(stack: SliceStack, call: VertebraCall) -> list[Row]:
         for number, prob_C in enumerate(prob_NC)
         for name, probability in zip(call.probabilities[task], prob_C, strict=True)
     ]
-
-
-def _pictures(views: StraightenedViews) -> Row:
-    return {
-        "sagittal_png": _png(views.sagittal),
-        "coronal_png": _png(views.coronal),
-        "canal_column": views.canal_column,
-    }
 
 
 def _png(grey: npt.NDArray[np.uint8]) -> bytes:

@@ -16,14 +16,14 @@ MOST_UNSEEN_POINTS = 3 + 4 + 3
 
 @dataclass(frozen=True)
 class SinsPoints:
-    """The three known components, their sum, and the bounds of the whole score; None if unknown."""
+    """The three known components, their sum, and the bounds of the whole score; None if unknown. Columns `sins_…`."""
 
     location: int | None = None
     bone: int | None = None
     posterolateral: int | None = None
     partial: int | None = None
-    least: int | None = None
-    most: int | None = None
+    min: int | None = None
+    max: int | None = None
 
 
 def sins_points(level: str, bone_quality: str | None, posterolateral: str | None) -> SinsPoints:

@@ -35,15 +35,15 @@ def test_bounds_contain_the_score_if_parts_are_unknown(level: str, bone: str | N
     if bone in (None, "normal"):
         assert points == SinsPoints()
         return
-    assert points.least is not None
-    assert points.most is not None
-    assert 0 <= points.least <= points.most - 10
-    assert points.most <= 18
+    assert points.min is not None
+    assert points.max is not None
+    assert 0 <= points.min <= points.max - 10
+    assert points.max <= 18
     if points.partial is not None:
-        assert points.least == points.partial == points.most - 10
+        assert points.min == points.partial == points.max - 10
     if involved is None:  # knowing more never leaves the bounds
         for known in ("none", "unilateral", "bilateral"):
             more = sins_points(level, bone, known)
-            assert more.least is not None
-            assert more.most is not None
-            assert points.least <= more.least <= more.most <= points.most
+            assert more.min is not None
+            assert more.max is not None
+            assert points.min <= more.min <= more.max <= points.max
