@@ -17,11 +17,12 @@ PART_OBJECTS = 5_000
 class Layout(abc.ABC):
     """One way in which studies lie in an archive. README.md beside this file says how to add one.
 
-    name: as it stands in the tables. is_one_file: each object is a study of its own. part_objects: most objects that
-    `studies` gets at a time.
+    name: as it stands in the tables. objects: opens a study. is_one_file: each object is a study of its own.
+    part_objects: most objects that `studies` gets at a time.
     """
 
     name: ClassVar[str]
+    objects: ClassVar[type[StudyObjects]]
     is_one_file: ClassVar[bool] = False
     part_objects: ClassVar[int] = PART_OBJECTS
 
@@ -40,7 +41,3 @@ class Layout(abc.ABC):
     def split(self, uri: str) -> tuple[str, str] | None:
         """(archive, key) of the study at `uri` if it needs objects from outside its own folder."""
         return None
-
-    @abc.abstractmethod
-    def open(self, ref: StudyRef) -> StudyObjects:
-        """The objects of a study. Raises StudyFailed as StudyObjects does."""

@@ -69,7 +69,7 @@ def open_study(ref: StudyRef) -> StudyObjects:
     Raises StudyFailed: UNREACHABLE (the store does not answer, the file has vanished), BROKEN_ARCHIVE (a zip or tar
     that cannot be unpacked), UNSAFE_ARCHIVE and MEMORY_LIMIT (one that nobody should unpack).
     """
-    return next(layout for layout in LAYOUTS if layout.name == ref.layout).open(ref)
+    return next(layout for layout in LAYOUTS if layout.name == ref.layout).objects(ref)
 
 
 def describe(unlisted: Counter[Unlisted]) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
 
+from spinemet.types import StudyRef
+
 MEMBER_LIMIT = 2 << 30
 """Bytes of one object; DICOM pixel data end at 4 GiB, CT objects stay far below 2."""
 
@@ -19,6 +21,9 @@ class StudyObjects(AbstractContextManager["StudyObjects"]):
     """
 
     are_near = False
+
+    def __init__(self, ref: StudyRef) -> None:
+        """Open the study at `ref`."""
 
     @abc.abstractmethod
     def names(self) -> list[str]:

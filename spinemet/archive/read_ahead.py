@@ -9,15 +9,16 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
+K = TypeVar("K")
 T = TypeVar("T")
 
 READ_AHEAD = 32
 
 
-def in_order(pool: ThreadPoolExecutor, read: Callable[[str], T], names: Iterable[str]) -> Iterator[tuple[str, T]]:
+def in_order(pool: ThreadPoolExecutor, read: Callable[[K], T], names: Iterable[K]) -> Iterator[tuple[K, T]]:
     """(name, read(name)) in the order of `names`, with up to READ_AHEAD reads running or waiting to be taken."""
     rest = iter(names)
-    waiting: deque[tuple[str, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, READ_AHEAD))
+    waiting: deque[tuple[K, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, READ_AHEAD))
     while waiting:
         name, future = waiting.popleft()
         yield name, future.result()

@@ -12,9 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -28,6 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from spinemet import __version__
+from spinemet.archive.read_ahead import in_order
 from spinemet.config import FrozenModel, SliceConfig
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
@@ -265,30 +264,19 @@ def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd
     place = [name for name in WHERE if name != "vertebra"]
     columns = [*place, *info.label_columns, *(["hu"] if hu_NHW is not None else [])]
     tables, start, vertebrae = [], 0, 0
-    for shard, rows in zip(info.shards, _read_shards(uri, info.shards, columns), strict=True):
-        if hu_NHW is not None:
-            pixels = np.frombuffer(b"".join(rows["hu"].to_pylist()), "<i2")
-            hu_NHW[start : start + shard.slices] = pixels.reshape(-1, *hu_NHW.shape[1:])
-        table = rows.select([*place, *info.label_columns]).to_pandas()
-        table["vertebra"] = vertebrae + pd.factorize(table["level"])[0]
-        tables.append(table)
-        start, vertebrae = start + shard.slices, vertebrae + shard.vertebrae
+    with ThreadPoolExecutor(8) as pool:
+        for shard, rows in in_order(pool, lambda shard: _read_shard(uri, shard, columns), info.shards):
+            if hu_NHW is not None:
+                pixels = np.frombuffer(b"".join(rows["hu"].to_pylist()), "<i2")
+                hu_NHW[start : start + shard.slices] = pixels.reshape(-1, *hu_NHW.shape[1:])
+            table = rows.select([*place, *info.label_columns]).to_pandas()
+            table["vertebra"] = vertebrae + pd.factorize(table["level"])[0]
+            tables.append(table)
+            start, vertebrae = start + shard.slices, vertebrae + shard.vertebrae
     table = pd.concat(tables, ignore_index=True)
     for name in info.label_columns:
         table[name] = table[name].astype(object).where(table[name].notna(), None)
     return table[[*WHERE, *info.label_columns]]
-
-
-def _read_shards(uri: str, shards: tuple[Shard, ...], columns: list[str]) -> Iterator[pa.Table]:
-    """The shards' rows in order; fetches a few ahead (ThreadPoolExecutor.map would hold all of them)."""
-    ahead: deque[Future[pa.Table]] = deque()
-    with ThreadPoolExecutor(8) as pool:
-        for shard in shards:
-            ahead.append(pool.submit(_read_shard, uri, shard, columns))
-            if len(ahead) > 16:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _read_shard(uri: str, shard: Shard, columns: list[str]) -> pa.Table:

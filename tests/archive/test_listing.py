@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spinemet.archive.layouts import folder, unpacking, zip_file
+from spinemet.archive.layouts import folder, packed
 from spinemet.archive.listing import list_studies, open_study, study_at
 from spinemet.dicom.headers import read_series
 from spinemet.errors import BadInput, Reason, StudyFailed
@@ -200,7 +200,7 @@ def test_broken_archives_say_so(tmp_path: Path, name: str) -> None:
 
 
 def test_an_archive_bomb_is_refused_before_it_unpacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "UNPACKED_LIMIT", 50_000)
+    monkeypatch.setattr(packed, "UNPACKED_LIMIT", 50_000)
     (tmp_path / "a.zip").write_bytes(pack_zip(CONTENTS))
     (tmp_path / "a.tar").write_bytes(pack_tar(CONTENTS, "w"))
     for name in ("a.zip", "a.tar"):
@@ -223,13 +223,13 @@ def test_names_that_lead_out_of_an_archive_are_refused(tmp_path: Path, name: str
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unpacking, "MEMBERS_LIMIT", 70)
+    monkeypatch.setattr(packed, "MEMBERS_LIMIT", 70)
     (tmp_path / "a.zip").write_bytes(pack_zip(CONTENTS))
     (tmp_path / "a.tar").write_bytes(pack_tar(CONTENTS, "w"))
     assert refused(tmp_path / "a.zip") is refused(tmp_path / "a.tar") is Reason.UNSAFE_ARCHIVE
     # A directory that is too large is refused before it is parsed, whatever it declares.
-    monkeypatch.setattr(unpacking, "MEMBERS_LIMIT", 100)
-    monkeypatch.setattr(zip_file, "DIRECTORY_LIMIT", 1000)
+    monkeypatch.setattr(packed, "MEMBERS_LIMIT", 100)
+    monkeypatch.setattr(packed, "DIRECTORY_LIMIT", 1000)
     monkeypatch.setattr(zipfile, "ZipFile", lambda _: pytest.fail("parsed"))
     assert refused(tmp_path / "a.zip") is Reason.UNSAFE_ARCHIVE
 

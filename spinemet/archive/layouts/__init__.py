@@ -4,7 +4,6 @@ from spinemet.archive.layout import Layout
 from spinemet.archive.layouts.dicomweb import DicomwebLayout
 from spinemet.archive.layouts.folder import FolderLayout
 from spinemet.archive.layouts.nifti import NiftiLayout
-from spinemet.archive.layouts.tar_file import TarLayout
-from spinemet.archive.layouts.zip_file import ZipLayout
+from spinemet.archive.layouts.packed import TarLayout, ZipLayout
 
 LAYOUTS: tuple[Layout, ...] = (ZipLayout(), TarLayout(), NiftiLayout(), DicomwebLayout(), FolderLayout())

@@ -14,8 +14,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 
 from spinemet.archive.layout import Layout
 from spinemet.archive.layouts.dicom_json import (
@@ -28,10 +27,9 @@ from spinemet.archive.layouts.dicom_json import (
     sequence_item,
     text,
 )
-from spinemet.archive.layouts.folder import READ_THREADS, FolderObjects
-from spinemet.archive.layouts.unpacking import MEMBERS_LIMIT
-from spinemet.archive.objects import MEMBER_LIMIT, StudyObjects
-from spinemet.archive.read_ahead import as_they_come, in_order
+from spinemet.archive.layouts.folder import FolderObjects, PooledObjects
+from spinemet.archive.layouts.packed import MEMBERS_LIMIT
+from spinemet.archive.objects import MEMBER_LIMIT
 from spinemet.archive.store import Store
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import ObjectRef, StudyRef
@@ -62,46 +60,13 @@ _SYNTAX_OF_TYPE = {
 _MULTIPART = re.compile(rb"(?:\r\n)?(--[^\r\n]{1,200})\r\n((?:[^\r\n]+\r\n)+)\r\n", re.DOTALL)
 
 
-class DicomwebLayout(Layout):
-    """`studies/UID/series/UID/instances/UID/…`, the folder `studies` anywhere in the archive or the archive itself."""
-
-    name = "dicomweb"
-    part_objects = 4 * MEMBERS_LIMIT  # a study comes whole; four files for each instance
-
-    def place(self, key: str) -> str | None:
-        if not (key[:1].isdigit() or "studies" in key or key.endswith(".gz")):
-            return None  # ten times as fast as the patterns
-        if own := _OWN.fullmatch(key):
-            return own["study"]
-        index = _INDEX.fullmatch(key)
-        return (index[1] or index[2] or "") if index else None
-
-    def studies(self, store: Store, place: str, objects: Sequence[ObjectRef]) -> Iterator[StudyRef]:
-        by_study: dict[str, list[ObjectRef]] = {}
-        for item in objects:
-            own = _OWN.fullmatch(item.key)
-            if own and (own["file"] or own["folder"]) in _NEEDED:
-                by_study.setdefault(own["study"], []).append(item)
-        for study, items in by_study.items():
-            # Metadata alone may be a document in a folder of DICOM objects.
-            if any(not item.key.startswith(f"{study}/metadata") for item in items):
-                yield StudyRef(store.archive, study, self.name, tuple(items))
-
-    def split(self, uri: str) -> tuple[str, str] | None:
-        found = re.fullmatch(rf"(.+)/(studies/{_UID})", uri)
-        return (found[1], found[2]) if found else None
-
-    def open(self, ref: StudyRef) -> StudyObjects:
-        return DicomwebObjects(ref)
-
-
-class DicomwebObjects(StudyObjects):
+class DicomwebObjects(PooledObjects):
     """The instances of one study, each as a DICOM object. An instance without readable metadata is an empty object."""
 
     def __init__(self, ref: StudyRef) -> None:
+        super().__init__(ref)
         self._files = FolderObjects(ref)
         self.are_near = self._files.are_near
-        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spinemet-read")
         self._uid = ref.key.rpartition("/")[2]
         self._frames: dict[str, dict[int, str]] = {}
         self._keys: dict[str, str] = {}  # path below the study, without its ending -> key
@@ -161,14 +126,8 @@ class DicomwebObjects(StudyObjects):
             items = b"".join(sequence_item(0xE000, frame) for frame in (b"", *frames))
         return beginning(instance, syntax, 0) + items + end
 
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        return in_order(self._pool, self.read, names)
-
-    def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
-        return as_they_come(self._pool, lambda name: self.head(name, size), names)
-
     def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        super().__exit__()
         self._files.__exit__(None, None, None)
 
     # ---- metadata ----
@@ -233,6 +192,37 @@ class DicomwebObjects(StudyObjects):
         below_study = _ENDING.sub("", instance.pixel_uri).rpartition(f"/{self._uid}/")[2]
         paths = (f"{name}/pixeldata", re.sub(r"^(\.\./)*", "", below_study))
         return [self._keys[path] for path in paths if path in self._keys][:1]
+
+
+class DicomwebLayout(Layout):
+    """`studies/UID/series/UID/instances/UID/…`, the folder `studies` anywhere in the archive or the archive itself."""
+
+    name = "dicomweb"
+    objects = DicomwebObjects
+    part_objects = 4 * MEMBERS_LIMIT  # a study comes whole; four files for each instance
+
+    def place(self, key: str) -> str | None:
+        if not (key[:1].isdigit() or "studies" in key or key.endswith(".gz")):
+            return None  # ten times as fast as the patterns
+        if own := _OWN.fullmatch(key):
+            return own["study"]
+        index = _INDEX.fullmatch(key)
+        return (index[1] or index[2] or "") if index else None
+
+    def studies(self, store: Store, place: str, objects: Sequence[ObjectRef]) -> Iterator[StudyRef]:
+        by_study: dict[str, list[ObjectRef]] = {}
+        for item in objects:
+            own = _OWN.fullmatch(item.key)
+            if own and (own["file"] or own["folder"]) in _NEEDED:
+                by_study.setdefault(own["study"], []).append(item)
+        for study, items in by_study.items():
+            # Metadata alone may be a document in a folder of DICOM objects.
+            if any(not item.key.startswith(f"{study}/metadata") for item in items):
+                yield StudyRef(store.archive, study, self.name, tuple(items))
+
+    def split(self, uri: str) -> tuple[str, str] | None:
+        found = re.fullmatch(rf"(.+)/(studies/{_UID})", uri)
+        return (found[1], found[2]) if found else None
 
 
 # ---- answers as files ----------------------------------------------------------------------------------------

@@ -23,40 +23,37 @@ read: a second request for each costs more than the bytes of the series that are
 _DOCUMENTS = (".csv", ".tsv", ".json", ".txt", ".md", ".xlsx", ".xls", ".pdf", ".html", ".xml", ".toml", ".png", ".jpg")
 
 
-class FolderLayout(Layout):
-    """Objects below `patient/study`, or wherever else they lie."""
-
-    name = PREFIX
-
-    def place(self, key: str) -> str:
-        return "/".join(key.split("/")[:-1][:STUDY_DEPTH])
-
-    def studies(self, store: Store, place: str, objects: Sequence[ObjectRef]) -> Iterator[StudyRef]:
-        yield StudyRef(store.archive, place, self.name, tuple(objects))
-
-    def open(self, ref: StudyRef) -> StudyObjects:
-        return FolderObjects(ref)
-
-
 def are_documents(objects: Iterable[ObjectRef]) -> bool:
     """True if all are documents by their names (`labels.csv`, `README.md`)."""
     return all(item.key.lower().endswith(_DOCUMENTS) for item in objects)
 
 
-class FolderObjects(StudyObjects):
-    """Objects that lie in the store one by one.
-
-    Up to READ_THREADS reads go out at a time, so that the round trips to an object store overlap; few objects wait in
-    memory, but those of a small remote study wait until they are read.
-    """
+class PooledObjects(StudyObjects):
+    """Up to READ_THREADS reads at a time, so that the round trips to a store overlap; few objects wait in memory."""
 
     def __init__(self, ref: StudyRef) -> None:
+        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spinemet-read")
+
+    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        return in_order(self._pool, self.read, names)
+
+    def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
+        return as_they_come(self._pool, lambda name: self.head(name, size), names)
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+class FolderObjects(PooledObjects):
+    """Objects that lie in the store one by one; those of a small remote study wait in memory until they are read."""
+
+    def __init__(self, ref: StudyRef) -> None:
+        super().__init__(ref)
         self._sizes = {item.key: item.size for item in ref.objects}
         self._store = open_store(ref.archive)
         self.are_near = self._store.is_near
         self._keeps = not self.are_near and ref.size <= KEPT_LIMIT
         self._kept: dict[str, bytes] = {}
-        self._pool = ThreadPoolExecutor(READ_THREADS, thread_name_prefix="spinemet-read")
 
     def names(self) -> list[str]:
         return sorted(self._sizes)
@@ -81,11 +78,15 @@ class FolderObjects(StudyObjects):
         content = self._kept[name] = self.read(name)
         return content[:size]
 
-    def read_many(self, names: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        return in_order(self._pool, self.read, names)
 
-    def heads(self, names: Iterable[str], size: int) -> Iterator[tuple[str, bytes]]:
-        return as_they_come(self._pool, lambda name: self.head(name, size), names)
+class FolderLayout(Layout):
+    """Objects below `patient/study`, or wherever else they lie."""
 
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+    name = PREFIX
+    objects = FolderObjects
+
+    def place(self, key: str) -> str:
+        return "/".join(key.split("/")[:-1][:STUDY_DEPTH])
+
+    def studies(self, store: Store, place: str, objects: Sequence[ObjectRef]) -> Iterator[StudyRef]:
+        yield StudyRef(store.archive, place, self.name, tuple(objects))

@@ -15,7 +15,6 @@ from spinemet import files
 from spinemet.anatomy import level_in, may_be_vertebra
 from spinemet.archive.layout import Layout
 from spinemet.archive.layouts.folder import FolderObjects
-from spinemet.archive.objects import StudyObjects
 from spinemet.archive.store import Store, Unlisted
 from spinemet.types import ObjectRef, StudyRef
 
@@ -70,10 +69,27 @@ def identity(archive: str, key: str) -> tuple[str, str]:
     return re.sub(r"[_-]ct$", "", path, flags=re.IGNORECASE), path
 
 
+class NiftiObjects(FolderObjects):
+    """One image with its masks.
+
+    image: its name. label_map: the name of the file with all vertebrae, None if there is none. vertebra_masks: names of
+    the files with one vertebra each. patient, study: see `identity`.
+    """
+
+    def __init__(self, ref: StudyRef) -> None:
+        super().__init__(ref)
+        roles = {name: role(name) for name in self.names() if name != ref.key}
+        self.image = ref.key
+        self.label_map = next((name for name, what in roles.items() if what is Role.LABEL_MAP), None)
+        self.vertebra_masks = [name for name, what in roles.items() if what is Role.VERTEBRA_MASK]
+        self.patient, self.study = identity(ref.archive, ref.key)
+
+
 class NiftiLayout(Layout):
     """A `.nii` or `.nii.gz` file that is an image. Label maps alone are no study."""
 
     name = "nifti"
+    objects = NiftiObjects
     is_one_file = True
 
     def place(self, key: str) -> str | None:
@@ -96,9 +112,6 @@ class NiftiLayout(Layout):
         head, _, tail = uri.rpartition("/rawdata/")
         return (head, f"rawdata/{tail}") if head else None
 
-    def open(self, ref: StudyRef) -> StudyObjects:
-        return NiftiObjects(ref)
-
     def _with_masks(self, store: Store, image: ObjectRef, siblings: Sequence[ObjectRef]) -> StudyRef:
         folder = _folder(image.key)
         beside = list(siblings)
@@ -111,22 +124,6 @@ class NiftiLayout(Layout):
             if item.key.lower().endswith(SUFFIXES) and role(item.key) is Role.VERTEBRA_MASK
         ]
         return StudyRef(store.archive, image.key, self.name, (image, *masks))
-
-
-class NiftiObjects(FolderObjects):
-    """One image with its masks.
-
-    image: its name. label_map: the name of the file with all vertebrae, None if there is none. vertebra_masks: names of
-    the files with one vertebra each. patient, study: see `identity`.
-    """
-
-    def __init__(self, ref: StudyRef) -> None:
-        super().__init__(ref)
-        roles = {name: role(name) for name in self.names() if name != ref.key}
-        self.image = ref.key
-        self.label_map = next((name for name, what in roles.items() if what is Role.LABEL_MAP), None)
-        self.vertebra_masks = [name for name, what in roles.items() if what is Role.VERTEBRA_MASK]
-        self.patient, self.study = identity(ref.archive, ref.key)
 
 
 def _is_map_of(key: str, image: str) -> bool:
