@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from spinemet.dicom.geometry import SAME_POSITION_MM, normal_of
+from spinemet.dicom.image_kind import special_kinds, unit
 from spinemet.types import InstanceHeader, SeriesHeader
 
 ORIENTATION_TOLERANCE = 0.01
@@ -49,8 +50,8 @@ def _group(records: list[Record]) -> list[tuple[list[Record], int]]:
             instance.SOPClassUID,
             instance.Rows,
             instance.Columns,
-            "LOCALIZER" in instance.ImageType,
-            instance.stored.RescaleType if instance.stored else "",
+            special_kinds(instance),
+            unit(instance),
         )
         candidates = groups.setdefault(key, [])
         for group in candidates:

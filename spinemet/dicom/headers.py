@@ -92,10 +92,11 @@ def read_series(
 ) -> SeriesScan:
     """The series of a study, in the order of their first objects' names.
 
-    Objects belong to one series if they share SeriesInstanceUID (their folder if it is empty), Modality, SOP
-    class, matrix, pixel spacing, orientation and RescaleType; localizers are apart. An object stored twice is read
-    once. Passes of the scanner (AcquisitionNumber) over the same places are series of their own; passes that continue
-    each other are one, in which a later pass keeps only the slices beyond the earlier ones.
+    Objects belong to one series if they share SeriesInstanceUID (their folder if it is empty), Modality, SOP class,
+    matrix, pixel spacing, orientation, unit (RescaleType) and the words of ImageType that name a localizer, a map, one
+    energy or a reformat. An object stored twice is read once. Passes of the scanner (AcquisitionNumber) over the same
+    places are series of their own; passes that continue each other are one, in which a later pass keeps only the
+    slices beyond the earlier ones.
 
     Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the most frequent reason (NOT_DICOM,
     TRUNCATED) if none can be used, and what StudyObjects raises.

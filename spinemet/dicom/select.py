@@ -21,8 +21,9 @@ from dataclasses import replace
 from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import SliceGrid, arrange, even_runs, normal_of
 from spinemet.dicom.headers import ENHANCED_CT
+from spinemet.dicom.image_kind import DERIVED_TYPES, LOCALIZER_TYPES, SCREEN_TYPES, is_map, is_monoenergetic
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.types import InstanceHeader, SeriesHeader
+from spinemet.types import SeriesHeader
 
 COVERAGE_STEP_MM = 30.0
 """About one vertebra with its disc."""
@@ -35,21 +36,6 @@ CT_CLASSES = ENHANCED_CT | {"1.2.840.10008.5.1.4.1.1.2"}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 54, 56, 100, 101, 102, 103))
 """Retired arithmetic and hierarchical JPEG, and video: no decoder without the GPL reads them."""
-_LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "REF_SURVIEW"})
-_SCREEN_TYPES = frozenset({"DOSE_INFO", "PATIENT_INFO", "RESULTS", "SCREEN SAVE", "SCREENSHOT", "DOSE REPORT"})
-# fmt: off
-_DERIVED_TYPES = frozenset({
-    "MPR", "CURVED_MPR", "CSA MPR", "CSAPARALLEL", "CPR", "REFORMATTED", "PROJECTION", "PROJECTION IMAGE",
-    "MIP", "MINIP", "MAX_IP", "MIN_IP", "MEAN_IP", "VRT", "VOLUME RENDERED", "SSD", "3D",
-    "PERFUSION", "RCBF", "RCBV", "SUBTRACTION",
-})
-# fmt: on
-_MAPS = re.compile(r"IODINE|MAT_|MATERIAL_|Z_?EFF|EFF_ATOMIC|ELECTRON|DENSITY|RHO\b|VNC|VIRTUAL_NON|CBCT|CONE_?BEAM")
-"""Beginning of an ImageType value of maps of multi-energy CT (PS3.3 C.8.2.1.1.1) and of cone-beam CT, whose values are
-not calibrated."""
-_HU_TYPES = re.compile(r"|HU|US|HOUNSFIELD.*")
-"""RescaleType (PS3.3 C.11.1.1.2): US is unspecified, as some scanners write; no entry means HU in a CT image."""
-_MONOENERGETIC = re.compile(r"VMI|MONO")
 
 
 def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
@@ -128,14 +114,13 @@ def _reason_in_headers(series: SeriesHeader, config: SelectConfig) -> Reason | N
         return Reason.NOT_CT
     if not any(item.has_pixels for item in series.instances):
         return Reason.NO_PIXELS
-    if image_type & _LOCALIZER_TYPES:
+    if image_type & LOCALIZER_TYPES:
         return Reason.LOCALIZER
-    if image_type & _SCREEN_TYPES:
+    if image_type & SCREEN_TYPES:
         return Reason.SECONDARY_CAPTURE
-    rescale_type = first.stored.RescaleType.upper() if first.stored else ""
-    if _has(_MAPS, first) or not _HU_TYPES.fullmatch(rescale_type):
+    if is_map(first):
         return Reason.NOT_HU
-    if image_type & _DERIVED_TYPES or ({"DERIVED", "SECONDARY"} <= image_type and "AXIAL" not in image_type):
+    if image_type & DERIVED_TYPES or ({"DERIVED", "SECONDARY"} <= image_type and "AXIAL" not in image_type):
         return Reason.DERIVED
     normal = normal_of(first.ImageOrientationPatient) if first.ImageOrientationPatient else None
     if normal is None or first.PixelSpacing is None:
@@ -149,11 +134,6 @@ def _reason_in_headers(series: SeriesHeader, config: SelectConfig) -> Reason | N
     return Reason.LOSSY if series.lossy and not config.allow_lossy else None
 
 
-def _has(kind: re.Pattern[str], instance: InstanceHeader) -> bool:
-    """Whether a value of ImageType beyond the first two begins like `kind`; blanks and hyphens count as underscores."""
-    return any(kind.match(re.sub(r"[ -]", "_", value)) for value in instance.ImageType[2:])
-
-
 def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[float, ...]:
     """A sort key: the better series first, by the module's rules."""
     thinnest, thickest = config.usual_spacing_mm
@@ -162,7 +142,7 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
         -round(grid.coverage_mm / COVERAGE_STEP_MM),
         round(off_usual, 2),
         float(series.lossy),
-        float(_has(_MONOENERGETIC, series.instances[0])),
+        float(is_monoenergetic(series.instances[0])),
         kernel_sharpness(series.ConvolutionKernel),
         grid.pixel_spacing[0],
         -grid.count,

@@ -117,10 +117,27 @@ def test_an_object_stored_twice_is_read_once(tmp_path: Path, rotation: int) -> N
         assert Flag.LEFT_OUT in read_volume(objects, series).flags
 
 
-def test_a_map_in_the_series_of_a_ct_is_a_series_of_its_own(tmp_path: Path) -> None:
-    write_series(tmp_path / "a", count=6, series_uid="1.2")
-    write_series(tmp_path / "b", count=6, series_uid="1.2", edit=lambda d, _: setattr(d, "RescaleType", "MGML"))
-    assert [len(series.instances) for series in scan(tmp_path).series] == [6, 6]
+@pytest.mark.parametrize(
+    ("keyword", "value", "series"),
+    [
+        ("RescaleType", "MGML", 2),
+        ("RescaleType", "HU", 1),
+        ("RescaleType", "US", 1),
+        ("ImageType", ["DERIVED", "PRIMARY", "AXIAL", "IODINE"], 2),
+        ("ImageType", ["DERIVED", "PRIMARY", "AXIAL", "Z EFFECTIVE"], 2),
+        ("ImageType", ["DERIVED", "PRIMARY", "AXIAL", "VMI"], 2),
+        ("ImageType", ["DERIVED", "SECONDARY", "AXIAL", "MIP"], 2),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "SCOUT"], 2),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "HELICAL"], 1),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "AXIAL", "CT_SOM5 SEQ"], 1),
+    ],
+)
+def test_a_map_in_the_series_of_a_ct_is_a_series_of_its_own(
+    tmp_path: Path, keyword: str, value: str | list[str], series: int
+) -> None:
+    write_series(tmp_path / "a", places=range(6), series_uid="1.2")
+    write_series(tmp_path / "b", places=range(6, 12), series_uid="1.2", edit=lambda d, _: setattr(d, keyword, value))
+    assert len(scan(tmp_path).series) == series
 
 
 def test_different_slices_with_one_uid_are_kept(tmp_path: Path) -> None:
