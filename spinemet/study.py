@@ -6,7 +6,7 @@ Training, screening and `spinemet study` all read studies through this module. I
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -131,15 +131,35 @@ def _read_series(objects: StudyObjects, config: StudyConfig, facts: _Facts) -> _
             with facts.stage("headers"):
                 scan = read_series(objects, decoder.begin)
             series = scan.series
-            facts.note(series_seen=explain(series, config.select))
             if not series:
                 raise _nothing_readable(scan.skipped)
-            chosen = select_series(series, config.select)
+            chosen, volume = _first_readable(objects, series, config, decoder, facts)
+    facts.note(spacing_mm=volume.spacing_mm, slice_count=volume.hu_DHW.shape[0], flags=volume.flags)
+    return _Series(chosen, volume, series)
+
+
+def _first_readable(
+    objects: StudyObjects, series: Sequence[SeriesHeader], config: StudyConfig, decoder: SliceDecoder, facts: _Facts
+) -> tuple[SeriesHeader, Volume]:
+    """The best series whose pixels are a CT volume. Raises the problem of the best one if none is."""
+    refused: dict[int, StudyExcluded] = {}
+    while True:
+        reasons = {number: problem.reason for number, problem in refused.items()}
+        verdicts = explain(series, config.select, reasons)
+        facts.note(series_seen=verdicts)
+        try:
+            chosen = select_series(series, config.select, reasons)
             facts.note(chosen=chosen)
             with facts.stage("volume"):
                 volume = read_volume(objects, chosen, decoder)
-    facts.note(spacing_mm=volume.spacing_mm, slice_count=volume.hu_DHW.shape[0], flags=volume.flags)
-    return _Series(chosen, volume, series)
+        except StudyExcluded as problem:
+            best = next((number for number, (_, reason) in enumerate(verdicts) if reason is None), None)
+            if best is None or problem.reason is Reason.SEVERAL_STUDIES:
+                raise next(iter(refused.values()), problem) from None
+            refused[best] = problem
+        else:
+            flags = (Flag.SERIES_REFUSED,) if refused else ()
+            return chosen, replace(volume, flags=volume.flags + flags)
 
 
 def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, facts: _Facts) -> LabelMap | None:

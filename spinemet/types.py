@@ -88,6 +88,7 @@ class Flag(Explained):
         "orientation_disputed",
         "The NIfTI header contradicts itself about orientation or voxel size; the more credible one was used.",
     )
+    SERIES_REFUSED = "series_refused", "The pixels of the preferred series are no CT volume; the next one was read."
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
     BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation is broken or its levels are not clear."
     UNREACHABLE = "unreachable", "The study's vertebra segmentation could not be fetched."

@@ -5,7 +5,8 @@ A series must pass these rules; the first that it breaks is its reason:
  2. its geometry is known, and its slices are nearly axial (gantry tilt) and evenly spaced;
  3. SpineMet can decode its pixels, and they are lossless if the configuration requires that;
  4. it has enough slices, thin enough, over enough of the patient, and its body part contains a spine.
-A series with gaps or several spacings is divided there, and its best stretch must pass the same rules.
+A series with gaps or several spacings is divided there, and its best stretch must pass the same rules. If the pixels of
+the best series turn out to be no CT volume (study.py), the next one is chosen.
 Among the series that pass, the best has the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices
 do not decide), then a usual slice thickness, then lossless pixels, then HU of the usual beam (not of one energy), then
 a soft-tissue kernel, then smaller pixels.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from spinemet.config import SelectConfig
@@ -38,13 +39,15 @@ _UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 54, 5
 """Retired arithmetic and hierarchical JPEG, and video: no decoder without the GPL reads them."""
 
 
-def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> SeriesHeader:
-    """The series to read, which may be a stretch of one of `series`.
+def select_series(
+    series: Sequence[SeriesHeader], config: SelectConfig, refused: Mapping[int, Reason] | None = None
+) -> SeriesHeader:
+    """The series to read, which may be a stretch of one of `series`; refused: as in `explain`.
 
     Raises StudyExcluded: NO_SERIES if `series` is empty, SEVERAL_STUDIES if the usable ones belong to several studies,
     and with the reason of the series that came closest if none is usable.
     """
-    verdicts = explain(series, config)
+    verdicts = explain(series, config, refused)
     usable = [item for item, reason in verdicts if reason in {None, Reason.NOT_PREFERRED}]
     studies = {(item.PatientID, item.StudyInstanceUID) for item in usable if item.StudyInstanceUID}
     if len(studies) > 1:
@@ -59,11 +62,19 @@ def select_series(series: Sequence[SeriesHeader], config: SelectConfig) -> Serie
     raise StudyExcluded(reason, f"expected one usable axial CT series, found {len(reasons)} series, none usable.")
 
 
-def explain(series: Sequence[SeriesHeader], config: SelectConfig) -> tuple[tuple[SeriesHeader, Reason | None], ...]:
-    """Every series with the reason against it; None for the chosen one, which may be a stretch of a series."""
+def explain(
+    series: Sequence[SeriesHeader], config: SelectConfig, refused: Mapping[int, Reason] | None = None
+) -> tuple[tuple[SeriesHeader, Reason | None], ...]:
+    """Every series with the reason against it; None for the chosen one, which may be a stretch of a series.
+
+    refused: place in `series` -> reason, for those of which the pixels turned out to be no CT volume.
+    """
     judged: list[tuple[SeriesHeader, Reason | None]] = []
     ranks: dict[int, tuple[float, ...]] = {}
     for index, item in enumerate(series):
+        if refused and index in refused:
+            judged.append((item, refused[index]))
+            continue
         verdict, grid = _judge(item, config)
         if verdict is Reason.GAPS:
             parts = [replace(item, instances=run, divided=True) for run in even_runs(item.instances)]

@@ -1,0 +1,65 @@
+"""Which series of a study is read if the pixels of the preferred one are no CT volume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom.dataset import Dataset
+
+from spinemet.archive.listing import study_at
+from spinemet.config import SelectConfig, StudyConfig
+from spinemet.errors import Reason
+from spinemet.study import read_study
+from tests.dicom.writer import set_pixels, write_series
+
+CONFIG = StudyConfig(select=SelectConfig(min_slices=5, min_coverage_mm=10))
+
+
+def one_value(dataset: Dataset, _: int) -> None:
+    set_pixels(dataset, np.full((24, 32), 1000, np.int16))
+
+
+def different_at_one_place(dataset: Dataset, place: int) -> None:
+    set_pixels(dataset, np.random.default_rng().integers(0, 2000, (24, 32), np.int16))
+    dataset.ImagePositionPatient = [0, 0, float(place // 2)]
+
+
+def colour(dataset: Dataset, _: int) -> None:
+    dataset.SamplesPerPixel = 3
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (one_value, Reason.NOT_HU),
+        (different_at_one_place, Reason.DUPLICATE_POSITIONS),
+        (colour, Reason.UNSUPPORTED_PIXELS),
+    ],
+)
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_the_next_series_is_read_and_the_refusal_kept(tmp_path: Path, spoil, reason: Reason, names: str) -> None:
+    preferred, next_best = names
+    write_series(tmp_path / preferred, count=60, edit=spoil)
+    write_series(tmp_path / next_best, count=10)
+    reading = read_study(study_at(tmp_path), CONFIG)
+    assert (reading.reason, reading.slice_count) == (Reason.NO_SPINE, 10)
+    assert "series_refused" in reading.flags
+    assert {len(series.instances): why for series, why in reading.series_seen} == {60: reason, 10: None}
+
+
+def test_a_study_of_nothing_but_maps_has_the_reason_of_the_best_one(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", count=10, edit=colour)
+    write_series(tmp_path / "b", count=60, edit=one_value)
+    reading = read_study(study_at(tmp_path), CONFIG)
+    assert (reading.state, reading.reason) == ("excluded", Reason.NOT_HU)
+    assert "one value" in reading.detail
+    assert [reason for _, reason in reading.series_seen] == [Reason.UNSUPPORTED_PIXELS, Reason.NOT_HU]
+
+
+def test_a_map_alone_beside_series_that_cannot_be_used_stays_refused(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", count=60, edit=one_value)
+    write_series(tmp_path / "b", count=60, edit=lambda d, _: setattr(d, "Modality", "MR"))
+    reading = read_study(study_at(tmp_path), CONFIG)
+    assert reading.reason is Reason.NOT_HU
