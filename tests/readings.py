@@ -44,6 +44,7 @@ SERIES = SeriesHeader(
     ManufacturerModelName="Ring 5",
     ConvolutionKernel="B60f",
     KVP=120.0,
+    left_out=3,
     ContrastBolusAgent=f"Iodine for Mrs {PATIENT}",
     instances=(InstanceHeader("secret-study/a", Rows=512, Columns=512, SliceThickness=1.25),),
 )

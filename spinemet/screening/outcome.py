@@ -146,6 +146,7 @@ def _series(reading: StudyReading, names: Pseudonymizer) -> Row:
             "kernel": _text(series.ConvolutionKernel),
             "kvp": series.KVP,
             "contrast": names_contrast(series.ContrastBolusAgent),
+            "objects_left_out": series.left_out,
         }
     return facts
 

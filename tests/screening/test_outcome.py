@@ -46,9 +46,10 @@ def test_the_ledger_row_describes_the_study() -> None:
         "state": "screened", "reason": None, "layout": "prefix", "objects": 2, "size_bytes": 30, "series_count": 2,
         "slice_count": 120, "slice_spacing_mm": 1.5, "row_spacing_mm": 0.7, "column_spacing_mm": 0.8,
         "manufacturer": "ACME Medical", "manufacturer_model": "Ring 5", "kernel": "B60f", "kvp": 120.0,
-        "contrast": True, "age": 90, "sex": "F", "study_date": dt.date(2024, 1, 1), "localizer": "geometric",
-        "levels_imaged": 4, "levels_evaluable": 3, "flags": ["deskewed", "lossy"], "seconds_headers": 0.5,
-        "seconds_volume": 1.5, "seconds_model": 0.25, "model_digest": "a" * 12, "run_id": "run-1",
+        "contrast": True, "objects_left_out": 3, "age": 90, "sex": "F", "study_date": dt.date(2024, 1, 1),
+        "localizer": "geometric", "levels_imaged": 4, "levels_evaluable": 3, "flags": ["deskewed", "lossy"],
+        "seconds_headers": 0.5, "seconds_volume": 1.5, "seconds_model": 0.25, "model_digest": "a" * 12,
+        "run_id": "run-1",
     }  # fmt: skip
     assert {name: row[name] for name in expected} == expected
     assert type(row["localizer"]) is type(row["state"]) is str  # plain words, no members of an enum
