@@ -1,7 +1,6 @@
 """Which slices make one series: what they must share, and by how much they may differ.
 
-AcquisitionNumber may count contrast phases, passes of the scanner or mere rotations, so it never divides a series by
-itself: where the slices lie decides.
+Passes of the scanner within one series are told apart in passes.py.
 """
 
 from __future__ import annotations
@@ -12,16 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from spinemet.dicom.geometry import SAME_POSITION_MM, normal_of
+from spinemet.dicom.geometry import normal_of
 from spinemet.dicom.image_kind import special_kinds, unit
+from spinemet.dicom.passes import passes
 from spinemet.types import InstanceHeader, SeriesHeader
 
 ORIENTATION_TOLERANCE = 0.01
 """Direction cosines of one series may differ by this much (0.6 degrees): some scanners write only four digits."""
 SPACING_TOLERANCE = 1e-3
 """Pixel spacings of one series may differ by this share."""
-MOST_OVERLAP = 0.5
-"""A pass continues another one if at most this share of its length lies beside it; otherwise it repeats it."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,8 @@ class Record:
     instance: InstanceHeader
     series: SeriesHeader
     acquisition: int | None
+    time: str = ""
+    """AcquisitionTime, as text that sorts."""
 
 
 def grouped(records: list[Record]) -> tuple[SeriesHeader, ...]:
@@ -63,6 +63,17 @@ def _group(records: list[Record]) -> list[tuple[list[Record], int]]:
     return [part for same_key in groups.values() for group in same_key for part in _passes(group)]
 
 
+def _passes(group: list[Record]) -> list[tuple[list[Record], int]]:
+    """The passes of the scanner in `group` that cover different places, joined; those over the same places apart."""
+    once = _without_copies(group)
+    places = _along(once)
+    if places is None:
+        return [(once, len(group) - len(once))]
+    times = [(record.time, record.instance.InstanceNumber, record.instance.frame) for record in once]
+    joined = passes(places, [record.acquisition for record in once], times)
+    return [([once[n] for n in part], left_out + len(group) - len(once)) for part, left_out in joined]
+
+
 def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
     cosines, cosines_of_other = one.ImageOrientationPatient, other.ImageOrientationPatient
     spacing, spacing_of_other = one.PixelSpacing, other.PixelSpacing
@@ -73,31 +84,6 @@ def _same_geometry(one: InstanceHeader, other: InstanceHeader) -> bool:
     return all(abs(a - b) <= ORIENTATION_TOLERANCE for a, b in zip(cosines, cosines_of_other, strict=True)) and all(
         math.isclose(a, b, rel_tol=SPACING_TOLERANCE) for a, b in zip(spacing, spacing_of_other, strict=True)
     )
-
-
-def _passes(group: list[Record]) -> list[tuple[list[Record], int]]:
-    """The passes of the scanner in `group` that cover different places, joined; those over the same places apart."""
-    once = _without_copies(group)
-    copies = len(group) - len(once)
-    along = _along(once)
-    acquisitions = {record.acquisition for record in once}
-    if along is None or len(acquisitions) == 1:
-        return [(once, copies)]
-    passes: list[tuple[list[int], int]] = []
-    numbers = [record.acquisition or 0 for record in once]
-    for number in sorted(set(numbers)):
-        part = [n for n in range(len(once)) if numbers[n] == number]
-        for place, (earlier, left_out) in enumerate(passes):
-            beyond = _beyond(along, part, earlier)
-            if len(part) - len(beyond) <= MOST_OVERLAP * len(part):
-                passes[place] = earlier + beyond, left_out + len(part) - len(beyond)
-                break
-        else:
-            passes.append((part, 0))
-    # One slice per acquisition is a bolus-tracking series, not several phases.
-    if max(len(part) for part, _ in passes) == 1:
-        return [(once, copies)]
-    return [([once[n] for n in sorted(part)], left_out + copies) for part, left_out in passes]
 
 
 def _without_copies(group: list[Record]) -> list[Record]:
@@ -126,19 +112,6 @@ def _along(group: list[Record]) -> list[float] | None:
         return None
     places: list[float] = (np.asarray(positions, np.float64) @ normal).tolist()
     return places
-
-
-def _beyond(along: list[float], part: list[int], earlier: list[int]) -> list[int]:
-    """The slices of `part` that lie outside the range of `earlier`, or in a gap of it."""
-    taken = np.sort([along[n] for n in earlier])
-    step = float(np.median(np.diff(taken))) if len(taken) > 1 else 0.0
-    beyond = []
-    for n in part:
-        nearest = float(np.abs(taken - along[n]).min())
-        outside = not taken[0] - SAME_POSITION_MM <= along[n] <= taken[-1] + SAME_POSITION_MM
-        if (outside and nearest > SAME_POSITION_MM) or nearest > max(step, SAME_POSITION_MM) * 0.75:
-            beyond.append(n)
-    return beyond
 
 
 def _series(group: list[Record], left_out: int) -> SeriesHeader:

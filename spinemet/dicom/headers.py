@@ -57,7 +57,14 @@ _INSTANCE_KEYWORDS, _SERIES_KEYWORDS, _PIXEL_KEYWORDS = (
     for header in (InstanceHeader, SeriesHeader, StoredPixels)
 )
 _PLAIN_TEXTS = _SERIES_KEYWORDS - {"StudyDate", "FrameOfReferenceUID", "ConvolutionKernel", "KVP"}
-_SOURCES = {"AcquisitionNumber", "PatientAge", "PatientBirthDate", "LossyImageCompression", "SpecificCharacterSet"}
+_SOURCES = {
+    "AcquisitionNumber",
+    "AcquisitionTime",
+    "PatientAge",
+    "PatientBirthDate",
+    "LossyImageCompression",
+    "SpecificCharacterSet",
+}
 _GROUPS = {"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"}
 _TAGS: list[BaseTag | int] = [
     Tag(keyword) for keyword in _INSTANCE_KEYWORDS | _SERIES_KEYWORDS | _PIXEL_KEYWORDS | _SOURCES | _GROUPS
@@ -65,7 +72,10 @@ _TAGS: list[BaseTag | int] = [
 """The elements that are parsed: the attributes of the headers in types.py, and those that other fields come from. The
 TransferSyntaxUID is none of them, because it stands in the file's meta information."""
 _FRAME_GROUPS = ("PlanePosition", "PlaneOrientation", "PixelMeasures", "CTImageFrameType", "PixelValueTransformation")
-_PER_SLICE = ("SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber", "FrameOfReferenceUID")
+_PER_SLICE = (
+    "SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "AcquisitionNumber", "AcquisitionTime",
+    "FrameOfReferenceUID",
+)  # fmt: skip
 """Attributes that differ between slices. One real chest CT has 275 values of FrameOfReferenceUID in its 275 slices."""
 _TAGS_PER_SLICE = frozenset(map(Tag, _PER_SLICE))
 
@@ -94,9 +104,9 @@ def read_series(
 
     Objects belong to one series if they share SeriesInstanceUID (their folder if it is empty), Modality, SOP class,
     matrix, pixel spacing, orientation, unit (RescaleType) and the words of ImageType that name a localizer, a map, one
-    energy or a reformat. An object stored twice is read once. Passes of the scanner (AcquisitionNumber) over the same
-    places are series of their own; passes that continue each other are one, in which a later pass keeps only the
-    slices beyond the earlier ones.
+    energy or a reformat. An object stored twice is read once. Passes of the scanner (passes.py) over the same places
+    are series of their own; passes that continue each other are one, in which a later pass keeps only the slices
+    beyond the earlier ones.
 
     Raises StudyExcluded(EMPTY) if there are no objects, StudyFailed with the most frequent reason (NOT_DICOM,
     TRUNCATED) if none can be used, and what StudyObjects raises.
@@ -199,10 +209,10 @@ def _records(name: str, parsed: _Head, cache: _Cache) -> list[Record]:
         has_pixels=parsed.has_pixels,
         pixels_at=parsed.pixels_at,
     )
-    acquisition = integer(dataset, "AcquisitionNumber")
+    acquisition, time = integer(dataset, "AcquisitionNumber"), text(dataset, "AcquisitionTime")
     if instance.SOPClassUID not in ENHANCED_CT:
-        return [Record(instance, series, acquisition)]
-    return [Record(frame, series, acquisition) for frame in _frames(dataset, instance)]
+        return [Record(instance, series, acquisition, time)]
+    return [Record(frame, series, acquisition, time) for frame in _frames(dataset, instance)]
 
 
 def _raw_values(dataset: Dataset, syntax: str) -> tuple[object, ...] | None:

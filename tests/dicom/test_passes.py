@@ -1,0 +1,77 @@
+"""Passes of the scanner, told apart by the order in which their slices were taken."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from spinemet.dicom.passes import Moment, passes
+
+RANGE = [2.0 * n for n in range(20)]
+BETWEEN = [z + 1 for z in RANGE]
+TWO_PASSES = [(20, 0), (20, 0)]
+
+
+def found(along: list[float], moments: list[Moment], acquisitions: list[int | None]) -> list[tuple[int, int]]:
+    """(slices, left out) of each pass, which must not depend on the order of the files."""
+    results = []
+    for seed in range(3):
+        order = random.Random(seed).sample(range(len(along)), len(along))
+        parts = passes([along[n] for n in order], [acquisitions[n] for n in order], [moments[n] for n in order])
+        results.append([(len(part), left_out) for part, left_out in parts])
+    assert results[0] == results[1] == results[2]
+    return results[0]
+
+
+def numbered(numbers: list[int], time: str = "") -> list[Moment]:
+    return [(time, number, None) for number in numbers]
+
+
+@pytest.mark.parametrize("acquisition", [None, 1])
+@pytest.mark.parametrize(
+    ("along", "moments", "expected"),
+    [
+        pytest.param(RANGE + BETWEEN, numbered([*range(40)]), TWO_PASSES, id="half a step apart"),
+        pytest.param(RANGE + BETWEEN[::-1], numbered([*range(40)]), TWO_PASSES, id="there and back"),
+        pytest.param(RANGE + RANGE, numbered([*range(40)]), TWO_PASSES, id="the same places"),
+        pytest.param(RANGE + BETWEEN, numbered([*range(20)] * 2), TWO_PASSES, id="both numbered from one"),
+        pytest.param(
+            RANGE + BETWEEN, numbered([1] * 20, "101500") + numbered([1] * 20, "101700.5"), TWO_PASSES, id="two times"
+        ),
+        pytest.param(
+            RANGE + BETWEEN,
+            numbered([*range(0, 40, 2)], "101500") + numbered([*range(1, 40, 2)], "101700"),
+            TWO_PASSES,
+            id="two times, numbered by place",
+        ),
+        pytest.param(
+            RANGE + BETWEEN, [("", 1, frame) for frame in range(40)], TWO_PASSES, id="frames of one Enhanced object"
+        ),
+        pytest.param(RANGE[:12] + RANGE[7:], numbered([*range(25)]), [(20, 5)], id="five slices overlap"),
+        pytest.param(RANGE[12:] + RANGE[:12], numbered([*range(20)]), [(20, 0)], id="upper half first"),
+        pytest.param(RANGE, numbered([*range(20)]), [(20, 0)], id="one pass"),
+        pytest.param(RANGE[::-1], numbered([*range(20)]), [(20, 0)], id="one pass downwards"),
+        pytest.param(RANGE, numbered([1] * 20), [(20, 0)], id="one number"),
+        pytest.param(RANGE, [("", None, None)] * 20, [(20, 0)], id="no number"),
+        pytest.param(RANGE, numbered([3, 2, 1, 0, *range(4, 20)]), [(20, 0)], id="a rotation backwards"),
+        pytest.param(RANGE, numbered(random.Random(0).sample(range(20), 20)), [(20, 0)], id="renamed at random"),
+        pytest.param(RANGE, [(f"1015{n:02}", n, None) for n in range(20)], [(20, 0)], id="a time per slice"),
+    ],
+)
+def test_the_order_tells_passes_apart(
+    along: list[float], moments: list[Moment], expected: list[tuple[int, int]], acquisition: int | None
+) -> None:
+    assert found(along, moments, [acquisition] * len(along)) == expected
+
+
+@pytest.mark.parametrize("rotation", [1, 2, 4])
+def test_numbers_that_alternate_in_one_even_stack_do_not_divide_it(rotation: int) -> None:
+    alternating: list[int | None] = [n // rotation % 2 for n in range(20)]
+    assert found(RANGE, numbered([*range(20)]), alternating) == [(20, 0)]
+    assert found(RANGE, numbered([*range(20)][::-1], "101500"), alternating) == [(20, 0)]
+
+
+def test_without_an_order_the_acquisitions_decide() -> None:
+    assert found(RANGE + BETWEEN, numbered([1] * 40), [1] * 20 + [2] * 20) == TWO_PASSES
+    assert found(RANGE, numbered([1] * 20), [1] * 12 + [2] * 8) == [(20, 0)]
