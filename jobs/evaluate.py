@@ -26,7 +26,7 @@ def evaluate(
     Exit codes: 0 done, 1 the job failed, 2 bad input.
     """
     from spinemet.evaluation.evaluate import run_evaluate
-    from spinemet.evaluation.evaluation_page import evaluation_page
+    from spinemet.evaluation.pages import evaluation_page
 
     with progress_bar("Evaluating") as advance:
         found = run_evaluate(model, crops, out, split, advance, baseline)

@@ -23,7 +23,7 @@ from spinemet.dicom.pseudonym import load_key
 from spinemet.display.terminal import console, render_prevalence
 from spinemet.errors import BadInput, plain_cause
 from spinemet.evaluation.evaluate import run_evaluate
-from spinemet.evaluation.evaluation_page import evaluation_page
+from spinemet.evaluation.pages import evaluation_page
 from spinemet.files import claim
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.on_ray.screen import run_screen

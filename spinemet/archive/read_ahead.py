@@ -15,10 +15,12 @@ T = TypeVar("T")
 READ_AHEAD = 32
 
 
-def in_order(pool: ThreadPoolExecutor, read: Callable[[K], T], names: Iterable[K]) -> Iterator[tuple[K, T]]:
-    """(name, read(name)) in the order of `names`, with up to READ_AHEAD reads running or waiting to be taken."""
+def in_order(
+    pool: ThreadPoolExecutor, read: Callable[[K], T], names: Iterable[K], ahead: int = READ_AHEAD
+) -> Iterator[tuple[K, T]]:
+    """(name, read(name)) in the order of `names`, with up to `ahead` reads running or waiting to be taken."""
     rest = iter(names)
-    waiting: deque[tuple[K, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, READ_AHEAD))
+    waiting: deque[tuple[K, Future[T]]] = deque((name, pool.submit(read, name)) for name in islice(rest, ahead))
     while waiting:
         name, future = waiting.popleft()
         yield name, future.result()

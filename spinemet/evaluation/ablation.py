@@ -14,11 +14,9 @@ import io
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import obstore
 import pandas as pd
 import torch
@@ -27,14 +25,13 @@ from pydantic import BaseModel, ValidationError
 from spinemet import __version__
 from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
-from spinemet.evaluation.ablation_page import ablation_page
 from spinemet.evaluation.figures import gains_figure
-from spinemet.evaluation.page import Page
-from spinemet.evaluation.predictions import predictions, repeats, task_confusions
+from spinemet.evaluation.pages import Page, ablation_page
+from spinemet.evaluation.predictions import compared, predictions
 from spinemet.files import claim, exists, join, open_store, read_bytes, write_bytes, write_parquet
 from spinemet.model.predictor import Predictor
+from spinemet.model.tasks import Task
 from spinemet.progress import Progress, no_progress
-from spinemet.statistics.comparison import compare
 from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import check_crops, patient_strata, training_data
@@ -212,15 +209,13 @@ def summarize(out: str, fits: Sequence[Fit], folds: int, baseline: str) -> pd.Da
     if baseline not in runs:
         raise BadInput(f"No seed of the baseline {baseline} has finished all {folds} folds.")
     recipes = {fit.recipe.name: fit.recipe for fit in fits}
-    reference = _confusions(runs[baseline], recipes[baseline])
     rows: list[dict[str, object]] = []
     for name, tables in runs.items():
-        for (task_name, unit), counts_RPCC in _confusions(tables, recipes[name]).items():
-            task = recipes[name].model.task(task_name)
-            other = reference.get((task_name, unit)) if name != baseline else None
-            where = {"recipe": name, "seeds": len(tables), "task": task_name, "unit": unit}
-            found = compare(counts_RPCC, other, task.classes, further=task.measures)
-            rows += [{**where, **asdict(one)} for one in found if not repeats(task, one.label)]
+        for task in _measured(recipes[name]):
+            known = name != baseline and task.name in {one.name for one in _measured(recipes[baseline])}
+            for unit in TABLES:
+                found = compared(task, unit, tables, runs[baseline] if known else None)
+                rows += [{"recipe": name, "seeds": len(tables), **row} for row in found]
     return pd.DataFrame(rows).rename(columns={"name": "measure"})
 
 
@@ -243,13 +238,5 @@ def _all_folds(out: str, fits: Sequence[Fit], file: str) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _confusions(
-    runs: Sequence[Mapping[str, pd.DataFrame]], recipe: TrainRecipe
-) -> dict[tuple[str, str], npt.NDArray[np.int64]]:
-    """(task, unit) -> (R, P, C, C) counts; patients in alphabetical order, the same for every recipe."""
-    tasks = [task for task in recipe.model.tasks if task.kind != "binary" or task.measures]
-    return {
-        (task.name, unit): np.stack([task_confusions(tables[unit], task) for tables in runs])
-        for task in tasks
-        for unit in TABLES
-    }
+def _measured(recipe: TrainRecipe) -> list[Task]:
+    return [task for task in recipe.model.tasks if task.kind != "binary" or task.measures]

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import pandas as pd
 
 from spinemet import __version__
-from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
-from spinemet.evaluation.evaluation_page import evaluation_page
 from spinemet.evaluation.figures import confusion_figure, reliability_figure
-from spinemet.evaluation.predictions import labelled, predictions, repeats, task_confusions
+from spinemet.evaluation.pages import evaluation_page
+from spinemet.evaluation.predictions import UNITS, Tables, compared, labelled, predictions, repeats
 from spinemet.files import join, normalize, write_bytes, write_parquet
 from spinemet.model.card import ModelCard
 from spinemet.model.predictor import Predictor
 from spinemet.progress import Progress, no_progress
-from spinemet.statistics.comparison import compare
 from spinemet.statistics.measures import confusion_matrix, measure, operating_points
 from spinemet.training.crops import Crops, read_crops
 
 Split = Literal["test", "all"]
-SEED = 0
-"""Of the resampling: the same predictions give the same intervals."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +44,10 @@ class Evaluation:
     operating: pd.DataFrame = field(default_factory=pd.DataFrame)
     differences: pd.DataFrame = field(default_factory=pd.DataFrame)
 
-    def value(self, task: str, measure: str, label: str = "", unit: str = "vertebra") -> tuple[float, float, float]:
-        """(value, low, high) of one measure."""
+    def value(self, task: str, measure: str, label: str = "") -> tuple[float, float, float]:
+        """(value, low, high) of one measure per vertebra."""
         table = self.measures
-        rows = (table["task"] == task) & (table["unit"] == unit)
+        rows = (table["task"] == task) & (table["unit"] == "vertebra")
         row = table[rows & (table["measure"] == measure) & (table["label"] == label)].iloc[0]
         return float(row["value"]), float(row["low"]), float(row["high"])
 
@@ -99,7 +94,7 @@ def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progres
             if not len(true_N):
                 continue
             where = {"task": task.name, "unit": unit}
-            found = measure(true_N, prob_NC, patients_N.tolist(), task.classes, further=task.measures, seed=SEED)
+            found = measure(true_N, prob_NC, patients_N.tolist(), task.classes, further=task.measures)
             measures += [{**where, **asdict(one)} for one in found if not repeats(task, one.label)]
             counts_CC = confusion_matrix(true_N, prob_NC.argmax(axis=1), len(task.classes))
             confusions += [
@@ -137,25 +132,21 @@ def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> p
             continue
         for n, label in enumerate(task.classes[1:], 1):
             chosen, measured = (prob_NC[:, n], true_N == n), (measured_NC[:, n], measured_N == n)
-            points = operating_points(label, chosen, measured, patients_N.tolist(), seed=SEED)
+            points = operating_points(label, chosen, measured, patients_N.tolist())
             rows += [{"task": task.name, **point} for point in points]
     return pd.DataFrame(rows)
 
 
-def differences(
-    tables: Mapping[str, pd.DataFrame], card: ModelCard, baseline: Mapping[str, pd.DataFrame], baseline_card: ModelCard
-) -> pd.DataFrame:
+def differences(tables: Tables, card: ModelCard, baseline: Tables, baseline_card: ModelCard) -> pd.DataFrame:
     """How far a model is from the baseline, in the tasks that both have with the same classes."""
-    rows = []
     same = {(task.name, task.classes) for task in baseline_card.spec.tasks}
-    for task in card.spec.tasks:
-        for unit, table in tables.items():
-            if (task.name, task.classes) in same and table[f"{task.name}_true"].notna().any():
-                own, other = (task_confusions(one, task)[None] for one in (table, baseline[unit]))
-                found = compare(own, other, task.classes, further=task.measures, seed=SEED)
-                rows += [
-                    {"task": task.name, "unit": unit, **asdict(one)} for one in found if not repeats(task, one.label)
-                ]
+    rows = [
+        row
+        for task in card.spec.tasks
+        for unit in UNITS
+        if (task.name, task.classes) in same and tables[unit][f"{task.name}_true"].notna().any()
+        for row in compared(task, unit, [tables], [baseline])
+    ]
     return pd.DataFrame(rows).rename(columns={"name": "measure"})
 
 
@@ -184,10 +175,7 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 
 
 def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
-    if crops.info.slice_config != card.spec.slices:
-        raise BadInput(
-            f"The crops are cut with {_cut(crops.info.slice_config)}, but the model needs {_cut(card.spec.slices)}."
-        )
+    _check_cut(crops, card, "model")
     patients = crops.table["patient"]
     if split == "all":
         if known := _learned_from(crops, card):
@@ -207,15 +195,21 @@ def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
 
 
 def _check_baseline(crops: Crops, card: ModelCard) -> None:
-    if crops.info.slice_config != card.spec.slices:
-        raise BadInput(
-            f"The crops are cut with {_cut(crops.info.slice_config)}, but the baseline needs {_cut(card.spec.slices)}."
-        )
+    _check_cut(crops, card, "baseline")
     if known := _learned_from(crops, card):
         raise BadInput(
             f"The baseline learned from or was validated on {known} of the patients measured; train both models with "
             "the same split."
         )
+
+
+def _check_cut(crops: Crops, card: ModelCard, who: str) -> None:
+    found, needed = (
+        ", ".join(f"{name} {value}" for name, value in slices.model_dump().items())
+        for slices in (crops.info.slice_config, card.spec.slices)
+    )
+    if found != needed:
+        raise BadInput(f"The crops are cut with {found}, but the {who} needs {needed}.")
 
 
 def _learned(card: ModelCard) -> set[str]:
@@ -226,7 +220,3 @@ def _learned_from(crops: Crops, card: ModelCard) -> int:
     """How many patients of `crops` took part in the training of a model."""
     patients = crops.table["patient"]
     return patients[patients.isin(_learned(card))].nunique()
-
-
-def _cut(slices: SliceConfig) -> str:
-    return ", ".join(f"{name} {value}" for name, value in slices.model_dump().items())

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 
 from spinemet.display.palette import BLUE, CURVES, FAINT, INK, remove_frame
-from spinemet.evaluation.ablation_page import PAPER, SHOWN, by_recipe
-from spinemet.evaluation.evaluation_page import confusion_of
+from spinemet.evaluation.pages import PAPER, SHOWN, by_recipe, confusion_of
 from spinemet.evaluation.predictions import UNITS
 from spinemet.statistics.measures import calibration_error, reliability
 

@@ -5,6 +5,9 @@ The truth of a slice is its own label, or its vertebra's if the slice has none. 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
@@ -13,11 +16,14 @@ from spinemet.model.aggregate import aggregate
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
 from spinemet.progress import Progress, no_progress
+from spinemet.statistics.comparison import compare
 from spinemet.statistics.measures import patient_confusions
 from spinemet.training.crops import WHERE, Crops
 
 UNITS = {"vertebra": "per vertebra", "slice": "per slice"}
 """The units that are measured, and their words."""
+Tables = Mapping[str, pd.DataFrame]
+"""Unit -> the rows of `predictions`."""
 
 
 def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
@@ -75,6 +81,19 @@ def task_confusions(table: pd.DataFrame, task: Task) -> npt.NDArray[np.int64]:
         for name in ("true", "called")
     )
     return patient_confusions(true_N, called_N, patient_N[known], len(patients), len(task.classes))
+
+
+def compared(
+    task: Task, unit: str, runs: Sequence[Tables], baseline: Sequence[Tables] | None
+) -> list[dict[str, object]]:
+    """`statistics.comparison.Compared` of several trainings as rows with task and unit; of a no/yes task only `yes`."""
+    runs_RPCC, baseline_RPCC = (
+        None if tables is None else np.stack([task_confusions(one[unit], task) for one in tables])
+        for tables in (runs, baseline)
+    )
+    assert runs_RPCC is not None
+    found = compare(runs_RPCC, baseline_RPCC, task.classes, further=task.measures)
+    return [{"task": task.name, "unit": unit, **asdict(one)} for one in found if not repeats(task, one.label)]
 
 
 def repeats(task: Task, label: str) -> bool:

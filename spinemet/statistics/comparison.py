@@ -15,6 +15,8 @@ import numpy.typing as npt
 from spinemet.statistics.intervals import RESAMPLES, FloatArray, percentile_interval, resample_patients
 from spinemet.statistics.measures import OVERALL, Confusion, sensitivity, specificity
 
+SEED = 0
+"""The same predictions give the same intervals."""
 RUN_SEED = 1
 """Keeps the draws of runs apart from the draws of patients."""
 
@@ -45,8 +47,6 @@ def compare(
     classes: Sequence[str],
     *,
     further: Sequence[str] = (),
-    resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> list[Compared]:
     """The mean of each measure over the runs, and its paired difference to the baseline's mean over its runs.
 
@@ -56,11 +56,11 @@ def compare(
 
     further: names from measures.OVERALL, next to macro sensitivity and macro specificity.
     """
-    draws_BP = resample_patients(runs_RPCC.shape[1], resamples, seed)
+    draws_BP = resample_patients(runs_RPCC.shape[1], RESAMPLES, SEED)
     names = ("macro_sensitivity", "macro_specificity", *further)
 
     def mean(counts_RPCC: npt.NDArray[np.int64], stream: int) -> tuple[Named, Named]:
-        rng = np.random.default_rng([seed, RUN_SEED, stream])
+        rng = np.random.default_rng([SEED, RUN_SEED, stream])
         return _mean_over_runs(counts_RPCC, draws_BP, rng, classes, names)
 
     values, drawn = mean(runs_RPCC, 0)

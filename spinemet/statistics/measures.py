@@ -238,8 +238,6 @@ def operating_points(
     chosen_on: tuple[FloatArray, BoolArray],
     measured_on: tuple[FloatArray, BoolArray],
     patients_N: Sequence[str],
-    *,
-    seed: int = 0,
 ) -> Iterator[dict[str, str | float]]:
     """For each of SPECIFICITIES the threshold of a class, chosen on some patients, and its shares on others.
 
@@ -263,7 +261,7 @@ def operating_points(
             "threshold": threshold,
             "chosen_on": len(chosen_on[0]),
         }
-        for one in measure(positive_N.astype(np.int64), calls_N2, patients_N, ("no", "yes"), seed=seed):
+        for one in measure(positive_N.astype(np.int64), calls_N2, patients_N, ("no", "yes")):
             if one.label == "yes" and one.name in ("sensitivity", "specificity"):
                 row |= {one.name: one.value, f"{one.name}_low": one.low, f"{one.name}_high": one.high}
         yield row

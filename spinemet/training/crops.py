@@ -265,7 +265,7 @@ def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd
     columns = [*place, *info.label_columns, *(["hu"] if hu_NHW is not None else [])]
     tables, start, vertebrae = [], 0, 0
     with ThreadPoolExecutor(8) as pool:
-        for shard, rows in in_order(pool, lambda shard: _read_shard(uri, shard, columns), info.shards):
+        for shard, rows in in_order(pool, lambda shard: _read_shard(uri, shard, columns), info.shards, ahead=16):
             if hu_NHW is not None:
                 pixels = np.frombuffer(b"".join(rows["hu"].to_pylist()), "<i2")
                 hu_NHW[start : start + shard.slices] = pixels.reshape(-1, *hu_NHW.shape[1:])

@@ -16,7 +16,7 @@ from jobs.evaluate import main
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, run_evaluate
-from spinemet.evaluation.evaluation_page import evaluation_page
+from spinemet.evaluation.pages import evaluation_page
 from spinemet.files import join, read_bytes
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.predictor import Predictor
