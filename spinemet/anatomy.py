@@ -4,8 +4,6 @@ Levels have the names that radiologists use (`C1` … `S1`). Vertebrae without a
 to caudal in their study.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import unicodedata

@@ -4,8 +4,6 @@ A configuration is a TOML file with the tables below; unknown keys are errors. `
 only settings that can change a result. The settings of a job (waves, workers) are not among them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tomllib

@@ -4,8 +4,6 @@ It makes the archive, cuts crops, trains a model, evaluates it on patients kept 
 result tables, asks them a question and writes the report. A later demo in the same folder keeps finished steps.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import secrets

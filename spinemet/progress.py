@@ -1,7 +1,5 @@
 """Progress of long work, on standard error: a bar at a terminal, a line now and then in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator

@@ -3,8 +3,6 @@
 Training, screening and `spinemet study` all read studies through this module. It does not use Ray, torch or a model.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

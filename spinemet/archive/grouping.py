@@ -12,8 +12,6 @@ The parts of a study are joined while the listing goes on, if they lie within HE
 does not grow with the archive.
 """
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections import OrderedDict, deque

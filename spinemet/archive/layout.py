@@ -1,7 +1,5 @@
 """What a layout of studies in an archive has to say: which keys are its own, how they group, how a study opens."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Iterator, Sequence
 from typing import ClassVar

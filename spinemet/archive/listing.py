@@ -3,8 +3,6 @@
 The listing is streamed in the order of the keys; what it holds in memory does not grow with the archive.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path

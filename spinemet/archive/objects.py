@@ -1,7 +1,5 @@
 """The objects of one open study: their names, their first bytes and their whole content."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager

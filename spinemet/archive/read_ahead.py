@@ -1,7 +1,5 @@
 """Reads that overlap: several at a time, few of their results waiting in memory."""
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor

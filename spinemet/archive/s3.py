@@ -5,8 +5,6 @@ obstore lists and reads: it is 3 to 8 times as fast as boto3. But it refuses a w
 so it takes over from there.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re

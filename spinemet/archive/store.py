@@ -3,8 +3,6 @@
 An object or folder that cannot be listed or read stops nothing: it is counted, and the study it belongs to fails alone.
 """
 
-from __future__ import annotations
-
 import abc
 import errno
 import os

@@ -1,7 +1,5 @@
 """How often a finding occurs among the vertebrae or patients in which it could be seen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 import duckdb

@@ -17,8 +17,6 @@ cannot be matched between studies: if the latest study of a patient has such ver
 unnamed vertebrae of other studies never count. A study without a patient key counts as a patient of its own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One study's result as plain data for `spinemet study --json`: technical facts, no identifiers and no free text."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """`spinemet doctor`: what would stop a job on this machine and these places, and what to do about it."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """The result of one check, how a check makes it, and how all of them look at a terminal and as JSON."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait

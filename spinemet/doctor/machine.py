@@ -1,7 +1,5 @@
 """Checks of this machine: Python, cores, memory, GPU. In a container its limits count, not the host's size."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

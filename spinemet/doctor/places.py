@@ -1,7 +1,5 @@
 """Checks of what a job needs beside the machine: archive, results, model, pseudonym key, Ray head."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import tempfile

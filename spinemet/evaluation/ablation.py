@@ -8,8 +8,6 @@
 Knows no Ray: the caller of `ablate` says who runs the fits.
 """
 
-from __future__ import annotations
-
 import io
 import time
 from collections import defaultdict

@@ -7,8 +7,6 @@ Bodies, scanners, kernels, doses and slice spacings are those of the phantom arc
 about three quarters of the vertebrae are normal, and few are mixed. Seed and number determine a patient.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial

@@ -1,7 +1,5 @@
 """How good a model is on patients it did not learn from: measures, operating points, gains over a baseline."""
 
-from __future__ import annotations
-
 import json
 import math
 from dataclasses import asdict, dataclass, field, replace

@@ -3,8 +3,6 @@
 The truth of a slice is its own label, or its vertebra's if the slice has none. Axes: N samples, C classes, P patients.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 

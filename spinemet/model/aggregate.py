@@ -6,8 +6,6 @@ with the number of slices. `top` lies between the two and does not depend on the
 rule of each task on the validation patients.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The convolutional trunks: DenseNets that turn HU slices into features. N slices, H rows, W columns."""
 
-from __future__ import annotations
-
 import io
 import pickle
 import re

@@ -1,7 +1,5 @@
 """A saved model without torch: its card (JSON), and its weights as bytes."""
 
-from __future__ import annotations
-
 import hashlib
 from typing import Any
 

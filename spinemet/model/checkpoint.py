@@ -3,8 +3,6 @@
 Loading unpickles nothing.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import safetensors.torch

@@ -7,8 +7,6 @@ the lower bound if s > 0 and as the upper bound if s < 0; the scale s and shift 
 Memory is channels-last: N slices, H rows, W columns, C channels.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional

@@ -1,7 +1,5 @@
 """The loss of several tasks on samples that have labels for some of them. T tasks, N samples."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

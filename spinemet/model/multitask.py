@@ -4,8 +4,6 @@ Every task has one logit per class, also a binary task, so all tasks share one f
 input of a task that fuses others is their logits.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Choice of the device, and of the number format that is fastest on it."""
 
-from __future__ import annotations
-
 import torch
 
 

@@ -1,7 +1,5 @@
 """The description of a model without its weights: its tasks, network and preprocessing. Does not use torch."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field, model_validator

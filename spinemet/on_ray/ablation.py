@@ -1,7 +1,5 @@
 """The fits of an ablation on a Ray cluster: one task each, as many at a time as the cluster has room for."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cache
 

@@ -1,7 +1,5 @@
 """The Ray cluster that a job runs on: a running one if RAY_ADDRESS names it, else a local one."""
 
-from __future__ import annotations
-
 import logging
 import os
 import re

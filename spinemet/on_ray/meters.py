@@ -5,8 +5,6 @@ counters, the suffix `_total`. Each run has its own series (label `WorkerId`), w
 are words of closed lists: no key, no identifier.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from spinemet.results.schemas import Row

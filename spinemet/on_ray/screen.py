@@ -6,8 +6,6 @@ What travels is one row per study with its pickled Answer: compact slice stacks,
 which Ray Data would copy and coalesce. The pseudonym key stays with the driver.
 """
 
-from __future__ import annotations
-
 import pickle
 from collections.abc import Generator, Sequence
 from functools import cache, partial

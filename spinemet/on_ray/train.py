@@ -3,8 +3,6 @@
 A run that is requested again continues where it stopped, or is found finished.
 """
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Mapping

@@ -8,8 +8,6 @@
 Every archive also holds three studies that cannot be used: truncated objects, no axial series, no DICOM at all.
 """
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os

@@ -1,7 +1,5 @@
 """Phantom scans as DICOM objects: CT series, localizers, a secondary capture, and the vertebra labels as a SEG."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Iterator
 

@@ -3,8 +3,6 @@
 Patient n depends on (seed, n) only, so a larger archive begins with the patients of a smaller one.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Scanning a phantom patient: from field of view, slices, kernel and noise to a CT volume and the truth."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 

@@ -4,8 +4,6 @@ Axes: D slices (z, caudal to cranial), H rows (y, anterior to posterior), W colu
 A signed distance is negative inside; all are float32 millimetres.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 

@@ -6,8 +6,6 @@ slices takes 25,000 such pages; a training step of DenseNet-121 on 16 slices tak
 time. Other C libraries are not changed.
 """
 
-from __future__ import annotations
-
 import ctypes
 
 _ARENA_MAX, _MMAP_MAX, _TRIM_THRESHOLD = -8, -4, -1

@@ -3,8 +3,6 @@
 Whatever changes files here holds the lease, so it never meets a run.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -5,8 +5,6 @@ tasks that have no column of their own as JSON in `further_tasks`. `maintenance.
 queries; `tables.connect` uses the same queries for a moment before the migration.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 
 import pyarrow as pa

@@ -13,8 +13,6 @@ headers only what describes the device is kept.
 | `runs` | run_id |
 """
 
-from __future__ import annotations
-
 import tomllib
 from enum import StrEnum
 from pathlib import Path

@@ -8,8 +8,6 @@ holds the lease (lease.py) may write.
 The tables are partitioned by model digest; a wave adds one Parquet file per table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime

@@ -4,8 +4,6 @@ A study that breaks the reader or the model becomes `failed: internal` and stops
 dropped: it could hold an identifier.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace

@@ -11,8 +11,6 @@ A run is compared with the last LAST_RUNS usual runs of the same model and confi
 lasting change is reported for weeks, then becomes the baseline. Reads and writes nothing.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

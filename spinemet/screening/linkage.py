@@ -3,8 +3,6 @@
 One Parquet file per wave, in a place apart from the results; only the owner can read local files.
 """
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

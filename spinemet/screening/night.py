@@ -5,8 +5,6 @@
 Knows no Ray: the caller passes the function that reads and classifies a round of studies.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress

@@ -1,7 +1,5 @@
 """What a screening run is asked for, and the check of it before anything is written."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The reading's headers hold identifiers; the rows hold only pseudonyms.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

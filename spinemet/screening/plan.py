@@ -8,8 +8,6 @@ which study they belong to. Neither gets a ledger row before it is complete.
 The listing is streamed. Memory holds the ledger's keys: about 190 MB per million studies.
 """
 
-from __future__ import annotations
-
 import itertools
 import time
 from collections import Counter

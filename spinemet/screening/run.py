@@ -1,7 +1,5 @@
 """What is counted of a screening run: its row of the table `runs`, and the summary at its end."""
 
-from __future__ import annotations
-
 import getpass
 import json
 import secrets

@@ -1,7 +1,5 @@
 """The components of the Spinal Instability Neoplastic Score (Fisher et al., Spine 2010) that classification gives."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from spinemet.anatomy import sins_location_points

@@ -1,7 +1,5 @@
 """Answered studies on their way into the tables; a wave of them makes one commit."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, field
 

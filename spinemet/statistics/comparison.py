@@ -3,8 +3,6 @@
 Axes: R runs (trainings that differ in the seed), N samples, C classes, P patients, B resamples.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ The vertebrae of one patient are not independent, so patients are the units that
 patients, B resamples. Anything undefined is NaN.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 Axes: N samples, C classes, P patients, B resamples. A measure without a sample to count is NaN, never 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 N slices, H rows, W columns, square pixels. Left and right may be swapped because no class names the involved side.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

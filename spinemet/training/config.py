@@ -1,7 +1,5 @@
 """The settings of a training run: a TrainRecipe holds everything that decides the result, except crops and seed."""
 
-from __future__ import annotations
-
 from pydantic import Field
 
 from spinemet.config import FrozenModel

@@ -1,7 +1,5 @@
 """Crops as arrays for training: pixels, targets and weights, addressed by index arrays. T tasks, N slices."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import dataclass
 

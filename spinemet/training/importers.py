@@ -1,7 +1,5 @@
 """Label tables out of public data sets, with those labels only that a set states."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections import Counter

@@ -6,8 +6,6 @@ one study (without it, the row holds for every study of the patient). `series` n
 Tasks of a recipe may use further columns; others are ignored. An empty cell is a missing label.
 """
 
-from __future__ import annotations
-
 import csv
 import difflib
 import re

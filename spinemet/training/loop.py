@@ -5,8 +5,6 @@ an undisturbed one, and two runs of one recipe and seed on the CPU agree to the 
 T tasks, N samples, C classes.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import time

@@ -1,7 +1,5 @@
 """Matching a label table to a study that was read: which row labels which vertebra, and which of its slices."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """From an archive and a label table to crops. Knows no Ray: the caller passes the function that prepares studies."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice

@@ -3,8 +3,6 @@
 All recipes stay comparable on a machine too small for the full size.
 """
 
-from __future__ import annotations
-
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path

@@ -6,8 +6,6 @@ ranks compute the same order and each takes its part, so no sample is lost or us
 samples.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Patients divided into training, validation and test, or into folds: pure functions of names, seed and strata."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Literal

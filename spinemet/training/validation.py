@@ -3,8 +3,6 @@
 N slices, V vertebrae, C classes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The processes that train one model together: what the loop needs of them, one process, and several. Knows no Ray."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """Metadata in DICOM JSON (PS3.18 annex F) written as the beginning of a DICOM object (PS3.10)."""
 
-from __future__ import annotations
-
 import base64
 import struct
 from collections.abc import Mapping

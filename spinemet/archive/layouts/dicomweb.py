@@ -9,8 +9,6 @@ An instance is put together again as a DICOM object (PS3.10), so that every othe
 Nothing is fetched but the objects below the study's folder, whatever its metadata refers to.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import zlib

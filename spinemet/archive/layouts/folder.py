@@ -3,8 +3,6 @@
 Keys suggest `patient/study`; headers have the last word (spinemet/archive/grouping.py).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 

@@ -4,8 +4,6 @@ Three kinds of data sets are known: BIDS as VerSe has it (`rawdata/sub-1/sub-1_c
 TotalSegmentator's (`s0001/ct.nii.gz`, its masks in `s0001/segmentations`), and volumes of any name.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from enum import StrEnum

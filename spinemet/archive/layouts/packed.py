@@ -4,8 +4,6 @@ A zip is fetched once and unpacked member by member. A tar is unpacked once and 
 going back means unpacking again.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import lzma

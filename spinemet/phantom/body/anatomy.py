@@ -3,8 +3,6 @@
 Patient coordinates are LPS millimetres with the centre of L3's body at the origin.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal

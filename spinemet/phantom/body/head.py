@@ -4,8 +4,6 @@ Nothing below C3 depends on them. A head is made of simple solids, enough for a 
 skull down to the foramen magnum, the condyles on the atlas, the petrous bones, the jaw and the airway.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace

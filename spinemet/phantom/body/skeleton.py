@@ -1,7 +1,5 @@
 """The bones beside the vertebrae: ribs, sacral wings, iliac bones."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 

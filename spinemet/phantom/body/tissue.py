@@ -4,8 +4,6 @@ Tissue is drawn slice by slice as ellipses whose centre and radii follow the spi
 few passes over the volume. HU are the usual ones (fat -105, muscle 55, liver 60, water 0, lung -850).
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The trunk around the spine: skin, fat, muscle, lungs, vessels and organs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -3,8 +3,6 @@
 Local coordinates: x left, y posterior, z superior, mm from the centre of the body.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ a mixed lesion has both. The geometry depends on the lesion's seed only, so a le
 and changes its kind from study to study.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Benign changes that look like metastases: osteophytes, sclerotic endplates, bone islands and more."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 
