@@ -16,8 +16,7 @@ from spinemet.on_ray.screen import run_screen
 from spinemet.progress import progress_bar
 from spinemet.results.tables import moment
 from spinemet.screening.night import forecast
-from spinemet.screening.options import ScreenOptions
-from spinemet.screening.plan import Rescreen, Selection
+from spinemet.screening.plan import Rescreen, ScreenOptions, Selection
 
 RESCREEN = "Repeat failed studies, or all; stale: only studies that another model or configuration screened."
 

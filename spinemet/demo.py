@@ -29,7 +29,7 @@ from spinemet.on_ray.train import run_train
 from spinemet.phantom.archive import write_archive
 from spinemet.progress import progress_bar
 from spinemet.report.html import write_report
-from spinemet.screening.options import ScreenOptions
+from spinemet.screening.plan import ScreenOptions
 from spinemet.screening.run import in_words
 from spinemet.statistics.intervals import format_interval
 from spinemet.training.crops import MANIFEST, read_info

@@ -18,8 +18,7 @@ from spinemet.config import SliceConfig, StudyConfig
 from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.phantom.archive import in_processes
-from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
-from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.anatomy import MOBILE, PatientAnatomy, Pose, place_spine
 from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.disease.lesions import Disease, Lesion, draw_diseases
 from spinemet.phantom.disease.mimics import draw_mimics

@@ -18,8 +18,7 @@ from spinemet.process.memory import keep_memory
 from spinemet.progress import Progress, no_progress
 from spinemet.screening.answers import Answer, classify, read_answer
 from spinemet.screening.night import run_night
-from spinemet.screening.options import ScreenOptions
-from spinemet.screening.plan import PlannedStudy
+from spinemet.screening.plan import PlannedStudy, ScreenOptions
 from spinemet.screening.run import Run
 
 BATCH = 2

@@ -12,8 +12,7 @@ from typing import TypeVar
 import numpy as np
 from pydicom.uid import ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
-from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, draw_anatomy, place_spine
-from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.anatomy import MOBILE, PatientAnatomy, Pose, draw_anatomy, place_spine
 from spinemet.phantom.body.tissue import Contrast
 from spinemet.phantom.disease.lesions import Disease, draw_diseases
 from spinemet.phantom.disease.mimics import Mimic, draw_mimics

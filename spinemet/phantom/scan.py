@@ -10,8 +10,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, uniform_filter1d
 from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, place_spine
 from spinemet.phantom.body.head import Head, draw_flesh, draw_head_bones, draw_upper_canal, place_head, reaches
 from spinemet.phantom.body.skeleton import draw_skeleton
-from spinemet.phantom.body.tissue import Contrast, Course, draw_canal, draw_discs, draw_table
-from spinemet.phantom.body.trunk import draw_trunk
+from spinemet.phantom.body.tissue import Contrast, Course, draw_canal, draw_discs, draw_table, draw_trunk
 from spinemet.phantom.body.vertebra import BoneChange, draw_vertebra
 from spinemet.phantom.shapes import Canvas, Float, Grid, noise_tile, vec3
 from spinemet.types import AIR_HU, Completeness, LabelMap, Vec3, Volume

@@ -28,12 +28,20 @@ from spinemet.results.tables import Results, has_results, open_results
 from spinemet.screening.answers import Answer
 from spinemet.screening.drift import LAST_RUNS, drift
 from spinemet.screening.linkage import Linkage
-from spinemet.screening.options import Inputs, ScreenOptions, check_options
 from spinemet.screening.outcome import MadeWith
-from spinemet.screening.plan import Plan, PlanCounts, PlannedStudy, check_continues, key_id, plan_studies
-from spinemet.screening.run import Run, account, in_words
+from spinemet.screening.plan import (
+    Inputs,
+    Plan,
+    PlanCounts,
+    PlannedStudy,
+    ScreenOptions,
+    check_continues,
+    check_options,
+    key_id,
+    plan_studies,
+)
+from spinemet.screening.run import Run, Wave, account, in_words
 from spinemet.screening.stopping import WAKE_S, Stop, arriving
-from spinemet.screening.wave import Wave
 
 ROUND = 2000
 """Studies per call of `answers`; bounds what this process holds of the listing (some 20 kB per study)."""

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, ValidationError
 
 from spinemet import __version__
-from spinemet.archive.read_ahead import in_order
+from spinemet.archive.objects import in_order
 from spinemet.config import FrozenModel, SliceConfig
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, open_store, read_bytes, write_bytes

@@ -153,7 +153,7 @@ def _small_model() -> ModelSpec:
 def main() -> None:
     """Run the job as its driver. Print (studies done, MB of this process) during the run, as JSON."""
     from spinemet.on_ray.screen import run_screen
-    from spinemet.screening.options import ScreenOptions
+    from spinemet.screening.plan import ScreenOptions
 
     archive, results, model = sys.argv[1:]
     me, seen = psutil.Process(), []

@@ -12,9 +12,8 @@ from typing import get_args
 
 import numpy as np
 
-from spinemet.phantom.body.anatomy import Degeneration, PatientAnatomy, Pose, Variant, draw_anatomy, place_spine
+from spinemet.phantom.body.anatomy import MOBILE, Degeneration, PatientAnatomy, Pose, Variant, draw_anatomy, place_spine
 from spinemet.phantom.body.head import Head, place_head
-from spinemet.phantom.body.levels import MOBILE
 from spinemet.phantom.body.skeleton import has_ribs
 from spinemet.phantom.body.tissue import Contrast
 from spinemet.phantom.body.vertebra import BoneChange

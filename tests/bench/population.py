@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from spinemet.phantom.body.anatomy import Degeneration, Pose, Variant, draw_anatomy, place_spine
+from spinemet.phantom.body.anatomy import MOBILE, Degeneration, Pose, Variant, draw_anatomy, place_spine
 from spinemet.phantom.body.head import Head, place_head
-from spinemet.phantom.body.levels import MOBILE
 from spinemet.phantom.body.tissue import Contrast
 from spinemet.phantom.disease.mimics import draw_mimics
 from spinemet.phantom.scan import ScanSettings, render

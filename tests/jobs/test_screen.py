@@ -12,7 +12,7 @@ from spinemet.dicom.pseudonym import KEY_VARIABLE
 from spinemet.files import exists, join
 from spinemet.results.lease import LEASE, hold_lease
 from spinemet.screening.night import run_night
-from spinemet.screening.options import ScreenOptions
+from spinemet.screening.plan import ScreenOptions
 from tests.screening.places import STUDIES, write_stub_place
 from tests.screening.test_night import KEY, answers, rows, runs
 

@@ -18,7 +18,7 @@ from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.screen import run_screen
 from spinemet.reading import State
 from spinemet.results.tables import Results
-from spinemet.screening.options import ScreenOptions
+from spinemet.screening.plan import ScreenOptions
 from tests.on_ray.places import KEY, rows_alone, write_place
 from tests.screening.places import rows_in
 

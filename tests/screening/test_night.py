@@ -26,8 +26,7 @@ from spinemet.screening import night, wave
 from spinemet.screening.answers import Answer
 from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.night import forecast, run_night
-from spinemet.screening.options import ScreenOptions
-from spinemet.screening.plan import PlannedStudy, Selection
+from spinemet.screening.plan import PlannedStudy, ScreenOptions, Selection
 from spinemet.screening.run import Run
 from spinemet.screening.stopping import StopReason
 from tests.readings import CALLS, READING

@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from spinemet.archive.grouping import PREFIX
 from spinemet.archive.layout import Layout
-from spinemet.archive.objects import MEMBER_LIMIT, StudyObjects
-from spinemet.archive.read_ahead import as_they_come, in_order
+from spinemet.archive.objects import MEMBER_LIMIT, StudyObjects, as_they_come, in_order
 from spinemet.archive.store import STUDY_DEPTH, Store, open_store
 from spinemet.errors import Reason, StudyFailed
 from spinemet.types import ObjectRef, StudyRef

@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from spinemet.phantom.body.anatomy import PatientAnatomy, Pose, leaning
-from spinemet.phantom.body.levels import AXIS, DENS
+from spinemet.phantom.body.anatomy import AXIS, DENS, PatientAnatomy, Pose, leaning
 from spinemet.phantom.body.skeleton import draw_struts, paint_bone
 from spinemet.phantom.body.tissue import CORD, CSF, FAT, MUSCLE, SKIN, tube
 from spinemet.phantom.body.vertebra import JOINT_MM, canal_middle

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.anatomy import LEVEL_INDEX
-from spinemet.phantom.body.anatomy import Pose
-from spinemet.phantom.body.levels import DENS
+from spinemet.phantom.body.anatomy import DENS, Pose
 from spinemet.phantom.shapes import (
     Box,
     Canvas,

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from spinemet.anatomy import LEVEL_INDEX
-from spinemet.phantom.body.anatomy import Pose, draw_anatomy, place_spine
+from spinemet.phantom.body.anatomy import DENS, Pose, draw_anatomy, place_spine
 from spinemet.phantom.body.head import Head, place_head, reaches
-from spinemet.phantom.body.levels import DENS
 from spinemet.phantom.body.vertebra import canal_middle
 from spinemet.phantom.scan import PhantomScan, ScanSettings, field_of_view, render
 from spinemet.phantom.shapes import Canvas, Grid

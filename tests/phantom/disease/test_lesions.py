@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spinemet.phantom.body.anatomy import Pose, draw_anatomy, place_spine
-from spinemet.phantom.body.levels import MOBILE
+from spinemet.phantom.body.anatomy import MOBILE, Pose, draw_anatomy, place_spine
 from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.disease.lesions import build_lesion, draw_diseases
 from spinemet.phantom.disease.mimics import MIMICS, Mimic
