@@ -1,4 +1,4 @@
-"""What is counted of a screening run: its row of the table `runs`, and the summary at its end; its commits, in waves."""
+"""What is counted of a screening run, and its commits: its row of `runs`, the summary at its end, its waves."""
 
 import getpass
 import json

@@ -22,7 +22,8 @@ from spinemet.reading import NotScreened, State
 from spinemet.results.lease import LEASE, Lease, hold_lease
 from spinemet.results.schemas import Row, RunState
 from spinemet.results.tables import LEDGER, Results, connect
-from spinemet.screening import night, wave
+from spinemet.screening import night
+from spinemet.screening import run as run_module
 from spinemet.screening.answers import Answer
 from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.night import forecast, run_night
@@ -147,7 +148,7 @@ def test_a_study_does_not_wait_for_its_commit_behind_slow_ones(
     options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(night, "WAKE_S", 0.02)
-    monkeypatch.setattr(wave, "MAX_WAIT_S", 0.05)
+    monkeypatch.setattr(run_module, "MAX_WAIT_S", 0.05)
     committed = threading.Event()
 
     def slow(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
