@@ -133,6 +133,25 @@ def phantom(
 
 
 @app.command()
+def implant(
+    archive: Annotated[str, typer.Argument(help="Folder or s3:// prefix with studies without disease.")],
+    out: Annotated[Path, typer.Argument(help="New folder to write to.")],
+    patients: Annotated[int | None, typer.Option(min=1, help="Use only so many patients; all if left out.")] = None,
+    studies: Annotated[int, typer.Option(min=1, help="Studies to make of each study of the archive.")] = 1,
+    seed: Annotated[int, typer.Option(help="The same seed makes the same lesions.")] = 0,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings for reading studies.")] = None,
+) -> None:
+    """Put lesions into normal studies for training: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
+    from spinemet.progress import progress_bar
+    from spinemet.training.implant import write_implants
+
+    settings = load_config(config, StudyConfig)
+    with progress_bar("Implanting") as advance:
+        made = write_implants(archive, out, seed, settings, patients=patients, studies=studies, progress=advance)
+    typer.echo(str(made))
+
+
+@app.command()
 def study(
     path: StudyPlace,
     model: Annotated[str | None, typer.Option(help="Model folder. Without it no vertebra is classified.")] = None,
