@@ -156,6 +156,8 @@ def _first_readable(
                 raise next(iter(refused.values()), problem) from None
             refused[best] = problem
         else:
+            chosen = replace(chosen, left_out=volume.left_out)  # also objects found equal by their pixels
+            facts.note(chosen=chosen)
             flags = (Flag.SERIES_REFUSED,) if refused else ()
             return chosen, replace(volume, flags=volume.flags + flags)
 

@@ -88,6 +88,11 @@ class Flag(Explained):
         "orientation_disputed",
         "The NIfTI header contradicts itself about orientation or voxel size; the more credible one was used.",
     )
+    ATTENUATION_CT = (
+        "attenuation_ct",
+        "The CT seems made for the attenuation correction of PET or SPECT: low dose, and often free breathing.",
+    )
+    CONE_BEAM = "cone_beam", "The series seems to be cone-beam CT, whose values are hardly calibrated."
     SERIES_REFUSED = "series_refused", "The pixels of the preferred series are no CT volume; the next one was read."
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
     BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation is broken or its levels are not clear."
@@ -178,6 +183,8 @@ class SeriesHeader:
     lossy: bool = False
     divided: bool = False
     """True for an even stretch of a series that has gaps or several spacings."""
+    doubts: tuple[Flag, ...] = ()
+    """Flags for what the headers say of its values: ATTENUATION_CT, CONE_BEAM."""
     left_out: int = 0
     """Objects that repeat one of `instances`, and slices of a pass over places that another pass covers."""
     instances: tuple[InstanceHeader, ...] = ()

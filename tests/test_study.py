@@ -58,6 +58,13 @@ def test_a_study_of_nothing_but_maps_has_the_reason_of_the_best_one(tmp_path: Pa
     assert [reason for _, reason in reading.series_seen] == [Reason.UNSUPPORTED_PIXELS, Reason.NOT_HU]
 
 
+def test_a_slice_stored_again_under_another_uid_is_counted(tmp_path: Path) -> None:
+    write_series(tmp_path, places=[*range(8), 3, 5])
+    reading = read_study(study_at(tmp_path), CONFIG)
+    assert (reading.slice_count, reading.chosen.left_out) == (8, 2)
+    assert "left_out" in reading.flags
+
+
 def test_a_map_alone_beside_series_that_cannot_be_used_stays_refused(tmp_path: Path) -> None:
     write_series(tmp_path / "a", count=60, edit=one_value)
     write_series(tmp_path / "b", count=60, edit=lambda d, _: setattr(d, "Modality", "MR"))

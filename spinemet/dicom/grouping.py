@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spinemet.dicom.geometry import normal_of
-from spinemet.dicom.image_kind import special_kinds, unit
+from spinemet.dicom.image_kind import special_kinds, unit, with_doubts
 from spinemet.dicom.passes import passes
 from spinemet.types import InstanceHeader, SeriesHeader
 
@@ -36,7 +36,7 @@ class Record:
 def grouped(records: list[Record]) -> tuple[SeriesHeader, ...]:
     """The series of `records`, in the order of their first objects' names; the rules are in headers.read_series."""
     groups = sorted(_group(records), key=lambda group: group[0][0].instance.name)
-    return tuple(_series(group, left_out) for group, left_out in groups)
+    return with_doubts(_series(group, left_out) for group, left_out in groups)
 
 
 def _group(records: list[Record]) -> list[tuple[list[Record], int]]:
@@ -117,7 +117,8 @@ def _along(group: list[Record]) -> list[float] | None:
 def _series(group: list[Record], left_out: int) -> SeriesHeader:
     """The header of a series: for each attribute the first value that is set in any of its objects."""
     first = group[0].series
-    names = [name for name in SeriesHeader.__dataclass_fields__ if name not in {"instances", "lossy", "left_out"}]
+    others = {"instances", "lossy", "left_out", "doubts"}
+    names = [name for name in SeriesHeader.__dataclass_fields__ if name not in others]
     facts = {
         name: next((value for r in group if (value := getattr(r.series, name)) not in (None, "")), getattr(first, name))
         for name in names

@@ -30,10 +30,12 @@ from spinemet.dicom.values import (
     number,
     numbers,
     quiet_dicom,
+    real_world_unit,
     stored_pixels,
     text,
     texts,
     transfer_syntax,
+    value_of,
 )
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import InstanceHeader, SeriesHeader, StoredPixels
@@ -65,9 +67,13 @@ _SOURCES = {
     "LossyImageCompression",
     "SpecificCharacterSet",
 }
-_GROUPS = {"SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"}
+_SEQUENCES = {
+    "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
+    "RealWorldValueMappingSequence",
+}
 _TAGS: list[BaseTag | int] = [
-    Tag(keyword) for keyword in _INSTANCE_KEYWORDS | _SERIES_KEYWORDS | _PIXEL_KEYWORDS | _SOURCES | _GROUPS
+    Tag(keyword) for keyword in _INSTANCE_KEYWORDS | _SERIES_KEYWORDS | _PIXEL_KEYWORDS | _SOURCES | _SEQUENCES
 ]
 """The elements that are parsed: the attributes of the headers in types.py, and those that other fields come from. The
 TransferSyntaxUID is none of them, because it stands in the file's meta information."""
@@ -284,6 +290,8 @@ def _frame(shared: Dataset, group: Dataset, instance: InstanceHeader, index: int
     position, orientation, measures, frame_type, transformation = (
         functional_group(shared, group, f"{name}Sequence") for name in _FRAME_GROUPS
     )
+    mappings = value_of(group, "RealWorldValueMappingSequence") or value_of(shared, "RealWorldValueMappingSequence")
+    unit = real_world_unit(mappings) or text(transformation, "RescaleType")
     return replace(
         instance,
         frame=index,
@@ -292,5 +300,5 @@ def _frame(shared: Dataset, group: Dataset, instance: InstanceHeader, index: int
         ImageOrientationPatient=numbers(orientation, "ImageOrientationPatient", 6),
         PixelSpacing=numbers(measures, "PixelSpacing", 2),
         SliceThickness=number(measures, "SliceThickness"),
-        stored=instance.stored and replace(instance.stored, RescaleType=text(transformation, "RescaleType")),
+        stored=instance.stored and replace(instance.stored, RescaleType=unit),
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from dataclasses import replace
 
-from spinemet.types import InstanceHeader
+from spinemet.types import Flag, InstanceHeader, SeriesHeader
 
 LOCALIZER_TYPES = frozenset({"LOCALIZER", "SCOUT", "TOPOGRAM", "SURVIEW", "REF_SURVIEW"})
 SCREEN_TYPES = frozenset({"DOSE_INFO", "PATIENT_INFO", "RESULTS", "SCREEN SAVE", "SCREENSHOT", "DOSE REPORT"})
@@ -19,6 +21,12 @@ _MAPS = re.compile(r"IODINE|MAT_|MATERIAL_|Z_?EFF|EFF_ATOMIC|ELECTRON|DENSITY|RH
 """Beginning of an ImageType value of maps of multi-energy CT (PS3.3 C.8.2.1.1.1) and of cone-beam CT, whose values are
 not calibrated."""
 _MONOENERGETIC = re.compile(r"VMI|MONO")
+_WORDS = {
+    Flag.ATTENUATION_CT: re.compile(r"\bCT ?AC\b|\bAC ?CT\b|\bATTEN COR|ATTENUATION|\bATTN\b"),
+    Flag.CONE_BEAM: re.compile(r"\bCBCT|CONE ?BEAM|DYNA ?CT|XPER ?CT|\bO ARM\b"),
+}
+"""In SeriesDescription, ImageType or ManufacturerModelName; hyphens and underscores count as blanks."""
+_NUCLEAR = frozenset({"PT", "NM"})
 _HU_TYPES = re.compile(r"|HU|US|HOUNSFIELD.*")
 """RescaleType (PS3.3 C.11.1.1.2): US is unspecified, as some scanners write; no entry means HU in a CT image."""
 
@@ -37,6 +45,27 @@ def is_map(instance: InstanceHeader) -> bool:
 def is_monoenergetic(instance: InstanceHeader) -> bool:
     """Whether the values are HU of one energy."""
     return any(map(_MONOENERGETIC.match, _values(instance)))
+
+
+def with_doubts(series: Iterable[SeriesHeader]) -> tuple[SeriesHeader, ...]:
+    """`series` with the doubts about each CT: those in words, and in a study with PET or SPECT, if no CT is in words
+    one for attenuation correction, that any may be."""
+    found = [replace(one, doubts=_named(one)) if one.Modality == "CT" else one for one in series]
+    nuclear = {one.StudyInstanceUID for one in found if one.Modality in _NUCLEAR}
+    named = {one.StudyInstanceUID for one in found if Flag.ATTENUATION_CT in one.doubts}
+    return tuple(
+        replace(one, doubts=(Flag.ATTENUATION_CT, *one.doubts))
+        if one.Modality == "CT" and one.StudyInstanceUID in nuclear - named
+        else one
+        for one in found
+    )
+
+
+def _named(series: SeriesHeader) -> tuple[Flag, ...]:
+    image_type = series.instances[0].ImageType
+    texts = (series.SeriesDescription, series.ManufacturerModelName, *image_type)
+    words = re.sub(r"[ _-]+", " ", "; ".join(texts)).upper()
+    return tuple(flag for flag, pattern in _WORDS.items() if pattern.search(words))
 
 
 def special_kinds(instance: InstanceHeader) -> frozenset[str]:

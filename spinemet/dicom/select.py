@@ -7,7 +7,8 @@ A series must pass these rules; the first that it breaks is its reason:
  4. it has enough slices, thin enough, over enough of the patient, and its body part contains a spine.
 A series with gaps or several spacings is divided there, and its best stretch must pass the same rules. If the pixels of
 the best series turn out to be no CT volume (study.py), the next one is chosen.
-Among the series that pass, the best has the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices
+Among the series that pass, one without a doubt about its values (not made for attenuation correction, not cone-beam CT)
+comes first. Among those, the best has the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices
 do not decide), then a usual slice thickness, then lossless pixels, then HU of the usual beam (not of one energy), then
 a soft-tissue kernel, then smaller pixels.
 """
@@ -150,6 +151,7 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
     thinnest, thickest = config.usual_spacing_mm
     off_usual = max(0.0, math.log(thinnest / grid.spacing_mm), math.log(grid.spacing_mm / thickest))
     return (
+        float(bool(series.doubts)),
         -round(grid.coverage_mm / COVERAGE_STEP_MM),
         round(off_usual, 2),
         float(series.lossy),

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from typing import Any
@@ -28,16 +28,18 @@ _SYNTAXES: dict[tuple[bool | None, bool | None], str] = {
 """Uncompressed transfer syntaxes by (implicit VR, little endian)."""
 # fmt: off
 _NO_WORDS = frozenset({
-    "AUCUN", "AUCUNE", "C", "FALSE", "FREE", "FREI", "GEEN", "INGEN", "KEIN", "KEINE", "KEINES", "LIBRE", "N", "N/A",
+    "AUCUN", "AUCUNE", "C", "FALSE", "FREE", "FREI", "GEEN", "INGEN", "KEIN", "KEINE", "KEINES", "LIBRE", "N",
     "NATIV", "NATIVE", "NC", "NEIN", "NEM", "NESSUNA", "NESSUNO", "NIL", "NINGUNA", "NINGUNO", "NO", "NON",
-    "NONCONTRAST", "NONE", "NOT", "NULL", "OHNE", "PLAIN", "SANS", "SEM", "SENZA", "SIN", "UDEN", "UNENHANCED",
-    "UNKNOWN", "UTAN", "W/O", "WITHOUT", "WO", "ZONDER",
+    "NONCONTRAST", "NONE", "NOT", "OHNE", "PLAIN", "SANS", "SEM", "SENZA", "SIN", "UDEN", "UNENHANCED",
+    "UTAN", "W/O", "WITHOUT", "WO", "ZONDER",
 })
 # fmt: on
+_UNKNOWN_WORDS = frozenset({"INCONNU", "N/A", "NA", "NULL", "UNBEKANNT", "UNKNOWN", "UNSPECIFIED"})
 _CONTRAST_WORDS = frozenset({"CONTRAST", "IV", "KM", "KONTRASTMITTEL", "MDC", "CONTRASTE", "AGENT", "MEDIUM", "MEDIA"})
 """Words that say neither yes nor no before another one; alone they say yes."""
 _YES_WORDS = frozenset({"WITH", "W", "IONIC", "MIT", "AVEC", "CON"})
 """After a no: `W/O & W` is a study with both, and non-ionic agents are agents."""
+_HOUNSFIELD = {"[hnsf'U]", "HU"}
 _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 OLDEST_YEARS = 130
 
@@ -127,7 +129,17 @@ def stored_pixels(dataset: Dataset) -> StoredPixels:
     values: dict[str, Any] = {
         keyword: read.get(keyword, integer)(dataset, keyword) for keyword in StoredPixels.__dataclass_fields__
     }
+    values["RescaleType"] = real_world_unit(value_of(dataset, "RealWorldValueMappingSequence")) or values["RescaleType"]
     return StoredPixels(**values)
+
+
+def real_world_unit(mappings: Iterable[Dataset] | None) -> str:
+    """The unit of a RealWorldValueMappingSequence (PS3.3 C.7.6.16.2.11) in UCUM; `HU` if one of `mappings` has it."""
+    coded: list[Dataset] = [
+        item for one in mappings or () for item in value_of(one, "MeasurementUnitsCodeSequence") or ()
+    ]
+    units = [text(item, "CodeValue") for item in coded]
+    return "HU" if _HOUNSFIELD & set(units) else next(iter(filter(None, units)), "")
 
 
 def transfer_syntax(dataset: Dataset) -> str:
@@ -136,13 +148,15 @@ def transfer_syntax(dataset: Dataset) -> str:
     return stated or _SYNTAXES.get(dataset.original_encoding, "")
 
 
-def names_contrast(agent: str) -> bool:
-    """Whether a ContrastBolusAgent names an agent: not if it is empty or says no, as in `NONE`, `W/O` or `ohne KM`."""
+def names_contrast(agent: str) -> bool | None:
+    """Whether a ContrastBolusAgent names an agent; False for `NONE` or `ohne KM`, None if it says neither."""
     if any(character.isdigit() for character in agent.strip("0 ")):  # a dose or a concentration
         return True
     words = [word for word in re.findall(r"[^\W\d_]+(?:/[^\W\d_]+)?", agent.upper()) if word not in _CONTRAST_WORDS]
     if not words:
-        return bool(re.search(r"[^\W\d_]{2}", agent))
+        return True if re.search(r"[^\W\d_]{2}", agent) else (False if "0" in agent else None)
+    if _UNKNOWN_WORDS.issuperset(words):
+        return None
     return words[0] not in _NO_WORDS or bool(set(words[1:]) & _YES_WORDS)
 
 

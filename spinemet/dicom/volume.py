@@ -37,7 +37,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
 
     Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Padding and all
     values below AIR_HU become AIR_HU. Slices at the same position must be identical; one of them is kept. Flags:
-    DESKEWED, LOSSY, DIVIDED, LEFT_OUT, INTERPOLATED_SLICE.
+    DESKEWED, LOSSY, DIVIDED, LEFT_OUT, INTERPOLATED_SLICE, and the series' doubts.
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
     UNSUPPORTED_PIXELS (colour, no rescale to HU), NOT_HU, MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE; and what
     StudyObjects raises.
@@ -56,7 +56,7 @@ def assemble(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecoder 
         Flag.LOSSY: series.lossy,
         Flag.DIVIDED: series.divided,
     }
-    flags = [flag for flag, is_set in applies.items() if is_set]
+    flags = [*(flag for flag, is_set in applies.items() if is_set), *series.doubts]
     if grid.count * first.Rows * first.Columns > MAX_VOXELS:
         raise StudyExcluded(Reason.MEMORY_LIMIT, f"expected at most {MAX_VOXELS} voxels, found more.")
     with SliceDecoder(objects) if decoder is None else nullcontext(decoder) as slices:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sequence import Sequence
 
 from spinemet.archive.listing import open_study, study_at
 from spinemet.config import SelectConfig
@@ -138,6 +139,48 @@ def test_a_map_in_the_series_of_a_ct_is_a_series_of_its_own(
     write_series(tmp_path / "a", places=range(6), series_uid="1.2")
     write_series(tmp_path / "b", places=range(6, 12), series_uid="1.2", edit=lambda d, _: setattr(d, keyword, value))
     assert len(scan(tmp_path).series) == series
+
+
+def real_world(*units: str) -> Sequence:
+    coded = []
+    for unit in units:
+        code, mapping = Dataset(), Dataset()
+        code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = unit, "UCUM", unit
+        mapping.MeasurementUnitsCodeSequence = Sequence([code])
+        coded.append(mapping)
+    return Sequence(coded)
+
+
+@pytest.mark.parametrize(
+    ("units", "reason"),
+    [
+        (("mg/cm3",), Reason.NOT_HU),
+        (("1",), Reason.NOT_HU),
+        (("[hnsf'U]",), Reason.TOO_FEW_SLICES),
+        (("mg/cm3", "[hnsf'U]"), Reason.TOO_FEW_SLICES),
+        ((), Reason.TOO_FEW_SLICES),
+    ],
+)
+@pytest.mark.parametrize("enhanced", [False, True])
+def test_real_world_values_must_be_hu(tmp_path: Path, units: tuple[str, ...], reason: Reason, enhanced: bool) -> None:
+    files = write_series(tmp_path / "classic", count=6)
+    path = write_enhanced(tmp_path / "enhanced", files) if enhanced else files[0]
+    for file in [path] if enhanced else files:
+        dataset = pydicom.dcmread(file)
+        at = dataset.SharedFunctionalGroupsSequence[0] if enhanced else dataset
+        at.RealWorldValueMappingSequence = real_world(*units)
+        dataset.save_as(file)
+    with pytest.raises(StudyExcluded) as caught:
+        select_series(scan(path.parent).series, SelectConfig())
+    assert caught.value.reason is reason
+
+
+def test_a_pet_in_the_study_raises_a_doubt_and_a_flag(tmp_path: Path) -> None:
+    write_series(tmp_path / "ct", count=6)
+    write_series(tmp_path / "pt", count=3, edit=lambda d, _: setattr(d, "Modality", "PT"))
+    with open_study(study_at(tmp_path)) as objects:
+        volume = read_volume(objects, read_series(objects).series[0])
+    assert volume.flags == ("attenuation_ct",)
 
 
 def test_different_slices_with_one_uid_are_kept(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from spinemet.archive.listing import open_study, study_at
 from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import arrange, even_runs
 from spinemet.dicom.headers import read_series
+from spinemet.dicom.image_kind import with_doubts
 from spinemet.dicom.select import explain, kernel_sharpness, select_series
 from spinemet.errors import Reason, StudyExcluded
-from spinemet.types import InstanceHeader, SeriesHeader, StoredPixels
+from spinemet.types import Flag, InstanceHeader, SeriesHeader, StoredPixels
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 CONFIG = SelectConfig()
@@ -182,6 +183,44 @@ def test_a_monoenergetic_series_ranks_behind_the_usual_one() -> None:
     )
     assert select_series([mono, usual], CONFIG) is usual
     assert select_series([mono], CONFIG) is mono
+
+
+def doubted(changes: dict[str, Any], *others: SeriesHeader) -> SeriesHeader:
+    return with_doubts([series(**changes), *others])[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "doubts"),
+    [
+        ({"SeriesDescription": "WB CTAC 3.75"}, (Flag.ATTENUATION_CT,)),
+        ({"SeriesDescription": "CT AC  5.0 HD_FoV"}, (Flag.ATTENUATION_CT,)),
+        ({"SeriesDescription": "AC CT Ganzkoerper"}, (Flag.ATTENUATION_CT,)),
+        ({"SeriesDescription": "CT Atten Cor"}, (Flag.ATTENUATION_CT,)),
+        ({"ImageType": ("ORIGINAL", "PRIMARY", "AXIAL", "CT_AC")}, (Flag.ATTENUATION_CT,)),
+        ({"SeriesDescription": "Spine CBCT 2mm"}, (Flag.CONE_BEAM,)),
+        ({"ManufacturerModelName": "O-arm O2", "SeriesDescription": "Spine"}, (Flag.CONE_BEAM,)),
+        ({"SeriesDescription": "5s DynaCT Head"}, (Flag.CONE_BEAM,)),
+        ({"SeriesDescription": "CT THORAX ACUTE"}, ()),
+        ({"SeriesDescription": "AC JOINT 1.0 B60"}, ()),
+        ({"Modality": "PT", "SeriesDescription": "PET AC CTAC"}, ()),
+    ],
+)
+def test_words_raise_doubts_about_a_ct(changes: dict[str, Any], doubts: tuple[Flag, ...]) -> None:
+    assert doubted(changes).doubts == doubts
+
+
+@pytest.mark.parametrize(("modality", "doubts"), [("PT", 1), ("NM", 1), ("MR", 0)])
+def test_beside_a_pet_any_ct_may_be_for_attenuation_correction(modality: str, doubts: int) -> None:
+    nuclear = series(Modality=modality)
+    assert len(doubted({}, nuclear).doubts) == doubts
+    # Not if another one says that it is.
+    assert doubted({}, nuclear, series(SeriesDescription="CTAC")).doubts == ()
+
+
+def test_a_doubted_series_is_read_only_if_there_is_no_other() -> None:
+    doubtful, diagnostic = doubted({"SeriesDescription": "CTAC", "count": 300}), series()
+    assert select_series([doubtful, diagnostic], CONFIG) is diagnostic
+    assert select_series([doubtful], CONFIG) is doubtful
 
 
 @pytest.mark.parametrize("spacing", [0.625, 0.33, 0.9375, 1.25, 0.7])

@@ -10,14 +10,14 @@ from spinemet.dicom.values import names_contrast
 @pytest.mark.parametrize(
     ("agent", "contrast"),
     [
-        ("", False), ("NONE", False), ("No", False), ("W/O", False), ("without contrast", False),
-        ("non-contrast", False), ("ohne KM", False), ("sans injection", False), ("-", False), ("0", False),
+        ("", None), (" ", None), ("NONE", False), ("No", False), ("W/O", False), ("without contrast", False),
+        ("non-contrast", False), ("ohne KM", False), ("sans injection", False), ("-", None), ("0", False),
         ("contrast free", False), ("Iodine", True), ("OMNIPAQUE 350", True), ("Novolac", True),
         ("IV", True), ("Non-ionic Iohexol", True),
         ("Contrast: none", False), ("IV: NO", False), ("KM: nein", False), ("NC", False), ("C-", False),
-        ("unknown", False),
+        ("unknown", None), ("N/A", None), ("unbekannt", None), ("NULL", None),
         ("Na-Amidotrizoat", True), ("W/O & W", True), ("no oral, IV Omnipaque 350", True), ("100 ml Ultravist", True),
     ],
 )  # fmt: skip
-def test_words_for_no_are_no_contrast(agent: str, contrast: bool) -> None:
+def test_words_for_no_are_no_contrast_and_none_are_unknown(agent: str, contrast: bool | None) -> None:
     assert names_contrast(agent) is contrast
