@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from spinemet.reading import State, VertebraCall
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LIGHT: dict[str, str] = {"normal": "#87949f", "blastic": "#0072b2", "mixed": "#a0478c", "lytic": "#d55e00"}
 """On a white page."""
@@ -56,6 +58,13 @@ def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:
     """The most probable bone quality of `call` and its probability; None without a call for this task."""
     label = call and call.label("bone_quality")
     return (label, call.probabilities["bone_quality"][label]) if call and label else None
+
+
+def as_png(figure: Figure) -> bytes:
+    """The picture of `figure`."""
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def remove_frame(axes: Axes, label_size: float, grid: Literal["both", "x"] = "both") -> None:

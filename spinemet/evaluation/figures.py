@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from spinemet.display.palette import BLUE, CURVES, FAINT, INK, remove_frame
+from spinemet.display.palette import BLUE, CURVES, FAINT, INK, as_png, remove_frame
 from spinemet.evaluation.pages import PAPER, SHOWN, by_recipe, confusion_of
 from spinemet.evaluation.predictions import UNITS
 from spinemet.statistics.measures import calibration_error, reliability
@@ -31,7 +30,7 @@ def confusion_figure(confusions: pd.DataFrame) -> bytes:
         axes_row[0].set_ylabel("truth")
     for axes in grid[-1]:
         axes.set_xlabel("call")
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw_matrix(axes: Axes, matrix: pd.DataFrame, title: str) -> None:
@@ -62,7 +61,7 @@ def reliability_figure(vertebrae: pd.DataFrame) -> bytes:
     for axes, task in zip(figure.subplots(1, max(len(tasks), 1), squeeze=False)[0], tasks, strict=False):
         _draw_reliability(axes, vertebrae[vertebrae[f"{task}_true"].notna()], task)
     figure.axes[0].set_ylabel("share called right", fontsize=8)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw_reliability(axes: Axes, known: pd.DataFrame, task: str) -> None:
@@ -97,7 +96,7 @@ def gains_figure(table: pd.DataFrame, baseline: str) -> bytes:
         axes.set_title(words.capitalize(), fontsize=10, loc="left")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
-    return _png(figure)
+    return as_png(figure)
 
 
 def _draw_gains(axes: Axes, table: pd.DataFrame, recipes: list[str], unit: str) -> None:
@@ -122,9 +121,3 @@ def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=150, layout="constrained")
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

@@ -45,32 +45,25 @@ class Results:
     uri: str
     guard: Callable[[], None] = lambda: None
 
-    def ledger_keys(
+    def ledger(
         self,
         model_digest: str | None = None,
         config_digest: str | None = None,
         *,
         only: Collection[Reason] | None = None,
         state: State | None = None,
-    ) -> set[str]:
-        """source_key of the studies in the ledger, by default all of them.
+    ) -> dict[str, int]:
+        """source_key -> bytes in the archive, of the studies in the ledger, by default all of them.
 
         model_digest, config_digest, state: only studies with this value. only: only studies with one of these reasons.
         """
-        selected = _made_with(model_digest, config_digest)
-        if state is not None:
-            selected &= pads.field("state") == str(state)
+        selected = pads.scalar(True)
+        for column, value in (("model_digest", model_digest), ("config_digest", config_digest), ("state", state)):
+            if value is not None:
+                selected &= pads.field(column) == str(value)
         if only is not None:
             selected &= pads.field("reason").isin([str(reason) for reason in only])
-        keys: set[str] = set()
-        for batch in self.table(LEDGER).to_pyarrow_dataset().to_batches(columns=["source_key"], filter=selected):
-            keys.update(batch["source_key"].to_pylist())
-        return keys
-
-    def ledger_sizes(self, model_digest: str, config_digest: str) -> dict[str, int]:
-        """source_key -> bytes that the study had in the archive, for this model and configuration."""
-        dataset, selected = self.table(LEDGER).to_pyarrow_dataset(), _made_with(model_digest, config_digest)
-        sizes: dict[str, int] = {}
+        dataset, sizes = self.table(LEDGER).to_pyarrow_dataset(), dict[str, int]()
         for batch in dataset.to_batches(columns=["source_key", "size_bytes"], filter=selected):
             sizes.update(zip(batch["source_key"].to_pylist(), batch["size_bytes"].to_pylist(), strict=True))
         return sizes
@@ -117,31 +110,29 @@ class Results:
         """Write a row of `runs`; it replaces an earlier row of the same run."""
         self._write(RUNS, [row], _one_of("run_id", [row["run_id"]]))
 
+    def runs(self) -> list[Row]:
+        """The rows of `runs` in order of time; those of an earlier version can lack columns."""
+        rows: list[Row] = self.table(RUNS).to_pyarrow_table().sort_by("started_at").to_pylist()
+        return rows
+
     def last_run(self) -> Row | None:
         """The row of `runs` that started last, None if there is none."""
-        table = self.table(RUNS).to_pyarrow_table().sort_by("started_at")
-        return table.slice(len(table) - 1).to_pylist()[0] if len(table) else None
+        return next(reversed(self.runs()), None)
 
-    def usual_runs(self, model_digest: str, config_digest: str, last: int) -> list[Row]:
-        """The last finished runs with this model and configuration that screened what was new, in order of time.
-
-        A table written by an earlier version can lack columns; its rows then lack those keys.
-        """
-        rows = self.table(RUNS).to_pyarrow_table().sort_by("started_at").to_pylist()
-        made_with = (model_digest, config_digest)
+    def usual_runs(self, model_digest: str, config_digest: str) -> list[Row]:
+        """The finished runs with this model and configuration that screened what was new, in order of time."""
         return [
             row
-            for row in rows
-            if (row["model_digest"], row["config_digest"]) == made_with
+            for row in self.runs()
+            if (row["model_digest"], row["config_digest"]) == (model_digest, config_digest)
             and row["state"] in {RunState.DONE, RunState.STOPPED}
             and not row.get("chosen")
-        ][-last:]
+        ]
 
     def last_rate(self) -> float | None:
         """Studies per hour of the last run that did any, None if there is none."""
-        rates = self.table(RUNS).to_pyarrow_table(columns=["started_at", "studies_per_hour"]).sort_by("started_at")
-        known = rates["studies_per_hour"].drop_null()
-        return known[len(known) - 1].as_py() if len(known) else None
+        rates = (row.get("studies_per_hour") for row in reversed(self.runs()))
+        return next((rate for rate in rates if rate is not None), None)
 
     def table(self, name: str) -> DeltaTable:
         """The Delta table `name` in its newest version."""
@@ -325,15 +316,6 @@ def _for_merging(schema: pa.Schema, table: DeltaTable) -> pa.Schema:
     """
     stored = {field.name for field in table.schema().fields}
     return pa.schema([field.remove_metadata() if field.name in stored else field for field in schema])
-
-
-def _made_with(model_digest: str | None, config_digest: str | None) -> pads.Expression:
-    """Ledger rows of this model and configuration; None means any."""
-    selected = pads.scalar(True)
-    for column, value in (("model_digest", model_digest), ("config_digest", config_digest)):
-        if value is not None:
-            selected &= pads.field(column) == value
-    return selected
 
 
 def _same_studies(rows: Sequence[Row]) -> str:

@@ -26,7 +26,7 @@ from spinemet.results.lease import hold_lease
 from spinemet.results.schemas import Row, RunState
 from spinemet.results.tables import Results, has_results, open_results
 from spinemet.screening.answers import Answer
-from spinemet.screening.drift import LAST_RUNS, drift
+from spinemet.screening.drift import drift
 from spinemet.screening.linkage import Linkage
 from spinemet.screening.outcome import MadeWith
 from spinemet.screening.plan import (
@@ -88,7 +88,7 @@ def run_night(
                     results.write_run(run.row(RunState.FAILED))
                 raise
             if not options.selection.by_hand:
-                run.alarms = drift(run.row(run.state), results.usual_runs(**inputs.digests, last=LAST_RUNS))
+                run.alarms = drift(run.row(run.state), results.usual_runs(**inputs.digests))
             results.write_run(run.row(run.state))
     return run
 

@@ -131,14 +131,15 @@ def plan_studies(
     rescreen = selection.rescreen
     if results is None:
         return Plan(studies, names, {}, only=set() if rescreen in {"failed", "stale"} else None, selection=selection)
-    done = results.ledger_sizes(model_digest, config_digest)
-    again, only = results.ledger_keys(model_digest, config_digest, only=RETRIED), None
+    done = results.ledger(model_digest, config_digest)
+    only: Set[str] | None = None
+    again: Set[str] = results.ledger(model_digest, config_digest, only=RETRIED).keys()
     if rescreen == "all":
         again = set(done)
     elif rescreen == "failed":
-        again = only = results.ledger_keys(model_digest, config_digest, state=State.FAILED)
+        again = only = results.ledger(model_digest, config_digest, state=State.FAILED).keys()
     elif rescreen == "stale":
-        again, only = set(), results.ledger_keys() - done.keys()
+        again, only = set(), results.ledger().keys() - done.keys()
     for key in again:
         done.pop(key, None)
     return Plan(studies, names, done, again, only, selection)

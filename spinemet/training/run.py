@@ -10,7 +10,6 @@ Ray Train stores its checkpoints there too.
 
 from __future__ import annotations
 
-import io
 import re
 import tempfile
 import threading
@@ -25,7 +24,7 @@ import numpy as np
 from pydantic import BaseModel, Field, ValidationError
 
 from spinemet.config import FrozenModel
-from spinemet.display.palette import INK, LIGHT, UNCALLED, remove_frame
+from spinemet.display.palette import INK, LIGHT, UNCALLED, as_png, remove_frame
 from spinemet.errors import BadInput
 from spinemet.files import claim, join, read_bytes, write_bytes, write_parquet
 from spinemet.model.backbone import Trunk, load_pretrained
@@ -204,6 +203,4 @@ def pacing_figure(table: pd.DataFrame, classes: Sequence[str]) -> bytes:
     axes.set_title("What self-paced learning admitted when", fontsize=10, loc="left", color=INK)
     axes.legend(fontsize=8, frameon=False, loc="lower right", title="slices labelled", title_fontsize=8)
     remove_frame(axes, 8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return as_png(figure)

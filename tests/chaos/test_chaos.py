@@ -121,7 +121,7 @@ def _wait(ready: Callable[[], bool], night: Night) -> None:
 
 
 def _committed() -> int:
-    return len(open_results(RESULTS).ledger_keys()) if has_results(RESULTS) else 0
+    return len(open_results(RESULTS).ledger()) if has_results(RESULTS) else 0
 
 
 def _scraped(everything: Machines) -> str:

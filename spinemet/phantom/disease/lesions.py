@@ -9,6 +9,7 @@ and changes its kind from study to study.
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from spinemet.phantom.body.anatomy import Pose
 from spinemet.phantom.body.vertebra import BonePatch, canal_middle
@@ -79,11 +80,16 @@ def waves(seed: int, x: Float, y: Float, z: Float, shortest: float = 4.0, longes
     return total * np.float32(np.sqrt(2 / count))
 
 
+def ellipsoid(patch: BonePatch, center: npt.ArrayLike, radii: npt.ArrayLike) -> Float:
+    """Signed distance to an ellipsoid in the vertebra's own coordinates."""
+    middle, radius = np.asarray(center, np.float32), np.asarray(radii, np.float32)
+    a, b, c = ((axis - middle[n]) / radius[n] for n, axis in enumerate((patch.x, patch.y, patch.z)))
+    return (np.sqrt(a * a + b * b + c * c) - 1) * radius.min()
+
+
 def focus_distance(patch: BonePatch, focus: Focus) -> Float:
     """Signed distance to the ragged edge of `focus`."""
-    (cx, cy, cz), (rx, ry, rz) = focus.center_mm, focus.radii_mm
-    a, b, c = (patch.x - cx) / np.float32(rx), (patch.y - cy) / np.float32(ry), (patch.z - cz) / np.float32(rz)
-    distance = (np.sqrt(a * a + b * b + c * c) - 1) * np.float32(min(rx, ry, rz))
+    distance = ellipsoid(patch, focus.center_mm, focus.radii_mm)
     near = distance < 3 * focus.ragged + focus.fuzz
     edge = waves(focus.seed, patch.x[near], patch.y[near], patch.z[near])
     distance[near] += np.float32(focus.ragged) * edge

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from spinemet.phantom.body.anatomy import PatientAnatomy
 from spinemet.phantom.body.vertebra import BonePatch, canal_middle
-from spinemet.phantom.disease.lesions import waves
-from spinemet.phantom.shapes import Float, cover
+from spinemet.phantom.disease.lesions import ellipsoid, waves
+from spinemet.phantom.shapes import cover
 
 
 @dataclass(frozen=True)
@@ -28,13 +27,6 @@ class Mimic:
         _CHANGES[self.kind](patch, np.random.default_rng(self.seed), self.end)
 
 
-def _ellipsoid(patch: BonePatch, center: npt.ArrayLike, radii: npt.ArrayLike) -> Float:
-    """Signed distance to an ellipsoid in local coordinates."""
-    middle, radius = np.asarray(center, np.float32), np.asarray(radii, np.float32)
-    a, b, c = ((axis - middle[n]) / radius[n] for n, axis in enumerate((patch.x, patch.y, patch.z)))
-    return (np.sqrt(a * a + b * b + c * c) - 1) * radius.min()
-
-
 def _osteophytes(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
     """Beaks on the rim of an endplate, in front and at the sides, bending over the disc."""
     size = patch.pose.size
@@ -46,7 +38,7 @@ def _osteophytes(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
             -size.depth / 2 * reach * np.cos(angle),
             end * (size.height / 2 - rng.uniform(-1.5, 1.5)),
         )
-        beak = _ellipsoid(patch, center, (rng.uniform(3.5, 7), rng.uniform(3.5, 6.5), rng.uniform(2.5, 4.5)))
+        beak = ellipsoid(patch, center, (rng.uniform(3.5, 7), rng.uniform(3.5, 6.5), rng.uniform(2.5, 4.5)))
         fresh = beak < np.minimum(patch.bone, 1.0)
         patch.hu[fresh] = rng.uniform(330, 560) + 40 * patch.texture[fresh]
         np.minimum(patch.bone, beak, out=patch.bone)
@@ -77,7 +69,7 @@ def _bone_island(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
         center = np.array(
             [rng.choice([-1, 1]) * (size.canal_width + size.pedicle_width) / 2, canal_middle(patch.pose) - 5, 3]
         )
-    distance = _ellipsoid(patch, center, radius * rng.uniform(0.85, 1.2, 3))
+    distance = ellipsoid(patch, center, radius * rng.uniform(0.85, 1.2, 3))
     near = distance < 4
     distance[near] += 0.5 * waves(int(rng.integers(2**31)), patch.x[near], patch.y[near], patch.z[near], 2.0, 4.0)
     patch.hu += cover(distance, 1.0) * (np.float32(rng.uniform(850, 1200)) - patch.hu)
@@ -92,7 +84,7 @@ def _schmorl_node(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
         rng.uniform(-0.1, 0.2) * size.depth,
         end * (size.height / 2 + 0.5),
     )
-    pit = _ellipsoid(patch, center, (radius, radius * rng.uniform(0.85, 1.3), depth))
+    pit = ellipsoid(patch, center, (radius, radius * rng.uniform(0.85, 1.3), depth))
     inside = cover(patch.body, 1.0)
     rim = np.clip(1.2 - np.abs(pit - 1.2) / 1.1, 0, 1) * inside
     patch.hu += rim * np.maximum(np.float32(rng.uniform(380, 560)) - patch.hu, 0)
@@ -105,7 +97,7 @@ def _haemangioma(patch: BonePatch, rng: np.random.Generator, end: int) -> None:
     half = np.array([size.width, size.depth, size.height]) / 2
     extent = rng.uniform(0.5, 0.95)
     center = rng.uniform(-0.6, 0.6, 3) * half * (1 - extent)
-    share = cover(_ellipsoid(patch, center, half * extent), 1.2) * cover(patch.body + 1.6, 1.0)
+    share = cover(ellipsoid(patch, center, half * extent), 1.2) * cover(patch.body + 1.6, 1.0)
     period = 2 * np.pi / rng.uniform(3.6, 4.8)
     bend = 1.5 * waves(int(rng.integers(2**31)), patch.x, patch.y, 0.15 * patch.z, 9, 20)
     # Hexagonal lattice of columns along the vertebra's own axis.
