@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -34,6 +35,8 @@ def passes(
     along: place of each slice, mm. Of two passes that overlap by at most MOST_OVERLAP, the earlier keeps its slices.
     """
     parts = _sweeps(along, moments) or _by_number(acquisitions)
+    if _are_rounded(along, parts):
+        return [(list(range(len(along))), 0)]
     found: list[tuple[list[int], int]] = []
     for part in parts:
         for place, (earlier, left_out) in enumerate(found):
@@ -47,6 +50,18 @@ def passes(
     if max(len(part) for part, _ in found) == 1:
         return [(list(range(len(along))), 0)]
     return [(sorted(part), left_out) for part, left_out in found]
+
+
+def _are_rounded(along: Sequence[float], parts: Sequence[Sequence[int]]) -> bool:
+    """Whether parts meet in one place because positions below 1 mm apart were rounded to whole ones.
+
+    Their true spacing is unknown: together they have different slices at one position, which volume.py rejects.
+    """
+    places = [np.rint([along[n] for n in part]).astype(int).tolist() for part in parts]
+    at = sorted({place for part in places for place in part})
+    meet = any(len(set(one) & set(next_one)) == 1 for one, next_one in pairwise(places))
+    is_whole = bool(np.abs(np.asarray(along) - np.rint(along)).max() < SAME_POSITION_MM)
+    return is_whole and meet and len(at) > 1 and float(np.median(np.diff(at))) == 1.0
 
 
 def _by_number(acquisitions: Sequence[int | None]) -> list[list[int]]:

@@ -72,6 +72,20 @@ def test_numbers_that_alternate_in_one_even_stack_do_not_divide_it(rotation: int
     assert found(RANGE, numbered([*range(20)][::-1], "101500"), alternating) == [(20, 0)]
 
 
+@pytest.mark.parametrize("spacing", [0.95, 0.9, 0.8, 0.625])
+@pytest.mark.parametrize("rotation", [100, 10, 4])
+def test_positions_rounded_to_whole_millimetres_make_no_grid_of_1_mm(spacing: float, rotation: int) -> None:
+    rounded = [float(round(n * spacing)) for n in range(100)]
+    parts = found(rounded, numbered([*range(100)]), [n // rotation for n in range(100)])
+    assert parts == [(100, 0)]  # with different slices at one position, which are rejected
+
+
+@pytest.mark.parametrize("overlap", [0, 2, 5])
+def test_passes_1_mm_apart_are_joined_all_the_same(overlap: int) -> None:
+    along = [float(z) for z in [*range(30), *range(30 - overlap, 60)]]
+    assert found(along, numbered([*range(len(along))]), [1] * len(along)) == [(60, overlap)]
+
+
 def test_without_an_order_the_acquisitions_decide() -> None:
     assert found(RANGE + BETWEEN, numbered([1] * 40), [1] * 20 + [2] * 20) == TWO_PASSES
     assert found(RANGE, numbered([1] * 20), [1] * 12 + [2] * 8) == [(20, 0)]
