@@ -20,7 +20,7 @@ from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import read_crops
 from spinemet.training.dataset import training_data
 from spinemet.training.run import RunProgress, TrainJob, TrainRun, claim_run, show_progress, write_curves, write_pacing
-from spinemet.training.workers import Distributed, State
+from spinemet.training.workers import State, Workers
 
 Device = Literal["auto", "cpu", "gpu"]
 
@@ -128,8 +128,8 @@ def train_worker(job: TrainJob) -> None:
         save_model(join(job.run, "model"), trained.model, trained.card)
 
 
-class _RayWorkers(Distributed):
-    """`training.workers.Workers` on torch.distributed and Ray Train."""
+class _RayWorkers(Workers):
+    """The workers of Ray Train."""
 
     def __init__(self, job: TrainJob) -> None:
         import ray.train

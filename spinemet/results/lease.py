@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Protocol
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
@@ -60,7 +59,7 @@ class Holder(FrozenModel):
 class Lease:
     """A lease that this process holds; a thread renews it."""
 
-    def __init__(self, cell: _Cell, holder: Holder, tag: str, duration: timedelta) -> None:
+    def __init__(self, cell: _S3Cell | _LocalCell, holder: Holder, tag: str, duration: timedelta) -> None:
         self._cell, self._holder, self._tag, self._duration = cell, holder, tag, duration
         self._valid_until = time.monotonic() + duration.total_seconds()
         self._ended = threading.Event()
@@ -113,7 +112,7 @@ def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterato
         run_id=run_id, host=socket.gethostname(), machine=_machine(), pid=os.getpid(), since=now, expires=now + duration
     )
     try:
-        cell: _Cell = _S3Cell(uri) if files.is_s3(uri) else _LocalCell(uri)
+        cell = _S3Cell(uri) if files.is_s3(uri) else _LocalCell(uri)
         tag = _take(cell, me)
     except _STORE_ERRORS as error:
         raise BadInput(f"Cannot write at {files.normalize(uri)}: {files.cause(error)}.") from error
@@ -124,7 +123,7 @@ def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterato
         lease.release()
 
 
-def _take(cell: _Cell, me: Holder) -> str:
+def _take(cell: _S3Cell | _LocalCell, me: Holder) -> str:
     holder = None
     for _ in range(2):  # again if the lease was released in between
         if (tag := cell.swap(me, None)) is not None:
@@ -146,24 +145,14 @@ def _take(cell: _Cell, me: Holder) -> str:
 # ---- the object ----------------------------------------------------------------------------------------------
 
 
-class _Cell(Protocol):
+class _S3Cell:
     """One object with a compare-and-swap; methods raise BaseError or OSError if the store refuses."""
 
-    def read(self) -> tuple[Holder, str] | None:
-        """The holder in the object, and the object's tag; None if there is no object."""
-
-    def swap(self, holder: Holder, tag: str | None) -> str | None:
-        """Put `holder` if the object still has `tag` (None: is absent); returns its new tag, None if it has not."""
-
-    def remove(self) -> None:
-        """Delete the object."""
-
-
-class _S3Cell:
     def __init__(self, uri: str) -> None:
         self._uri, self._store = uri, files.open_store(uri)
 
     def read(self) -> tuple[Holder, str] | None:
+        """The holder in the object, and the object's tag; None if there is no object."""
         try:
             found = obstore.get(self._store, LEASE)
         except FileNotFoundError:
@@ -171,6 +160,7 @@ class _S3Cell:
         return _parsed(bytes(found.bytes()), self._uri), str(found.meta["e_tag"])
 
     def swap(self, holder: Holder, tag: str | None) -> str | None:
+        """Put `holder` if the object still has `tag` (None: is absent); returns its new tag, None if it has not."""
         content = holder.model_dump_json().encode()
         try:
             put = obstore.put(self._store, LEASE, content, mode="create" if tag is None else {"e_tag": tag})
@@ -183,7 +173,7 @@ class _S3Cell:
 
 
 class _LocalCell:
-    """The tag is the content: run and expiry differ in every put."""
+    """The same as a file. The tag is the content: run and expiry differ in every put."""
 
     def __init__(self, uri: str) -> None:
         self._folder = Path(files.normalize(uri))

@@ -1,9 +1,10 @@
 """The processes that train one model together: what the loop needs of them, one process, and several. Knows no Ray."""
 
+import abc
 import copy
 import warnings
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.distributed
@@ -14,31 +15,19 @@ State = dict[str, Any]
 """Tensors, numbers and dicts of them, which `torch.load(..., weights_only=True)` can read."""
 
 
-class Workers(Protocol):
-    """One process of `world`, number `rank`, as the training loop sees it."""
-
-    rank: int
-    world: int
-    device: torch.device
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """`model` with gradients averaged over the processes."""
-
-    def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' `tensor`; each process gets it."""
-
-    def report(self, metrics: Mapping[str, float], state: State) -> None:
-        """Store an epoch's metrics and state; every process calls it after every epoch."""
-
-    def resume(self) -> State | None:
-        """The newest stored state, None at the start."""
-
-
-class Distributed:
-    """`wrap` and `sum` of Workers for a process that has joined a group of torch.distributed, or for a single one."""
+class Workers(abc.ABC):
+    """Process number `rank` of the `world` that train together in a group of torch.distributed, or a single one."""
 
     def __init__(self, rank: int, world: int, device: torch.device) -> None:
         self.rank, self.world, self.device = rank, world, device
+
+    @abc.abstractmethod
+    def report(self, metrics: Mapping[str, float], state: State) -> None:
+        """Store an epoch's metrics and state; every process calls it after every epoch."""
+
+    @abc.abstractmethod
+    def resume(self) -> State | None:
+        """The newest stored state, None at the start."""
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """`model` itself in a single process, else with gradients averaged over the group."""
@@ -57,13 +46,14 @@ class Distributed:
             )
 
     def sum(self, tensor: Tensor) -> Tensor:
+        """The sum of all processes' `tensor`; each process gets it."""
         total = tensor.clone()
         if self.world > 1:
             torch.distributed.all_reduce(total)
         return total
 
 
-class OneProcess(Distributed):
+class OneProcess(Workers):
     """A single process that keeps its state in memory: for tests, and for training without a cluster."""
 
     def __init__(self, state: State | None = None, device: str = "cpu") -> None:

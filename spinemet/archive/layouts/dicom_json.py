@@ -62,16 +62,18 @@ def instance_of(dataset: Json) -> Instance | None:
 
 def text(dataset: Json, tag: str) -> str:
     """The first value of an element; "" if it has none or is no text."""
+    value = _first(dataset, tag)
+    return value if isinstance(value, str) else ""
+
+
+def _first(dataset: Json, tag: str) -> Any:
     element = dataset.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
-    values = values if isinstance(values, list) else [values]
-    return values[0] if values and isinstance(values[0], str) else ""
+    return (values or [None])[0] if isinstance(values, list) else values
 
 
 def _number(dataset: Json, tag: str, default: int) -> int:
-    element = dataset.get(tag)
-    values = element.get("Value") if isinstance(element, dict) else None
-    value = str(values[0] if isinstance(values, list) and values else "")
+    value = str(_first(dataset, tag))
     return int(value) if value.isdecimal() and len(value) < 10 else default
 
 
