@@ -63,21 +63,21 @@ def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
     rater). The message names row and column.
     """
     uri = normalize(uri)
-    raw, first_row = _read_table(uri)
+    raw = _read_table(uri)
     _check_columns(raw, uri, words)
     table = pd.DataFrame({name: _cells(raw, name) for name in (*PLACE, *words, "rater")})
     if table.empty:
         raise BadInput(f"expected labels in {uri}, found a table without rows.")
-    _check_cells(table, "patient", table["patient"] != "", "a patient", uri, first_row)
+    _check_cells(table, "patient", table["patient"] != "", "a patient", uri)
     table["level"] = table["level"].str.upper()
-    _check_cells(table, "level", table["level"].map(is_named), f"one of {LEVELS[0]} … {LEVELS[-1]}", uri, first_row)
-    _check_slices(table, uri, first_row)
+    _check_cells(table, "level", table["level"].map(is_named), f"one of {LEVELS[0]} … {LEVELS[-1]}", uri)
+    _check_slices(table, uri)
     for name, classes in words.items():
         table[name] = table[name].str.lower()
-        _check_cells(table, name, table[name].isin(["", *classes]), f"one of {', '.join(classes)}", uri, first_row)
+        _check_cells(table, name, table[name].isin(["", *classes]), f"one of {', '.join(classes)}", uri)
         table[name] = table[name].astype(object).where(table[name] != "", None)
-    _check_repeats(table, list(words), uri, first_row)
-    return table.set_index(pd.RangeIndex(first_row, first_row + len(table), name="row"))
+    _check_repeats(table, list(words), uri)
+    return table
 
 
 def label_columns(labels: pd.DataFrame) -> list[str]:
@@ -112,15 +112,15 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
     return agreed
 
 
-def _read_table(uri: str) -> tuple[pd.DataFrame, int]:
-    """The raw table, and the number that people give its first row (a CSV's header is row 1)."""
+def _read_table(uri: str) -> pd.DataFrame:
+    """The raw table; its index is the number that people give to a row (a CSV's header is row 1)."""
     content = read_bytes(uri)
-    if content[:4] != b"PAR1":
-        return _read_csv(content, uri), 2
+    is_csv = content[:4] != b"PAR1"
     try:
-        return pd.read_parquet(BytesIO(content)), 1
+        table = _read_csv(content, uri) if is_csv else pd.read_parquet(BytesIO(content))
     except (ValueError, pa.ArrowException) as error:
         raise BadInput(f"expected a Parquet table at {uri}, found a broken one.") from error
+    return table.set_index(pd.RangeIndex(1 + is_csv, 1 + is_csv + len(table), name="row"))
 
 
 def _read_csv(content: bytes, uri: str) -> pd.DataFrame:
@@ -176,52 +176,50 @@ def _check_columns(raw: pd.DataFrame, uri: str, words: LabelWords) -> None:
 def _cells(raw: pd.DataFrame, name: str) -> pd.Series:
     """Column `name` as stripped strings, "" for a missing cell or column."""
     if name not in raw:
-        return pd.Series([""] * len(raw), dtype=str)
+        return pd.Series("", raw.index, dtype=str)
     cells = raw[name].astype(object).where(raw[name].notna(), "").astype(str).str.strip()
-    return cells.where(~cells.str.lower().isin(_MISSING), "").reset_index(drop=True)
+    return cells.where(~cells.str.lower().isin(_MISSING), "")
 
 
-def _check_cells(table: pd.DataFrame, column: str, good: pd.Series, expected: str, uri: str, first_row: int) -> None:
+def _check_cells(table: pd.DataFrame, column: str, good: pd.Series, expected: str, uri: str) -> None:
     """Raise BadInput for the first cell that is not good."""
     if good.all():
         return
-    row = int((~good.astype(bool)).to_numpy().argmax())
+    row = int(table.index[~good.astype(bool)][0])
     # The cell of a slice may contain a UID, which messages must not show.
-    found = "another word" if column == "slice" else table[column].iloc[row] or "nothing"
-    raise BadInput(f"{uri}: row {row + first_row}, column {column}: expected {expected}, found {found}.")
+    found = "another word" if column == "slice" else str(table.at[row, column] or "nothing")
+    raise BadInput(f"{uri}: row {row}, column {column}: expected {expected}, found {found}.")
 
 
-def _check_slices(table: pd.DataFrame, uri: str, first_row: int) -> None:
+def _check_slices(table: pd.DataFrame, uri: str) -> None:
     """Raise BadInput for a slice that is neither UID nor number, or without a study; writes numbers in one form."""
     cells = table["slice"]
     uids = cells.map(lambda cell: _UID.fullmatch(cell) is not None)
     heights = cells.map(height_mm)
-    _check_cells(
-        table, "slice", (cells == "") | uids | heights.notna(), "a SOPInstanceUID or a height in mm", uri, first_row
-    )
+    known = (cells == "") | uids | heights.notna()
+    _check_cells(table, "slice", known, "a SOPInstanceUID or a height in mm", uri)
     named = (cells == "") | (table["study"] != "")
-    _check_cells(table, "study", named, "the study that the slice belongs to", uri, first_row)
+    _check_cells(table, "study", named, "the study that the slice belongs to", uri)
     table["slice"] = cells.where(heights.isna(), heights.astype(str))
 
 
-def _check_repeats(table: pd.DataFrame, names: list[str], uri: str, first_row: int) -> None:
+def _check_repeats(table: pd.DataFrame, names: list[str], uri: str) -> None:
     """Raise BadInput if two rows label the same vertebra or slice; the message names rows, not patients."""
     key = [*PLACE, "rater"]
-    repeats = table.duplicated(key).to_numpy()
-    if not repeats.any():
+    repeats = table.index[table.duplicated(key)]
+    if not len(repeats):
         return
-    later = int(repeats.argmax())
-    same = (table[key] == table[key].iloc[later]).all(axis=1).to_numpy()
-    earlier = int(same.argmax())
-    what = "slice" if table["slice"].iloc[later] else "vertebra"
+    later = int(repeats[0])
+    earlier = int(table.index[(table[key] == table.loc[later, key]).all(axis=1)][0])
+    what = "slice" if table.at[later, "slice"] else "vertebra"
     for name in names:
-        words = [table[name].iloc[row] or "nothing" for row in (earlier, later)]
+        words = [str(table.at[row, name] or "nothing") for row in (earlier, later)]
         if words[0] != words[1]:
             raise BadInput(
-                f"{uri}: row {later + first_row}, column {name}: expected {words[0]} as row {earlier + first_row} "
+                f"{uri}: row {later}, column {name}: expected {words[0]} as row {earlier} "
                 f"says of the same {what}, found {words[1]}."
             )
     raise BadInput(
-        f"{uri}: row {later + first_row}, column {'slice' if what == 'slice' else 'level'}: expected each {what} once "
-        f"(per rater), found it in row {earlier + first_row} too."
+        f"{uri}: row {later}, column {'slice' if what == 'slice' else 'level'}: expected each {what} once "
+        f"(per rater), found it in row {earlier} too."
     )
