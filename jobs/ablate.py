@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from spinemet.commands import one_command, print_wide, run_command
+from spinemet.commands import console, one_command, run_command
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
@@ -40,7 +40,7 @@ def ablate(
     chosen = [changed(scaled(recipe(name), scale), **changes) for name in recipes.split(",")]
     with progress_bar("Training") as advance:
         page = run_ablation(crops, truth or crops, out, chosen, folds, _numbers(seeds), advance)
-    print_wide(page.render())
+    console().print(page.render())
 
 
 def _numbers(text: str) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from typer import Option
 
-from spinemet.commands import one_command, print_wide, run_command
+from spinemet.commands import console, one_command, run_command
 from spinemet.progress import progress_bar
 
 
@@ -30,7 +30,7 @@ def evaluate(
 
     with progress_bar("Evaluating") as advance:
         found = run_evaluate(model, crops, out, split, advance, baseline)
-    print_wide(evaluation_page(found).render())
+    console().print(evaluation_page(found).render())
 
 
 app = one_command(evaluate)

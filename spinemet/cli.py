@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spinemet import __version__
-from spinemet.commands import run_command
+from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
 
@@ -80,7 +80,6 @@ def doctor(
 
     The exit code is 0 if a job could start, else 2. The check leaves nothing behind.
     """
-    from spinemet.display.terminal import console
     from spinemet.doctor import examine
     from spinemet.doctor.findings import as_json as json_of
     from spinemet.doctor.findings import is_ready, render
@@ -166,7 +165,7 @@ def study(
     from spinemet.archive.listing import study_at
     from spinemet.display.figures import study_figure
     from spinemet.display.study_json import study_json
-    from spinemet.display.terminal import console, render_study
+    from spinemet.display.terminal import render_study
     from spinemet.reading import Screened
     from spinemet.study import read_study
 
@@ -342,7 +341,7 @@ def _moment(results: str, text: str | None) -> datetime | None:
 
 def _show(table: pd.DataFrame, render: Callable[[pd.DataFrame], RenderableType] | None = None) -> None:
     """Print `table` at a terminal with `render` (by default as it is), or as CSV to a pipe."""
-    from spinemet.display.terminal import console, lists_as_text, render_table
+    from spinemet.display.terminal import lists_as_text, render_table
 
     if sys.stdout.isatty():
         console().print((render or render_table)(table))

@@ -11,7 +11,7 @@ import typer
 from spinemet.errors import JobFailed, SpineMetError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console
 
 
 def one_command(work: Callable[..., None]) -> typer.Typer:
@@ -37,8 +37,8 @@ def run_command(app: typer.Typer, name: str, argv: list[str] | None = None) -> i
     return 0
 
 
-def print_wide(text: RenderableType) -> None:
-    """Print tables to standard output, 130 columns wide if that is not a terminal."""
+def console() -> Console:
+    """A console on standard output, 130 columns wide if that is not a terminal."""
     from rich.console import Console
 
-    (Console() if sys.stdout.isatty() else Console(width=130)).print(text)
+    return Console() if sys.stdout.isatty() else Console(width=130)

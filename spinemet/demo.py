@@ -16,9 +16,10 @@ from rich.table import Column, Table
 
 from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import open_cohort
+from spinemet.commands import console
 from spinemet.config import FrozenModel, StudyConfig
 from spinemet.dicom.pseudonym import load_key
-from spinemet.display.terminal import console, render_prevalence
+from spinemet.display.terminal import render_prevalence
 from spinemet.errors import BadInput, plain_cause
 from spinemet.evaluation.evaluate import run_evaluate
 from spinemet.evaluation.pages import evaluation_page

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from datetime import timedelta
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import obstore
 import pyarrow.fs as pafs
@@ -190,6 +191,22 @@ def cause(error: Exception) -> str:
     if code := re.search(r"<Code>(\w+)</Code>", said):
         return code.group(1)
     return said.splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
+
+
+def boto3_client(connect_s: float, read_s: float, retries: Mapping[str, object]) -> Any:
+    """A boto3 client of the S3 store in the environment. Raises ValueError if its endpoint is no URL."""
+    import boto3  # half a second of imports that an ordinary archive does without
+    from botocore.config import Config
+
+    endpoint = s3_endpoint()
+    config = Config(
+        connect_timeout=connect_s,
+        read_timeout=read_s,
+        retries=retries,
+        request_checksum_calculation="when_required",  # stores other than AWS may not know the newer checksums
+        s3={"addressing_style": "path" if endpoint else "auto"},
+    )
+    return boto3.client("s3", endpoint_url=endpoint, region_name=s3_region(), config=config)
 
 
 def s3_region() -> str:

@@ -6,7 +6,6 @@ so it takes over from there.
 """
 
 import io
-import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -113,20 +112,8 @@ class S3Store(Store):
 
     @cached_property
     def _boto3(self) -> Any:
-        # Half a second of imports that an ordinary archive does without.
-        import boto3
-        from botocore.config import Config
-
-        return boto3.client(
-            "s3",
-            region_name=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1",
-            config=Config(
-                connect_timeout=files.CONNECT_TIMEOUT.total_seconds(),
-                read_timeout=files.READ_TIMEOUT.total_seconds(),
-                retries={"max_attempts": files.RETRIES, "mode": "standard"},
-                s3={"addressing_style": "path"},
-            ),
-        )
+        connect, read = files.CONNECT_TIMEOUT.total_seconds(), files.READ_TIMEOUT.total_seconds()
+        return files.boto3_client(connect, read, {"max_attempts": files.RETRIES, "mode": "standard"})
 
     @property
     def _errors(self) -> tuple[type[Exception], ...]:

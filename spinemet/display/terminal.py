@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from spinemet.commands import console
 from spinemet.display import palette
 from spinemet.display.study_json import rejected_series
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
@@ -30,12 +31,6 @@ _MANY_COLUMNS = 12
 """A table with more columns and few rows is shown on its side."""
 _MAX_ROWS = 200
 """A terminal shows at most so many rows; a pipe gets all."""
-
-
-def console() -> Console:
-    """A console on standard output, 120 columns wide if that is not a terminal."""
-    plain = Console()
-    return plain if plain.is_terminal else Console(width=120)
 
 
 def render_study(

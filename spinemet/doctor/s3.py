@@ -135,21 +135,11 @@ class S3:
 
     @cached_property
     def _client(self) -> BaseClient:
-        import boto3
-        from botocore.config import Config
-
-        endpoint = files.s3_endpoint()
-        config = Config(
-            connect_timeout=5,
-            read_timeout=5,
-            retries={"total_max_attempts": 2},
-            request_checksum_calculation="when_required",  # stores other than AWS may not know the newer checksums
-            s3={"addressing_style": "path" if endpoint else "auto"},
-        )
         try:
-            client = boto3.client("s3", endpoint_url=endpoint, region_name=files.s3_region(), config=config)
+            client: BaseClient = files.boto3_client(5, 5, {"total_max_attempts": 2})
         except ValueError as error:
-            raise Trouble(f"{endpoint} is not a URL", "Begin AWS_ENDPOINT_URL with http:// or https://.") from error
+            found = f"{files.s3_endpoint()} is not a URL"
+            raise Trouble(found, "Begin AWS_ENDPOINT_URL with http:// or https://.") from error
         client.meta.events.register("after-call", self._note_date)
         return client
 
