@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -34,16 +34,12 @@ app = typer.Typer(
 )
 cohort_app = typer.Typer(help="Count findings in the result tables.", no_args_is_help=True)
 app.add_typer(cohort_app, name="cohort")
-import_app = typer.Typer(help="Make label tables from public data sets.", no_args_is_help=True)
-app.add_typer(import_app, name="import")
-
 tables_app = typer.Typer(help="Maintain the result tables.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
 StudyPlace = Annotated[
     str, typer.Argument(help="Folder, zip or tar with DICOM files, or a NIfTI volume; a local path or s3:// URI.")
 ]
 ResultsPlace = Annotated[str, typer.Argument(help="Folder or s3:// prefix with the results of a screening job.")]
-LabelFile = Annotated[str, typer.Argument(help="CSV file to write; a local path or s3:// URI.")]
 AsOf = Annotated[
     str | None,
     typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the table studies."),
@@ -204,28 +200,20 @@ def volume(
     typer.echo(f"wrote {out}", err=True)
 
 
-@import_app.command("spine-mets-ct-seg")
-def import_spine_mets_ct_seg(
-    folder: Annotated[Path, typer.Argument(help="Folder with the set as downloaded from TCIA, with its spreadsheet.")],
-    out: LabelFile,
+@app.command("import")
+def import_labels(
+    data_set: Annotated[Literal["spine-mets-ct-seg", "verse"], typer.Argument(help="Public data set.")],
+    folder: Annotated[Path, typer.Argument(help="Folder with the set as it was downloaded.")],
+    out: Annotated[str, typer.Argument(help="CSV file to write; a local path or s3:// URI.")],
 ) -> None:
-    """Make the label table of Spine-Mets-CT-SEG (TCIA): the bone quality of its vertebrae."""
-    from spinemet.training.importers import import_spine_mets
+    """Make the label table of a public data set.
 
-    found = import_spine_mets(folder)
-    found.write(out)
-    typer.echo(str(found), err=True)
+    Of Spine-Mets-CT-SEG (TCIA, with its spreadsheet) the table holds the bone quality of the vertebrae. Of VerSe (with
+    rawdata and derivatives) it lists the vertebrae, to fill in: the set has no lesion labels.
+    """
+    from spinemet.training.importers import import_spine_mets, import_verse
 
-
-@import_app.command("verse")
-def import_verse_set(
-    folder: Annotated[Path, typer.Argument(help="Folder of VerSe with rawdata and derivatives.")],
-    out: LabelFile,
-) -> None:
-    """Make an empty label table of the vertebrae of VerSe, to fill in: the set has no lesion labels."""
-    from spinemet.training.importers import import_verse
-
-    found = import_verse(folder)
+    found = (import_verse if data_set == "verse" else import_spine_mets)(folder)
     found.write(out)
     typer.echo(str(found), err=True)
 

@@ -4,7 +4,7 @@ A dense layer is relu(norm1) -> conv1 -> relu(norm2) -> conv2, and reads all cha
 the time goes into moving these channels: concatenate, normalise, clip. Here the channels of a block share one buffer,
 norm2 is part of conv1, and norm1 with its relu is one pass: relu(s x + b) = s clamp(x, low, high) + b, with -b / s as
 the lower bound if s > 0 and as the upper bound if s < 0; the scale s and shift b outside the clamp are part of conv1.
-Memory is channels-last: N slices, H rows, W columns, C channels.
+Memory is channels-last: N slices, H rows, W columns, C channels. At the end: the device and its fastest number format.
 """
 
 import torch
@@ -165,3 +165,25 @@ def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     assert norm.running_var is not None
     scale_C = norm.weight.detach() / torch.sqrt(norm.running_var + norm.eps)
     return scale_C, norm.bias.detach() - norm.running_mean * scale_C
+
+
+# ---- device and number format -------------------------------------------------------------------------------
+
+
+def best_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def has_fast_bf16(device: torch.device) -> bool:
+    """True if `device` multiplies bfloat16 in hardware; emulated it is slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported())
+    return False
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """A context that runs convolutions and matrix products in bfloat16 if that is fast on `device`."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=has_fast_bf16(device))

@@ -14,9 +14,8 @@ from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import aggregate
 from spinemet.model.checkpoint import ModelCard, load_model, model_digest
-from spinemet.model.inference import fold
+from spinemet.model.inference import autocast, best_device, fold, has_fast_bf16
 from spinemet.model.multitask import MultiTask
-from spinemet.model.precision import autocast, best_device, has_fast_bf16
 from spinemet.reading import VertebraCall
 from spinemet.types import SliceStack
 

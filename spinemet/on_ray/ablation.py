@@ -62,7 +62,7 @@ def _run_fits(fits: Sequence[Fit], folds: int, crops: str, truth: str, out: str)
 def _fit(fit: Fit, folds: int, crops: str, truth: str, out: str) -> None:
     import torch
 
-    from spinemet.model.precision import best_device
+    from spinemet.model.inference import best_device
 
     device = best_device()
     if device.type == "cpu":

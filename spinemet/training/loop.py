@@ -20,9 +20,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinemet.model.backbone import load_pretrained
 from spinemet.model.checkpoint import ModelCard, untrained
+from spinemet.model.inference import autocast
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.multitask import MultiTask
-from spinemet.model.precision import autocast
 from spinemet.training import augment, selfpaced
 from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples, TrainingData, resident

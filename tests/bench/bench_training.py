@@ -28,8 +28,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from spinemet.config import changed, config_digest
 from spinemet.model.checkpoint import untrained
+from spinemet.model.inference import autocast
 from spinemet.model.loss import task_losses, weighted_loss
-from spinemet.model.precision import autocast
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import run_train
 from spinemet.process.memory import KEEPING_ENVIRONMENT

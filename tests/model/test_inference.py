@@ -8,9 +8,8 @@ from torch import nn
 
 from spinemet.model.backbone import Trunk
 from spinemet.model.checkpoint import untrained
-from spinemet.model.inference import FoldedTrunk, fold
+from spinemet.model.inference import FoldedTrunk, autocast, fold
 from spinemet.model.multitask import MultiTask
-from spinemet.model.precision import autocast
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 
 SMALL = DenseNetSpec(growth_rate=8, block_config=(2, 3, 1, 2), init_features=16)
