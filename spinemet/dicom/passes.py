@@ -73,8 +73,7 @@ def _sweeps(along: Sequence[float], moments: Sequence[Moment]) -> list[list[int]
     """The slices of each run through the range, in the scanner's order; none if the headers hold no such order."""
     for with_time in (True, False):
         keys = [(time if with_time else "", number or 0, frame or 0) for time, number, frame in moments]
-        repeats = Counter(keys)
-        if len(repeats) == 1 or len(set(repeats.values())) > 1:
+        if len(set(keys)) == 1:
             continue
         # A number that stands in each of several passes: the passes lie in the order of their places.
         seen: Counter[tuple[str, int, int]] = Counter()

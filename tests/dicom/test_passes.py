@@ -37,6 +37,15 @@ def numbered(numbers: list[int], time: str = "") -> list[Moment]:
         pytest.param(RANGE + RANGE, numbered([*range(40)]), TWO_PASSES, id="the same places"),
         pytest.param(RANGE + BETWEEN, numbered([*range(20)] * 2), TWO_PASSES, id="both numbered from one"),
         pytest.param(
+            RANGE + BETWEEN[:16],
+            numbered([*range(20), *range(16)]),
+            [(20, 0), (16, 0)],
+            id="one shorter than the other",
+        ),
+        pytest.param(RANGE, [("", 1, n % 8) for n in range(20)], [(20, 0)], id="three objects of one concatenation"),
+        pytest.param(RANGE, [("", 1, n % 8) for n in range(20)][::-1], [(20, 0)], id="the same downwards"),
+        pytest.param(RANGE, numbered([1] * 15 + [2] * 5), [(20, 0)], id="two numbers"),
+        pytest.param(
             RANGE + BETWEEN, numbered([1] * 20, "101500") + numbered([1] * 20, "101700.5"), TWO_PASSES, id="two times"
         ),
         pytest.param(
