@@ -17,6 +17,7 @@ from spinemet import __version__
 from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
+from spinemet.progress import progress_bar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -36,6 +37,7 @@ cohort_app = typer.Typer(help="Count findings in the result tables.", no_args_is
 app.add_typer(cohort_app, name="cohort")
 tables_app = typer.Typer(help="Maintain the result tables.", no_args_is_help=True)
 app.add_typer(tables_app, name="tables")
+
 StudyPlace = Annotated[
     str, typer.Argument(help="Folder, zip or tar with DICOM files, or a NIfTI volume; a local path or s3:// URI.")
 ]
@@ -79,7 +81,6 @@ def doctor(
     from spinemet.doctor import examine
     from spinemet.doctor.findings import as_json as json_of
     from spinemet.doctor.findings import is_ready, render
-    from spinemet.progress import progress_bar
 
     findings = []
     with progress_bar("Checking") as advance:
@@ -108,8 +109,6 @@ def phantom(
     ] = None,
 ) -> None:
     """Make a phantom CT archive with known truth: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
-    from spinemet.progress import progress_bar
-
     if scale is not None and not benchmark:
         raise BadInput("--scale needs --benchmark: an archive has no scale.")
     with progress_bar("Making phantom patients") as advance:
@@ -134,16 +133,12 @@ def implant(
     patients: Annotated[int | None, typer.Option(min=1, help="Use only so many patients; all if left out.")] = None,
     studies: Annotated[int, typer.Option(min=1, help="Studies to make of each study of the archive.")] = 1,
     seed: Annotated[int, typer.Option(help="The same seed makes the same lesions.")] = 0,
-    config: Annotated[Path | None, typer.Option(help="TOML file with settings for reading studies.")] = None,
 ) -> None:
     """Put lesions into normal studies for training: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
-    from spinemet.progress import progress_bar
     from spinemet.training.implant import write_implants
 
-    settings = load_config(config, StudyConfig)
     with progress_bar("Implanting") as advance:
-        made = write_implants(archive, out, seed, settings, patients=patients, studies=studies, progress=advance)
-    typer.echo(str(made))
+        typer.echo(write_implants(archive, out, seed, patients=patients, studies=studies, progress=advance))
 
 
 @app.command()

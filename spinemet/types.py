@@ -88,10 +88,7 @@ class Flag(Explained):
         "orientation_disputed",
         "The NIfTI header contradicts itself about orientation or voxel size; the more credible one was used.",
     )
-    ATTENUATION_CT = (
-        "attenuation_ct",
-        "The CT seems made for the attenuation correction of PET or SPECT: low dose, and often free breathing.",
-    )
+    ATTENUATION_CT = "attenuation_ct", "The CT seems made for the attenuation correction of PET or SPECT, at low dose."
     CONE_BEAM = "cone_beam", "The series seems to be cone-beam CT, whose values are hardly calibrated."
     SERIES_REFUSED = "series_refused", "The pixels of the preferred series are no CT volume; the next one was read."
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.

@@ -84,7 +84,6 @@ def write_implants(
     archive: str,
     out: Path,
     seed: int,
-    settings: StudyConfig,
     *,
     patients: int | None = None,
     studies: int = 1,
@@ -101,7 +100,7 @@ def write_implants(
     refs = list(list_studies(archive))
     summary, people, rows = Summary(str(out)), list[str](), list[dict[str, object]]()
     for done, ref in enumerate(refs, start=1):
-        for name, labels, volume in _studies_of(ref, seed, settings, people, patients, studies, summary):
+        for name, labels, volume in _studies_of(ref, seed, people, patients, studies, summary):
             patient, session = name.split("_")
             folder = out / "archive" / patient / session
             folder.mkdir(parents=True)
@@ -123,14 +122,13 @@ def write_implants(
 def _studies_of(
     ref: StudyRef,
     seed: int,
-    settings: StudyConfig,
     people: list[str],
     patients: int | None,
     studies: int,
     summary: Summary,
 ) -> Iterator[tuple[str, list[Label], Volume]]:
     """Name, labels and volume of each study made of `ref`. people: the patient of each study drawn so far; extended."""
-    reading = read_study(ref, settings)
+    reading = read_study(ref, StudyConfig())
     if not isinstance(reading, Screened):
         summary.left_out[f"studies that cannot be used ({reading.reason})"] += 1
         return
@@ -142,7 +140,7 @@ def _studies_of(
         summary.left_out["studies of further patients"] += 1
         return
     number = [*known, patient].index(patient) + 1
-    volume = read_volume_of(ref, settings)
+    volume = read_volume_of(ref, StudyConfig())
     for _ in range(studies):
         people.append(patient)
         session = people.count(patient)

@@ -120,7 +120,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory, healthy: tuple[Volume, Spi
 
 
 def test_the_archive_made_can_be_read_with_its_labels(tmp_path: Path, sources: Path) -> None:
-    summary = write_implants(str(sources), tmp_path / "out", 5, StudyConfig())
+    summary = write_implants(str(sources), tmp_path / "out", 5)
     assert (summary.patients, summary.studies) == (2, 3)
     assert summary.left_out.total() == 1
     refs = list(list_studies(str(tmp_path / "out" / "archive")))
@@ -149,7 +149,7 @@ def test_the_command_takes_some_patients_and_makes_several_studies_of_each(tmp_p
 
 def test_a_place_that_exists_or_holds_no_spine_is_refused(tmp_path: Path, sources: Path) -> None:
     with pytest.raises(BadInput, match="expected a new folder"):
-        write_implants(str(sources), tmp_path, 0, StudyConfig())
+        write_implants(str(sources), tmp_path, 0)
     with pytest.raises(BadInput, match=r"no study of .* can be used"):
-        write_implants(str(sources / "sub-c"), tmp_path / "none", 0, StudyConfig())
+        write_implants(str(sources / "sub-c"), tmp_path / "none", 0)
     assert not (tmp_path / "none").exists()
