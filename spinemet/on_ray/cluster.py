@@ -28,11 +28,11 @@ SOCKET = "/ray/session_2026-11-26_10-50-27_106675_4194304/sockets/plasma_store"
 """The longest path of a socket below the temporary folder; the number at the end of the session is a process."""
 
 
-def connect(min_cpus: int = MIN_CPUS) -> None:
+def connect() -> None:
     """Make `ray` usable: join the cluster of RAY_ADDRESS (set inside a submitted job), else start a local one.
 
     Does nothing if Ray is initialised already: several jobs can run in one process. A local cluster declares at least
-    `min_cpus` CPUs, serves no dashboard, and ends with this process.
+    MIN_CPUS CPUs, serves no dashboard, and ends with this process.
     """
     # Ray's future default; unset, Ray warns of the change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -42,7 +42,7 @@ def connect(min_cpus: int = MIN_CPUS) -> None:
         if os.environ.get("RAY_ADDRESS"):
             ray.init(logging_level=logging.WARNING)
         else:
-            _start_local(min_cpus)
+            _start_local()
     _quiet_data()
 
 
@@ -68,7 +68,7 @@ def check_temporary_folder() -> None:
         raise BadInput(f"cannot write to the temporary folder {place} ({name}): {reason}.") from error
 
 
-def _start_local(min_cpus: int) -> None:
+def _start_local() -> None:
     import ray
 
     check_temporary_folder()
@@ -84,7 +84,7 @@ def _start_local(min_cpus: int) -> None:
         try:
             ray.init(
                 address="local",
-                num_cpus=max(min_cpus, os.cpu_count() or 1),
+                num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
                 include_dashboard=False,
                 logging_level=logging.WARNING,
                 log_to_driver=False,

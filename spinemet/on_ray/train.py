@@ -26,7 +26,7 @@ Device = Literal["auto", "cpu", "gpu"]
 
 MAX_FAILURES = 3
 """How often a run restarts lost workers by itself."""
-START_ATTEMPTS = 10
+RESOURCE_ATTEMPTS = 10
 """Attempts of a minute each to get the resources; an autoscaler needs some. Without a limit Ray Train waits for
 ever."""
 MAX_CPU_WORKERS = 4
@@ -95,7 +95,7 @@ def _fit(job: TrainJob, storage: str, name: str, use_gpu: bool, workers: int) ->
             name=name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=START_ATTEMPTS),
+            failure_config=FailureConfig(max_failures=MAX_FAILURES, controller_failure_limit=RESOURCE_ATTEMPTS),
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             # A worker trains in its second thread; these settings keep that thread's freed memory too.
             worker_runtime_env={"env_vars": KEEPING_ENVIRONMENT},

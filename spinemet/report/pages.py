@@ -6,6 +6,7 @@ import base64
 import io
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -30,6 +31,9 @@ Calls = dict[str, dict[str, float]]
 
 KEY_DIGITS = 8
 """Digits shown of a pseudonym: enough to find the row again, short enough to read aloud."""
+
+_GALLERY = Path(__file__).with_name("gallery.sql").read_text()
+"""The studies with pictures, those with most positive vertebrae first."""
 
 GUTTER_MM = 46
 """Width between the two views of a card, for the level names."""
@@ -134,19 +138,6 @@ def _level_order(level: str) -> tuple[int, int]:
 
 
 # ---- gallery --------------------------------------------------------------------------------------------------
-
-
-_GALLERY = """
-with counted as (
-    select source_key, count(*) filter (any_lesion) as n_positive, max(1 - p_normal) filter (evaluable) as worst
-    from current_vertebrae group by source_key
-)
-select s.*, p.sagittal_png, p.coronal_png, p.canal_column, coalesce(c.n_positive, 0) as n_positive
-from pictures p join current s using (source_key, model_digest, config_digest)
-left join counted c using (source_key)
-where s.state = 'screened'
-order by n_positive desc, c.worst desc nulls last, s.study
-"""
 
 
 def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
