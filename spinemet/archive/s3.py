@@ -36,7 +36,8 @@ class S3Store(Store):
 
     def _listed(self, below: str) -> Iterator[ObjectRef]:
         last = ""
-        if self._root or below or not self._has_leading_slashes():
+        leading_slashes = not (self._root or below) and next(self._pages("/", MaxKeys=1), None) is not None
+        if not leading_slashes:
             try:
                 for page in self._store.list(prefix=below or None, chunk_size=1000):
                     for meta in page:
@@ -48,9 +49,6 @@ class S3Store(Store):
             except (BaseError, OSError) as error:
                 raise self._cannot_list(error) from error
         yield from self._pages(below, StartAfter=f"{self._root}{last}" if last else self._root + below)
-
-    def _has_leading_slashes(self) -> bool:
-        return next(self._pages("/", MaxKeys=1), None) is not None
 
     def _pages(self, below: str, **options: Any) -> Iterator[ObjectRef]:
         """The objects whose key starts with `below`, listed by boto3."""

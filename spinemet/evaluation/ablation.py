@@ -226,14 +226,12 @@ def _whole_runs(out: str, fits: Sequence[Fit], folds: int) -> dict[str, list[dic
     runs: dict[str, list[dict[str, pd.DataFrame]]] = {}
     for (name, _), finished in done.items():
         if len(finished) == folds:
-            tables = {unit: _all_folds(out, finished, file) for unit, file in TABLES.items()}
+            tables = {}
+            for unit, file in TABLES.items():
+                parts = (pd.read_parquet(io.BytesIO(read_bytes(join(out, fit.key, file)))) for fit in finished)
+                tables[unit] = pd.concat(parts, ignore_index=True)
             runs.setdefault(name, []).append(tables)
     return runs
-
-
-def _all_folds(out: str, fits: Sequence[Fit], file: str) -> pd.DataFrame:
-    parts = [pd.read_parquet(io.BytesIO(read_bytes(join(out, fit.key, file)))) for fit in fits]
-    return pd.concat(parts, ignore_index=True)
 
 
 def _measured(recipe: TrainRecipe) -> list[Task]:

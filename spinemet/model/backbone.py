@@ -109,11 +109,9 @@ def load_pretrained(trunk: Trunk, uri: str) -> None:
             state = safetensors.torch.load(content)
         else:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        trunk.load_state_dict({_modern(key): value for key, value in state.items() if key.startswith("features.")})
+        # The published file is older than the module: its dense layers have "norm.1" for "norm1".
+        dotted = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])")
+        features = {dotted.sub(r"\1\2", key): value for key, value in state.items() if key.startswith("features.")}
+        trunk.load_state_dict(features)
     except (SafetensorError, RuntimeError, AttributeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         raise BadInput(f"expected DenseNet weights with the shape of this recipe in {uri}, found others.") from error
-
-
-def _modern(key: str) -> str:
-    # The published file is older than the module: its dense layers have "norm.1" for "norm1".
-    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])", r"\1\2", key)

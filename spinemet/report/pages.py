@@ -115,7 +115,10 @@ def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
         patients, key=lambda key: (-sum(bool(row["any_lesion"]) for row in patients[key]), -len(patients[key]), key)
     )
     shown = order[:SPINE_MAP_PATIENTS]
-    levels = sorted({row["level"] for key in shown for row in patients[key]}, key=_level_order)
+    levels = sorted(
+        {row["level"] for key in shown for row in patients[key]},
+        key=lambda level: (LEVEL_INDEX.get(level, len(LEVEL_INDEX)), int(level[1:] or 0)),
+    )
     cell = max(7.0, min(22.0, 980 / max(len(shown), 1)))
     cells = [
         {"x": n * cell, "y": levels.index(row["level"])} | _cell(row)
@@ -131,10 +134,6 @@ def _cell(row: Row) -> Row:
     if row["completeness"] == "cut":
         return {"kind": "cut", "title": f"{row['level']}: cut by the field of view"}
     return {"kind": "unclassified", "title": f"{row['level']}: not classified"}
-
-
-def _level_order(level: str) -> tuple[int, int]:
-    return (LEVEL_INDEX[level], 0) if level in LEVEL_INDEX else (len(LEVEL_INDEX), int(level[1:] or 0))
 
 
 # ---- gallery --------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """From an archive and a label table to crops. Knows no Ray: the caller passes the function that prepares studies."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
 import pandas as pd
@@ -157,13 +157,16 @@ def summarize(
 
     Raises BadInput if no label belongs to a whole vertebra of the archive.
     """
+    problems = dict(sorted(Counter(str(one.reason) for one in prepared if one.reason is not None).items()))
     # A study that is in the archive twice gives the same shard twice.
     used = {one.shard.name: one for one in prepared if one.shard is not None}
     if not used:
+        reasons = ", ".join(f"{reason}: {count}" for reason, count in problems.items())
+        because = f" ({reasons})" if reasons else ""
         missing = f"; not listed: {describe(unlisted)}" if unlisted else ""
         raise BadInput(
             f"expected labelled studies in {normalize(archive)}, found no labelled vertebra in {len(prepared)} "
-            f"studies{_because(prepared)}{missing}."
+            f"studies{because}{missing}."
         )
     ordered = sorted(used.values(), key=lambda one: (one.patient, one.study, one.shard.name if one.shard else ""))
     shards = tuple(one.shard for one in ordered if one.shard is not None)
@@ -183,7 +186,7 @@ def summarize(
         slice_classes={name: _count(labels[name], slice_rows) for name in names if (labels["slice"] != "").any()},
         labels_unmatched=int(labelled.sum()) - len(set(rows)) - len(slice_rows),
         strays=tuple(sorted({row for one in prepared for row in one.strays})),
-        problems=_problems(prepared),
+        problems=problems,
         unlisted={str(kind): count for kind, count in sorted((unlisted or {}).items())},
     )
 
@@ -192,13 +195,3 @@ def _count(words: pd.Series, rows: Sequence[int]) -> dict[str, int]:
     """Class -> how many of `rows` have it; in columns beyond LABEL_CLASSES, each word is a class."""
     counts = Counter(words.iloc[list(rows)].dropna())
     return {name: counts[name] for name in LABEL_CLASSES.get(str(words.name), sorted(words.dropna().unique()))}
-
-
-def _problems(prepared: Iterable[PreparedStudy]) -> dict[str, int]:
-    counts = Counter(str(one.reason) for one in prepared if one.reason is not None)
-    return dict(sorted(counts.items()))
-
-
-def _because(prepared: Iterable[PreparedStudy]) -> str:
-    problems = ", ".join(f"{reason}: {count}" for reason, count in _problems(prepared).items())
-    return f" ({problems})" if problems else ""

@@ -128,7 +128,11 @@ def show_progress(job: TrainJob, progress: Progress) -> Iterator[None]:
         found = RunProgress.read(job.run, job.attempt)
         for metrics in found.epochs:
             if (done := int(metrics["epoch"]) + 1) > shown:
-                progress(done, job.recipe.epochs, _note(metrics, job.recipe.selects))
+                log_loss, macro = (
+                    metrics[f"validation_{name}_{job.recipe.selects}"] for name in ("log_loss", "macro_sensitivity")
+                )
+                note = f"loss {metrics['loss']:.2f}, validation log loss {log_loss:.2f}, macro sensitivity {macro:.2f}"
+                progress(done, job.recipe.epochs, note)
                 shown = done
         return found
 
@@ -146,11 +150,6 @@ def show_progress(job: TrainJob, progress: Progress) -> Iterator[None]:
         reader.join()
     if refusal := show().refusal:
         raise BadInput(refusal)
-
-
-def _note(metrics: Mapping[str, float], selects: str) -> str:
-    log_loss, macro = (metrics[f"validation_{name}_{selects}"] for name in ("log_loss", "macro_sensitivity"))
-    return f"loss {metrics['loss']:.2f}, validation log loss {log_loss:.2f}, macro sensitivity {macro:.2f}"
 
 
 def write_curves(run: str, metrics: Mapping[str, float]) -> None:
