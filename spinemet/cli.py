@@ -160,6 +160,8 @@ def study(
     from spinemet.reading import Screened
     from spinemet.study import read_study
 
+    if png is not None and png.suffix.lower() != ".png":
+        raise BadInput(f"expected a file name that ends in .png, found {png.name}.")
     settings = load_config(config, StudyConfig)
     if localizer is not None:
         settings = changed(settings, localizer=localizer)

@@ -75,6 +75,8 @@ class Reason(Explained):
 
 _PLAIN_CAUSES = (
     (("NotFound", "FileNotFound", "NotADirectory"), "it does not exist"),
+    (("IsADirectory",), "it is a folder"),
+    (("FileExists", "AlreadyExists"), "a file of that name exists"),
     (("Permission", "Unauthenticated", "Credential"), "access is denied"),
     (("Timeout", "Connect", "Endpoint", "Proxy", "SSL"), "no answer"),
 )

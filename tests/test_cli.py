@@ -85,6 +85,14 @@ def test_a_folder_without_a_valid_model_is_refused(realct: Path, tmp_path: Path,
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
 
 
+@pytest.mark.parametrize("name", [".", "spine.txt", "spine"])
+def test_a_picture_needs_a_name_that_ends_in_png(tmp_path: Path, spinemet: Spinemet, name: str) -> None:
+    done = spinemet("study", tmp_path, "--png", tmp_path / name)
+    assert done.returncode == 2
+    assert "expected a file name that ends in .png" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_real_lumbar_ct_as_json_picture_and_volume(realct: Path, tmp_path: Path, spinemet: Spinemet) -> None:
     ct, png = realct / "totalsegmentator" / "example_ct.nii.gz", tmp_path / "spine.png"
     done = spinemet("study", ct, "--localizer", "geometric", "--json", "--png", png)

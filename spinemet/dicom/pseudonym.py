@@ -39,7 +39,10 @@ def load_key(ephemeral: bool = False, key_file: str | Path | None = None) -> byt
     elif text := os.environ.get(KEY_VARIABLE):
         key = text.strip().encode()
     else:
-        raise BadInput(f"there is no pseudonym key: set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with the key.")
+        raise BadInput(
+            f"there is no pseudonym key: set {KEY_VARIABLE}, or {KEY_FILE_VARIABLE} to a file with the key "
+            "(openssl rand -hex 32 > FILE makes one)."
+        )
     if len(key) < MIN_KEY_BYTES:
         raise BadInput(f"expected a pseudonym key of at least {MIN_KEY_BYTES} bytes, found {len(key)}.")
     return key
@@ -107,7 +110,7 @@ def _read_key_file(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
         if stat.S_IMODE(mode) & (stat.S_IRWXG | stat.S_IRWXO):
-            raise BadInput(f"expected a key file that only its owner can read at {path}, found mode {mode & 0o777:o}.")
+            raise BadInput(f"others can read the key file {path} (mode {mode & 0o777:o}): run chmod 600 on it.")
         return path.read_bytes().strip()
     except OSError as error:
         raise BadInput(f"expected a readable key file at {path}, found {error.strerror}.") from error

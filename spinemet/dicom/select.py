@@ -52,7 +52,9 @@ def select_series(
     usable = [item for item, reason in verdicts if reason in {None, Reason.NOT_PREFERRED}]
     studies = {(item.PatientID, item.StudyInstanceUID) for item in usable if item.StudyInstanceUID}
     if len(studies) > 1:
-        raise StudyExcluded(Reason.SEVERAL_STUDIES, f"expected the CT series of one study, found {len(studies)}.")
+        raise StudyExcluded(
+            Reason.SEVERAL_STUDIES, f"expected the CT series of one study, found {len(studies)}: name one."
+        )
     for item, reason in verdicts:
         if reason is None:
             return item

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.display import palette
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, plain_cause
 from spinemet.reading import Screened, VertebraCall
 from spinemet.types import Completeness, Method, SliceStack, Spine, StraightenedViews, Vertebra
 
@@ -92,7 +92,7 @@ def study_figure(reading: Screened, calls: Sequence[VertebraCall | None] | None,
     try:
         figure.savefig(path, dpi=150, facecolor=BACKGROUND)
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot write the picture {path}: {error}.") from error
+        raise BadInput(f"cannot write the picture {path} ({plain_cause(error)}).") from error
 
 
 def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> Figure:

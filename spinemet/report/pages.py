@@ -180,6 +180,7 @@ def _card(study: Row, marks: list[Row]) -> Row:
         "gutter": GUTTER_MM,
         "marks": marks,
         "positive": [mark for mark in marks if mark["is_positive"]],
+        "is_judged": any(not mark["is_cut"] for mark in marks),
     }
 
 

@@ -77,7 +77,7 @@ def test_the_key_comes_from_the_environment_or_an_owner_only_file(
     path.write_bytes(KEY[::-1] + b"\n")
     path.chmod(0o644)
     monkeypatch.setenv(KEY_FILE_VARIABLE, str(path))
-    with pytest.raises(BadInput, match="only its owner"):
+    with pytest.raises(BadInput, match="run chmod 600"):
         load_key()
     path.chmod(0o600)
     assert load_key() == load_key(key_file=path) == KEY[::-1]

@@ -123,6 +123,11 @@ def test_a_card_marks_each_vertebra_at_its_row(tmp_path: Path) -> None:
     assert 'viewBox="0 0 276 100"' in card, "110 + 46 + 120 by 100 mm"
 
 
+def test_a_study_of_cut_vertebrae_alone_is_not_called_negative(tmp_path: Path) -> None:
+    words = _words(_page(tmp_path, [Study("p1", levels="L1=cut L2=cut"), COHORT[2]]))
+    assert "no vertebra could be judged" in words
+
+
 def test_every_further_task_has_rows_and_chips(tmp_path: Path) -> None:
     results = write_results(str(tmp_path / "results"), COHORT, pictures=True, collapsed=["L1"])
     write_report(results, tmp_path / "report.html")
