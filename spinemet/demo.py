@@ -24,6 +24,7 @@ from spinemet.errors import BadInput, plain_cause
 from spinemet.evaluation.evaluate import run_evaluate
 from spinemet.evaluation.pages import evaluation_page
 from spinemet.files import claim
+from spinemet.model.card import load_card
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.on_ray.screen import run_screen
 from spinemet.on_ray.train import run_train
@@ -144,7 +145,10 @@ def _ask(paths: DemoPaths) -> str:
 
 
 def _report(paths: DemoPaths) -> str:
-    write_report(paths.results, paths.root / "report.html", evaluation=paths.evaluation)
+    split = load_card(paths.model).split
+    known = sum(len(split.get(part, ())) for part in ("train", "validation"))
+    title = f"Demo: {paths.patients} phantom patients, {known} of whom the model knows from training"
+    write_report(paths.results, paths.root / "report.html", evaluation=paths.evaluation, title=title)
     return "open it in a browser"
 
 
