@@ -152,8 +152,12 @@ def _first_readable(
                 volume = read_volume(objects, chosen, decoder)
         except StudyExcluded as problem:
             best = next((number for number, (_, reason) in enumerate(verdicts) if reason is None), None)
+            if best is None and refused:
+                first, first_problem = next(iter(refused.items()))
+                facts.note(chosen=series[first])
+                raise first_problem from None
             if best is None or problem.reason is Reason.SEVERAL_STUDIES:
-                raise next(iter(refused.values()), problem) from None
+                raise
             refused[best] = problem
         else:
             chosen = replace(chosen, left_out=volume.left_out)  # also objects found equal by their pixels

@@ -55,6 +55,7 @@ def test_a_study_of_nothing_but_maps_has_the_reason_of_the_best_one(tmp_path: Pa
     reading = read_study(study_at(tmp_path), CONFIG)
     assert (reading.state, reading.reason) == ("excluded", Reason.NOT_HU)
     assert "one value" in reading.detail
+    assert len(reading.chosen.instances) == 60
     assert [reason for _, reason in reading.series_seen] == [Reason.UNSUPPORTED_PIXELS, Reason.NOT_HU]
 
 
