@@ -162,7 +162,7 @@ def _one_slice(at_place: Sequence[PixelArray | StudyFailed], shape: tuple[int, .
     for hu_HW in whole:
         if hu_HW.shape != shape:
             raise StudyFailed(Reason.UNDECODABLE, f"expected slices of {shape} pixels, found {hu_HW.shape}.")
-        if not np.array_equal(whole[0], hu_HW):
+        if hu_HW is not whole[0] and not np.array_equal(whole[0], hu_HW):
             raise StudyExcluded(Reason.DUPLICATE_POSITIONS, "expected one slice per position, found different ones.")
     return whole[0]
 
