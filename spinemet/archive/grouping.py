@@ -34,8 +34,8 @@ PREFIX = "prefix"
 """The layout whose studies are told apart by their headers: folders of DICOM objects."""
 KEY_DEPTH = 3
 TRIED = 50
-"""Headers of so many prefixes (with several folders, each KEY_DEPTH deep) are read. If they agree with the keys, the
-keys of all further prefixes are trusted."""
+"""The first so many prefixes that hold several folders, each KEY_DEPTH deep, are checked against their headers. If keys
+and headers agree, the keys of all further prefixes are trusted."""
 HELD_PARTS = 10
 """Parts of one prefix that are looked at together: more objects than any patient has."""
 SAMPLES = 5

@@ -48,8 +48,11 @@ def is_monoenergetic(instance: InstanceHeader) -> bool:
 
 
 def with_doubts(series: Iterable[SeriesHeader]) -> tuple[SeriesHeader, ...]:
-    """`series` with the doubts about each CT: those in words, and in a study with PET or SPECT, if no CT is in words
-    one for attenuation correction, that any may be."""
+    """`series` with the doubts about each CT.
+
+    Words of its header raise them. If a study has PET or SPECT, and no header names its CT for attenuation correction,
+    any of its CT may be that one.
+    """
     found = [replace(one, doubts=_named(one)) if one.Modality == "CT" else one for one in series]
     nuclear = {one.StudyInstanceUID for one in found if one.Modality in _NUCLEAR}
     named = {one.StudyInstanceUID for one in found if Flag.ATTENUATION_CT in one.doubts}

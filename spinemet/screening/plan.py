@@ -199,7 +199,7 @@ class ScreenOptions:
 
     key: the pseudonym key. config: how studies are read; its slices are replaced by those that the model was trained
     on. selection: which studies. max_hours: stop after this time; what is done is committed. workers: model actors;
-    None for one per GPU, or on CPUs for one per two. gpus: how many GPUs they take; the cluster may still have to start
+    None for one per GPU, or one per two CPUs. gpus: how many GPUs they take; the cluster may still have to start
     them. None for the GPUs that it has now. pictures: also store the straightened spine. slices: also store the
     probabilities of each slice. linkage: where to write the table that says which identifiers the pseudonyms stand for;
     None for no table.

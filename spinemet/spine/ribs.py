@@ -37,8 +37,8 @@ _CLIMB_EVERY. The flattest ribs of the LIDC case climb by 6 mm."""
 _BESIDE_MM, _THICK_CELLS = 36.0, (6, 6, 6)
 """Beyond the first distance, bright tissue that holds a cube of 12 mm is an organ, not a rib (7 by 12 mm)."""
 ACROSS_MM = 50.0
-"""Distance from the midline at which the first rib, which goes forward about the lung's apex, is told from the others,
-which first go backward."""
+"""Distance from the midline at which the course of a rib is measured. The first goes forward about the lung's apex, the
+others first go backward."""
 _WINDOW = (_ABOVE_MM + _BELOW_MM) // _STEP_MM
 _OUTSIDE_HU = -5000.0
 

@@ -42,7 +42,7 @@ _BONE = 0.3
 _BLUR_MM = 0.7
 """Standard deviation of the blur of an implant, as of a standard kernel."""
 _NOISE_MM = 1.2
-"""Changes over less than about twice this length within a slice count as noise."""
+"""Detail finer than about twice this length within a slice counts as noise."""
 _SOFT_HU = 60.0
 """Voxels of soft tissue, whose noise an implant gets, differ from its HU by less."""
 _SMOOTH_MM = 2.5
@@ -174,7 +174,7 @@ def implanted(volume: Volume, spine: Spine, rng: np.random.Generator) -> tuple[V
                 _put(hu, volume, tissue, pose, None, rng)
         labels.append(label)
     stored = np.clip(np.rint(hu), AIR_HU, 3071).astype(np.int16)
-    untouched = stored == np.rint(volume.hu_DHW)
+    untouched = np.rint(hu) == np.rint(volume.hu_DHW)  # metal above 3071 HU keeps its values
     return replace(volume, hu_DHW=np.where(untouched, volume.hu_DHW, stored)), labels
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,12 @@ def _all_over(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(implant, "draw_diseases", draw)
 
 
+def _share(monkeypatch: pytest.MonkeyPatch, *, sham: float) -> None:
+    """No disease, and so large a share of sham implants."""
+    monkeypatch.setattr(implant, "_METASTATIC", 0.0)
+    monkeypatch.setattr(implant, "_SHAM", sham)
+
+
 def _whole(spine: Spine) -> list[str]:
     return [one.level for one in spine.vertebrae if one.completeness is Completeness.WHOLE]
 
@@ -85,8 +92,7 @@ def test_a_sham_changes_the_voxels_and_neither_density_nor_label(
     monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]
 ) -> None:
     volume, spine = healthy
-    monkeypatch.setattr(implant, "_METASTATIC", 0.0)
-    monkeypatch.setattr(implant, "_SHAM", 1.0)
+    _share(monkeypatch, sham=1.0)
     made, labels = implanted(volume, spine, np.random.default_rng(1))
     assert labels == [Label(level, sham=True) for level in _whole(spine)]
     for level in _whole(spine):
@@ -98,10 +104,12 @@ def test_nothing_changes_without_disease_or_sham(
     monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]
 ) -> None:
     volume, spine = healthy
-    monkeypatch.setattr(implant, "_METASTATIC", 0.0)
-    monkeypatch.setattr(implant, "_SHAM", 0.0)
+    hu = volume.hu_DHW.copy()
+    hu[0, 0, 0], hu[-1, -1, -1] = 8000, -1500  # metal, and padding
+    volume = replace(volume, hu_DHW=hu)
+    _share(monkeypatch, sham=0.0)
     made, labels = implanted(volume, spine, np.random.default_rng(1))
-    assert (made.hu_DHW == volume.hu_DHW).all()
+    assert (made.hu_DHW == hu).all()
     assert labels == [Label(level) for level in _whole(spine)]
 
 
