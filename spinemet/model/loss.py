@@ -26,10 +26,11 @@ def task_losses(
 
 
 def sample_weights(targets_TN: npt.NDArray[np.int64], tasks: Sequence[Task], balance: float) -> npt.NDArray[np.float32]:
-    """(T, N) weight of each sample in each task: 0 if MISSING, else the weight of its class.
+    """(T, N) weight of each sample of a training set in each task: 0 if MISSING, else the weight of its class.
 
-    In each task the labelled samples have the mean weight 1. balance: a class weighs its frequency ** -balance; with 0
-    all classes weigh the same.
+    In each task the mean weight of all samples is 1. So the mean of weight times loss over any batch estimates the same
+    quantity, whatever labels the batch happens to hold. balance: a class weighs its frequency ** -balance; with 0 all
+    classes weigh the same.
     """
     weights_TN = np.zeros(targets_TN.shape, np.float32)
     for targets_N, weights_N, task in zip(targets_TN, weights_TN, tasks, strict=True):
@@ -38,14 +39,14 @@ def sample_weights(targets_TN: npt.NDArray[np.int64], tasks: Sequence[Task], bal
             counts = np.bincount(targets_N[known], minlength=len(task.classes))
             class_weights = np.maximum(counts, 1.0) ** -balance
             weights_N[known] = class_weights[targets_N[known]]
-            weights_N[known] /= weights_N[known].mean()
-    return weights_TN
+    return weights_TN / np.maximum(weights_TN.mean(axis=1, keepdims=True), 1e-8)
 
 
-def weighted_loss(losses_TN: Tensor, weights_TN: Tensor, totals_T: Tensor, tasks: Sequence[Task]) -> Tensor:
-    """The scalar to minimise: the weighted sum over tasks of the weighted mean over the batch.
+def weighted_loss(losses_TN: Tensor, weights_TN: Tensor, count: int, tasks: Sequence[Task]) -> Tensor:
+    """The scalar to minimise: the mean over tasks of the mean of weight times loss over the batch.
 
-    totals_T: sum of each task's weights over the whole batch; this process may hold only a part of the batch.
+    A mean and not a sum over tasks: the limit on the gradient then means the same for one task as for four. count:
+    samples of the whole batch; this process may hold only a part of them.
     """
-    means_T = (losses_TN * weights_TN).sum(dim=1) / totals_T.clamp_min(1e-8)
-    return (means_T * means_T.new_tensor([task.weight for task in tasks])).sum()
+    task_T = losses_TN.new_tensor([task.weight for task in tasks])
+    return ((losses_TN * weights_TN).sum(dim=1) * task_T).sum() / (count * task_T.sum())

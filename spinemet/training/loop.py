@@ -67,7 +67,7 @@ def learning_rate_factor(epoch: float, recipe: TrainRecipe) -> float:
 
 
 class _Run:
-    """One training run on one process: model, optimiser, the samples' losses and the best epoch so far."""
+    """One training run on one process: model, optimiser, how hard each sample is, and the best epoch so far."""
 
     def __init__(self, data: TrainingData, recipe: TrainRecipe, seed: int, workers: Workers) -> None:
         self.data, self.recipe, self.seed, self.workers = data, recipe, seed, workers
@@ -125,33 +125,31 @@ class _Run:
         batches = selfpaced.batches(order, recipe.batch, workers.world)
         self.wrapped.train()
         started = time.monotonic()
-        found_N = torch.full((len(train),), 0.0, dtype=torch.float64)
+        total = torch.zeros((), dtype=torch.float64, device=workers.device)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed, epoch, workers.rank))  # dropout
             for step, batch in enumerate(batches):
                 rate = recipe.learning_rate * learning_rate_factor(epoch + (step + 1) / len(batches), recipe)
                 mine = selfpaced.rank_part(batch, workers.rank, workers.world)
-                found_N[mine] = self._step(batch, mine, rate, _mix(self.seed, epoch, step, workers.rank))
+                loss = self._step(len(batch), mine, rate, _mix(self.seed, epoch, step, workers.rank))
+                total += loss * len(batch)
                 self._average(first=epoch == step == 0)
-        seen_N = workers.sum(found_N.to(workers.device)).cpu().numpy()
+        mean_loss = float(workers.sum(total)) / len(order)
         seconds = time.monotonic() - started
-        self.losses_N[order] = seen_N[order]
         self._average_buffers()
         if recipe.pacing and selfpaced.share_at(epoch + 1, recipe.epochs, recipe.pacing) < 1:
-            self._refresh(order)
+            self.losses_N = self._difficulty()
         return {
             "epoch": float(epoch),
-            "loss": float(seen_N[order].mean()),
+            "loss": mean_loss,
             "learning_rate": rate,
             "admitted_share": share,
             "slices": float(len(order)),
             "slices_per_second": len(order) / seconds,
         }
 
-    def _step(
-        self, batch: npt.NDArray[np.int64], mine: npt.NDArray[np.int64], rate: float, augment_seed: int
-    ) -> Tensor:
-        """One step on `batch`, of which this process computes `mine`; gives the losses of `mine`, on the CPU."""
+    def _step(self, count: int, mine: npt.NDArray[np.int64], rate: float, augment_seed: int) -> Tensor:
+        """One step on a batch of `count` samples, of which this process computes `mine`; gives its part of the loss."""
         train, device = self.data.train, self.workers.device
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -161,13 +159,12 @@ class _Run:
             logits = self.wrapped(hu_NHW)
         losses_TN = task_losses(logits, _to(train.targets_TN[:, mine], device), self.tasks, self.recipe.label_smoothing)
         # The loss is a mean over the whole batch. `wrapped` averages gradients over the processes: hence the factor.
-        totals_T = _to(train.weights_TN[:, batch].sum(axis=1), device)
-        loss = weighted_loss(losses_TN, _to(train.weights_TN[:, mine], device), totals_T, self.tasks)
+        loss = weighted_loss(losses_TN, _to(train.weights_TN[:, mine], device), count, self.tasks)
         self.optimizer.zero_grad(set_to_none=True)
         (loss * self.workers.world).backward()
         nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm, error_if_nonfinite=True)
         self.optimizer.step()
-        return self._sample_losses(losses_TN)
+        return loss.detach()
 
     def _average(self, first: bool) -> None:
         """Update the averaged weights and running statistics; the first step copies the model's."""
@@ -181,18 +178,17 @@ class _Run:
             return samples.pixels(indices).to(self.workers.device)
         return held_NHW[torch.from_numpy(indices).to(held_NHW.device)]
 
-    def _sample_losses(self, losses_TN: Tensor) -> Tensor:
-        weights_T = losses_TN.new_tensor([task.weight for task in self.tasks])
-        return (losses_TN.detach() * weights_T[:, None]).sum(dim=0).double().cpu()
+    def _difficulty(self) -> npt.NDArray[np.float64]:
+        """(N,) how hard each training sample is for the averaged weights, without augmentation, dropout or smoothing.
 
-    def _refresh(self, trained: npt.NDArray[np.int64]) -> None:
-        """Compute the losses of the samples that were not trained on; with old losses they would never be admitted."""
-        rest = np.setdiff1d(np.arange(len(self.data.train)), trained)
-        losses_TN = torch.zeros((len(self.tasks), len(rest)), dtype=torch.float32, device=self.workers.device)
-        for places, logits in self._evaluate(self.model, self.data.train, rest):
-            targets_TN = _to(self.data.train.targets_TN[:, rest[places]], self.workers.device)
-            losses_TN[:, places] = task_losses(logits, targets_TN, self.tasks, self.recipe.label_smoothing)
-        self.losses_N[rest] = self._sample_losses(self.workers.sum(losses_TN)).numpy()
+        The same model measures all samples: losses seen while training are of augmented slices and of many models.
+        """
+        samples = self.data.train
+        losses_TN = torch.zeros(samples.targets_TN.shape, dtype=torch.float32, device=self.workers.device)
+        for places, logits in self._evaluate(self.averaged, samples, np.arange(len(samples))):
+            targets_TN = _to(samples.targets_TN[:, places], self.workers.device)
+            losses_TN[:, places] = task_losses(logits, targets_TN, self.tasks, label_smoothing=0.0)
+        return selfpaced.difficulty(self.workers.sum(losses_TN).cpu().numpy(), samples.targets_TN, self.tasks)
 
     def _average_buffers(self) -> None:
         """Give every process the mean of all processes' running statistics of the batch norms."""

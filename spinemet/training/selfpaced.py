@@ -2,15 +2,17 @@
 
 Self-paced learning (Kumar 2010) admits the samples with a loss below lambda. Here lambda is a quantile of the losses:
 it admits a chosen share. Each class has its own lambda; with a common one, rare classes would hardly be admitted. All
-ranks compute the same order and each takes its part, so no sample is lost or used twice with any number of workers. N
-samples.
+ranks compute the same order and each takes its part, so no sample is lost or used twice with any number of workers. T
+tasks, N samples.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from spinemet.model.tasks import MISSING, Task
 from spinemet.training.config import PacingConfig
 
 IndexArray = npt.NDArray[np.int64]
@@ -33,6 +35,23 @@ def may_be_best(epoch: int, epochs: int, pacing: PacingConfig | None) -> bool:
     Earlier, validation patients who happen to have no hard vertebrae would prefer a model that has never seen any.
     """
     return pacing is None or epoch >= min(pacing.full_at * epochs, epochs - 1)
+
+
+def difficulty(
+    losses_TN: npt.NDArray[np.floating], targets_TN: npt.NDArray[np.integer], tasks: Sequence[Task]
+) -> npt.NDArray[np.float64]:
+    """(N,) how hard each sample is: the weighted mean, over the tasks that it has a label for, of its loss over the
+    mean loss in that task.
+
+    So a task with large losses does not decide alone, and a missing label makes a sample neither easy nor hard.
+    losses_TN: all of one model in evaluation mode, without augmentation: only such losses can be compared.
+    """
+    known_TN = targets_TN != MISSING
+    losses_TN = np.where(known_TN, losses_TN, 0.0).astype(np.float64)
+    mean_T = losses_TN.sum(axis=1) / np.maximum(known_TN.sum(axis=1), 1)
+    weights_TN = known_TN * np.array([task.weight for task in tasks])[:, None]
+    relative_TN = losses_TN / np.maximum(mean_T, 1e-12)[:, None]
+    return np.asarray((weights_TN * relative_TN).sum(axis=0) / weights_TN.sum(axis=0))
 
 
 def admitted(

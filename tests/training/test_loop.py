@@ -14,6 +14,7 @@ from torch import nn
 
 from spinemet.config import changed
 from spinemet.errors import BadInput
+from spinemet.model.checkpoint import untrained
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.predictor import Predictor
 from spinemet.model.tasks import MISSING, TASKS, Task
@@ -21,6 +22,7 @@ from spinemet.training import loop
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
 from spinemet.training.loop import learning_rate_factor, train
+from spinemet.training.selfpaced import difficulty
 from spinemet.training.validation import macro_sensitivity
 from spinemet.training.workers import OneProcess
 from spinemet.types import BONE_QUALITY, SliceStack
@@ -192,15 +194,51 @@ def test_two_workers_agree_and_learn_as_well_as_one() -> None:
     assert workers[0].history[-1]["loss"] == pytest.approx(alone.history[-1]["loss"], rel=0.3)
 
 
-def test_the_losses_of_two_parts_add_up_to_that_of_the_batch() -> None:
+def losses_of_some_batch(tasks: tuple[Task, ...] = TASKS, count: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    """(T, N) losses and weights; some labels are missing."""
     rng = np.random.default_rng(0)
-    targets = torch.from_numpy(np.stack([rng.integers(-1, len(task.classes), 10) for task in TASKS]))
-    logits = {task.name: torch.randn(10, len(task.classes)) for task in TASKS}
-    weights = (targets >= 0) * torch.rand(len(TASKS), 10)
-    losses = task_losses(logits, targets, TASKS, 0.1)
-    whole = weighted_loss(losses, weights, weights.sum(dim=1), TASKS)
-    parts = [weighted_loss(losses[:, n::2], weights[:, n::2], weights.sum(dim=1), TASKS) for n in range(2)]
+    targets = torch.from_numpy(np.stack([rng.integers(-1, len(task.classes), count) for task in tasks]))
+    logits = {task.name: torch.randn(count, len(task.classes)) for task in tasks}
+    return task_losses(logits, targets, tasks, 0.1), (targets >= 0) * torch.rand(len(tasks), count)
+
+
+def test_the_losses_of_two_parts_add_up_to_that_of_the_batch() -> None:
+    losses, weights = losses_of_some_batch()
+    whole = weighted_loss(losses, weights, 10, TASKS)
+    parts = [weighted_loss(losses[:, n::2], weights[:, n::2], 10, TASKS) for n in range(2)]
     assert float(sum(parts)) == pytest.approx(float(whole), rel=1e-5)
+
+
+def test_a_sample_counts_the_same_in_every_batch() -> None:
+    losses, weights = losses_of_some_batch()
+    alone = [float(weighted_loss(losses[:, [n]], weights[:, [n]], 1, TASKS)) for n in range(10)]
+    assert float(weighted_loss(losses, weights, 10, TASKS)) == pytest.approx(np.mean(alone), rel=1e-5)
+
+
+def test_the_loss_does_not_grow_with_the_number_of_tasks() -> None:
+    losses, weights = losses_of_some_batch(TASKS[:1])
+    one = float(weighted_loss(losses, weights, 10, TASKS[:1]))
+    four = float(weighted_loss(losses.expand(4, -1), weights.expand(4, -1), 10, TASKS[:1] * 4))
+    heavy = (changed(TASKS[0], weight=3.0),)
+    assert four == pytest.approx(one, rel=1e-5)
+    assert float(weighted_loss(losses, weights, 10, heavy)) == pytest.approx(one, rel=1e-5)
+
+
+def test_pacing_compares_losses_of_one_model_on_slices_as_they_are() -> None:
+    recipe = small_recipe(**{**PACED, "label_smoothing": 0.1})
+    recipe = changed(recipe, model=changed(recipe.model, dropout=0.5))
+    data, killed = training_data(made_up_crops(patients=8), recipe), KilledAfterTwoEpochs()
+    with pytest.raises(Killed):
+        train(data, recipe, 0, killed)
+    state = killed.state
+    assert state is not None
+    model = untrained(recipe.model, 0).eval()
+    model.load_state_dict(state["averaged"])
+    with torch.no_grad():
+        logits = model(data.train.pixels(np.arange(len(data.train))))
+    losses = task_losses(logits, torch.from_numpy(data.train.targets_TN), recipe.model.tasks, 0.0)
+    expected = difficulty(losses.numpy(), data.train.targets_TN, recipe.model.tasks)
+    assert state["losses"].numpy() == pytest.approx(expected, rel=1e-2)
 
 
 def test_a_missing_label_gives_no_loss_and_no_gradient() -> None:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spinemet.config import changed
+from spinemet.model.tasks import MISSING, TASKS
 from spinemet.training.config import PacingConfig
-from spinemet.training.selfpaced import admitted, batches, may_be_best, order, rank_part, share_at
+from spinemet.training.selfpaced import admitted, batches, difficulty, may_be_best, order, rank_part, share_at
 
 SEEDS = st.integers(0, 10_000)
 
@@ -18,6 +20,28 @@ SEEDS = st.integers(0, 10_000)
 def some_losses(seed: int, count: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.exponential(size=count), rng.choice(4, count, p=[0.7, 0.1, 0.05, 0.15])
+
+
+def test_no_task_decides_alone_which_samples_are_hard() -> None:
+    rng = np.random.default_rng(0)
+    losses, targets = rng.exponential(size=(4, 50)), np.zeros((4, 50), int)
+    found = difficulty(losses, targets, TASKS)
+    assert found.mean() == pytest.approx(1)
+    larger = losses * np.array([[1.0], [10.0], [0.1], [1.0]])
+    assert difficulty(larger, targets, TASKS) == pytest.approx(found)
+
+
+def test_a_missing_label_makes_a_sample_neither_easy_nor_hard() -> None:
+    losses, targets = np.full((4, 6), 2.0), np.zeros((4, 6), int)
+    targets[3, :3] = MISSING
+    losses[3, :3] = 0.0
+    assert difficulty(losses, targets, TASKS) == pytest.approx(np.ones(6))
+
+
+def test_a_task_counts_by_its_weight() -> None:
+    losses, targets = np.array([[1.0, 3.0], [3.0, 1.0]]), np.zeros((2, 2), int)
+    tasks = (changed(TASKS[0], weight=3.0), TASKS[1])
+    assert difficulty(losses, targets, tasks) == pytest.approx([0.75, 1.25])
 
 
 @given(SEEDS, st.integers(1, 200), st.floats(0.01, 1))
