@@ -22,7 +22,7 @@ from spinemet.dicom.volume import write_nifti
 from spinemet.errors import BadInput, StudyProblem
 from spinemet.phantom.body.anatomy import SIZES, Pose
 from spinemet.phantom.body.vertebra import BoneChange, BonePatch
-from spinemet.phantom.disease.lesions import Disease, build_lesion, draw_diseases, focus_distance
+from spinemet.phantom.disease.lesions import Disease, Focus, Lesion, build_lesion, draw_diseases, focus_distance
 from spinemet.phantom.shapes import blend, cover, noise_tile, tiled_at
 from spinemet.progress import Progress, no_progress
 from spinemet.reading import Screened
@@ -47,6 +47,11 @@ _SOFT_HU = 60.0
 """Voxels of soft tissue, whose noise an implant gets, differ from its HU by less."""
 _SMOOTH_MM = 2.5
 """A sham implant is the vertebra's own bone, smoothed over this length."""
+_CONTRAST_HU = {"lytic": -40.0, "blastic": 150.0}
+"""A lesion differs by at least so much from the bone that it lies in. A lytic one has no less than _LEAST_HU."""
+_LEAST_HU = 5.0
+_SEEN_HU, _SEEN_CM3 = 50.0, 0.25
+"""A lesion that changes less than this volume (a ball of 8 mm) by so much cannot be seen: it is not put in."""
 _NEAR_MM = 8.0
 """After implanting, every body must be found again within this distance, with the same name."""
 _TRIES = 3
@@ -54,13 +59,15 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Label:
-    """What was put into a vertebra. sham: normal, but drawn anew in part. extent: 0.2 (8 mm) to 1 (the whole body)."""
+    """What was put into a vertebra. sham: normal, but drawn anew in part. extent: 0.2 (8 mm) to 1 (the whole body).
+    volume_cm3: of the voxels that a lesion changes by 50 HU or more."""
 
     level: str
     bone_quality: str = "normal"
     posterolateral: str = "none"
     side: str = ""
     extent: float = 0.0
+    volume_cm3: float = 0.0
     sham: bool = False
 
 
@@ -164,10 +171,10 @@ def implanted(volume: Volume, spine: Spine, rng: np.random.Generator) -> tuple[V
     for vertebra in vertebrae:
         pose, disease = _pose(vertebra), diseases.get(vertebra.level)
         lesion = disease.lesion(0, pose) if disease else None
-        if disease and lesion:
+        seen = _put(hu, volume, tissue, pose, lesion, rng) if lesion else 0.0
+        if disease and lesion and seen:
             extent = round(disease.stages[0][2], 2)
-            label = Label(vertebra.level, lesion.bone_quality, lesion.posterolateral, lesion.side, extent)
-            _put(hu, volume, tissue, pose, lesion, rng)
+            label = Label(vertebra.level, lesion.bone_quality, lesion.posterolateral, lesion.side, extent, seen)
         else:
             label = Label(vertebra.level, sham=bool(rng.random() < _SHAM))
             if label.sham:
@@ -204,29 +211,45 @@ def _same_names(made: Volume, spine: Spine) -> bool:
 
 
 def _put(
-    hu_DHW: Array32, volume: Volume, tissue: Tissue, pose: Pose, lesion: BoneChange | None, rng: np.random.Generator
-) -> None:
-    """Change `hu_DHW` in place where the vertebra at `pose` has the lesion; None: a sham one."""
+    hu_DHW: Array32, volume: Volume, tissue: Tissue, pose: Pose, lesion: Lesion | None, rng: np.random.Generator
+) -> float:
+    """Change `hu_DHW` in place where the vertebra at `pose` has the lesion; None: a sham one.
+
+    Gives the volume in which the lesion can be seen, in cm3; 0 if that is too small, and then nothing is changed.
+    """
     box, local = _box(volume, pose)
     hu = hu_DHW[box].copy()
     spacing = np.array(volume.spacing_mm)
-    if lesion is None:
-        smooth = ndimage.gaussian_filter(hu, _SMOOTH_MM / spacing).ravel()
-        lesion = _sham(pose, smooth, rng)
+    smooth = ndimage.gaussian_filter(hu, _SMOOTH_MM / spacing).ravel()
+    put = _sham(pose, smooth, rng) if lesion is None else _with_contrast(lesion, pose, smooth, local)
     bone = _distance(_is_bone(hu, tissue, pose, local, spacing), spacing)
     tile = noise_tile(int(rng.integers(2**31)), 0.7)
     texture = tiled_at(tile, tuple(np.indices(hu.shape).reshape(3, -1)))
     drawn, raised = (
-        _drawn(
-            BonePatch(pose, local[0], local[1], local[2], bone.copy(), bone, texture, beneath.copy()), beneath, lesion
-        )
+        _drawn(BonePatch(pose, local[0], local[1], local[2], bone.copy(), bone, texture, beneath.copy()), beneath, put)
         for beneath in (hu.ravel(), hu.ravel() + np.float32(1))
     )
     # One HU more beneath: what does not come through is replaced.
     replaced = np.clip(1 - (raised - drawn), 0, 1).reshape(hu.shape)
     blur = np.array([0.3 * spacing[0], _BLUR_MM, _BLUR_MM]) / spacing
     change = ndimage.gaussian_filter(drawn.reshape(hu.shape) - hu, blur)
+    seen = round(float((np.abs(change) > _SEEN_HU).sum() * spacing.prod() / 1000), 2)
+    if lesion and seen < _SEEN_CM3:
+        return 0.0
     hu_DHW[box] += change + ndimage.gaussian_filter(replaced, blur) * _noise(hu, replaced, tissue, spacing)
+    return seen
+
+
+def _with_contrast(lesion: Lesion, pose: Pose, smooth: Array32, local: Array32) -> Lesion:
+    """`lesion` with foci that differ from the cancellous bone of this vertebra."""
+    half = np.array([pose.size.width, pose.size.depth, pose.size.height]) / 2
+    bone_hu = float(np.median(smooth[np.linalg.norm(local / half[:, None], axis=0) < 0.7]))
+    lytic_hu, blastic_hu = bone_hu + _CONTRAST_HU["lytic"], bone_hu + _CONTRAST_HU["blastic"]
+
+    def adapted(focus: Focus) -> float:
+        return max(min(focus.hu, lytic_hu), _LEAST_HU) if focus.kind == "lytic" else max(focus.hu, blastic_hu)
+
+    return replace(lesion, foci=tuple(replace(focus, hu=adapted(focus)) for focus in lesion.foci))
 
 
 def _box(volume: Volume, pose: Pose) -> tuple[tuple[slice, ...], Array32]:
