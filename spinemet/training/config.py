@@ -20,9 +20,14 @@ class AugmentConfig(FrozenModel):
     gain: float = Field(0.05, ge=0, lt=1)
     noise_hu: float = Field(25.0, ge=0)
     """Largest standard deviation of the added noise; drawn between 0 and this."""
-    blur_px: float = Field(0.7, ge=0, le=0.7)
-    """Largest standard deviation of the Gaussian blur that imitates smooth kernels; drawn between 0 and this. The
-    blur has three taps, which cannot blur by more than 0.7 pixels."""
+    grain_mm: float = Field(1.0, ge=0)
+    """Largest standard deviation of the blur of the noise: in real scans neighbouring pixels have noise in common."""
+    density: float = Field(0.6, ge=0)
+    """Bone differs from soft tissue by up to 1 + density times as much as it did, or as little: 1.6 to 0.6 times."""
+    blur_mm: float = Field(1.8, ge=0)
+    """Largest standard deviation of the Gaussian blur that imitates smooth kernels, in a quarter of the slices."""
+    edge: float = Field(1.2, ge=0)
+    """Largest strength of the edge enhancement that imitates sharp kernels, in another quarter."""
 
 
 class PacingConfig(FrozenModel):

@@ -153,7 +153,7 @@ class _Run:
         train, device = self.data.train, self.workers.device
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        drawn = augment.draw(len(mine), self.recipe.augment, augment_seed)
+        drawn = augment.draw(len(mine), self.recipe.augment, augment_seed, self.recipe.model.slices.pixel_mm)
         hu_NHW = augment.apply(self._pixels(train, mine), drawn)
         with autocast(device):
             logits = self.wrapped(hu_NHW)

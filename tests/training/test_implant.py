@@ -1,9 +1,7 @@
-"""Lesions put into the vertebrae of a phantom without disease."""
+"""The training archive that `spinemet implant` writes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,100 +15,11 @@ from spinemet.config import StudyConfig
 from spinemet.dicom.volume import write_nifti
 from spinemet.errors import BadInput
 from spinemet.reading import Screened
-from spinemet.spine.geometric import geometric_spine
 from spinemet.study import read_study
-from spinemet.training import implant
-from spinemet.training.implant import Label, implanted, write_implants
-from spinemet.training.labels import read_labels
-from spinemet.types import Completeness, Spine, Volume
-from tests.phantom.scans import phantom_scan
-
-
-@pytest.fixture(scope="module")
-def healthy() -> tuple[Volume, Spine]:
-    volume = phantom_scan(3, spacing=(2.5, 1.2, 1.2), matrix=160).volume
-    return volume, geometric_spine(volume)
-
-
-def _core(volume: Volume, spine: Spine, level: str, half_mm: float = 6.0) -> np.ndarray:
-    """The voxels of a ball in the middle of the body of `level`."""
-    vertebra = next(one for one in spine.vertebrae if one.level == level)
-    index = np.stack(np.meshgrid(*map(np.arange, volume.hu_DHW.shape), indexing="ij"), axis=-1)
-    return volume.hu_DHW[np.linalg.norm(volume.to_lps(index) - vertebra.center_mm, axis=-1) < half_mm].astype(float)
-
-
-def _all_over(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """Every vertebra has disease of its whole body."""
-
-    def draw(rng: np.random.Generator, levels: tuple[str, ...], *_: object) -> dict[str, implant.Disease]:
-        return {level: implant.Disease(((kind, "none", 1.0),), "left", n) for n, level in enumerate(levels)}
-
-    monkeypatch.setattr(implant, "draw_diseases", draw)
-
-
-def _share(monkeypatch: pytest.MonkeyPatch, *, sham: float) -> None:
-    """No disease, and so large a share of sham implants."""
-    monkeypatch.setattr(implant, "_METASTATIC", 0.0)
-    monkeypatch.setattr(implant, "_SHAM", sham)
-
-
-def _whole(spine: Spine) -> list[str]:
-    return [one.level for one in spine.vertebrae if one.completeness is Completeness.WHOLE]
-
-
-@pytest.mark.parametrize(
-    ("kind", "holds"), [("lytic", lambda hu, _: 10 < hu < 80), ("blastic", lambda hu, before: hu > before + 150)]
-)
-def test_the_whole_body_has_the_density_of_its_lesion(
-    monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine], kind: str, holds: Callable[[float, float], bool]
-) -> None:
-    volume, spine = healthy
-    _all_over(monkeypatch, kind)
-    made, labels = implanted(volume, spine, np.random.default_rng(0))
-    assert [label.level for label in labels] == _whole(spine)
-    assert {label.bone_quality for label in labels} == {kind}
-    for level in _whole(spine):
-        assert holds(np.median(_core(made, spine, level)), np.median(_core(volume, spine, level)))
-
-
-def test_a_lytic_lesion_has_the_noise_of_soft_tissue(
-    monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]
-) -> None:
-    volume, spine = healthy
-    _all_over(monkeypatch, "lytic")
-    made, _ = implanted(volume, spine, np.random.default_rng(0))
-    depth, height, width = volume.hu_DHW.shape
-    muscle = volume.hu_DHW[depth // 2, :, :].astype(float)
-    soft = np.diff(muscle[height // 2 : height // 2 + 60, width // 2 + 25 : width // 2 + 40], axis=0)
-    soft = soft[np.abs(soft) < 100]
-    lesion = np.diff(_core(made, spine, "L3"))
-    ratio = np.median(np.abs(lesion)) / np.median(np.abs(soft))
-    assert 0.4 < ratio < 2.0
-
-
-def test_a_sham_changes_the_voxels_and_neither_density_nor_label(
-    monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]
-) -> None:
-    volume, spine = healthy
-    _share(monkeypatch, sham=1.0)
-    made, labels = implanted(volume, spine, np.random.default_rng(1))
-    assert labels == [Label(level, sham=True) for level in _whole(spine)]
-    for level in _whole(spine):
-        assert np.mean(_core(made, spine, level, 15)) == pytest.approx(np.mean(_core(volume, spine, level, 15)), abs=12)
-    assert (made.hu_DHW != volume.hu_DHW).any()
-
-
-def test_nothing_changes_without_disease_or_sham(
-    monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]
-) -> None:
-    volume, spine = healthy
-    hu = volume.hu_DHW.copy()
-    hu[0, 0, 0], hu[-1, -1, -1] = 8000, -1500  # metal, and padding
-    volume = replace(volume, hu_DHW=hu)
-    _share(monkeypatch, sham=0.0)
-    made, labels = implanted(volume, spine, np.random.default_rng(1))
-    assert (made.hu_DHW == hu).all()
-    assert labels == [Label(level) for level in _whole(spine)]
+from spinemet.training.implant import write_implants
+from spinemet.training.labels import consensus, read_labels
+from spinemet.training.matching import match_labels
+from spinemet.types import Spine, Volume
 
 
 @pytest.fixture(scope="module")
@@ -137,12 +46,18 @@ def test_the_archive_made_can_be_read_with_its_labels(tmp_path: Path, sources: P
     for ref in refs:
         reading = read_study(ref, StudyConfig())
         assert isinstance(reading, Screened)
-        rows = labels[labels["study"] == reading.chosen.StudyInstanceUID]
+        rows = labels[(labels["study"] == reading.chosen.StudyInstanceUID) & (labels["slice"] == "")]
         assert set(rows["patient"]) == {reading.chosen.PatientID}
         assert set(rows["level"]) <= {one.level for one in reading.spine.vertebrae}
         assert len(rows) >= 4
+        matches = match_labels(reading, consensus(labels))
+        assert not matches.strays
+        assert len(matches.vertebrae) == len(rows)
+        with_lesion = rows.loc[rows["bone_quality"] != "normal", "level"]
+        has_slices = [reading.spine.vertebrae[n].level for n, match in matches.vertebrae.items() if match.slices]
+        assert sorted(has_slices) == sorted(with_lesion)
     truth = pd.read_csv(tmp_path / "out" / "truth.csv")
-    assert {"side", "extent", "sham"} <= set(truth.columns)
+    assert {"side", "extent", "volume_cm3", "sham"} <= set(truth.columns)
     lesions = truth.groupby("study")["bone_quality"].apply(tuple)
     assert lesions.nunique() > 1  # equal sources, other lesions
 
@@ -161,3 +76,11 @@ def test_a_place_that_exists_or_holds_no_spine_is_refused(tmp_path: Path, source
     with pytest.raises(BadInput, match=r"no study of .* can be used"):
         write_implants(str(sources / "sub-c"), tmp_path / "none", 0)
     assert not (tmp_path / "none").exists()
+
+
+def test_what_a_killed_run_left_is_replaced(tmp_path: Path, sources: Path) -> None:
+    left = tmp_path / "out.part" / "archive" / "sub-0009"
+    left.mkdir(parents=True)
+    write_implants(str(sources / "sub-b"), tmp_path / "out", 0)
+    assert sorted(path.name for path in (tmp_path / "out" / "archive").iterdir()) == ["sub-0001"]
+    assert not left.exists()
