@@ -24,7 +24,8 @@ from spinemet import __version__
 from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
 from spinemet.evaluation.figures import gains_figure
-from spinemet.evaluation.pages import Page, ablation_page
+from spinemet.evaluation.page import Page
+from spinemet.evaluation.pages import ablation_page
 from spinemet.evaluation.predictions import compared, predictions
 from spinemet.files import claim, exists, join, open_store, read_bytes, write_bytes, write_parquet
 from spinemet.model.predictor import Predictor

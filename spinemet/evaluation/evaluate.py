@@ -2,9 +2,12 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from spinemet import __version__
@@ -26,12 +29,13 @@ Split = Literal["test", "all"]
 class Evaluation:
     """A model measured on a set of crops.
 
-    facts: model and crops digest, split, patients, studies, vertebrae, slices, software version; with a baseline, its
-    digest. measures: one row per task, unit (vertebra, slice) and `statistics.measures.Measure`; a no/yes task has the
-    label yes only. confusions: one row per task, unit, truth and predicted, with its count. vertebrae, slices: the
-    tables of `predictions`. operating: one row per task and row of `statistics.measures.operating_points`, measured
-    on vertebrae; empty if the crops hold no validation patient. differences: one row per task, unit and
-    `statistics.comparison.Compared`; empty without a baseline.
+    facts: model, split, patients, studies, vertebrae, slices, software version; for crops their digest, for an archive
+    the counts of `external.StudyPredictions`; with a baseline, its digest. measures: one row per task, unit (vertebra,
+    slice) and `statistics.measures.Measure`; a no/yes task has the label yes only. confusions: one row per task, unit,
+    truth and predicted, with its count. vertebrae, slices: the tables of `predictions`. operating: one row per task and
+    row of `statistics.measures.operating_points`, measured on vertebrae; empty if the crops hold no validation patient.
+    differences: one row per task, unit and `statistics.comparison.Compared`; empty without a baseline. groups: of
+    `groups.group_measures`, unmatched: of `external.StudyPredictions`; both empty for crops.
     """
 
     facts: dict[str, str | int]
@@ -41,6 +45,8 @@ class Evaluation:
     slices: pd.DataFrame
     operating: pd.DataFrame = field(default_factory=pd.DataFrame)
     differences: pd.DataFrame = field(default_factory=pd.DataFrame)
+    groups: pd.DataFrame = field(default_factory=pd.DataFrame)
+    unmatched: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def value(self, task: str, measure: str, label: str = "") -> tuple[float, float, float]:
         """(value, low, high) of one measure per vertebra."""
@@ -83,7 +89,11 @@ def run_evaluate(
 
 def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progress = no_progress) -> Evaluation:
     """Measure `predictor` on all of `crops`, whoever the patients are; `split` only says how they were chosen."""
-    tables = predictions(predictor, crops, progress)
+    return measured(predictor, predictions(predictor, crops, progress), {"crops": crops.info.digest, "split": split})
+
+
+def measured(predictor: Predictor, tables: Tables, facts: Mapping[str, str | int]) -> Evaluation:
+    """The Evaluation of `tables`, which `predictor` made. facts: where they come from."""
     measures: list[dict[str, object]] = []
     confusions: list[dict[str, object]] = []
     for task in predictor.card.spec.tasks:
@@ -100,18 +110,15 @@ def evaluate(predictor: Predictor, crops: Crops, split: Split, progress: Progres
                 for m, truth in enumerate(task.classes)
                 for n, predicted in enumerate(task.classes)
             ]
-    facts: dict[str, str | int] = {
-        "model": predictor.digest,
-        "crops": crops.info.digest,
-        "split": split,
-        "patients": int(crops.table["patient"].nunique()),
-        "studies": int(crops.table["study"].nunique()),
+    counts = {
+        "patients": int(tables["vertebra"]["patient"].nunique()),
+        "studies": int(tables["vertebra"]["study"].nunique()),
         "vertebrae": len(tables["vertebra"]),
         "slices": len(tables["slice"]),
-        "software_version": __version__,
     }
-    measured = pd.DataFrame(measures).rename(columns={"name": "measure"})
-    return Evaluation(facts, measured, pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
+    found_facts = {"model": predictor.digest, **facts, **counts, "software_version": __version__}
+    rows = pd.DataFrame(measures).rename(columns={"name": "measure"})
+    return Evaluation(found_facts, rows, pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
 
 
 def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> pd.DataFrame:
@@ -150,14 +157,14 @@ def differences(tables: Tables, card: ModelCard, baseline: Tables, baseline_card
 
 def write_evaluation(found: Evaluation, uri: str) -> None:
     """Write an Evaluation to the folder `uri`; evaluation.json comes last and shows that the folder is complete."""
-    for name in ("measures", "confusions", "vertebrae", "slices", "operating", "differences"):
+    small = ("measures", "confusions", "operating", "differences", "groups", "unmatched")
+    for name in (*small, "vertebrae", "slices"):
         if len((table := getattr(found, name)).columns):
             write_parquet(join(uri, f"{name}.parquet"), table)
     write_bytes(join(uri, "evaluation.md"), evaluation_page(found).markdown().encode())
     write_bytes(join(uri, "confusion.png"), confusion_figure(found.confusions))
     write_bytes(join(uri, "reliability.png"), reliability_figure(found.vertebrae))
-    tables = ("measures", "confusions", "operating", "differences")
-    content = {"facts": found.facts, **{name: _records(getattr(found, name)) for name in tables}}
+    content = {"facts": found.facts, **{name: _records(getattr(found, name)) for name in small}}
     write_bytes(join(uri, "evaluation.json"), (json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -174,27 +181,35 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 
 def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
     _check_cut(crops, card, "model")
-    patients = crops.table["patient"]
+    chosen = chosen_patients(crops.table["patient"], card, split)
+    return crops if chosen.all() else crops.take(chosen)
+
+
+def chosen_patients(patients: pd.Series, card: ModelCard, split: Split) -> npt.NDArray[np.bool_]:
+    """(N,) whether a row of one of `patients` (keys as on the card) is measured under `split`.
+
+    Raises BadInput if the model learned from one of them, or none is left.
+    """
     if split == "all":
-        if known := _learned_from(crops, card):
+        if known := _learned_from(patients, card):
             raise BadInput(
                 f"The model learned from or was validated on {known} of the {patients.nunique()} patients; "
-                "use --split test, or crops of other patients."
+                "use --split test, or measure other patients."
             )
-        return crops
+        return np.ones(len(patients), np.bool_)
     test = set(card.split.get("test", ())) - _learned(card)
     chosen = patients.isin(test).to_numpy()
     if not chosen.any():
         raise BadInput(
-            f"The crops hold {patients.nunique()} patients, but none of the model's {len(test)} test patients; for "
-            "crops that the model has never met, use --split all."
+            f"The labels name {patients.nunique()} patients, but none of the model's {len(test)} test patients; for "
+            "patients that the model has never met, use --split all."
         )
-    return crops if chosen.all() else crops.take(chosen)
+    return chosen
 
 
 def _check_baseline(crops: Crops, card: ModelCard) -> None:
     _check_cut(crops, card, "baseline")
-    if known := _learned_from(crops, card):
+    if known := _learned_from(crops.table["patient"], card):
         raise BadInput(
             f"The baseline learned from or was validated on {known} of the patients measured; train both models with "
             "the same split."
@@ -214,7 +229,6 @@ def _learned(card: ModelCard) -> set[str]:
     return {*card.split.get("train", ()), *card.split.get("validation", ())}
 
 
-def _learned_from(crops: Crops, card: ModelCard) -> int:
-    """How many patients of `crops` took part in the training of a model."""
-    patients = crops.table["patient"]
+def _learned_from(patients: pd.Series, card: ModelCard) -> int:
+    """How many of `patients` took part in the training of a model."""
     return patients[patients.isin(_learned(card))].nunique()

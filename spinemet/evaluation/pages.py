@@ -7,20 +7,17 @@ An ablation's page shows the paper's table for our data, beside the paper's own 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from spinemet.evaluation.page import Page, Table
 from spinemet.evaluation.predictions import UNITS
 from spinemet.statistics.intervals import format_interval
 from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from spinemet.evaluation.evaluate import Evaluation
 
 EVALUATION_NOTE = "Brackets hold 95 % intervals over resampled patients. Each class is measured against all others."
@@ -42,82 +39,6 @@ ABLATION_NOTE = (
     "Brackets hold 95 % intervals over resampled patients and, with several seeds, resampled trainings. Every patient "
     "is called by models that never saw them. Differences are paired: the same resampled patients."
 )
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with a title and, if given, a sentence `above` and one `below` it.
-
-    rows: cells of text; `**bold**` and `*italic*` as a whole cell. right: columns aligned to the right. narrow: columns
-    of intervals whose value alone is shown at a terminal. terminal: False for a table that only the file shows.
-    """
-
-    title: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    above: str = ""
-    below: str = ""
-    right: Sequence[str] = ()
-    narrow: Sequence[str] = ()
-    terminal: bool = True
-
-    def lines(self) -> Iterator[str]:
-        """The table as lines of Markdown."""
-        rules = ["---:" if name in self.right else "---" for name in self.columns]
-        yield from (f"## {self.title}", "")
-        if self.above:
-            yield from (self.above, "")
-        for cells in (self.columns, rules, *self.rows):
-            yield "|" + "".join(f" {cell} |" if cell else " |" for cell in cells)
-        if self.below:
-            yield from ("", self.below)
-
-    def render(self) -> RenderableType:
-        """The table for a terminal; of neighbouring rows with the same first cell, the first shows it."""
-        from rich import box
-        from rich.table import Table as Rich
-
-        table = Rich(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-        for name in self.columns:
-            table.add_column(name, justify="right" if name in self.right else "left")
-        grouped = any(row[0] == following[0] for row, following in pairwise(self.rows))
-        before = ""
-        for row in self.rows:
-            if grouped and before and row[0] != before:
-                table.add_section()
-            cells = [
-                cell.partition(" ")[0] if name in self.narrow else cell
-                for name, cell in zip(self.columns, row, strict=True)
-            ]
-            table.add_row("" if grouped and row[0] == before else _text(cells[0], "bold"), *map(_text, cells[1:]))
-            before = row[0]
-        return table
-
-
-@dataclass(frozen=True)
-class Page:
-    """A titled page: some paragraphs, then tables."""
-
-    title: str
-    paragraphs: Sequence[str]
-    tables: Sequence[Table]
-
-    def markdown(self) -> str:
-        """The whole page."""
-        blocks = [f"# {self.title}", *self.paragraphs, *("\n".join(table.lines()) for table in self.tables)]
-        return "\n\n".join(blocks) + "\n"
-
-    def render(self) -> RenderableType:
-        """The page for a terminal."""
-        from rich.console import Group
-        from rich.text import Text
-
-        parts: list[RenderableType] = [Text(self.title, style="bold"), *map(Text, self.paragraphs)]
-        for table in self.tables:
-            if table.terminal:
-                parts += [Text(f"\n{table.title}", style="bold cyan"), *([Text(table.above)] if table.above else [])]
-                parts += [table.render(), *([Text(table.below)] if table.below else [])]
-        return Group(*parts)
 
 
 def look_up(table: pd.DataFrame, *keys: str) -> dict[Any, Any]:
@@ -142,32 +63,71 @@ def format_gain(row: Any) -> str:
     return f"**{text}**" if low > 0 or high < 0 else text
 
 
-def _text(cell: str, style: str = "") -> RenderableType:
-    from rich.text import Text
-
-    if cell.startswith("**"):
-        return Text(cell.strip("*"), style="bold")
-    return Text(cell.strip("*"), style="dim") if cell.startswith("*") else Text(cell, style=style)
-
-
 # ---- evaluation ----------------------------------------------------------------------------------------------
 
 
 def evaluation_page(found: Evaluation) -> Page:
     """The page of an evaluation."""
     facts = found.facts
-    who = "kept for testing" if facts["split"] == "test" else "all of the crops"
+    who = "kept for testing" if facts["split"] == "test" else "all of the labels"
     summary = (
         f"Model {facts['model']} on {facts['vertebrae']} vertebrae ({facts['slices']} slices) of {facts['patients']} "
-        f"patients ({who}). Crops {facts['crops']}, SpineMet {facts['software_version']}."
+        f"patients ({who}). {_source(facts)} SpineMet {facts['software_version']}."
     )
     tables = [
+        *([_unmatched(found.unmatched)] if len(found.unmatched) else []),
         *(_measures(found.measures[found.measures["unit"] == unit], words) for unit, words in UNITS.items()),
         *_confusions(found.confusions),
+        *(_groups(part, str(task)) for task, part in _by_task(found.groups)),
         *([_operating(found.operating)] if len(found.operating) else []),
         *([_gains(found.differences)] if len(found.differences) else []),
     ]
     return Page("Evaluation", [summary, EVALUATION_NOTE], tables)
+
+
+def _source(facts: Mapping[str, str | int]) -> str:
+    """Where the slices come from, and what of the source was not used."""
+    if "labels" not in facts:
+        return f"Crops {facts['crops']}."
+    missing = f" Not listed: {facts['not_listed']}." if "not_listed" in facts else ""
+    return (
+        f"Read from the archive: {facts['labels_matched']} of {facts['labels']} labels have a vertebra; "
+        f"{facts['unlabelled']} whole vertebrae of these studies have no label; {facts['studies_not_read']} studies "
+        f"could not be read.{missing}"
+    )
+
+
+def _unmatched(table: pd.DataFrame) -> Table:
+    rows = [[str(reason), str(count)] for reason, count in table.itertuples(index=False)]
+    return Table("Labels without a vertebra", ("reason", "labels"), rows, right=("labels",))
+
+
+def _by_task(groups: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
+    yield from groups.groupby("task", sort=False) if len(groups) else ()
+
+
+def _groups(table: pd.DataFrame, task: str) -> Table:
+    """The measures of one task in each group of scans."""
+    rows, cells = look_up(table, "group", "value_of_group", "measure"), []
+    for group, value in dict.fromkeys((group, value) for group, value, _ in rows):
+        one = {name: rows[group, value, name] for name in table["measure"].unique()}
+        shown = [
+            "few" if one[name].few else format_value(one[name])
+            for name in ("sensitivity", "specificity", "auc", "expected_share", "observed_share", "ece")
+        ]
+        cells.append([group.replace("_", " "), value, str(one["ece"].n), str(one["ece"].patients), *shown])
+    return Table(
+        f"By kind of scan: {task} per vertebra",
+        ("by", "group", "n", "patients", "sens.", "spec.", "AUC", "said", "found", "ECE"),
+        cells,
+        above="All classes but the negative one are taken together. Sens. and spec.: sensitivity and specificity; ECE: "
+        "expected calibration error. Said: the share of positive vertebrae that the probabilities expect; found: the "
+        "labelled share. Bone density: median trabecular HU of the study's vertebrae.",
+        below="Few: too few to say, under 10 vertebrae or 5 patients; for AUC and ECE, of one of the two kinds.",
+        right=("n", "patients"),
+        narrow=("sens.", "spec.", "AUC"),
+        terminal=task == TASK,
+    )
 
 
 def _measures(table: pd.DataFrame, unit: str) -> Table:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from spinemet.model.aggregate import aggregate
+from spinemet.model.card import ModelCard
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
 from spinemet.progress import Progress, no_progress
@@ -22,26 +23,31 @@ UNITS = {"vertebra": "per vertebra", "slice": "per slice"}
 """The units that are measured, and their words."""
 Tables = Mapping[str, pd.DataFrame]
 """Unit -> the rows of `predictions`."""
+Probabilities = Mapping[str, npt.NDArray[np.float32]]
+"""Task -> (N, C) probabilities of slices."""
 
 
 def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
     """Unit -> its rows of `crops` with `<task>_true` (None: no label), `<task>_called` and `<task>_p_<class>`."""
-    prob = _predict(predictor, crops, progress)
-    slices = crops.table[list(WHERE)].reset_index(drop=True)
+    return unit_tables(predictor.card, crops.table, _predict(predictor, crops, progress))
+
+
+def unit_tables(card: ModelCard, table: pd.DataFrame, prob: Probabilities) -> dict[str, pd.DataFrame]:
+    """The same from the slices' probabilities. table: one row per slice, with the columns of Crops.table."""
+    slices = table[list(WHERE)].reset_index(drop=True)
     first = ~slices["vertebra"].duplicated()
     vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
     starts = np.flatnonzero(first)
-    for task in predictor.card.spec.tasks:
-        vertebra_target_N, target_N = np.array(task.targets(crops.table)), np.array(task.slice_targets(crops.table))
-        rule = predictor.card.rule(task.name)
+    for task in card.spec.tasks:
+        vertebra_target_N, target_N = np.array(task.targets(table)), np.array(task.slice_targets(table))
+        rule = card.rule(task.name)
         prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
         _add_columns(vertebrae, task, vertebra_target_N[starts], prob_VC)
         _add_columns(slices, task, target_N, prob[task.name])
     return {"vertebra": vertebrae, "slice": slices}
 
 
-def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> dict[str, npt.NDArray[np.float32]]:
-    """Task -> (N, C) probabilities of every slice."""
+def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> Probabilities:
     block = 16 * BATCH  # whole batches, so that blocks change no number
     parts = []
     for start in range(0, len(crops.hu_NHW), block):

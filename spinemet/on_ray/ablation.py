@@ -5,7 +5,7 @@ from functools import cache
 
 from spinemet.errors import BadInput
 from spinemet.evaluation.ablation import Fit, ablate, run_fit
-from spinemet.evaluation.pages import Page
+from spinemet.evaluation.page import Page
 from spinemet.files import normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
 from spinemet.progress import Progress, no_progress

@@ -10,15 +10,19 @@ import multiprocessing
 import os
 import resource
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import cache
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from spinemet.archive.objects import in_order
 from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.memory import keep_memory
@@ -108,6 +112,28 @@ class IsolatedReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def read_all(
+    refs: Iterable[StudyRef], config: StudyConfig, is_wanted: Callable[[StudyRef], bool]
+) -> Iterator[StudyReading | None]:
+    """The reading of each of `refs`, in order, with a child process per core; None for a study that is not wanted."""
+    cores, readers = os.cpu_count() or 1, SimpleQueue[IsolatedReader]()
+
+    def read(ref: StudyRef) -> StudyReading | None:
+        if not is_wanted(ref):
+            return None
+        reader = readers.get()
+        try:
+            return reader.read(ref, config)
+        finally:
+            readers.put(reader)
+
+    with ExitStack() as stack:
+        for _ in range(cores):
+            readers.put(stack.enter_context(IsolatedReader()))
+        pool = stack.enter_context(ThreadPoolExecutor(2 * cores))
+        yield from (reading for _, reading in in_order(pool, read, refs, ahead=2 * cores))
 
 
 @cache

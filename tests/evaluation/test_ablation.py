@@ -15,7 +15,7 @@ from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation import ablation
 from spinemet.evaluation.ablation import Fit, Plan, ablate, check_truth, run_fit, summarize, unfinished, write_ablation
-from spinemet.evaluation.pages import Page
+from spinemet.evaluation.page import Page
 from spinemet.files import claim
 from spinemet.model.tasks import TASKS
 from spinemet.training.crops import Crops
