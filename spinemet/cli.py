@@ -157,6 +157,7 @@ def study(
     from spinemet.display.figures import study_figure
     from spinemet.display.study_json import study_json
     from spinemet.display.terminal import render_study
+    from spinemet.model.card import caution
     from spinemet.reading import Screened
     from spinemet.study import read_study
 
@@ -165,20 +166,20 @@ def study(
     settings = load_config(config, StudyConfig)
     if localizer is not None:
         settings = changed(settings, localizer=localizer)
-    predictor = None
+    predictor, trained_on = None, ""
     if model is not None:
         from spinemet.model.predictor import Predictor
 
         predictor = Predictor.load(model)
-        settings = changed(settings, slices=predictor.slices)
+        settings, trained_on = changed(settings, slices=predictor.slices), predictor.card.trained_on
     reading = read_study(study_at(path), settings, views=png is not None)
     calls = predictor.predict(reading.stacks) if predictor is not None and isinstance(reading, Screened) else None
     if png is not None and isinstance(reading, Screened):
-        study_figure(reading, calls, png)
+        study_figure(reading, calls, png, caution(trained_on))
     if as_json:
-        typer.echo(json.dumps(study_json(reading, calls), indent=2))
+        typer.echo(json.dumps(study_json(reading, calls, trained_on), indent=2))
     else:
-        console().print(render_study(reading, calls))
+        console().print(render_study(reading, calls, caution(trained_on)))
 
 
 @app.command()
@@ -227,12 +228,15 @@ def prevalence(
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
-    from spinemet.cohort.views import open_cohort
+    from spinemet.cohort.views import open_cohort, trained_on
     from spinemet.display.terminal import render_prevalence
+    from spinemet.model.card import caution
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
     cohort = open_cohort(results, _moment(results, as_of))
     _show(measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence)
+    if notice := caution(trained_on(cohort)):
+        typer.echo(notice, err=True)
 
 
 @app.command()

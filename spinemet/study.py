@@ -152,11 +152,11 @@ def _first_readable(
                 volume = read_volume(objects, chosen, decoder)
         except StudyExcluded as problem:
             best = next((number for number, (_, reason) in enumerate(verdicts) if reason is None), None)
-            if best is None and refused:
+            if best is None and refused and problem.reason is not Reason.SEVERAL_STUDIES:
                 first, first_problem = next(iter(refused.items()))
                 facts.note(chosen=series[first])
                 raise first_problem from None
-            if best is None or problem.reason is Reason.SEVERAL_STUDIES:
+            if best is None:
                 raise
             refused[best] = problem
         else:

@@ -40,6 +40,13 @@ def open_cohort(results: str, as_of: datetime | None = None) -> duckdb.DuckDBPyC
     return connection
 
 
+def trained_on(connection: duckdb.DuckDBPyConnection) -> str | None:
+    """What the model that screened last was trained on, if not on patients alone; None if its card did not say."""
+    query = "select max(r.trained_on) as words from runs r semi join current using (model_digest)"
+    words: str | None = records(connection, query)[0]["words"]
+    return words
+
+
 def records(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[object] = ()) -> list[Row]:
     """The answer to `query` as one dictionary per row, with `values` in place of its question marks."""
     # By Arrow: DuckDB's own rows need pytz for a time with a zone.

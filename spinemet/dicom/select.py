@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from spinemet.config import SelectConfig
@@ -49,12 +49,8 @@ def select_series(
     and with the reason of the series that came closest if none is usable.
     """
     verdicts = explain(series, config, refused)
-    usable = [item for item, reason in verdicts if reason in {None, Reason.NOT_PREFERRED}]
-    studies = {(item.PatientID, item.StudyInstanceUID) for item in usable if item.StudyInstanceUID}
-    if len(studies) > 1:
-        raise StudyExcluded(
-            Reason.SEVERAL_STUDIES, f"expected the CT series of one study, found {len(studies)}: name one."
-        )
+    if several := _studies(item for item, reason in verdicts if reason is Reason.SEVERAL_STUDIES):
+        raise StudyExcluded(Reason.SEVERAL_STUDIES, f"expected one study with usable CT, found {several}: name one.")
     for item, reason in verdicts:
         if reason is None:
             return item
@@ -70,6 +66,7 @@ def explain(
 ) -> tuple[tuple[SeriesHeader, Reason | None], ...]:
     """Every series with the reason against it; None for the chosen one, which may be a stretch of a series.
 
+    None is chosen if the usable ones belong to several studies.
     refused: place in `series` -> reason, for those of which the pixels turned out to be no CT volume.
     """
     judged: list[tuple[SeriesHeader, Reason | None]] = []
@@ -90,10 +87,17 @@ def explain(
             ranks[index] = _rank(item, grid, config)
     # Of equal ranks the first in the order of names, so that the choice is always the same.
     best = min(ranks, key=lambda index: (ranks[index], index), default=None)
+    others = Reason.NOT_PREFERRED
+    if _studies(judged[index][0] for index in ranks) > 1:
+        best, others = None, Reason.SEVERAL_STUDIES
     return tuple(
-        (item, Reason.NOT_PREFERRED if index in ranks and index != best else reason)
-        for index, (item, reason) in enumerate(judged)
+        (item, others if index in ranks and index != best else reason) for index, (item, reason) in enumerate(judged)
     )
+
+
+def _studies(series: Iterable[SeriesHeader]) -> int:
+    """The number of studies that `series` name."""
+    return len({(item.PatientID, item.StudyInstanceUID) for item in series if item.StudyInstanceUID})
 
 
 def _judge(series: SeriesHeader, config: SelectConfig) -> tuple[Reason | None, SliceGrid | None]:

@@ -7,6 +7,7 @@ sagittal view, the coronal view and the column of calls, so a vertebra is one ro
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.display import palette
+from spinemet.display.study_json import flag_lines
 from spinemet.errors import BadInput, plain_cause
 from spinemet.reading import Screened, VertebraCall
 from spinemet.types import Completeness, Method, SliceStack, Spine, StraightenedViews, Vertebra
@@ -32,6 +34,7 @@ INCH_PER_MM = 0.024
 MIN_HEIGHT, MAX_HEIGHT = 4.6, 11.0
 MIN_LENGTH_MM = 120
 MARGIN, AXIS, TOP, BOTTOM = 0.3, 0.5, 1.05, 0.62
+LINE, LETTERS_PER_INCH = 0.18, 13  # of small text
 NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.0, 1.9, 0.3, 0.09
 
 SLICE_WINDOW_HU = (-180, 780)
@@ -68,34 +71,43 @@ class _Row:
     @property
     def name(self) -> str:
         level = self.vertebra.level
-        return f"{level}?" if level[0] != "?" and self.vertebra.level_confidence < palette.LOW_CONFIDENCE else level
+        return level if level[0] == "?" else level + palette.unsure(self.vertebra.level_confidence)
 
     @property
     def words(self) -> str:
         if self.quality is None:
             return "cut" if self.is_cut else ""
         label, probability = self.quality
-        unsure = "?" if probability < palette.LOW_CONFIDENCE else ""
-        return f"{label}{unsure} {probability:.2f}"
+        return f"{label}{palette.unsure(probability)} {probability:.2f}"
+
+    @property
+    def side(self) -> str:
+        """The mark of the posterolateral involvement."""
+        classes = self.call.probabilities.get("posterolateral", {}) if self.call else {}
+        label = max(classes, key=lambda name: classes[name], default="none")
+        mark = palette.POSTEROLATERAL_MARKS[label]
+        return mark + palette.unsure(classes[label]) if mark else ""
 
 
-def study_figure(reading: Screened, calls: Sequence[VertebraCall | None] | None, path: str | Path) -> None:
+def study_figure(
+    reading: Screened, calls: Sequence[VertebraCall | None] | None, path: str | Path, notice: str = ""
+) -> None:
     """Write the picture of one screened study to `path` (PNG, SVG or PDF, by its suffix).
 
     reading: with `views`. calls: one per vertebra of the spine in the same order, or None without a model; then the
-    column of calls shows trabecular HU. Raises BadInput if `path` cannot be written.
+    column of calls shows trabecular HU. notice: a sentence on the model. Raises BadInput if `path` cannot be written.
     """
     if reading.views is None:
         raise ValueError("expected a reading with views")
     rows = [_Row(vertebra, call) for vertebra, _, call in reading.with_calls(calls)]
-    figure = _compose(reading, reading.views, rows)
+    figure = _compose(reading, reading.views, rows, notice)
     try:
         figure.savefig(path, dpi=150, facecolor=BACKGROUND)
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot write the picture {path} ({plain_cause(error)}).") from error
 
 
-def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> Figure:
+def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row], notice: str) -> Figure:
     from matplotlib.figure import Figure
 
     length_mm = max(views.sagittal.shape[0], MIN_LENGTH_MM)
@@ -106,7 +118,9 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> F
     columns, tile = _grid(len(reading.stacks), height)
     tiles_width = columns * (tile + TILE_GAP)
     width = 2 * MARGIN + AXIS + sagittal_width + NAMES + coronal_width + GAP + calls_width + GAP + tiles_width
-    total = height + TOP + BOTTOM
+    sentences = [notice if calls_width == CALLS else "", *flag_lines(reading)]
+    warnings = [line for words in sentences for line in textwrap.wrap(words, int(width * LETTERS_PER_INCH))]
+    total = height + TOP + LINE * len(warnings) + BOTTOM
     figure = Figure(figsize=(width, total), facecolor=BACKGROUND)
 
     def place(left: float, panel_width: float) -> Axes:
@@ -131,6 +145,11 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row]) -> F
         bottom = BOTTOM + height - (n // columns) * (tile + TILE_GAP) - tile
         _draw_slice(figure.add_axes((left / width, bottom / total, tile / width, tile / total)), row, stack, tile)
     _draw_title(figure, reading, rows, MARGIN / width, total)
+    figure.text(MARGIN / width, 1 - 0.72 / total, "\n".join(warnings), color=palette.WARNING, fontsize=9, va="top")
+    _draw_legend(figure, rows, MARGIN / width, total)
+    figure.text(
+        1 - MARGIN / width, 0.17 / total, "for research, not for diagnosis", color=QUIET, fontsize=8, ha="right"
+    )
     return figure
 
 
@@ -220,8 +239,7 @@ def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) ->
         hu = row.vertebra.measures.get("trabecular_hu")
         hu_words = f"{hu:.0f}" if hu is not None else ("cut" if row.is_cut else "–")
         axes.text(width, y, hu_words, color=QUIET, fontsize=8, ha="right", va="center")
-        mark = palette.POSTEROLATERAL_MARKS.get((row.call and row.call.label("posterolateral")) or "none", "")
-        axes.text(2.42, y, mark, color=INK, fontsize=9, ha="center", va="center")
+        axes.text(2.42, y, row.side, color=INK, fontsize=9, ha="center", va="center")
     heads = [(0.0, "probability" if called else "trabecular, 0–300", "left"), (width, "HU", "right")]
     if called:
         heads += [(1.2, "call", "left"), (2.42, "post.", "center")]
@@ -283,7 +301,6 @@ def _draw_title(figure: Figure, reading: Screened, rows: list[_Row], left: float
 
     figure.text(left, 1 - 0.2 / total, title, color=INK, fontsize=15, weight="bold", va="top")
     figure.text(left, 1 - 0.51 / total, "  ·  ".join(facts), color=QUIET, fontsize=9, va="top")
-    _draw_legend(figure, rows, left, total)
 
 
 def _draw_legend(figure: Figure, rows: list[_Row], left: float, total: float) -> None:
@@ -298,4 +315,3 @@ def _draw_legend(figure: Figure, rows: list[_Row], left: float, total: float) ->
         keys = [*bars, *sides, *keys]
     figure.legend(handles=keys, loc="lower left", bbox_to_anchor=(left, 0.1 / total), ncols=len(keys), frameon=False,
                   labelcolor=QUIET, fontsize=8.5, handletextpad=0.4, columnspacing=1.4, borderaxespad=0)  # fmt: skip
-    figure.text(1 - left, 0.17 / total, "for research, not for diagnosis", color=QUIET, fontsize=8, ha="right")

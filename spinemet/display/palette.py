@@ -54,6 +54,11 @@ def axis_top(highs: Iterable[float]) -> float:
     return next((limit for limit in (0.1, 0.2, 0.4, 0.6, 0.8) if limit >= highest), 1.0)
 
 
+def unsure(probability: float) -> str:
+    """A question mark for a call or a level name that is hardly more likely than not, else nothing."""
+    return "?" if probability < LOW_CONFIDENCE else ""
+
+
 def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:
     """The most probable bone quality of `call` and its probability; None without a call for this task."""
     label = call and call.label("bone_quality")

@@ -1,20 +1,23 @@
 """One study's result as plain data for `spinemet study --json`: technical facts, no identifiers and no free text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from spinemet.dicom.values import names_contrast
 from spinemet.errors import Reason
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
-from spinemet.types import MEASURES, SeriesHeader, Vertebra
+from spinemet.types import MEASURES, Flag, SeriesHeader, Vertebra
 
 
-def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | None) -> dict[str, Any]:
+def study_json(
+    reading: StudyReading, calls: Sequence[VertebraCall | None] | None, trained_on: str = ""
+) -> dict[str, Any]:
     """`reading` and its `calls` (one per vertebra, or None without a model) as values for JSON.
 
     Keys: `state`, `reason`, `detail` (null when screened), `series` (the chosen one, or null), `series_rejected`,
     `localizer`, `flags`, `seconds` per stage, and `vertebrae`, cranial to caudal. Lengths are millimetres, centres LPS.
-    Without a model a vertebra's `bone_quality`, `posterolateral` and `probabilities` are null.
+    Without a model a vertebra's `bone_quality`, `posterolateral` and `probabilities` are null; so is `trained_on` if
+    the model may have been trained on patients alone.
     """
     problem = reading if isinstance(reading, NotScreened) else None
     rows = reading.with_calls(calls) if isinstance(reading, Screened) else ()
@@ -25,6 +28,7 @@ def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
         "series": _series(reading),
         "series_rejected": [_facts(header) | {"reason": reason.value} for header, reason in rejected_series(reading)],
         "localizer": reading.localizer,
+        "trained_on": trained_on or None,
         "flags": list(reading.flags),
         "seconds": {stage: round(seconds, 3) for stage, seconds in reading.seconds.items()},
         "vertebrae": [_vertebra(vertebra, call, len(stack.offsets_mm)) for vertebra, stack, call in rows],
@@ -34,6 +38,17 @@ def study_json(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
 def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason], ...]:
     """Every series that was not chosen, with the reason."""
     return tuple((header, reason) for header, reason in reading.series_seen if reason is not None)
+
+
+def flag_lines(reading: StudyReading) -> Iterator[str]:
+    """Each flag of the study and of its vertebrae with its meaning: `disc_unclear (T8, T9): A disc …`."""
+    levels: dict[Flag, list[str]] = {flag: [] for flag in reading.flags}
+    for vertebra in reading.spine.vertebrae if isinstance(reading, Screened) else ():
+        for flag in vertebra.flags:
+            levels.setdefault(flag, []).append(vertebra.level)
+    for flag, names in levels.items():
+        where = f" ({', '.join(names)})" if names else ""
+        yield f"{flag}{where}: {flag.meaning}"
 
 
 def _series(reading: StudyReading) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from spinemet.commands import console
 from spinemet.display import palette
-from spinemet.display.study_json import rejected_series
+from spinemet.display.study_json import flag_lines, rejected_series
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.statistics.intervals import format_interval
 from spinemet.types import BONE_QUALITY, MEASURES, Completeness, Vertebra
@@ -34,30 +34,25 @@ _MAX_ROWS = 200
 
 
 def render_study(
-    reading: StudyReading, calls: Sequence[VertebraCall | None] | None, width: int | None = None
+    reading: StudyReading, calls: Sequence[VertebraCall | None] | None, notice: str = "", width: int | None = None
 ) -> RenderableType:
     """One study: its state and series, and a table of its vertebrae with their calls, or the reason why it has none.
 
-    calls: one per vertebra, or None without a model. width: columns of the terminal, by default of this one; a narrow
-    one gets no bars.
+    calls: one per vertebra, or None without a model. notice: a sentence on the model. width: columns of the terminal,
+    by default of this one; a narrow one gets no bars.
     """
     parts: list[RenderableType] = [_headline(reading)]
     if isinstance(reading, Screened):
         wide = (width or console().width) >= _WIDE
         parts.append(_vertebrae([(vertebra, call) for vertebra, _, call in reading.with_calls(calls)], wide))
-        if not wide:
-            parts += [
-                Text(f"{v.level}: {', '.join(v.flags)}", style=palette.WARNING)
-                for v in reading.spine.vertebrae
-                if v.flags
-            ]
+        parts += [Text(line, style=palette.WARNING) for line in flag_lines(reading)]
         if calls is not None:
-            parts.append(_legend())
+            parts += [_legend(), *([Text(notice, style=palette.WARNING)] if notice else [])]
     elif rejected_series(reading):
         parts.append(_rejected(reading))
     if reading.seconds:
         times = "  ".join(f"{stage} {seconds:.1f} s" for stage, seconds in reading.seconds.items())
-        parts.append(Text(f"{sum(reading.seconds.values()):.1f} s in total: {times}", style="dim"))
+        parts.append(Text(f"read in {sum(reading.seconds.values()):.1f} s: {times}", style="dim"))
     return Padding(Group(*parts), (1, 1))
 
 
@@ -141,8 +136,6 @@ def _headline(reading: StudyReading) -> Text:
     facts = _facts(reading)
     if facts:
         text.append(("  " if problem is None else "\n") + " · ".join(facts), style="default")
-    if reading.flags:
-        text.append(f"\nflags: {', '.join(reading.flags)}", style=palette.WARNING)
     return text
 
 
@@ -174,8 +167,6 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
         if wide:
             out.add_column("probabilities", no_wrap=True)
         out.add_column("posterolateral", no_wrap=True)
-    if wide:
-        out.add_column("notes", style=palette.WARNING)
     for vertebra, call in rows:
         cells: list[RenderableType] = [
             _level(vertebra),
@@ -190,13 +181,13 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
         if called:
             bar = [_bar(call.probabilities.get("bone_quality", {}) if call else {})] if wide else []
             cells += [_call(call), *bar, _side(call)]
-        out.add_row(*cells, *([", ".join(vertebra.flags)] if wide else []))
+        out.add_row(*cells)
     return out
 
 
 def _level(vertebra: Vertebra) -> Text:
-    unsure = not vertebra.level.startswith("?") and vertebra.level_confidence < palette.LOW_CONFIDENCE
-    return Text(vertebra.level + ("?" if unsure else ""), style="bold")
+    mark = "" if vertebra.level.startswith("?") else palette.unsure(vertebra.level_confidence)
+    return Text(vertebra.level + mark, style="bold")
 
 
 def _measured(value: float | None) -> str:
@@ -208,9 +199,10 @@ def _call(call: VertebraCall | None) -> Text:
     if found is None:
         return Text("–", style="dim")
     label, probability = found
-    unsure = "?" if probability < palette.LOW_CONFIDENCE else ""
     weight = "" if label == "normal" else "bold "
-    return Text(f"{label + unsure:<8} {probability:.2f}", style=f"{weight}{palette.TERMINAL[label]}")
+    return Text(
+        f"{label + palette.unsure(probability):<8} {probability:.2f}", style=f"{weight}{palette.TERMINAL[label]}"
+    )
 
 
 def _side(call: VertebraCall | None) -> Text:
@@ -218,7 +210,9 @@ def _side(call: VertebraCall | None) -> Text:
     if not call or not label:
         return Text("–", style="dim")
     mark = palette.POSTEROLATERAL_MARKS[label]
-    words = f"{mark} {label} {call.probabilities['posterolateral'][label]:.2f}" if mark else label
+    probability = call.probabilities["posterolateral"][label]
+    words = f"{label}{palette.unsure(probability)}"
+    words = f"{mark} {words} {probability:.2f}" if mark else words
     return Text(words, style="" if mark else "dim")
 
 

@@ -109,7 +109,7 @@ def draw_case(seed: int, number: int) -> Case:
         lesion = _smaller(diseases[level], poses[level], rng) if level in diseases else None
         quality, posterolateral = (lesion.bone_quality, lesion.posterolateral) if lesion else ("normal", "none")
         changes[level] = [*(one for kind in mimics for one in kind.get(level, ())), *([lesion] if lesion else [])]
-        words = {"bone_quality": quality, "posterolateral": posterolateral}
+        words = {"bone_quality": quality, "posterolateral": posterolateral, "origin": "phantom"}
         rows.append({"patient": patient, "study": derived_uid(seed, number, "benchmark"), "level": level, **words})
     noisy = [{**row, **{name: _maybe_wrong(row[name], name, rng) for name in LABEL_CLASSES}} for row in rows]
     return Case(

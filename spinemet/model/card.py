@@ -14,6 +14,8 @@ from spinemet.model.spec import ModelSpec
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
+_LATER = ("trained_on",)
+"""Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
 
 
 class ModelCard(FrozenModel):
@@ -31,6 +33,8 @@ class ModelCard(FrozenModel):
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     crops_digest: str = ""
+    trained_on: str = ""
+    """What the training data are of if they are not all of patients, such as `phantoms`; "" if nobody said."""
     split: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metrics: dict[str, float | None] = Field(default_factory=dict)
     software_version: str = __version__
@@ -39,6 +43,11 @@ class ModelCard(FrozenModel):
     def rule(self, task: str) -> Rule:
         """The aggregation rule of `task`."""
         return self.rules.get(task, Rule())
+
+
+def caution(trained_on: str | None) -> str:
+    """A sentence for whoever reads a model's calls; "" if it may have been trained on patients alone."""
+    return f"The model was trained on {trained_on}: its calls on patients are not validated." if trained_on else ""
 
 
 def load_card(uri: str) -> ModelCard:
@@ -69,4 +78,5 @@ def model_digest(card: ModelCard) -> str:
     """Twelve hexadecimal digits that change with the weights and with every value of the card."""
     if not card.weights_sha256:
         raise ValueError("expected the card of a saved model, found one without weights_sha256")
-    return hashlib.sha256(card.model_dump_json().encode()).hexdigest()[:12]
+    unset = {name for name in _LATER if not getattr(card, name)}
+    return hashlib.sha256(card.model_dump_json(exclude=unset).encode()).hexdigest()[:12]

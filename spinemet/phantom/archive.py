@@ -44,7 +44,7 @@ Written = tuple[int, int, list[dict[str, Any]]]
 LABELLED_FROM = 0.6
 """A vertebra has a label if at least this share of it is in view; below that, a lesion may not be visible."""
 
-LABEL_COLUMNS = ("patient", "study", "series", "level", "bone_quality", "posterolateral")
+LABEL_COLUMNS = ("patient", "study", "series", "level", "bone_quality", "posterolateral", "origin")
 
 
 @dataclass(frozen=True)
@@ -179,6 +179,7 @@ def _row(
         "level": level,
         "bone_quality": stage[0],
         "posterolateral": stage[1],
+        "origin": "phantom",
         "key": plan.folder + (".zip" if plan.zipped else ""),
         "study_number": plan.number + 1,
         "side": lesion.side if lesion else "",

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from spinemet import __version__
 from spinemet.cohort.flow import study_flow
 from spinemet.cohort.prevalence import TASK, tasks
-from spinemet.cohort.views import open_cohort, records
+from spinemet.cohort.views import open_cohort, records, trained_on
 from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
+from spinemet.model.card import caution
 from spinemet.report.pages import further_rows, gallery, overall_rows, prevalence_rows, spine_map
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
@@ -70,6 +71,7 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "uncalled": palette.UNCALLED["dark"],
         "letters": palette.LETTERS,
         "provenance": _provenance(connection),
+        "notice": caution(trained_on(connection)),
         "runs": _runs(connection),
         "version": __version__,
         "now": _moment(datetime.now(UTC)),

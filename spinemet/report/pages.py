@@ -14,17 +14,20 @@ from PIL import Image
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
 from spinemet.cohort.views import records
-from spinemet.display.palette import LOW_CONFIDENCE, axis_top
+from spinemet.display.palette import axis_top, unsure
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
-from spinemet.types import BONE_QUALITY, MEASURES
+from spinemet.types import BONE_QUALITY, MEASURES, Flag
 
 if TYPE_CHECKING:
     import duckdb
 
 SPINE_MAP_PATIENTS = 120
 """Columns of the overview; more would be thinner than a pixel or two on a laptop."""
+
+_MEANINGS = {str(flag): flag.meaning for flag in Flag}
+"""Flags of this version; tables may hold others."""
 
 Calls = dict[str, dict[str, float]]
 """Task -> class -> probability of one vertebra, the negative class first."""
@@ -154,18 +157,19 @@ def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
         calls.setdefault(place, {}).setdefault(row["task"], {})[row["class"]] = row["probability"]
     query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
     for row in records(connection, query, [list(vertebrae)]):
-        vertebrae[row["source_key"]].append(_mark(row, calls.get((row["source_key"], row["vertebra"]), {})))
-    cards = [_card(study, vertebrae[study["source_key"]]) for study in studies]
+        vertebrae[row["source_key"]].append(row)
+    cards = [_card(study, vertebrae[study["source_key"]], calls) for study in studies]
     return {"cards": cards, "hidden": total - len(cards)}
 
 
-def _card(study: Row, marks: list[Row]) -> Row:
+def _card(study: Row, vertebrae: Sequence[Row], calls: Mapping[tuple[str, int], Calls]) -> Row:
+    marks = [_mark(row, calls.get((row["source_key"], row["vertebra"]), {})) for row in vertebrae]
     width, height = _size(study["sagittal_png"])
     coronal_width, _ = _size(study["coronal_png"])
     facts = [
         {"F": "woman", "M": "man"}.get(study["sex"] or "", ""),
         f"{study['age']} years" if study["age"] is not None else "",
-        str(study["year"]) if study["year"] is not None else "",
+        f"{study['year']}{' (shifted)' if study['dates'] == 'shifted' else ''}" if study["year"] is not None else "",
         f"{study['slice_spacing_mm']:.2g} mm slices" if study["slice_spacing_mm"] else "",
     ]
     return {
@@ -180,8 +184,18 @@ def _card(study: Row, marks: list[Row]) -> Row:
         "gutter": GUTTER_MM,
         "marks": marks,
         "positive": [mark for mark in marks if mark["is_positive"]],
+        "flags": _flags(study, vertebrae),
         "is_judged": any(not mark["is_cut"] for mark in marks),
     }
+
+
+def _flags(study: Row, vertebrae: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each flag of a study or of its vertebrae, with their levels, and its meaning."""
+    levels: dict[str, list[str]] = {flag: [] for flag in study["flags"]}
+    for vertebra in vertebrae:
+        for flag in vertebra["flags"]:
+            levels.setdefault(flag, []).append(vertebra["level"])
+    return [(" ".join([flag, *names]), _MEANINGS.get(flag, "")) for flag, names in levels.items()]
 
 
 def _mark(vertebra: Row, calls: Calls) -> Row:
@@ -197,10 +211,11 @@ def _mark(vertebra: Row, calls: Calls) -> Row:
         label, probability = _best(classes)
         lines.append(f"{task.replace('_', ' ')} {label} {probability:.2f}")
         if label != next(iter(classes)):
-            further.append(task.replace("_", " ") if label == NO_YES[1] else label)
+            further.append((task.replace("_", " ") if label == NO_YES[1] else label) + unsure(probability))
     for measure in MEASURES:
         if vertebra[measure.name] is not None:
             lines.append(f"{measure.title} {vertebra[measure.name]:.0f} {measure.unit}")
+    lines += [f"{flag}: {_MEANINGS.get(flag, '')}" for flag in vertebra["flags"]]
     return {
         "level": vertebra["level"],
         "row": vertebra["canal_mm"],
@@ -208,7 +223,7 @@ def _mark(vertebra: Row, calls: Calls) -> Row:
         "kind": quality or "unclassified",
         "is_cut": is_cut,
         "is_positive": bool(vertebra["any_lesion"]),
-        "call": quality + ("?" if best < LOW_CONFIDENCE else ""),
+        "call": quality + unsure(best),
         "probability": best,
         "further": further,
         "title": "\n".join(lines),

@@ -253,7 +253,10 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
             if name == "vertebrae":
                 queries["calls"] = calls_of(stored, dataset.schema.names)
     for name, query in queries.items():
-        connection.execute(f"CREATE VIEW all_{name} AS {query}")
+        lacking = set(SCHEMAS[name].names) - set(connection.sql(query).columns)  # columns of a later version: null
+        connection.register(f"present_{name}", SCHEMAS[name].empty_table())
+        more = f" UNION ALL BY NAME SELECT * FROM present_{name}" if lacking else ""
+        connection.execute(f"CREATE VIEW all_{name} AS {query}{more}")
 
 
 def _dataset(uri: str, name: str, as_of: datetime | None) -> pads.Dataset:

@@ -195,5 +195,6 @@ def _facts(options: ScreenOptions, inputs: Inputs) -> dict[str, Any]:
         "chosen": options.selection.by_hand,
         "config": inputs.config.model_dump_json(),
         "software_version": __version__,
+        "trained_on": inputs.trained_on or None,
         **inputs.digests,
     }

@@ -224,7 +224,7 @@ class ScreenOptions:
 class Inputs:
     """Everything that checked options lead to: studies, pseudonyms, reading configuration, `runs` digest columns.
 
-    unlisted: counts what could not be listed, while `studies` are taken.
+    unlisted: counts what could not be listed, while `studies` are taken. trained_on: of the model's card.
     """
 
     studies: Iterator[StudyRef]
@@ -232,6 +232,7 @@ class Inputs:
     names: Pseudonymizer
     config: StudyConfig
     digests: dict[str, str]
+    trained_on: str
 
 
 def check_options(options: ScreenOptions) -> Inputs:
@@ -262,4 +263,4 @@ def check_options(options: ScreenOptions) -> Inputs:
     if options.selection.studies:
         studies = find_studies(studies, names, options.selection.studies)
     digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
-    return Inputs(studies, unlisted, names, config, digests)
+    return Inputs(studies, unlisted, names, config, digests, card.trained_on)

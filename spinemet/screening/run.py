@@ -12,6 +12,7 @@ from typing import Any
 
 from spinemet.archive.listing import describe
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.model.card import caution
 from spinemet.reading import State
 from spinemet.results.schemas import Row, RunState
 from spinemet.results.tables import Results
@@ -21,6 +22,9 @@ from spinemet.screening.linkage import Linkage
 from spinemet.screening.outcome import MadeWith, study_rows
 from spinemet.screening.plan import PlanCounts
 from spinemet.screening.stopping import StopReason
+
+RATED = 20
+"""Studies from which on a run has a speed."""
 
 
 @dataclass
@@ -61,8 +65,8 @@ class Run:
 
     @property
     def studies_per_hour(self) -> float | None:
-        """Studies by wall-clock time; None if there are none."""
-        return self.studies / self.seconds * 3600 if self.studies else None
+        """Studies by wall-clock time; None if there are fewer than RATED, of which most time is the start."""
+        return self.studies / self.seconds * 3600 if self.studies >= RATED else None
 
     @property
     def failed_share(self) -> float:
@@ -118,9 +122,11 @@ class Run:
             lines.append(f"not listed: {describe(plan.unlisted)}")
         lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
         if self.studies:
-            speed = f"{self.studies_per_hour:.0f} studies per hour"
-            lines.append(f"{self.vertebrae} vertebrae in {self.seconds:.0f} s, {speed}")
+            speed = f", {self.studies_per_hour:.0f} studies per hour" if self.studies_per_hour else ""
+            lines.append(f"{self.vertebrae} vertebrae in {self.seconds:.0f} s{speed}")
         lines += [f"out of control: {alarm}" for alarm in self.alarms]
+        if notice := caution(self.facts.get("trained_on")):
+            lines.append(notice)
         return "\n".join(lines)
 
     def summary(self) -> str:

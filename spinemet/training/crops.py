@@ -72,7 +72,8 @@ class CropsInfo(FrozenModel):
     classes: label column -> class -> number of vertebrae. slice_classes: the same for labels of single slices; empty
     without any. labels_unmatched: labels without a whole vertebra, or without a slice of one. strays: rows of the label
     table (as people count) whose `slice` is not the SOPInstanceUID of exactly one slice of the study. problems: reason
-    -> number of studies that could not be used. unlisted: what could not be listed -> how often.
+    -> number of studies that could not be used. unlisted: what could not be listed -> how often. trained_on: what the
+    vertebrae are of (`phantoms`), if the label table says that they are not all of patients.
     """
 
     slice_config: SliceConfig
@@ -88,6 +89,7 @@ class CropsInfo(FrozenModel):
     strays: tuple[int, ...] = ()
     problems: dict[str, int] = Field(default_factory=dict)
     unlisted: dict[str, int] = Field(default_factory=dict)
+    trained_on: str = ""
     software_version: str = __version__
 
     @property

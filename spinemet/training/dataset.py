@@ -56,12 +56,16 @@ def resident(samples: Samples, device: torch.device) -> Tensor | None:
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """Samples to train on, samples to choose epoch and aggregation on, and the patients of each part."""
+    """Samples to train on, samples to choose epoch and aggregation on, and the patients of each part.
+
+    crops_digest, trained_on: of the crops (see CropsInfo).
+    """
 
     train: Samples
     validation: Samples
     split: dict[str, tuple[str, ...]]
     crops_digest: str
+    trained_on: str = ""
 
 
 def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | None = None) -> TrainingData:
@@ -95,7 +99,7 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
                 f"expected patients with {of_what} for {part}, found none ({len(parts)} patients in all); "
                 f"give more crops."
             )
-    return TrainingData(train, validation, split, crops.info.digest)
+    return TrainingData(train, validation, split, crops.info.digest, crops.info.trained_on)
 
 
 def admissions(train: Samples, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> pd.DataFrame:

@@ -83,7 +83,8 @@ def write_implants(
     table = pd.DataFrame(truth)
     table.to_csv(part / "truth.csv", index=False)
     columns = ["patient", "study", "level", "slice", "bone_quality", "posterolateral"]
-    pd.concat([table, pd.DataFrame(slices)]).reindex(columns=columns).to_csv(part / "labels.csv", index=False)
+    cells = pd.concat([table, pd.DataFrame(slices)]).reindex(columns=columns).assign(origin="implant")
+    cells.to_csv(part / "labels.csv", index=False)
     summary.patients = table["patient"].nunique()
     part.rename(out)
     return summary

@@ -2,8 +2,9 @@
 
 One row per labelled vertebra: `patient`, `level`, and `bone_quality`, `posterolateral` or both. `study` limits a row to
 one study (without it, the row holds for every study of the patient). `series` names the series that was labelled, and
-`rater` the reader. A row with a `slice` labels that slice alone: its SOPInstanceUID, or its height in mm along z (LPS).
-Tasks of a recipe may use further columns; others are ignored. An empty cell is a missing label.
+`rater` the reader; `origin` tells phantoms and implants from patients. A row with a `slice` labels that slice alone:
+its SOPInstanceUID, or its height in mm along z (LPS). Tasks of a recipe may use further columns; others are ignored. An
+empty cell is a missing label.
 """
 
 import csv
@@ -29,8 +30,15 @@ LABEL_CLASSES: dict[str, tuple[str, ...]] = {"bone_quality": BONE_QUALITY, "post
 PLACE = ["patient", "study", "series", "level", "slice"]
 """The columns that name the vertebra, or the slice, that a row labels."""
 
-COLUMNS = [*PLACE, *LABEL_CLASSES, "rater"]
-_TAKEN = {*PLACE, "rater", "vertebra", "offset_mm", "hu", *map(slice_column, LABEL_CLASSES)}
+ORIGINS = {"phantom": "phantoms", "implant": "implanted lesions"}
+"""The words in the column `origin`, which `spinemet phantom` and `spinemet implant` write, and what they stand for. An
+empty cell, as in a table without the column, stands for a patient."""
+
+NOT_LABELS = ["rater", "origin"]
+"""The columns that say something of a row as a whole."""
+
+COLUMNS = [*PLACE, *LABEL_CLASSES, *NOT_LABELS]
+_TAKEN = {*PLACE, *NOT_LABELS, "vertebra", "offset_mm", "hu", *map(slice_column, LABEL_CLASSES)}
 _POSITION = re.compile(r"[+-]?\d+(\.\d+)?")
 _UID = re.compile(r"\d+(\.\d+){2,}")  # at least two dots: a number with one dot is a height
 _MISSING = {"", "na", "n/a", "nan", "null"}  # not "none", which is a class
@@ -53,7 +61,7 @@ def label_words(tasks: Iterable[Task]) -> dict[str, tuple[str, ...]]:
 
 
 def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
-    """The label table at `uri` (CSV or Parquet, local or s3://) with PLACE, the columns of `words` and `rater`.
+    """The label table at `uri` (CSV or Parquet, local or s3://) with PLACE, the columns of `words` and NOT_LABELS.
 
     All cells are strings; a missing label is None, any other missing cell "". Upper case and outer blanks do not
     matter. The index is the row as people count: a CSV's header is row 1.
@@ -65,13 +73,15 @@ def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
     uri = normalize(uri)
     raw = _read_table(uri)
     _check_columns(raw, uri, words)
-    table = pd.DataFrame({name: _cells(raw, name) for name in (*PLACE, *words, "rater")})
+    table = pd.DataFrame({name: _cells(raw, name) for name in (*PLACE, *words, *NOT_LABELS)})
     if table.empty:
         raise BadInput(f"expected labels in {uri}, found a table without rows.")
     _check_cells(table, "patient", table["patient"] != "", "a patient", uri)
     table["level"] = table["level"].str.upper()
     _check_cells(table, "level", table["level"].map(is_named), f"one of {LEVELS[0]} … {LEVELS[-1]}", uri)
     _check_slices(table, uri)
+    table["origin"] = table["origin"].str.lower()
+    _check_cells(table, "origin", table["origin"].isin(["", *ORIGINS]), f"nothing or {' or '.join(ORIGINS)}", uri)
     for name, classes in words.items():
         table[name] = table[name].str.lower()
         _check_cells(table, name, table[name].isin(["", *classes]), f"one of {', '.join(classes)}", uri)
@@ -82,7 +92,7 @@ def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
 
 def label_columns(labels: pd.DataFrame) -> list[str]:
     """The columns of a label table that hold labels."""
-    return [str(name) for name in labels.columns if name not in (*PLACE, "rater")]
+    return [str(name) for name in labels.columns if name not in (*PLACE, *NOT_LABELS)]
 
 
 def height_mm(cell: str) -> float | None:
@@ -93,8 +103,8 @@ def height_mm(cell: str) -> float | None:
 def consensus(labels: pd.DataFrame) -> pd.DataFrame:
     """One row per vertebra or slice: the majority of its raters, or a missing label if they tie.
 
-    labels: from `read_labels`. The result has the columns PLACE and the label columns, sorted by PLACE; the index is
-    that of the first rater's row.
+    labels: from `read_labels`. The result has the columns PLACE, `origin` and the label columns, sorted by PLACE; index
+    and origin are those of the first rater's row.
     """
 
     def majority(words: pd.Series) -> str | None:
@@ -105,7 +115,7 @@ def consensus(labels: pd.DataFrame) -> pd.DataFrame:
 
     names = label_columns(labels)
     first = ~labels.duplicated(PLACE)
-    agreed = labels[first].sort_values(PLACE)[[*PLACE, *names]]
+    agreed = labels[first].sort_values(PLACE)[[*PLACE, "origin", *names]]
     if not first.all():
         agreed[names] = labels.groupby(PLACE, sort=True)[names].agg(majority).to_numpy(object)
     agreed[names] = agreed[names].astype(object).where(agreed[names].notna(), None)
@@ -163,7 +173,7 @@ def _check_columns(raw: pd.DataFrame, uri: str, words: LabelWords) -> None:
     for name in ("patient", "level", *(name for name in words if name not in LABEL_CLASSES)):
         if name not in found:
             raise BadInput(f"{uri}: expected a column {name}, found {', '.join(found)}.")
-    expected = [*PLACE, *words, "rater"]
+    expected = [*PLACE, *words, *NOT_LABELS]
     for name in found:
         # Otherwise a misspelt label column would be ignored without a word.
         near = difflib.get_close_matches(name.strip().lower(), expected, n=1, cutoff=0.8)

@@ -249,6 +249,7 @@ class _Run:
             recipe=self.recipe.model_dump(mode="json"),
             seed=self.seed,
             crops_digest=self.data.crops_digest,
+            trained_on=self.data.trained_on,
             split=self.data.split,
             metrics={**metrics, "best_epoch": float(self.best["epoch"])},
         )

@@ -17,7 +17,7 @@ from spinemet.files import normalize
 from spinemet.progress import Progress, no_progress
 from spinemet.reading import NotScreened, Screened, StudyReading
 from spinemet.training.crops import CropsInfo, Shard, check_writable, crop_rows, write_manifest, write_shard
-from spinemet.training.labels import LABEL_CLASSES, LabelWords, consensus, label_columns, read_labels
+from spinemet.training.labels import LABEL_CLASSES, ORIGINS, LabelWords, consensus, label_columns, read_labels
 from spinemet.training.matching import match_labels
 from spinemet.types import StudyRef
 
@@ -188,7 +188,14 @@ def summarize(
         strays=tuple(sorted({row for one in prepared for row in one.strays})),
         problems=problems,
         unlisted={str(kind): count for kind, count in sorted((unlisted or {}).items())},
+        trained_on=_origins(labels["origin"].iloc[[*rows, *slice_rows]]),
     )
+
+
+def _origins(cells: pd.Series) -> str:
+    """Where labelled vertebrae come from, in words; "" if all may be of patients."""
+    words = sorted(ORIGINS[word] for word in set(cells) - {""})
+    return " and ".join([*words, *(["other studies"] if words and (cells == "").any() else [])])
 
 
 def _count(words: pd.Series, rows: Sequence[int]) -> dict[str, int]:

@@ -27,7 +27,8 @@ CALLS = {
 
 @dataclass(frozen=True)
 class Study:
-    """One row of the ledger. levels: `T12=lytic`, `L1=cut`, `L2=?` (whole, unclassified); `L3` alone is normal."""
+    """One row of the ledger. levels: `T12=lytic`, `L1=cut`, `L2=?` (whole, unclassified), `L1=lytic~` (its
+    posterolateral call is below a half); `L3` alone is normal."""
 
     patient: str | None
     when: date | None = date(2024, 5, 2)
@@ -115,10 +116,11 @@ def _calls(text: str, collapsed: Collection[str] | None) -> dict[str, dict[str, 
     level, _, state = text.partition("=")
     if state in {"cut", "?"}:
         return {}
-    quality = state or "normal"
+    quality = state.removesuffix("~") or "normal"
     bone = dict(zip(BONE_QUALITY, CALLS[quality], strict=True))
     blastic, lytic = bone["blastic"] + bone["mixed"], bone["mixed"] + bone["lytic"]
     sides = (0.3, 0.6, 0.1) if quality == "lytic" else (0.9, 0.06, 0.04)
+    sides = (0.3, 0.45, 0.25) if state.endswith("~") else sides
     calls = {
         "blastic": {"no": 1 - blastic, "yes": blastic},
         "lytic": {"no": 1 - lytic, "yes": lytic},

@@ -4,8 +4,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spinemet.cohort.views import open_cohort, run_sql
+from spinemet.cohort.views import open_cohort, run_sql, trained_on
 from spinemet.errors import BadInput
+from spinemet.results.tables import open_results
 from tests.cohort.cases import Study, write_results
 
 
@@ -120,3 +121,13 @@ def test_of_equally_probable_classes_the_first_is_the_label(tmp_path: Path) -> N
     connection.execute(f"create or replace view all_calls as {even}")
     labels = connection.execute("select label, is_positive from current_calls where task = 'bone_quality'").fetchall()
     assert labels == [("normal", False)]
+
+
+def test_the_tables_say_what_the_model_was_trained_on(tmp_path: Path) -> None:
+    place = write_results(str(tmp_path), [Study("p1", levels="L1")])
+    assert trained_on(open_cohort(place)) is None
+    run = open_results(place).runs()[0]
+    open_results(place).write_run(run | {"trained_on": "phantoms"})
+    assert trained_on(open_cohort(place)) == "phantoms"
+    open_results(place).write_run(run | {"run_id": "other", "trained_on": "nothing", "model_digest": "another"})
+    assert trained_on(open_cohort(place)) == "phantoms", "another model does not matter"

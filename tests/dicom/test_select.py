@@ -263,6 +263,9 @@ def test_usable_series_of_several_studies_are_not_mixed() -> None:
     with pytest.raises(StudyExcluded) as caught:
         select_series([one, other], CONFIG)
     assert caught.value.reason is Reason.SEVERAL_STUDIES
+    scout = series(StudyInstanceUID="1.3", Modality="MR")
+    reasons = [reason for _, reason in explain([one, scout, other], CONFIG)]
+    assert reasons == [Reason.SEVERAL_STUDIES, Reason.NOT_CT, Reason.SEVERAL_STUDIES], "none was preferred"
     # An unusable series of another study does not matter, nor does one without StudyInstanceUID.
     assert select_series([one, series(StudyInstanceUID="1.3", Modality="MR")], CONFIG) is one
     assert select_series([one, series()], CONFIG) is one

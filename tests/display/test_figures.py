@@ -6,8 +6,9 @@ import pytest
 from PIL import Image
 
 from spinemet.display.figures import study_figure
-from spinemet.display.palette import DARK
+from spinemet.display.palette import DARK, WARNING
 from spinemet.errors import BadInput
+from spinemet.types import Flag
 from tests.readings import call, reading
 
 
@@ -59,3 +60,13 @@ def test_a_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
         study_figure(reading(levels=["L1"]), None, tmp_path / "missing" / "a.png")
     with pytest.raises(BadInput, match="cannot write"):
         study_figure(reading(levels=["L1"]), None, tmp_path / "a.docx")
+
+
+def test_flags_and_the_notice_on_the_model_stand_above_the_picture(tmp_path: Path) -> None:
+    plain, calls = replace(reading(levels=["L1"]), flags=()), [call("lytic")]
+    study_figure(plain, calls, tmp_path / "plain.png")
+    study_figure(plain, calls, tmp_path / "notice.png", "Trained on dolls.")
+    study_figure(replace(plain, flags=(Flag.LOSSY,)), calls, tmp_path / "flag.png")
+    assert _has(tmp_path / "plain.png", WARNING) == 0
+    assert _has(tmp_path / "notice.png", WARNING) > 100
+    assert _has(tmp_path / "flag.png", WARNING) > 100

@@ -41,3 +41,8 @@ def test_an_excluded_study_has_its_reason_and_the_rejected_series() -> None:
 def test_the_json_has_no_identifiers() -> None:
     text = json.dumps(study_json(reading(levels=["T12", "L1"]), [call("normal"), call("mixed")]), allow_nan=False)
     assert not any(word in text for word in SECRETS)
+
+
+def test_the_json_says_what_the_model_was_trained_on() -> None:
+    assert study_json(reading(), None)["trained_on"] is None
+    assert study_json(reading(), None, "phantoms")["trained_on"] == "phantoms"

@@ -11,7 +11,7 @@ from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.display.terminal import render_prevalence, render_study, render_table
 from spinemet.errors import Reason
-from spinemet.reading import NotScreened, State
+from spinemet.reading import NotScreened, State, VertebraCall
 from tests.cohort.cases import Study, write_results
 from tests.readings import SECRETS, SERIES, call, reading
 
@@ -33,7 +33,7 @@ def test_a_study_has_one_line_per_vertebra_with_its_call() -> None:
         render_study(
             reading(levels=["T12", "L1", "?3"], cut=["T12"]),
             [call("normal"), call("lytic", probability=0.8), call("mixed", probability=0.4)],
-            WIDE,
+            width=WIDE,
         )
     )
     line = _line(text, "L1")
@@ -45,7 +45,7 @@ def test_a_study_has_one_line_per_vertebra_with_its_call() -> None:
 
 
 def test_bars_are_divided_by_probability() -> None:
-    text = _text(render_study(reading(levels=["L1"]), [call("blastic", probability=0.85)], WIDE))
+    text = _text(render_study(reading(levels=["L1"]), [call("blastic", probability=0.85)], width=WIDE))
     line = next(line for line in text.splitlines() if line.split()[:1] == ["L1"])
     assert line.count("█") == 12
     assert sum(line.count(shade) for shade in "░█▓▒") == 14
@@ -76,9 +76,9 @@ def test_prevalence_has_one_line_per_group(tmp_path: Path) -> None:
 
 def test_nothing_is_cut_at_eighty_columns(tmp_path: Path) -> None:
     calls = [call("blastic", "unilateral", probability=0.4), call("lytic", "bilateral", probability=0.9)]
-    study = _text(render_study(reading(levels=["?1", "L1"], cut=["?1"]), calls, NARROW), NARROW)
+    study = _text(render_study(reading(levels=["?1", "L1"], cut=["?1"]), calls, width=NARROW), NARROW)
     found = _line(study, "L1")
-    assert "?1: disc_unclear" in study
+    assert "disc_unclear (?1): A disc" in study
     assert found == ["L1", "whole", "1", "2", "-30", "150", "lytic", "0.90", "●", "bilateral", "0.80"]
     results = write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic"), Study("p2", levels="L1")])
     table = prevalence(open_cohort(results), ["region", "age_group"])
@@ -98,3 +98,19 @@ def test_any_table_can_be_shown() -> None:
     wide = pd.DataFrame([{f"c{n}": n for n in range(20)}])
     assert _line(_text(render_table(wide), 60), "c19") == ["c19", "19"]
     assert "200 of 300 rows" in _text(render_table(pd.DataFrame({"n": range(300)})))
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_flags_and_the_notice_on_the_model_are_shown_at_any_width(width: int) -> None:
+    one, calls = reading(levels=["T12", "L1", "L2"], cut=["T12", "L2"]), [call("normal", "unilateral")] * 3
+    text = " ".join(_text(render_study(one, calls, "Trained on dolls.", width=width), width).split())
+    assert "lossy: The pixels went through lossy compression." in text
+    assert "disc_unclear (T12, L2): A disc next to this vertebra" in text
+    assert "Trained on dolls." in text
+    assert "Trained on dolls." not in _text(render_study(one, None, "Trained on dolls.", width=width), width)
+
+
+def test_a_posterolateral_call_under_a_half_is_marked() -> None:
+    involved = {"posterolateral": {"none": 0.3, "unilateral": 0.45, "bilateral": 0.25}}
+    text = _text(render_study(reading(levels=["L1"]), [VertebraCall(involved)], width=WIDE))
+    assert "◐ unilateral? 0.45" in text

@@ -1,5 +1,6 @@
 import json
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from spinemet.errors import BadInput
 from spinemet.files import read_bytes
 from spinemet.report.html import GALLERY_LIMIT, write_report
+from spinemet.results.tables import open_results
 from tests.cohort.cases import MODEL, Study, write_results
 
 PATIENT = "5f3a9c1e77d04b2288aa41c0"
@@ -195,3 +197,28 @@ def test_results_and_report_may_lie_on_s3(s3_bucket: str) -> None:
     results = write_results(f"{s3_bucket}/results", COHORT, pictures=True)
     write_report(results, f"{s3_bucket}/out/report.html")
     assert "3 studies screened" in _words(read_bytes(f"{s3_bucket}/out/report.html").decode())
+
+
+def test_a_card_has_the_flags_of_its_study_and_vertebrae(tmp_path: Path) -> None:
+    flagged = replace(COHORT[0], more={"flags": ["lossy", "of an earlier version"]})
+    page = _page(tmp_path, [flagged])
+    assert '<span title="The pixels went through lossy compression.">lossy</span>' in page
+    assert '<span title="">of an earlier version</span>' in page
+    assert ">disc_unclear T12</span>" in page
+
+
+@pytest.mark.parametrize(("policy", "shown"), [("shifted", "2024 (shifted)"), ("exact", "2024"), ("year", "2024")])
+def test_a_shifted_year_says_so(tmp_path: Path, policy: str, shown: str) -> None:
+    results = write_results(str(tmp_path / "results"), [COHORT[0]], pictures=True)
+    place = open_results(results)
+    place.write_run(place.runs()[0] | {"date_policy": policy, "trained_on": "phantoms"})
+    write_report(results, tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text()
+    assert f"· {shown} · 1.2 mm" in _words(page)
+    assert '<p class="notice">The model was trained on phantoms: its calls' in page
+
+
+def test_an_uncertain_posterolateral_call_has_its_question_mark(tmp_path: Path) -> None:
+    page = _page(tmp_path, [Study("p1", levels="L1=lytic L2=lytic~")])
+    assert "L1 lytic 0.71 · unilateral<" in page
+    assert "L2 lytic 0.71 · unilateral?<" in page

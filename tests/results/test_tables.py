@@ -227,3 +227,11 @@ def test_usual_runs_are_the_last_finished_ones_that_screened_new_studies(tmp_pat
     usual = results.usual_runs(*made_with)
     assert [run["run_id"] for run in usual] == ["run-01", "run-06", "run-07"]
     assert [run["mean_hu"] for run in usual] == [None, 150.0, None]
+
+
+def test_columns_of_a_later_version_are_null_until_it_writes(tmp_path: Path) -> None:
+    results = open_results(str(tmp_path), create=True)
+    table = results.table("runs").to_pyarrow_table().drop_columns(["trained_on", "drift"])
+    write_deltalake(str(tmp_path / "runs"), table, mode="overwrite", schema_mode="overwrite")
+    shown = connect(str(tmp_path)).sql("select trained_on, drift, state from runs")
+    assert (shown.columns, shown.fetchall()) == (["trained_on", "drift", "state"], [])

@@ -6,7 +6,7 @@ import pytest
 
 from spinemet.results.schemas import RunState
 from spinemet.screening.drift import Alarm
-from spinemet.screening.run import Run, account, in_words
+from spinemet.screening.run import RATED, Run, account, in_words
 from spinemet.screening.stopping import StopReason
 
 VERTEBRA = {"evaluable": True, "bone_quality": "lytic", "posterolateral": "none", "trabecular_hu": 120.0}
@@ -23,8 +23,10 @@ def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     assert [row[name] for name in ("evaluable", "lytic", "bilateral", "hu_vertebrae", "mean_hu")] == [1, 1, 0, 1, 120.0]
     assert json.loads(row["reasons"]) == {"crashed": 1}
     assert row["study_limit"] == 9
-    assert row["studies_per_hour"] > 0
+    assert row["studies_per_hour"] is None, "of two studies most time is the start"
     assert in_words(run.states) == "1 screened, 1 failed"
+    run.states["screened"] += RATED
+    assert run.row(RunState.DONE)["studies_per_hour"] > 0
     assert in_words({}) == "nothing new"
     assert "finished_at" not in run.row(RunState.RUNNING)
 

@@ -196,3 +196,13 @@ def test_consensus_is_the_majority_and_a_tie_is_missing(tmp_path: Path) -> None:
     assert table["L1"] == "lytic"
     assert table["L2"] is None
     assert table["L3"] is None
+
+
+def test_a_row_may_say_that_it_is_not_of_a_patient(tmp_path: Path) -> None:
+    header = "patient,level,bone_quality,rater,origin"
+    rows = ["p1,L1,lytic,a,Phantom", "p1,L1,lytic,b,phantom", "p2,L1,normal,a,"]
+    agreed = consensus(read_labels(write(tmp_path, *rows, header=header)))
+    assert agreed["origin"].tolist() == ["phantom", ""]
+    assert consensus(read_labels(write(tmp_path, *ROWS)))["origin"].tolist() == [""] * 3
+    with pytest.raises(BadInput, match="row 2, column origin: expected nothing or phantom or implant, found doll"):
+        read_labels(write(tmp_path, "p1,L1,lytic,a,doll", header=header))

@@ -147,3 +147,20 @@ def test_a_dicom_study_is_read_only_if_it_has_labels(realct: Path) -> None:
 def test_a_study_without_dicom_headers_is_read(tmp_path: Path) -> None:
     (tmp_path / "1.dcm").write_bytes(b"nothing that is DICOM")
     assert may_have_labels(study_at(tmp_path), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("origins", "expected"),
+    [
+        (("", ""), ""),
+        (("phantom", "phantom"), "phantoms"),
+        (("phantom", "implant"), "implanted lesions and phantoms"),
+        (("phantom", ""), "phantoms and other studies"),
+    ],
+)
+def test_crops_know_whether_they_are_of_patients(tmp_path: Path, origins: tuple[str, str], expected: str) -> None:
+    rows = [{"patient": "p1", "level": level, "bone_quality": "lytic"} for level in ("L1", "L2")]
+    unused = {"patient": "p2", "level": "L1", "bone_quality": "lytic", "origin": "implant"}
+    labels = label_table(*({**row, "origin": word} for row, word in zip(rows, origins, strict=True)), unused)
+    one = prepare(tmp_path, reading("p1", ["L1", "L2"]), labels)
+    assert summarize([one], labels, CONFIG, str(tmp_path)).trained_on == expected
