@@ -14,7 +14,7 @@ from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import aggregate
 from spinemet.model.checkpoint import ModelCard, load_model, model_digest
-from spinemet.model.inference import autocast, best_device, fold, has_fast_bf16
+from spinemet.model.inference import autocast, best_device, fold, has_fast_bf16, use_free_cores
 from spinemet.model.multitask import MultiTask
 from spinemet.reading import VertebraCall
 from spinemet.types import SliceStack
@@ -46,6 +46,7 @@ class Predictor:
     @classmethod
     def load(cls, uri: str) -> Predictor:
         """The predictor of the model saved at `uri`. Raises BadInput as `load_model` does."""
+        use_free_cores()
         return cls(*load_model(uri))
 
     @property

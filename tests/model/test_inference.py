@@ -8,7 +8,7 @@ from torch import nn
 
 from spinemet.model.backbone import Trunk
 from spinemet.model.checkpoint import untrained
-from spinemet.model.inference import FoldedTrunk, autocast, fold
+from spinemet.model.inference import FoldedTrunk, autocast, fold, use_free_cores
 from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 
@@ -67,3 +67,25 @@ def test_coupled_trunks_stay_as_they_are() -> None:
     trunk = model.trunk
     fold(model, torch.float32)
     assert model.trunk is trunk
+
+
+@pytest.mark.parametrize(
+    ("cores", "load", "chosen", "expected"),
+    [(4, 0.2, "", 2), (4, 3.4, "", 1), (2, 9.0, "", 1), (64, 30.0, "", 2), (2, 9.0, "2", 2)],
+    ids=["idle", "one core free", "overloaded", "others on a large machine", "the user chose"],
+)
+def test_a_busy_machine_gets_fewer_threads(
+    monkeypatch: pytest.MonkeyPatch, cores: int, load: float, chosen: str, expected: int
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_NUM_THREADS", chosen)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        use_free_cores()
+        assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)
