@@ -22,7 +22,6 @@ from spinemet.dicom.pseudonym import load_key
 from spinemet.display.terminal import render_prevalence
 from spinemet.errors import BadInput, plain_cause
 from spinemet.evaluation.evaluate import run_evaluate
-from spinemet.evaluation.pages import evaluation_page
 from spinemet.files import claim
 from spinemet.model.card import load_card
 from spinemet.on_ray.prepare import run_prepare
@@ -125,7 +124,6 @@ def _train(paths: DemoPaths) -> str:
 def _evaluate(paths: DemoPaths) -> str:
     with progress_bar("Evaluating on unseen patients") as advance:
         measured = run_evaluate(paths.model, paths.crops, paths.evaluation, progress=advance)
-    console().print(evaluation_page(measured).render())
     macro = format_interval(*measured.value("bone_quality", "macro_sensitivity"))
     return f"macro sensitivity {macro} per vertebra, on {measured.facts['patients']} patients"
 
@@ -156,7 +154,7 @@ _STEPS: tuple[tuple[str, str, Callable[[DemoPaths], str]], ...] = (
     ("Phantom archive", "phantom/", _make_archive),
     ("Training slices", "crops/", _prepare),
     ("Model", f"runs/{RECIPE}/model/", _train),
-    ("Evaluation", "evaluation/", _evaluate),
+    ("Evaluation", "evaluation/evaluation.md", _evaluate),
     ("Result tables", "results/", _screen),
     ("Prevalence", "prevalence.csv", _ask),
     ("Report", "report.html", _report),

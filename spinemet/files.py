@@ -73,6 +73,7 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
         try:
             return LocalStore(uri, mkdir=create)
         except (BaseError, OSError) as error:
+            check_folder(uri)
             raise BadInput(f"cannot open the folder {uri}.") from error
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
     endpoint = s3_endpoint()
@@ -91,6 +92,14 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
         return S3Store(bucket, prefix=prefix or None, config=settings, client_options=client, retry_config=retry)
     except (BaseError, ValueError) as error:
         raise BadInput(f"cannot open {uri} with the AWS settings of the environment ({plain_cause(error)}).") from error
+
+
+def check_folder(uri: str) -> None:
+    """Raise BadInput if a file lies where `uri` needs a local folder."""
+    if not is_s3(uri):
+        place = Path(normalize(uri))
+        if found := [path for path in (place, *place.parents) if path.is_file()]:
+            raise BadInput(f"expected a folder at {place}, but {found[0]} is a file.")
 
 
 def read_bytes(uri: str) -> bytes:

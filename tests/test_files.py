@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
 from spinemet.errors import BadInput
-from spinemet.files import claim, exists, join, normalize, read_bytes, split, write_bytes
+from spinemet.files import check_folder, claim, exists, join, normalize, open_store, read_bytes, split, write_bytes
 
 
 @pytest.mark.parametrize("place", ["local", "s3"])
@@ -68,3 +69,13 @@ def test_a_folder_with_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="holds no _Size of this version; use another folder"):
         claim(str(tmp_path / "request.json"), _Size(wide=1))
     assert (tmp_path / "request.json").read_text() == '{"wide": "yes"}'
+
+
+def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text("")
+    for place in (tmp_path / "report.html", tmp_path / "report.html" / "crops"):
+        for use in (check_folder, partial(open_store, create=True)):
+            with pytest.raises(BadInput, match=rf"expected a folder at {place}, but {tmp_path}/report.html is a file"):
+                use(str(place))
+    check_folder(str(tmp_path / "new"))
+    check_folder("s3://bucket/report.html")

@@ -12,6 +12,7 @@ from spinemet.archive.grouping import settle
 from spinemet.archive.layout import Layout
 from spinemet.archive.layouts import LAYOUTS
 from spinemet.archive.layouts.folder import FolderLayout, are_documents
+from spinemet.archive.layouts.packed import TarLayout, ZipLayout
 from spinemet.archive.objects import StudyObjects
 from spinemet.archive.store import Store, Unlisted, open_store
 from spinemet.errors import BadInput
@@ -21,7 +22,7 @@ from spinemet.types import ObjectRef, StudyRef
 def list_studies(uri: str, unlisted: Counter[Unlisted] | None = None) -> Iterator[StudyRef]:
     """Every study below `uri`, roughly in the order of the keys.
 
-    Documents beside studies (`labels.csv`, `README.md`) are left out. unlisted: counts what could not be listed while
+    Folders of documents (`labels.csv`, `README.md`) are left out. unlisted: counts what could not be listed while
     the studies come. Raises BadInput, on the first step, if `uri` is missing, cannot be listed or holds no study.
     """
     store = open_store(files.normalize(uri))
@@ -85,20 +86,15 @@ def _candidates(store: Store) -> Iterator[StudyRef]:
     open at a time.
     """
     waiting: dict[tuple[str, Layout], list[ObjectRef]] = {}
-    last_found: str | None = None  # the key of the last object of a study, which tells what lies beside documents
 
     def close(place: str, layout: Layout) -> Iterator[StudyRef]:
-        nonlocal last_found
         objects = waiting.pop((place, layout))
-        alone = last_found is None or not _lies_in(last_found, place)
-        if isinstance(layout, FolderLayout) and are_documents(objects) and not alone:
-            return
-        last_found = objects[-1].key
-        yield from layout.studies(store, place, objects)
+        if not _no_study(layout, objects):
+            yield from layout.studies(store, place, objects)
 
     def close_all(key: str | None) -> Iterator[StudyRef]:
         left = [entry for entry in waiting if key is None or not _lies_in(key, entry[0])]
-        # The deepest first, and of one place the folder last: then documents know what lies beside them.
+        # The deepest first, and of one place the folder last.
         for place, layout in sorted(left, key=lambda entry: (-len(entry[0]), LAYOUTS.index(entry[1]))):
             yield from close(place, layout)
 
@@ -124,17 +120,21 @@ def _studies_together(store: Store) -> list[StudyRef]:
         if isinstance(layout, FolderLayout):
             place = ""
         places.setdefault((place, layout), []).append(item)
-    if len(places) > 1:
-        places = {
-            (place, layout): objects
-            for (place, layout), objects in places.items()
-            if not (isinstance(layout, FolderLayout) and are_documents(objects))
-        }
     found = [
-        (layout, ref) for (place, layout), objects in places.items() for ref in layout.studies(store, place, objects)
+        (layout, ref)
+        for (place, layout), objects in places.items()
+        if not _no_study(layout, objects)
+        for ref in layout.studies(store, place, objects)
     ]
     wide = sorted({LAYOUTS.index(layout) for layout, _ in found if not layout.is_one_file})
-    return [ref for layout, ref in found if not wide or layout is LAYOUTS[wide[0]]]
+    # NIfTI beside DICOM objects is taken for a copy or a mask; a zip or a tar is another study.
+    others = (ZipLayout, TarLayout)
+    return [ref for layout, ref in found if not wide or layout is LAYOUTS[wide[0]] or isinstance(layout, others)]
+
+
+def _no_study(layout: Layout, objects: list[ObjectRef]) -> bool:
+    """Whether a place holds documents only, such as `README.md`."""
+    return isinstance(layout, FolderLayout) and are_documents(objects)
 
 
 def _owner(key: str) -> tuple[Layout, str]:

@@ -82,18 +82,35 @@ def _start_local() -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            ray.init(
-                address="local",
-                num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
-                include_dashboard=False,
-                logging_level=logging.WARNING,
-                log_to_driver=False,
-            )
+            with _without_line(b"Set ray log level from environment variable"):
+                ray.init(
+                    address="local",
+                    num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
+                    include_dashboard=False,
+                    logging_level=logging.WARNING,
+                    log_to_driver=False,
+                )
             return
         except Exception as error:  # Ray has no specific exception type for this
             if attempt == START_ATTEMPTS or "timed out" not in str(error).lower():
                 raise
             ray.shutdown()
+
+
+@contextmanager
+def _without_line(text: bytes) -> Iterator[None]:
+    """Keep lines with `text` off standard error; the others appear at the end. Ray's native code writes to the file
+    descriptor, and announces the level of its log before the level counts."""
+    with tempfile.TemporaryFile() as held:
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            held.seek(0)
+            os.write(2, b"".join(line for line in held if text not in line))
 
 
 def parallel_tasks() -> int | None:

@@ -255,6 +255,7 @@ def check_options(options: ScreenOptions) -> Inputs:
     config = changed(options.config, slices=card.spec.slices)
     names = Pseudonymizer(options.key, options.dates)
     check_apart(options.archive, options.results)
+    files.check_folder(options.results)
     if options.linkage is not None:
         check_apart(options.archive, options.linkage)
         check_linkage_apart(options.linkage, options.results)

@@ -303,3 +303,26 @@ def test_each_object_belongs_to_exactly_one_study(
     assert sorted(keys) == sorted("/".join(path) for path in kept)
     assert len({ref.key for ref in refs}) == len(refs)
     assert all(item.key.startswith(ref.key) for ref in refs for item in ref.objects)
+
+
+def test_a_folder_with_documents_only_is_no_study(tmp_path: Path) -> None:
+    for name in ("README.md", "p1/README.md", "p1/s1/1.dcm", "p2/letter/report.pdf", "p3/s1/notes.txt", "p3/s1/1.dcm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert [ref.key for ref in list_studies(str(tmp_path))] == ["p1/s1", "p3/s1"]
+    with pytest.raises(BadInput, match="no study was found"):
+        list(list_studies(str(tmp_path / "p2")))
+    with pytest.raises(BadInput, match=r"one study is expected at .*/p2, but there is none"):
+        study_at(tmp_path / "p2")
+
+
+@pytest.mark.parametrize(("beside", "count"), [("other.zip", 2), ("other.tar", 2), ("copy.nii.gz", 1), ("a.txt", 1)])
+def test_a_zip_beside_dicom_objects_is_another_study(tmp_path: Path, beside: str, count: int) -> None:
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "1.dcm").write_bytes(b"x")
+    (tmp_path / beside).write_bytes(b"x")
+    if count == 1:
+        assert study_at(tmp_path).layout == "prefix"
+        return
+    with pytest.raises(BadInput, match="but there are 2"):
+        study_at(tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from spinemet.errors import BadInput
 from spinemet.on_ray import cluster
 from spinemet.on_ray.cluster import (
     START_ATTEMPTS,
+    _without_line,
     check_temporary_folder,
     connect,
     enough_cpus,
@@ -132,3 +135,11 @@ def test_model_actors_leave_cpus_to_read_with(
 def test_a_cluster_that_could_only_wait_is_refused(cpus: int, workers: int | None) -> None:
     with pytest.raises(BadInput, match="expected a cluster with more than"):
         model_pool(cpus, 0, workers)
+
+
+def test_one_line_stays_off_standard_error(capfd: pytest.CaptureFixture[str]) -> None:
+    with suppress(RuntimeError), _without_line(b"level"):
+        os.write(2, b"a line\nthe level of the log\nanother\n")
+        raise RuntimeError
+    os.write(2, b"later: level\n")
+    assert capfd.readouterr().err == "a line\nanother\nlater: level\n"
