@@ -27,8 +27,8 @@ _BAR = 14
 """Characters of a bar of probabilities."""
 _WIDE = 112
 """A terminal with at least so many columns has room for bars."""
-_MANY_COLUMNS = 12
-"""A table with more columns and few rows is shown on its side."""
+_MANY_COLUMNS, _ON_SIDE = 12, 3
+"""A table with more columns is shown on its side, so many rows beside each other."""
 _MAX_ROWS = 200
 """A terminal shows at most so many rows; a pipe gets all."""
 
@@ -65,8 +65,8 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     groups = list(table.columns[: list(table.columns).index("finding")])
     out = _table(caption=_PREVALENCE_CAPTION, caption_justify="left")
     for name in groups:
-        out.add_column(name.replace("_", " "), no_wrap=True)
-    counts = ("imaged", "cut", "evaluable") if wide or len(groups) < 2 else ("cut", "evaluable")
+        out.add_column(name.replace("_", " "), overflow="fold")
+    counts = ("imaged", "cut", "evaluable")[0 if wide else min(max(len(groups) - 1, 0), 2) :]
     for name in counts:
         out.add_column(name, justify="right", style="dim" if name != "evaluable" else "", no_wrap=True)
     out.add_column("positive", justify="right", no_wrap=True)
@@ -101,17 +101,23 @@ _PREVALENCE_CAPTION = (
 
 
 def render_table(table: pd.DataFrame) -> RenderableType:
-    """Any data frame, at most 200 rows of it; up to three rows with many columns become one line per column."""
-    if len(table.columns) > _MANY_COLUMNS and 0 < len(table) <= 3:
-        table = table.T.rename(columns=str).reset_index(names="column")
-    table = lists_as_text(table)
+    """Any data frame, at most 200 rows of it; of a table with many columns, each becomes a line."""
+    shown = lists_as_text(table.head(_MAX_ROWS)).reset_index(drop=True)
+    parts: list[RenderableType] = [_grid(shown)]
+    if len(table.columns) > _MANY_COLUMNS and len(shown):
+        groups = [shown[start : start + _ON_SIDE].T for start in range(0, len(shown), _ON_SIDE)]
+        parts = [_grid(group.rename(columns=lambda n: f"row {n + 1}").reset_index(names="column")) for group in groups]
+    if len(table) > _MAX_ROWS:
+        parts.append(Text(f"{_MAX_ROWS} of {len(table)} rows; pipe the command to get all", style="dim"))
+    return Group(*parts)
+
+
+def _grid(table: pd.DataFrame) -> Table:
     out = _table()
     for name in table.columns:
-        out.add_column(str(name), justify="right" if table[name].dtype.kind in "iuf" else "left")
-    for values in table.head(_MAX_ROWS).itertuples(index=False):
+        out.add_column(str(name), justify="right" if table[name].dtype.kind in "iuf" else "left", overflow="fold")
+    for values in table.itertuples(index=False):
         out.add_row(*(_cell(value) for value in values))
-    if len(table) > _MAX_ROWS:
-        return Group(out, Text(f"{_MAX_ROWS} of {len(table)} rows; pipe the command to get all", style="dim"))
     return out
 
 

@@ -46,7 +46,7 @@ class Table:
 
         table = Rich(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
         for name in self.columns:
-            table.add_column(name, justify="right" if name in self.right else "left")
+            table.add_column(name, justify="right" if name in self.right else "left", overflow="fold")
         grouped = any(row[0] == following[0] for row, following in pairwise(self.rows))
         before = ""
         for row in self.rows:

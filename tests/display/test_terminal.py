@@ -114,3 +114,20 @@ def test_a_posterolateral_call_under_a_half_is_marked() -> None:
     involved = {"posterolateral": {"none": 0.3, "unilateral": 0.45, "bilateral": 0.25}}
     text = _text(render_study(reading(levels=["L1"]), [VertebraCall(involved)], width=WIDE))
     assert "◐ unilateral? 0.45" in text
+
+
+@pytest.mark.parametrize("columns", [8, 13, 40])
+def test_a_table_of_any_width_is_whole_at_eighty_columns(columns: int) -> None:
+    table = pd.DataFrame([{f"posterolateral_{n}": f"r{row}c{n}" for n in range(columns)} for row in range(5)])
+    text = "".join(_text(render_table(table), NARROW).split())
+    assert "…" not in text
+    assert all(cell in text for cell in table.to_numpy().ravel())
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3, 4, 5])
+def test_a_prevalence_by_many_columns_is_whole_at_eighty_columns(tmp_path: Path, groups: int) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic"), Study("p2", levels="L1")])
+    by = ["region", "age_group", "manufacturer", "kernel", "year"][:groups]
+    text = _text(render_prevalence(prevalence(open_cohort(results), by), NARROW), NARROW)
+    assert "…" not in text
+    assert "[9.5, 90.5]" in text
