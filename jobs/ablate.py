@@ -10,13 +10,22 @@ from typer import Option
 from spinemet.commands import console, one_command, run_command
 from spinemet.config import changed
 from spinemet.errors import BadInput
+from spinemet.files import join
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import ABLATION, SCALES, recipe, scaled
 
 
 def ablate(
-    crops: Annotated[str, Option(help="Folder or s3:// prefix made by jobs/prepare.py: the slices to learn from.")],
     out: Annotated[str, Option(help="Folder or s3:// prefix for the fits and the tables.")],
+    crops: Annotated[
+        str | None, Option(help="Folder or s3:// prefix made by jobs/prepare.py: the slices to learn from.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, Option(help="Instead of crops: folder or s3:// prefix made by `spinemet phantom --benchmark`.")
+    ] = None,
+    patients: Annotated[
+        str, Option(metavar="N,…", help="With --benchmark: patients of the training sets.")
+    ] = "80,160,400,1000",
     truth: Annotated[
         str | None, Option(help="The same slices with the labels to measure against. Default: the crops.")
     ] = None,
@@ -30,24 +39,30 @@ def ablate(
         str | None, Option(help="torchvision's ImageNet weights: a local path or an s3:// URI.")
     ] = None,
 ) -> None:
-    """Train recipes over folds of patients and seeds, and compare them. Repeat the command to go on after a stop.
+    """Train recipes over folds or the benchmark's training sets, and compare them. Repeat to go on after a stop.
 
     Exit codes: 0 done, 1 the job failed, 2 bad input.
     """
     from spinemet.on_ray.ablation import run_ablation
 
+    if (crops is None) == (benchmark is None):
+        raise BadInput("expected either --crops or --benchmark.")
+    if benchmark is not None:
+        crops, truth = join(benchmark, "crops"), join(benchmark, "test")
     changes = {"pretrained": pretrained} if pretrained else {}
     chosen = [changed(scaled(recipe(name), scale), **changes) for name in recipes.split(",")]
     with progress_bar("Training") as advance:
-        page = run_ablation(crops, truth or crops, out, chosen, folds, _numbers(seeds), advance)
+        sizes = _numbers("--patients", patients) if benchmark is not None else ()
+        data = (str(crops), truth or str(crops), folds, tuple(sizes))
+        page = run_ablation(data, out, chosen, _numbers("--seeds", seeds), advance)
     console().print(page.render())
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(option: str, text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise BadInput(f"--seeds: expected whole numbers separated by commas, found {text!r}.") from error
+        raise BadInput(f"{option}: expected whole numbers separated by commas, found {text!r}.") from error
 
 
 app = one_command(ablate)

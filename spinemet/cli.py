@@ -102,23 +102,26 @@ def phantom(
     seed: Annotated[int, typer.Option(help="The same seed makes the same patients.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Number of processes.")] = 2,
     benchmark: Annotated[
-        bool, typer.Option("--benchmark", help="Instead make the crops of a hard benchmark: OUT/crops, OUT/truth.")
+        bool, typer.Option("--benchmark", help="Instead make the crops of a hard benchmark: OUT/crops, OUT/test.")
     ] = False,
     scale: Annotated[
-        str | None, typer.Option(help="With --benchmark: scale of the recipes that will train on it, full or small.")
+        str | None, typer.Option(help="With --benchmark: scale of the recipes that will train on it (default: full).")
     ] = None,
+    test: Annotated[int | None, typer.Option(help="With --benchmark: patients to measure on (default: 1500).")] = None,
 ) -> None:
     """Make a phantom CT archive with known truth: OUT/archive, OUT/labels.csv, OUT/truth.csv."""
-    if scale is not None and not benchmark:
-        raise BadInput("--scale needs --benchmark: an archive has no scale.")
+    if (scale, test) != (None, None) and not benchmark:
+        raise BadInput("--scale and --test need --benchmark: an archive has neither.")
     with progress_bar("Making phantom patients") as advance:
         if benchmark:
-            from spinemet.evaluation.benchmark import write_benchmark
+            from spinemet.evaluation.benchmark import TEST, write_benchmark
             from spinemet.training.recipes import recipe, scaled
 
             slices = scaled(recipe("final"), scale or "full").model.slices
-            made = write_benchmark(out, patients, seed, slices, workers=workers, progress=advance)
-            summary = str(made["truth"])
+            made = write_benchmark(
+                out, patients, seed, slices, test=TEST if test is None else test, workers=workers, progress=advance
+            )
+            summary = str(made["test"])
         else:
             from spinemet.phantom.archive import write_archive
 

@@ -53,7 +53,7 @@ class SelectConfig(FrozenModel):
 class SliceConfig(FrozenModel):
     """The slices that are cut for the model."""
 
-    size_px: int = Field(224, ge=32, multiple_of=32)
+    size_px: int = Field(224, ge=32, multiple_of=16)
     pixel_mm: float = Field(0.5, gt=0)
     """224 x 0.5 mm = 112 mm holds a large lumbar vertebra with its transverse processes."""
     step_mm: float = Field(3.0, gt=0)

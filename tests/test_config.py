@@ -50,7 +50,7 @@ def test_the_digest_changes_with_every_value_and_with_nothing_else() -> None:
     ("changes", "said"),
     [
         ({"step": 4.0}, "SliceConfig has no field step; its fields are size_px, pixel_mm, step_mm"),
-        ({"size_px": 33}, "SliceConfig: size_px: .*multiple of 32, found 33"),
+        ({"size_px": 33}, "SliceConfig: size_px: .*multiple of 16, found 33"),
         ({"pixel_mm": -0.5, "step_mm": 2.0}, "SliceConfig: pixel_mm: .*greater than 0, found -0.5"),
     ],
 )

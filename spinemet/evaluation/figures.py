@@ -1,4 +1,4 @@
-"""Figures of evaluation and ablation, as PNG: confusion matrices, reliability diagrams, gains over the baseline."""
+"""Figures of evaluation and ablation, as PNG: confusion matrices, reliability diagrams, gains, learning curves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from spinemet.display.palette import BLUE, CURVES, FAINT, INK, as_png, remove_frame
-from spinemet.evaluation.pages import PAPER, SHOWN, by_recipe, confusion_of
+from spinemet.evaluation.gains import PAPER, PRIMARY, SHOWN, by_recipe
+from spinemet.evaluation.pages import TASK, confusion_of
 from spinemet.evaluation.predictions import UNITS
 from spinemet.statistics.measures import calibration_error, reliability
 
@@ -114,6 +115,31 @@ def _draw_gains(axes: Axes, table: pd.DataFrame, recipes: list[str], unit: str) 
     axes.set_ylim(len(SHOWN) - 0.5, -0.5)
     axes.set_xlabel("points over the baseline", fontsize=8.5)
     remove_frame(axes, 8.5, grid="x")
+
+
+def curve_figure(table: pd.DataFrame) -> bytes:
+    """Per primary measure, each recipe's value against the patients that it was trained on; of `ablation.summarize`."""
+    sizes = sorted(table["patients"].unique())
+    figure = _figure(9.5, 4.2)
+    for axes, (measure, words) in zip(figure.subplots(1, len(PRIMARY)), PRIMARY.items(), strict=True):
+        recipes = by_recipe(table, "vertebra")[0]
+        for n, recipe in enumerate(recipes):
+            rows = table[(table["recipe"] == recipe) & (table["measure"] == measure) & (table["task"] == TASK)]
+            rows = rows.sort_values("patients")
+            # Beside each other, so that the intervals of one size can be told apart.
+            places = rows["patients"].to_numpy(float) * 1.03 ** (n - (len(recipes) - 1) / 2)
+            colour = CURVES[n % len(CURVES)]
+            axes.vlines(places, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.2)
+            axes.plot(places, 100 * rows["value"], "o-", color=colour, ms=4.5, lw=1.4, label=recipe)
+        axes.set_xscale("log")
+        axes.set_xticks(sizes, [str(size) for size in sizes], fontsize=8.5)
+        axes.minorticks_off()
+        axes.set_xlabel("patients to train on", fontsize=8.5)
+        axes.set_title(f"{words[0].upper()}{words[1:]}, %", fontsize=10, loc="left")
+        remove_frame(axes, 8.5)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 4), fontsize=8, frameon=False)
+    return as_png(figure)
 
 
 def _figure(width: float, height: float) -> Figure:

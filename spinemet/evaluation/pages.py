@@ -1,7 +1,6 @@
-"""The pages of an evaluation and of an ablation, described once: Markdown for a file, colours for a terminal.
+"""The page of an evaluation, described once (`page.py`), and the words of measures, values and gains.
 
-An ablation's page shows the paper's table for our data, beside the paper's own values. Its functions take the table of
-`ablation.summarize`. Shares are between 0 and 1; pages show percent and points.
+Shares are between 0 and 1; pages show percent and points.
 """
 
 from __future__ import annotations
@@ -15,30 +14,13 @@ import pandas as pd
 from spinemet.evaluation.page import Page, Table
 from spinemet.evaluation.predictions import UNITS
 from spinemet.statistics.intervals import format_interval
-from spinemet.types import BONE_QUALITY
 
 if TYPE_CHECKING:
     from spinemet.evaluation.evaluate import Evaluation
 
 EVALUATION_NOTE = "Brackets hold 95 % intervals over resampled patients. Each class is measured against all others."
 TASK = "bone_quality"
-LESIONS = BONE_QUALITY[1:]
-PAPER = {
-    ("slice", "blastic"): 12.54,
-    ("slice", "mixed"): 7.23,
-    ("slice", "lytic"): 29.06,
-    ("vertebra", "blastic"): 12.33,
-    ("vertebra", "mixed"): 23.21,
-    ("vertebra", "lytic"): 34.25,
-}
-"""Points of sensitivity that the paper's final model gained over its plain DenseNet-121 (Peng et al. 2019). Its data
-set is private: compare direction and order, not size."""
-SHOWN = (*(("sensitivity", label) for label in LESIONS), ("macro_sensitivity", ""), ("macro_specificity", ""))
-"""The gains of the main table: (measure, label)."""
-ABLATION_NOTE = (
-    "Brackets hold 95 % intervals over resampled patients and, with several seeds, resampled trainings. Every patient "
-    "is called by models that never saw them. Differences are paired: the same resampled patients."
-)
+"""The task that a terminal shows."""
 
 
 def look_up(table: pd.DataFrame, *keys: str) -> dict[Any, Any]:
@@ -210,63 +192,3 @@ def _gains(table: pd.DataFrame) -> Table:
         "excludes zero.",
         below=" ".join(others),
     )
-
-
-# ---- ablation ------------------------------------------------------------------------------------------------
-
-
-def ablation_page(table: pd.DataFrame, facts: Mapping[str, str | int], baseline: str) -> Page:
-    """The page of an ablation whose baseline is the recipe `baseline`."""
-    tables = [_gains_over(table, baseline), *(_shares(table, unit) for unit in UNITS)]
-    others = table[~table["measure"].str.contains("sensitivity|specificity")]
-    if len(others):
-        tables.append(_others(others))
-    return Page("Ablation", ["\n".join(f"- {name}: {value}" for name, value in facts.items()), ABLATION_NOTE], tables)
-
-
-def by_recipe(table: pd.DataFrame, unit: str) -> tuple[list[str], dict[Any, Any]]:
-    """The recipes with bone quality, and their rows by (recipe, measure, label)."""
-    rows = look_up(table[(table["task"] == TASK) & (table["unit"] == unit)], "recipe", "measure", "label")
-    return list(dict.fromkeys(recipe for recipe, *_ in rows)), rows
-
-
-def _gains_over(table: pd.DataFrame, baseline: str) -> Table:
-    cells = []
-    for unit, words in UNITS.items():
-        paper = [f"{PAPER[unit, label]:+.2f}" for label in LESIONS]
-        cells.append(["*the paper's final model*", "", words, *paper, "", ""])
-        recipes, rows = by_recipe(table, unit)
-        for recipe in recipes:
-            gains = [rows[recipe, *key] for key in SHOWN]
-            if recipe != baseline:
-                cells.append([recipe, str(gains[0].seeds), words, *map(format_gain, gains)])
-    return Table(
-        f"Gain in sensitivity over `{baseline}`, in points",
-        ("recipe", "seeds", "unit", *LESIONS, "macro sensitivity", "macro specificity"),
-        cells,
-        right=("seeds",),
-    )
-
-
-def _shares(table: pd.DataFrame, unit: str) -> Table:
-    recipes, rows = by_recipe(table, unit)
-    columns = {
-        name: [*((name, label) for label in BONE_QUALITY), (f"macro_{name}", "")]
-        for name in ("sensitivity", "specificity")
-    }
-    cells = [
-        [recipe, measure, *(format_value(rows[recipe, *key], percent=True) for key in keys)]
-        for recipe in recipes
-        for measure, keys in columns.items()
-    ]
-    return Table(f"{UNITS[unit].capitalize()}, in percent", ("recipe", "measure", *BONE_QUALITY, "macro"), cells)
-
-
-def _others(table: pd.DataFrame) -> Table:
-    """The measures that tasks name themselves."""
-    rows = look_up(table, "recipe", "task", "unit", "measure")
-    cells = [
-        [recipe, task, UNITS[unit], title(measure), format_value(row), format_gain(row)]
-        for (recipe, task, unit, measure), row in rows.items()
-    ]
-    return Table("Further measures", ("recipe", "task", "unit", "measure", "value", "gain, in points"), cells)

@@ -6,36 +6,33 @@ from functools import cache
 from spinemet.errors import BadInput
 from spinemet.evaluation.ablation import Fit, ablate, run_fit
 from spinemet.evaluation.page import Page
+from spinemet.evaluation.sources import Source, read_source
 from spinemet.files import normalize
 from spinemet.on_ray.cluster import connect, parallel_tasks
 from spinemet.progress import Progress, no_progress
 from spinemet.training.config import TrainRecipe
-from spinemet.training.crops import Crops, read_crops
 
+Data = tuple[str, str, int, tuple[int, ...]]
+"""The arguments of `read_source`."""
 MAX_RETRIES = 3
 """For a fit that loses its machine or process; it goes on from its stored state."""
 
 
 def run_ablation(
-    crops: str,
-    truth: str,
-    out: str,
-    recipes: Sequence[TrainRecipe],
-    folds: int,
-    seeds: Sequence[int],
-    progress: Progress = no_progress,
+    data: Data, out: str, recipes: Sequence[TrainRecipe], seeds: Sequence[int], progress: Progress = no_progress
 ) -> Page:
-    """Do what `ablate` does, with the fits run on the Ray cluster."""
-    crops, truth, out = normalize(crops), normalize(truth), normalize(out)
+    """Do what `ablate` does to the data of `read_source`, with the fits run on the Ray cluster."""
+    out, (crops, truth, folds, sizes) = normalize(out), data
+    data = (normalize(crops), normalize(truth), folds, sizes)
 
     def run_fits(fits: Sequence[Fit]) -> Iterator[Fit]:
         connect()
-        return _run_fits(fits, folds, crops, truth, out)
+        return _run_fits(fits, data, out)
 
-    return ablate(read_crops(crops), read_crops(truth), out, recipes, folds, seeds, run_fits, progress)
+    return ablate(read_source(*data), out, recipes, seeds, run_fits, progress)
 
 
-def _run_fits(fits: Sequence[Fit], folds: int, crops: str, truth: str, out: str) -> Iterator[Fit]:
+def _run_fits(fits: Sequence[Fit], data: Data, out: str) -> Iterator[Fit]:
     """Start the fits in their order, one per GPU (without GPUs: per core); yields each fit when it is stored."""
     import ray
 
@@ -47,7 +44,7 @@ def _run_fits(fits: Sequence[Fit], folds: int, crops: str, truth: str, out: str)
     while waiting or running:
         while waiting and len(running) < room:
             fit = waiting.pop(0)
-            running[task.remote(fit, folds, crops, truth, out)] = fit
+            running[task.remote(fit, data, out)] = fit
         (ended, *_), _ = ray.wait(list(running), num_returns=1)
         fit = running.pop(ended)
         try:
@@ -59,7 +56,7 @@ def _run_fits(fits: Sequence[Fit], folds: int, crops: str, truth: str, out: str)
         yield fit
 
 
-def _fit(fit: Fit, folds: int, crops: str, truth: str, out: str) -> None:
+def _fit(fit: Fit, data: Data, out: str) -> None:
     import torch
 
     from spinemet.model.inference import best_device
@@ -67,10 +64,10 @@ def _fit(fit: Fit, folds: int, crops: str, truth: str, out: str) -> None:
     device = best_device()
     if device.type == "cpu":
         torch.set_num_threads(1)
-    run_fit(fit, folds, _crops(crops), _crops(truth), out, str(device))
+    run_fit(fit, _source(data), out, str(device))
 
 
 @cache
-def _crops(uri: str) -> Crops:
-    """The crops, read once per worker process: Ray runs many fits in the same one."""
-    return read_crops(uri)
+def _source(data: Data) -> Source:
+    """The data, read once per worker process: Ray runs many fits in the same one."""
+    return read_source(*data)

@@ -1,6 +1,6 @@
 """Crops as arrays for training: pixels, targets and weights, addressed by index arrays. T tasks, N slices."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,10 +68,10 @@ class TrainingData:
     trained_on: str = ""
 
 
-def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | None = None) -> TrainingData:
-    """The crops divided by patients; the strata are each patient's rarest class of the selecting task.
+def training_data(crops: Crops, recipe: TrainRecipe, parts: Mapping[str, str] | None = None) -> TrainingData:
+    """The crops of the patients to train and to validate on.
 
-    test: the test patients of a fold; without it the recipe's `test_share` picks them.
+    parts: patient -> `train`, `validation` or `test`; patients not in it are not used. By default `divided`.
 
     Raises BadInput if the crops do not fit the recipe (see check_crops), or have no usable label for training or
     validation.
@@ -79,14 +79,7 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
     check_crops(crops.info, recipe)
     selecting = _selecting(recipe)
     patients = crops.table["patient"].to_numpy(str)
-    parts = split_patients(
-        sorted(set(patients) - set(test or ())),
-        recipe.split_seed,
-        recipe.test_share if test is None else 0.0,
-        recipe.validation_share if test is None else recipe.validation_share / (1 - recipe.test_share),
-        strata=patient_strata(crops, recipe),
-    )
-    parts |= dict.fromkeys(test or (), "test")
+    parts = divided(crops, recipe) if parts is None else parts
     split = {
         part: tuple(sorted(patient for patient, its in parts.items() if its == part))
         for part in ("train", "validation", "test")
@@ -100,6 +93,23 @@ def training_data(crops: Crops, recipe: TrainRecipe, test: Collection[str] | Non
                 f"give more crops."
             )
     return TrainingData(train, validation, split, crops.info.digest, crops.info.trained_on)
+
+
+def divided(crops: Crops, recipe: TrainRecipe, test: Collection[str] | None = None) -> dict[str, str]:
+    """Patient -> part, by the recipe's shares; the strata are each patient's rarest class of the selecting task.
+
+    test: the test patients of a fold; without it the recipe's `test_share` picks them.
+    """
+    parts: dict[str, str] = {
+        **split_patients(
+            sorted(set(crops.table["patient"]) - set(test or ())),
+            recipe.split_seed,
+            recipe.test_share if test is None else 0.0,
+            recipe.validation_share if test is None else recipe.validation_share / (1 - recipe.test_share),
+            strata=patient_strata(crops, recipe),
+        )
+    }
+    return parts | dict.fromkeys(test or (), "test")
 
 
 def admissions(train: Samples, entered_N: npt.NDArray[np.int64], recipe: TrainRecipe) -> pd.DataFrame:

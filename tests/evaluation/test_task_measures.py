@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from spinemet.evaluation.ablation import Fit, Plan, run_fit, write_ablation
 from spinemet.evaluation.evaluate import run_evaluate
+from spinemet.evaluation.sources import Folds
 from spinemet.model.checkpoint import save_model
 from spinemet.model.tasks import TASKS, Task
 from spinemet.training.dataset import training_data
@@ -38,11 +39,11 @@ def test_a_measure_named_by_a_task_appears_everywhere(tmp_path: Path) -> None:
     assert set(found.measures.loc[found.measures["measure"] == KAPPA, "task"]) == {"grade"}
     assert "Quadratic weighted kappa: grade " in (tmp_path / "out" / "evaluation.md").read_text()
 
-    fits = [Fit(recipe, fold, 0) for fold in range(2)]
+    fits, data = [Fit(recipe, f"fold{fold}", 0) for fold in range(2)], Folds(crops, crops, 2)
     for fit in fits:
-        run_fit(fit, 2, crops, crops, str(tmp_path / "ablation"))
-    page = write_ablation(str(tmp_path / "ablation"), fits, Plan(crops_digest="a", truth_digest="b", folds=2))
-    assert "| graded | grade | per vertebra | Quadratic weighted kappa |" in page.markdown()
+        run_fit(fit, data, str(tmp_path / "ablation"))
+    page = write_ablation(str(tmp_path / "ablation"), fits, data, Plan(crops_digest="a", truth_digest="b", folds=2))
+    assert "| 6 | graded | grade | per vertebra | Quadratic weighted kappa |" in page.markdown()
 
 
 def test_an_unknown_measure_is_refused_and_a_task_without_one_is_stored_as_before() -> None:

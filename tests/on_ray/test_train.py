@@ -93,11 +93,11 @@ def test_a_run_that_loses_a_worker_ends_with_the_same_weights(crops: str, s3_buc
 def test_an_ablation_repeats_no_fit_and_adds_missing_ones(crops: str, tmp_path: Path) -> None:
     base, other = small_recipe(name="base", epochs=1), small_recipe(name="other", epochs=1, label_smoothing=0.1)
     seen: list[tuple[int, int, str]] = []
-    run_ablation(crops, crops, str(tmp_path), [base], 2, [0], lambda *shown: seen.append(shown))
+    run_ablation((crops, crops, 2, ()), str(tmp_path), [base], [0], lambda *shown: seen.append(shown))
     assert [shown[:2] for shown in seen] == [(0, 2), (1, 2), (2, 2)]
     first = {path: path.stat().st_mtime_ns for path in tmp_path.glob("fits/base/*/fit.json")}
     assert len(first) == 2
-    page = run_ablation(crops, crops, str(tmp_path), [base, other], 2, [0])
+    page = run_ablation((crops, crops, 2, ()), str(tmp_path), [base, other], [0])
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert "| other | 1 | per vertebra |" in page.markdown()
 
@@ -127,7 +127,7 @@ def test_a_bad_request_is_refused_before_anything_starts(crops: str, tmp_path: P
         run_train(crops, str(tmp_path), "x", small_recipe(pretrained=str(tmp_path / "absent.pth")))
     assert not (tmp_path / "x").exists()
     with pytest.raises(BadInput, match="prepare them for this recipe"):
-        run_ablation(crops, crops, str(tmp_path), [recipe("demo")], 2, [0])
+        run_ablation((crops, crops, 2, ()), str(tmp_path), [recipe("demo")], [0])
 
 
 @pytest.mark.parametrize(

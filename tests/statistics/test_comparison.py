@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from spinemet.statistics.comparison import Compared, compare
-from spinemet.statistics.measures import patient_confusions, quadratic_weighted_kappa
+from spinemet.statistics.comparison import Compared, LesionCalls, compare, compare_lesions
+from spinemet.statistics.measures import auc, patient_confusions, quadratic_weighted_kappa
 
 CLASSES = ("no", "yes")
 
@@ -63,3 +63,29 @@ def test_runs_that_disagree_widen_the_interval() -> None:
         row.high - row.low for row in (one(compare(x, None, CLASSES), "macro_sensitivity") for x in (steady, spread))
     ]
     assert widths[1] > 2 * widths[0]
+
+
+def lesion_calls(rng: np.random.Generator, shift: float, patients: int = 80) -> LesionCalls:
+    """Scores of 5 vertebrae per patient, those of lesions higher by `shift`; called from a score of 1.3."""
+    lesion_N = np.arange(patients * 5) % 3 == 0
+    score_N = rng.normal(size=patients * 5) + shift * lesion_N
+    patient_N = np.repeat(np.arange(patients), 5)
+    counts = patient_confusions(lesion_N.astype(int), (score_N > 1.3).astype(int), patient_N, patients, 2)
+    return LesionCalls(score_N, lesion_N, patient_N, counts)
+
+
+def test_lesions_are_compared_by_their_scores_and_at_the_threshold() -> None:
+    rng = np.random.default_rng(0)
+    better, worse = ([lesion_calls(rng, shift) for _ in range(2)] for shift in (2.0, 0.8))
+    found = compare_lesions(better, worse, CLASSES)
+    area = one(found, "lesion_auc")
+    assert area.value == pytest.approx(np.mean([auc(run.score_N, run.lesion_N)[0] for run in better]))
+    assert 0 < area.difference_low < area.difference < area.difference_high
+    macro = one(found, "macro_lesion_sensitivity_at_threshold")
+    counts = sum(run.called_PCC.sum(axis=0) for run in better)
+    assert macro.value == pytest.approx(counts[1, 1] / counts[1].sum())
+    assert macro.difference_low > 0
+    assert one(found, "specificity_at_threshold").value == pytest.approx(counts[0, 0] / counts[0].sum())
+    same = one(compare_lesions(better[:1], better[:1], CLASSES), "lesion_auc")
+    assert (same.difference, same.difference_low, same.difference_high) == (0, 0, 0)
+    assert same.low < same.value < same.high

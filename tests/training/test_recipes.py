@@ -113,7 +113,7 @@ def test_a_smaller_scale_keeps_the_steps_between_the_recipes() -> None:
     assert final.pacing.warm_epochs == 1
     assert small["densenet121"].model.tasks == recipe("densenet121").model.tasks
     assert scaled(whole, "full") == whole
-    with pytest.raises(BadInput, match=r"expected a scale \(full, small\), found huge"):
+    with pytest.raises(BadInput, match=r"expected a scale \(full, small, tiny\), found huge"):
         scaled(whole, "huge")
 
 
