@@ -1,6 +1,7 @@
 """A saved model without torch: its card (JSON), and its weights as bytes."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
@@ -16,6 +17,8 @@ WEIGHTS = "model.safetensors"
 CARD = "model.json"
 _LATER = ("trained_on",)
 """Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
+BUILTIN = "builtin"
+"""The model that comes with this package, by name instead of a place. Its card says what it was trained on."""
 
 
 class ModelCard(FrozenModel):
@@ -50,9 +53,14 @@ def caution(trained_on: str | None) -> str:
     return f"The model was trained on {trained_on}: its calls on patients are not validated." if trained_on else ""
 
 
+def place_of(model: str) -> str:
+    """The folder or s3:// prefix of `model`, which is a place or BUILTIN."""
+    return str(Path(__file__).with_name(BUILTIN)) if model == BUILTIN else normalize(model)
+
+
 def load_card(uri: str) -> ModelCard:
-    """The card of the model at `uri`, without its weights. Raises BadInput if there is no model."""
-    where = normalize(uri)
+    """The card of the model at `uri` (or BUILTIN), without its weights. Raises BadInput if there is no model."""
+    where = place_of(uri)
     try:
         return ModelCard.model_validate_json(read_bytes(join(where, CARD)))
     except BadInput as error:
@@ -66,8 +74,11 @@ def load_card(uri: str) -> ModelCard:
 
 
 def read_weights(uri: str, card: ModelCard) -> bytes:
-    """The safetensors of the model at `uri`. Raises BadInput if they are missing, damaged or do not match `card`."""
-    where = join(uri, WEIGHTS)
+    """The safetensors of the model at `uri` (or BUILTIN).
+
+    Raises BadInput if they are missing, damaged or do not match `card`.
+    """
+    where = join(place_of(uri), WEIGHTS)
     content = read_bytes(where)
     if hashlib.sha256(content).hexdigest() != card.weights_sha256:
         raise BadInput(f"{where} is damaged, or its weights do not belong to {CARD}.")

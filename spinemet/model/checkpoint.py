@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.files import join, write_bytes
-from spinemet.model.card import CARD, WEIGHTS, ModelCard, load_card, model_digest, read_weights
+from spinemet.model.card import CARD, WEIGHTS, ModelCard, load_card, model_digest, place_of, read_weights
 from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import ModelSpec
 
@@ -30,7 +30,7 @@ def save_model(uri: str, model: MultiTask, card: ModelCard) -> ModelCard:
 
 
 def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
-    """The model at `uri` in evaluation mode on the CPU, and its card.
+    """The model at `uri` (or BUILTIN) in evaluation mode on the CPU, and its card.
 
     Raises BadInput if there is no model, or if its weights are missing, damaged or do not match the card.
     """
@@ -40,7 +40,9 @@ def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
     try:
         model.load_state_dict(safetensors.torch.load(content))
     except (SafetensorError, RuntimeError) as error:
-        raise BadInput(f"the weights in {join(uri, WEIGHTS)} do not fit the model that {CARD} describes.") from error
+        raise BadInput(
+            f"the weights in {join(place_of(uri), WEIGHTS)} do not fit the model that {CARD} describes."
+        ) from error
     return model.eval(), card
 
 

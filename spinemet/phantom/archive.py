@@ -31,7 +31,7 @@ from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.dicom import ct_series, encode, encode_one, localizer_series, secondary_capture, segmentation
 from spinemet.phantom.disease.lesions import Lesion
 from spinemet.phantom.plan import StudyPlan, plan_patient
-from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series
+from spinemet.phantom.scan import PhantomScan, PhantomVertebra, render_series, trabecular_hu
 from spinemet.progress import Progress, no_progress
 
 T = TypeVar("T")
@@ -117,13 +117,17 @@ def _one_thread() -> None:
 
 
 def _write_study(plan: StudyPlan, uri: str) -> Written:
-    poses = {pose.level: pose for pose in place_spine(plan.patient.anatomy)}
-    found = {level: disease.lesion(plan.number, poses[level]) for level, disease in plan.patient.diseases.items()}
-    lesions = {level: lesion for level, lesion in found.items() if lesion}
+    anatomy = plan.patient.anatomy
+    poses = {pose.level: pose for pose in place_spine(anatomy)}
+    lesions = {}
+    for place, (level, pose) in enumerate(poses.items()):
+        disease = plan.patient.diseases.get(level)
+        if lesion := disease.lesion(plan.number, pose) if disease else None:
+            lesions[level] = lesion.against(trabecular_hu(anatomy, place))
     changes: dict[str, list[BoneChange]] = {level: list(mimics) for level, mimics in plan.patient.mimics.items()}
     for level, lesion in lesions.items():
         changes.setdefault(level, []).append(lesion)
-    scans = render_series(plan.patient.anatomy, plan.scans, changes)
+    scans = render_series(anatomy, plan.scans, changes)
     count, size = _store(open_store(join(uri, "archive")), plan, _study_objects(plan, scans))
     rows = [_row(plan, scans[0], seen, poses[seen.level], lesions.get(seen.level)) for seen in scans[0].vertebrae]
     return count, size, rows

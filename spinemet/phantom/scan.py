@@ -130,14 +130,20 @@ def _draw(patient: PatientAnatomy, poses: Sequence[Pose], head: Head, scan: Scan
     if with_head:
         draw_upper_canal(canvas, head, poses[0])
     for n, pose in enumerate((head.axis, *poses), start=-1):
-        # Cancellous bone is densest in the neck and thins towards the lumbar spine (Boutroy et al., Bone 2016).
-        density = patient.trabecular_hu * float(np.interp(n, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
-        draw_vertebra(canvas, pose, density, fine_noise, changes.get(pose.level, ()))
+        draw_vertebra(canvas, pose, trabecular_hu(patient, n), fine_noise, changes.get(pose.level, ()))
     chest = (patient.trunk_width * 0.87 - patient.fat_mm, patient.trunk_depth * 0.95 - patient.fat_mm)
     draw_skeleton(canvas, poses, patient, chest, fine_noise)
     if with_head:
         draw_head_bones(canvas, head, patient.trabecular_hu, fine_noise, coarse_noise)
     return canvas
+
+
+def trabecular_hu(patient: PatientAnatomy, place: int) -> float:
+    """HU of the cancellous bone of the vertebra at this place of the spine; C3 is 0.
+
+    It is densest in the neck and thins towards the lumbar spine (Boutroy et al., Bone 2016).
+    """
+    return patient.trabecular_hu * float(np.interp(place, [0, 5, 16, 22, 26], [1.7, 1.3, 1.05, 0.95, 0.9]))
 
 
 def _grid(scan: ScanSettings, fine: int) -> Grid:

@@ -17,7 +17,7 @@ from spinemet.anatomy import is_named
 from spinemet.config import SliceConfig
 from spinemet.phantom.body.anatomy import SIZES, Pose
 from spinemet.phantom.body.vertebra import BoneChange, BonePatch
-from spinemet.phantom.disease.lesions import Disease, Focus, Lesion, build_lesion, draw_diseases, focus_distance
+from spinemet.phantom.disease.lesions import Disease, Lesion, build_lesion, draw_diseases, focus_distance
 from spinemet.phantom.shapes import blend, cover, noise_tile, tiled_at
 from spinemet.spine.ring import Tissue, tissue_levels
 from spinemet.spine.slices import cut_slices
@@ -39,9 +39,6 @@ _SOFT_HU = 60.0
 """Voxels of soft tissue, whose noise an implant gets, differ from its HU by less."""
 _SMOOTH_MM = 2.5
 """A sham implant is the vertebra's own bone, smoothed over this length."""
-_CONTRAST_HU = {"lytic": -40.0, "blastic": 150.0}
-"""A lesion differs by at least so much from the bone that it lies in. A lytic one has no less than _LEAST_HU."""
-_LEAST_HU = 5.0
 _SEEN_HU, _BONE_HU, _SEEN_CM3 = 50.0, 150.0, 0.25
 """A lytic lesion can be seen where it takes _SEEN_HU or more, a blastic one where it adds as much and has _BONE_HU. A
 lesion that can be seen in less than _SEEN_CM3 (a ball of 8 mm) is not put in; a mixed one has the kinds that can."""
@@ -147,7 +144,7 @@ def _put(
     hu = hu_DHW[box].copy()
     spacing = np.array(volume.spacing_mm)
     smooth = ndimage.gaussian_filter(hu, _SMOOTH_MM / spacing).ravel()
-    put = _sham(pose, smooth, rng) if lesion is None else _with_contrast(lesion, pose, smooth, local)
+    put = _sham(pose, smooth, rng) if lesion is None else lesion.against(_bone_hu(smooth, pose, local))
     bone = _distance(_is_bone(hu, tissue, pose, local, spacing), spacing)
     tile = noise_tile(int(rng.integers(2**31)), 0.7)
     texture = tiled_at(tile, tuple(np.indices(hu.shape).reshape(3, -1)))
@@ -169,16 +166,10 @@ def _put(
     return quality, round(voxels * voxel_cm3, 2)
 
 
-def _with_contrast(lesion: Lesion, pose: Pose, smooth: Array32, local: Array32) -> Lesion:
-    """`lesion` with foci that differ from the cancellous bone of this vertebra."""
+def _bone_hu(smooth: Array32, pose: Pose, local: Array32) -> float:
+    """The median HU of the inside of the body, which is cancellous bone."""
     half = np.array([pose.size.width, pose.size.depth, pose.size.height]) / 2
-    bone_hu = float(np.median(smooth[np.linalg.norm(local / half[:, None], axis=0) < 0.7]))
-    lytic_hu, blastic_hu = bone_hu + _CONTRAST_HU["lytic"], bone_hu + _CONTRAST_HU["blastic"]
-
-    def adapted(focus: Focus) -> float:
-        return max(min(focus.hu, lytic_hu), _LEAST_HU) if focus.kind == "lytic" else max(focus.hu, blastic_hu)
-
-    return replace(lesion, foci=tuple(replace(focus, hu=adapted(focus)) for focus in lesion.foci))
+    return float(np.median(smooth[np.linalg.norm(local / half[:, None], axis=0) < 0.7]))
 
 
 def _box(volume: Volume, pose: Pose) -> tuple[tuple[slice, ...], Array32]:

@@ -6,7 +6,7 @@ a mixed lesion has both. The geometry depends on the lesion's seed only, so a le
 and changes its kind from study to study.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,11 @@ from spinemet.phantom.body.anatomy import Pose
 from spinemet.phantom.body.vertebra import BonePatch, canal_middle
 from spinemet.phantom.shapes import Float, blend, cover, vec3
 from spinemet.types import Vec3
+
+CONTRAST_HU = {"lytic": 40.0, "blastic": 150.0}
+"""A focus differs from the bone about it by at least so much: otherwise only its walls could be seen."""
+LEAST_HU = 5.0
+"""No lytic focus is darker, however dark the bone."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,12 @@ class Lesion:
         """Apply the lesion to the bone of `patch`."""
         for focus in sorted(self.foci, key=lambda focus: focus.kind):
             (_destroy if focus.kind == "lytic" else _sclerose)(patch, focus)
+
+    def against(self, bone_hu: float) -> "Lesion":
+        """The lesion in cancellous bone of `bone_hu`, from which each of its foci differs by CONTRAST_HU at least."""
+        most, least = max(bone_hu - CONTRAST_HU["lytic"], LEAST_HU), bone_hu + CONTRAST_HU["blastic"]
+        hu = [min(focus.hu, most) if focus.kind == "lytic" else max(focus.hu, least) for focus in self.foci]
+        return replace(self, foci=tuple(replace(focus, hu=one) for focus, one in zip(self.foci, hu, strict=True)))
 
 
 @dataclass(frozen=True)
