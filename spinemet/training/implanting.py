@@ -18,6 +18,7 @@ from spinemet.config import SliceConfig
 from spinemet.phantom.body.anatomy import SIZES, Pose
 from spinemet.phantom.body.vertebra import BoneChange, BonePatch
 from spinemet.phantom.disease.lesions import Disease, Lesion, build_lesion, draw_diseases, focus_distance
+from spinemet.phantom.disease.mimics import MIMICS, Mimic
 from spinemet.phantom.shapes import blend, cover, noise_tile, tiled_at
 from spinemet.spine.ring import Tissue, tissue_levels
 from spinemet.spine.slices import cut_slices
@@ -27,6 +28,8 @@ _METASTATIC = 0.75
 """Share of the studies made that have lesions; in them, about half of the vertebrae stay normal."""
 _SHAM = 0.4
 """Share of the normal vertebrae with a sham implant: as many as have a lesion, about."""
+_BENIGN = 0.5
+"""Share of the sham implants that are benign changes (osteophytes, dense endplates, bone islands and more)."""
 _AROUND_MM = (55.0, 70.0, 32.0)
 """Half size of the box about a body that holds the whole vertebra and its lesions: left, posterior, superior."""
 _BONE = 0.3
@@ -80,7 +83,8 @@ def implanted(volume: Volume, spine: Spine, rng: np.random.Generator) -> tuple[V
         else:
             label = Label(vertebra.level, sham=bool(rng.random() < _SHAM))
             if label.sham:
-                _put(hu, volume, tissue, pose, None, rng)
+                mimic = Mimic(str(rng.choice(MIMICS)), int(rng.integers(2**31)), int(rng.choice([-1, 1])))
+                _put(hu, volume, tissue, pose, mimic if rng.random() < _BENIGN else None, rng)
         labels.append(label)
     stored = np.clip(np.rint(hu), AIR_HU, 3071).astype(np.int16)
     untouched = np.rint(hu) == np.rint(volume.hu_DHW)  # metal above 3071 HU keeps its values
@@ -134,9 +138,14 @@ def _pose(vertebra: Vertebra) -> Pose:
 
 
 def _put(
-    hu_DHW: Array32, volume: Volume, tissue: Tissue, pose: Pose, lesion: Lesion | None, rng: np.random.Generator
+    hu_DHW: Array32,
+    volume: Volume,
+    tissue: Tissue,
+    pose: Pose,
+    drawn_in: Lesion | Mimic | None,
+    rng: np.random.Generator,
 ) -> tuple[str, float]:
-    """Change `hu_DHW` in place where the vertebra at `pose` has the lesion; None: a sham one.
+    """Change `hu_DHW` in place where the vertebra at `pose` has `drawn_in`; None: a sham lesion.
 
     Gives the bone quality that can be seen, and in how many cm3. A lesion that cannot be seen changes nothing.
     """
@@ -144,7 +153,8 @@ def _put(
     hu = hu_DHW[box].copy()
     spacing = np.array(volume.spacing_mm)
     smooth = ndimage.gaussian_filter(hu, _SMOOTH_MM / spacing).ravel()
-    put = _sham(pose, smooth, rng) if lesion is None else lesion.against(_bone_hu(smooth, pose, local))
+    lesion = drawn_in.against(_bone_hu(smooth, pose, local)) if isinstance(drawn_in, Lesion) else None
+    put = lesion or drawn_in or _sham(pose, smooth, rng)
     bone = _distance(_is_bone(hu, tissue, pose, local, spacing), spacing)
     tile = noise_tile(int(rng.integers(2**31)), 0.7)
     texture = tiled_at(tile, tuple(np.indices(hu.shape).reshape(3, -1)))

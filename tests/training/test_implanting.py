@@ -74,6 +74,7 @@ def test_a_sham_changes_the_voxels_and_neither_density_nor_label(
 ) -> None:
     volume, spine = healthy
     _share(monkeypatch, sham=1.0)
+    monkeypatch.setattr(implanting, "_BENIGN", 0.0)
     made, labels = implanted(volume, spine, np.random.default_rng(1))
     assert labels == [Label(level, sham=True) for level in _whole(spine)]
     for level in _whole(spine):
@@ -152,3 +153,15 @@ def test_a_larger_lesion_has_a_larger_volume(monkeypatch: pytest.MonkeyPatch, he
 
     assert 0.25 <= seen(0.28) < 3
     assert 8 < seen(1.0) < 60
+
+
+def test_benign_changes_are_normal(monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]) -> None:
+    volume, spine = healthy
+    _share(monkeypatch, sham=1.0)
+    monkeypatch.setattr(implanting, "_BENIGN", 1.0)
+    monkeypatch.setattr(implanting, "MIMICS", ("bone_island",))
+    made, labels = implanted(volume, spine, np.random.default_rng(1))
+    assert labels == [Label(level, sham=True) for level in _whole(spine)]
+    brightest = [made.hu_DHW[made.hu_DHW != volume.hu_DHW].max(), volume.hu_DHW.max()]
+    assert brightest[0] > 500
+    assert slice_labels(volume, made, spine, labels) == []
