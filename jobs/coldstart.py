@@ -63,7 +63,7 @@ def coldstart(
             )
     with progress_bar("Training the model") as advance:
         run = run_train(str(out / "crops"), str(out / "runs"), chosen.name, chosen, seed=seed, progress=advance)
-    print(f"trained: {run.model_uri}")
+    print(f"{'found finished' if run.found_finished else 'trained'}: {run.model_uri}")
 
 
 app = one_command(coldstart)

@@ -71,6 +71,9 @@ class TrainRecipe(FrozenModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     balance: float = Field(0.5, ge=0, le=1)
     """The loss weight of a class is its frequency to the power of -balance: 0 does not balance, 1 balances fully."""
+    prevalence: float | None = Field(None, gt=0, lt=1)
+    """Share of diseased vertebrae that the calls of the selecting task assume. None: that of the training slices as
+    `balance` weighs them, in which disease is far more common than in an archive."""
     pacing: PacingConfig | None = None
     augment: AugmentConfig = AugmentConfig()
     compiled: bool = False

@@ -66,6 +66,17 @@ def learning_rate_factor(epoch: float, recipe: TrainRecipe) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(rest, 1.0)))
 
 
+def log_odds_of(prevalence: float, targets_N: npt.NDArray[np.int64], weights_N: npt.NDArray[np.float32]) -> float:
+    """What the negative class's logit needs for calls in which a share `prevalence` is diseased.
+
+    The training samples teach the prevalence that they have as their loss weights them (Saerens et al. 2002).
+    """
+    diseased, healthy = float(weights_N[targets_N > 0].sum()), float(weights_N[targets_N == 0].sum())
+    if min(diseased, healthy) == 0:
+        return 0.0
+    return math.log(diseased / healthy) - math.log(prevalence / (1 - prevalence))
+
+
 class _Run:
     """One training run on one process: model, optimiser, how hard each sample is, and the best epoch so far."""
 
@@ -237,6 +248,11 @@ class _Run:
         """The model of the best epoch, with aggregation rules and temperatures fitted on the validation patients."""
         model = self.model
         model.load_state_dict(self.best["model"])
+        if self.recipe.prevalence is not None:
+            targets_N, weights_N = (
+                one[self.selecting] for one in (self.data.train.targets_TN, self.data.train.weights_TN)
+            )
+            model.favour_negative(self.recipe.selects, log_odds_of(self.recipe.prevalence, targets_N, weights_N))
         prob = self._probabilities(model)
         rules = choose_rules(prob, self.data.validation, self.recipe)
         temperatures = fit_temperatures(prob, self.data.validation, rules, self.recipe)

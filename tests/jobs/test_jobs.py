@@ -11,7 +11,7 @@ import typer
 from spinemet.commands import one_command, run_command
 from spinemet.errors import BadInput, JobFailed
 
-JOBS = ("prepare", "train", "evaluate", "ablate", "screen")
+JOBS = ("prepare", "train", "evaluate", "ablate", "screen", "coldstart")
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -21,7 +21,7 @@ from spinemet.model.tasks import MISSING, TASKS, Task
 from spinemet.training import loop
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
-from spinemet.training.loop import learning_rate_factor, train
+from spinemet.training.loop import Trained, learning_rate_factor, train
 from spinemet.training.selfpaced import difficulty
 from spinemet.training.validation import macro_sensitivity
 from spinemet.training.workers import OneProcess
@@ -60,6 +60,27 @@ def test_it_learns_and_classifies_unseen_patients() -> None:
         truth.append(BONE_QUALITY.index(rows["bone_quality"].iloc[0]))
     called = [BONE_QUALITY.index(call.label("bone_quality")) for call in predictor.predict(stacks)]
     assert macro_sensitivity(np.array(truth), np.array(called), 4) > 0.8
+
+
+@pytest.mark.parametrize("prevalence", [0.05, 0.25, 0.5])
+def test_calls_may_assume_that_disease_is_rare(prevalence: float) -> None:
+    crops = made_up_crops(patients=12)
+
+    def card(assumed: float | None) -> tuple[Trained, float]:
+        recipe = small_recipe(epochs=2, prevalence=assumed)
+        trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
+        bias = trained.model.heads["bone_quality"][-1].bias
+        return trained, float(bias.detach()[0])
+
+    (balanced, before), (rare, after) = card(None), card(prevalence)
+    train_N = training_data(crops, balanced_recipe := small_recipe(epochs=2)).train
+    task = [one.name for one in balanced_recipe.model.tasks].index("bone_quality")
+    weights_N, targets_N = train_N.weights_TN[task], train_N.targets_TN[task]
+    taught = weights_N[targets_N > 0].sum() / weights_N[targets_N == 0].sum()
+    assert after - before == pytest.approx(np.log(taught / (prevalence / (1 - prevalence))), abs=1e-4)
+    for name, tensor in balanced.model.state_dict().items():
+        if "heads.bone_quality" not in name:
+            assert torch.equal(tensor, rare.model.state_dict()[name])
 
 
 def test_the_same_seed_gives_the_same_loss_to_the_last_bit() -> None:
