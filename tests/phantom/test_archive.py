@@ -172,7 +172,7 @@ def test_equal_seeds_give_equal_bytes_with_more_workers_and_on_s3(
 
 def test_a_place_that_cannot_be_written_is_the_callers_mistake(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(BadInput, match="cannot open the folder"):
+    with pytest.raises(BadInput, match="is a file"):
         write_archive(str(tmp_path / "file" / "out"), 1, 1, matrix=MATRIX)
 
 
