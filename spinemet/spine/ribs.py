@@ -28,6 +28,8 @@ _ABOVE_MM, _BELOW_MM = 8, 90
 the twelfth rib descends steeply."""
 _ROOT_P_MM = (-10, 26)
 """A rib or transverse process begins within this range behind the body's posterior wall."""
+_HEAD_P_MM = (-4, -2)
+"""A rib's head lies this far behind the posterior wall, right beside the body, a transverse process farther back."""
 _NECK_MM = 10
 """The first rib's neck lies this far behind the posterior wall, a quarter of the height below the body's upper end; a
 slanted upper border of the view may hide it. Set on one phantom with an unusual count and on the LIDC case."""
@@ -54,12 +56,14 @@ class Reach:
     ends there, False if the field of view ends and bone may continue. ends_low: the same for a rib that descends from
     its vertebra, as the first does; the upper border of the field of view does not hide it. behind_mm: (n,) how far
     behind the bodies' posterior wall bone lies at ACROSS_MM, mean of both sides; NaN if it gets there on one or none.
+    head: (n, 2) boneness beside the body, where a rib's head lies and a transverse process does not; NaN out of view.
     """
 
     mm: Array
     ends: BoolArray
     ends_low: BoolArray
     behind_mm: Array
+    head: Array
 
 
 def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls, bodies: list[Body]) -> Reach:
@@ -70,7 +74,7 @@ def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls,
     bone = tissue.boneness(np.where(beyond, np.float32(tissue.soft), hu), -0.5)
     bone = ndimage.gaussian_filter(bone, (0.5, 0.6, 0.6))
     count = len(_X_MM)
-    sides, behind = [], []
+    sides, behind, heads = [], [], []
     for columns, wall in ((slice(count - 1, None, -1), -walls.right), (slice(count, None), walls.left)):
         here, out = bone[:, :, columns].copy(), beyond[:, :, columns]
         far = here[:, :, _X_MM >= _BESIDE_MM]
@@ -80,10 +84,11 @@ def outward_reach(grid: Volume, tissue: Tissue, curve: SpineCurve, walls: Walls,
         reached = [_reach(here, view, roots, low=n == 2) for n, view in enumerate(views)]
         sides.append([reach for reach, _ in reached])
         behind.append(reached[0][1])
+        heads.append([_head(here, out, root) for root in roots])
     seen, may, low = (np.stack(two, axis=1) for two in zip(*sides, strict=True))
     # The upper border of the view cuts both sides: if one side is uncertain, so is the other.
     ends_low = (low <= seen + 2 * _STEP_MM).all(axis=1, keepdims=True).repeat(2, axis=1)
-    return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low, np.mean(behind, axis=0))
+    return Reach(seen, may <= seen + 2 * _STEP_MM, ends_low, np.mean(behind, axis=0), np.array(heads).T)
 
 
 def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bool) -> tuple[Array, Array]:
@@ -119,6 +124,15 @@ def _reach(bone_SPX: Array32, out_SPX: BoolArray, roots: list[_Root], *, low: bo
             for n in np.flatnonzero(bone.any(axis=1)).tolist():
                 behind[n] = np.average(_P_MM, weights=bone[n]) - roots[n].wall_p
     return reach, behind
+
+
+def _head(bone_SPX: Array32, out_SPX: BoolArray, root: _Root) -> float:
+    """The greatest boneness beside a body where a rib's head lies, in front of the roots of transverse processes."""
+    depth = [min(max(round((root.wall_p + p - _P_MM[0]) / _STEP_MM), 0), len(_P_MM) - 1) for p in _HEAD_P_MM]
+    place = root.rows, depth, slice(root.column, root.column + len(depth))
+    if out_SPX[place].any():
+        return np.nan
+    return float(bone_SPX[place].clip(0).mean(axis=(1, 2)).max())
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spinemet.anatomy import LEVEL_INDEX, is_named
+from spinemet.spine.anchors import BUILDS
 from spinemet.spine.bodies import Body
-from spinemet.spine.naming import BUILDS, Names, level_names
+from spinemet.spine.naming import Names, level_names
 from spinemet.spine.ribs import Reach
 from spinemet.types import Array
 
@@ -27,7 +28,7 @@ def _reach(mm: Array, forward: int | None = None, behind: float = 19.0) -> Reach
     """These reaches of bone, open where there is none. Where ribs lie is known if one of them goes forward."""
     course = np.where(np.arange(len(mm)) == forward, -2.0, behind)
     seen = (mm.min(axis=1) >= 50) & (forward is not None)
-    return Reach(mm, mm > 0, mm > 0, np.where(seen, course, np.nan))
+    return Reach(mm, mm > 0, mm > 0, np.where(seen, course, np.nan), np.full(mm.shape, np.nan))
 
 
 def _named(*reach: tuple[float, float], sacrum: float = 0.0, forward: int | None = None) -> Names:
@@ -140,6 +141,15 @@ def test_an_extra_vertebra_is_named_between_the_first_rib_and_the_sacrum(extra: 
     assert _levels(names) == levels
 
 
+@pytest.mark.parametrize(("head", "level"), [(0.9, "T13"), (0.35, "?15"), (np.nan, "?15"), (0.02, "L1")])
+def test_a_stump_is_a_rib_if_it_has_a_head(head: float, level: str) -> None:
+    heads = np.array([*[0.9] * 14, head, 0.02, 0.02, 0.02, 0.3, 0.8])
+    reach = _reach(np.array([*[(28.0, 26.0)] * 2, *[RIB] * 12, (32.0, 34.0), *[NONE] * 5]), forward=2)
+    names = level_names(_column(20), 0.98, replace(reach, head=np.stack([heads, heads], axis=1)))
+    assert names.transitional
+    assert _levels(names)[:15] == ["C6", "C7", *(f"T{n}" for n in range(1, 13)), level]
+
+
 def test_a_transitional_spine_is_named_by_counting_from_the_first_rib() -> None:
     neck = [(28.0, 26.0)] * 2
     four = _named(*neck, *[RIB] * 12, *[NONE] * 4, sacrum=0.98)
@@ -156,6 +166,12 @@ def test_a_transitional_spine_is_named_by_counting_from_the_first_rib() -> None:
 @pytest.mark.parametrize("lumbar", [1, 7])
 def test_anchors_that_contradict_each_other_name_nothing(lumbar: int) -> None:
     assert not any(is_named(level) for level in _levels(_named(*[RIB] * 4, *[NONE] * lumbar, sacrum=0.98)))
+
+
+def test_more_bodies_below_the_ribs_than_anybody_has_name_nothing() -> None:
+    neck = [(28.0, 26.0)] * 2
+    assert is_named(_levels(_named(*neck, *[RIB] * 12, *[NONE] * 6, forward=2))[-1])
+    assert not any(is_named(level) for level in _levels(_named(*neck, *[RIB] * 12, *[NONE] * 7, forward=2)))
 
 
 def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6, height: float = 12.0) -> list[str]:
@@ -198,7 +214,7 @@ def test_names_are_always_consecutive_and_certain(
     sides: list[tuple[float, bool]], sacrum: float, disc: float, foramen: float | None
 ) -> None:
     reach, ends = (np.repeat([[side[k]] for side in sides], 2, axis=1) for k in (0, 1))
-    seen = Reach(reach, ends.astype(bool), ends.astype(bool), np.full(len(reach), np.nan))
+    seen = Reach(reach, ends.astype(bool), ends.astype(bool), np.full(len(reach), np.nan), np.full(reach.shape, np.nan))
     names = level_names(_column(len(sides), disc=disc), sacrum, seen, foramen).levels
     named = [n for n, (level, _) in enumerate(names) if is_named(level)]
     assert named == list(range(named[0], named[-1] + 1)) if named else True

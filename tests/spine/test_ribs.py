@@ -15,8 +15,10 @@ TISSUE = Tissue(50.0, 400.0)
 HEIGHT_MM = 120
 
 
-def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70, forward: float = 0.0) -> Volume:
-    """Bone 8 mm thick to both sides at 5 mm behind the canal: from x to x, and s at its start and end; 2 mm grid.
+def _bars(
+    *bars: tuple[float, float, float, float], half_mm: int = 70, forward: float = 0.0, behind: float = 5.0
+) -> Volume:
+    """Bone 8 mm thick to both sides, `behind` mm behind the canal: from x to x, and s at its start and end; 2 mm grid.
 
     forward: how far the first bar comes forward per mm outward.
     """
@@ -29,7 +31,7 @@ def _bars(*bars: tuple[float, float, float, float], half_mm: int = 70, forward: 
     y = affine[1, 3] + 2 * np.arange(hu.shape[1])
     for n, (begin, end, s_begin, s_end) in enumerate(bars):
         s = np.interp(x, (begin, end), (s_begin, s_end))
-        course = 5 - (forward if n == 0 else 0.0) * (x - begin)
+        course = behind - (forward if n == 0 else 0.0) * (x - begin)
         near = (np.abs(z[:, None, None] + s[None, None]) < 4) & (np.abs(y[:, None] - course) < 4)[None]
         hu[near & ((x >= begin) & (x <= end))[None, None]] = 400.0
     return Volume(hu, affine)
@@ -88,3 +90,11 @@ def test_where_a_rib_lies_behind_the_bodies() -> None:
     backward = _searched(_bars(first, second, forward=-0.5), 10, 45).behind_mm
     assert backward[0] - backward[1] == pytest.approx(0.5 * (50 - 16), abs=2)
     assert np.isnan(_searched(_bars(first, process), 10, 50).behind_mm).tolist() == [False, True]
+
+
+def test_a_ribs_head_lies_beside_the_body_and_a_process_farther_back() -> None:
+    stump = (16, 34, 15, 20)
+    assert _searched(_bars(stump, behind=-11.0), 10).head.min() > 0.6
+    assert _searched(_bars(stump, behind=3.0), 10).head.max() < 0.1
+    assert _searched(_bars(stump, behind=3.0), 10).mm.min() > 30
+    assert np.isnan(_searched(_bars(stump, behind=-11.0, half_mm=16), 10).head).all()
