@@ -40,7 +40,7 @@ from spinemet.screening.plan import (
     key_id,
     plan_studies,
 )
-from spinemet.screening.run import Run, Wave, account, in_words
+from spinemet.screening.run import RATED, Run, Wave, account, in_words
 from spinemet.screening.stopping import WAKE_S, Stop, arriving
 
 ROUND = 2000
@@ -102,7 +102,11 @@ class Forecast(PlanCounts):
     def __str__(self) -> str:
         """In one line, for a log."""
         size, later = f"{self.planned_bytes / 1e9:.1f} GB", f"{self.waiting} left for later"
-        time = "time unknown: no earlier run" if self.hours is None else f"{self.hours:.1f} h at the last run's speed"
+        time = (
+            f"time unknown: no run of {RATED} studies"
+            if self.hours is None
+            else f"{self.hours:.1f} h at the last run's speed"
+        )
         missing = f"; not listed: {describe(self.unlisted)}" if self.unlisted else ""
         return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}{missing}"
 
@@ -117,7 +121,8 @@ def forecast(options: ScreenOptions, progress: Progress = no_progress) -> Foreca
     for _ in plan:
         progress(counts.listed, 0, f"{counts.planned} to be screened")
     rate = results.last_rate() if results is not None else None
-    return Forecast(**vars(counts), hours=None if rate is None else counts.planned / rate)
+    hours = 0.0 if not counts.planned else None if rate is None else counts.planned / rate
+    return Forecast(**vars(counts), hours=hours)
 
 
 def _plan(options: ScreenOptions, inputs: Inputs, results: Results | None) -> Plan:

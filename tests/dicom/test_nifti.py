@@ -1,4 +1,4 @@
-"""Gzip and orientation of NIfTI files."""
+"""NIfTI files: gzip, orientation, and HU there and back."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ import pytest
 from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.listing import open_study, study_at
 from spinemet.dicom.nifti import gunzip, orientation
-from spinemet.dicom.volume import nifti_grid, read_nifti
-from spinemet.errors import Reason, StudyExcluded, StudyProblem
-from spinemet.types import Array
+from spinemet.dicom.volume import nifti_grid, read_nifti, write_nifti
+from spinemet.errors import BadInput, Reason, StudyExcluded, StudyProblem
+from spinemet.types import AIR_HU, Array
+from tests.dicom.reader import read
+from tests.dicom.writer import formula, write_series
 
 AFFINE = np.array([[0.8, 0, 0, -90], [0, 0.8, 0, -70], [0, 0, 2.5, 30], [0, 0, 0, 1.0]])
+
+
 MOVED = AFFINE + np.outer([1, 0, 0, 0], [0, 0, 0, 5.0])
+
+
 TEXT = np.random.default_rng(1).integers(0, 9, 200_000).astype(np.uint8).tobytes()
 
 
@@ -67,6 +73,8 @@ def header(sform: Array | None, qform: Array | None, codes: tuple[int, int] = (1
 
 
 ZERO, NAN, FLAT = np.zeros((4, 4)), np.full((4, 4), np.nan), AFFINE * [[1], [1], [0], [1]]
+
+
 TEMPLATE = np.diag([0.9, 0.9, 2.7, 1.0])
 
 
@@ -129,3 +137,61 @@ def test_a_volume_with_two_orientations_is_flagged(tmp_path: Path) -> None:
             assert isinstance(objects, NiftiObjects)
             flags[name] = read_nifti(objects).flags
     assert flags == {"same": (), "other": ("orientation_disputed",)}
+
+
+def test_nifti_round_trip_keeps_hu_and_affine(tmp_path: Path) -> None:
+    write_series(tmp_path / "series", count=6)
+    volume = read(tmp_path / "series")
+    write_nifti(volume, tmp_path / "out.nii.gz")
+    with open_study(study_at(tmp_path / "out.nii.gz")) as objects:
+        again = read_nifti(objects)
+    np.testing.assert_array_equal(volume.hu_DHW, again.hu_DHW)
+    np.testing.assert_allclose(volume.affine, again.affine, atol=1e-4)
+    with pytest.raises(BadInput):
+        write_nifti(volume, tmp_path / "out.dcm")
+    with pytest.raises(BadInput):
+        write_nifti(volume, tmp_path / "absent" / "out.nii")
+
+
+def test_nifti_axes_are_turned_to_the_patients_axes(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    z, y, x = np.meshgrid(np.arange(5) * 4.0, np.arange(6) * 2.0, np.arange(7) * 3.0, indexing="ij")
+    hu_zyx = np.rint(formula(np.stack([x, y, z], -1))).astype(np.int16)
+    hu_zyx[0, 0, 0] = -1000
+    # Stored along (z, x, y), superior to inferior and left to right: every axis must be turned.
+    stored = np.transpose(hu_zyx, (0, 2, 1))[::-1, ::-1]
+    affine = np.array([[0, 3.0, 0, -18], [0, 0, -2.0, 0], [-4.0, 0, 0, 16], [0, 0, 0, 1]])
+    nib.save(nib.Nifti1Image(stored, affine), tmp_path / "a.nii.gz")
+    with open_study(study_at(tmp_path / "a.nii.gz")) as objects:
+        volume = read_nifti(objects)
+    np.testing.assert_array_equal(volume.hu_DHW, hu_zyx)
+    np.testing.assert_allclose(volume.affine, [[0, 0, 3, 0], [0, 2, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32, ">i2"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_nifti_of_every_type_is_clipped_to_hu(tmp_path: Path, kind: np.dtype, scaled: bool) -> None:
+    import nibabel as nib
+
+    values = np.random.default_rng(0).integers(0, 30_000, (4, 5, 6, 1)).astype(kind)
+    image = nib.Nifti1Image(values, np.diag([-1, -1, 1, 1]))
+    if scaled:
+        image.header.set_slope_inter(0.5, -1100)
+    nib.save(image, tmp_path / "a.nii.gz")
+    expected = np.clip(np.asanyarray(nib.load(tmp_path / "a.nii.gz").dataobj)[..., 0].T, AIR_HU, 32767)
+    with open_study(study_at(tmp_path / "a.nii.gz")) as objects:
+        volume = read_nifti(objects)
+    np.testing.assert_array_equal(volume.hu_DHW, expected.astype(np.float32))
+    assert volume.hu_DHW.dtype == (np.int16 if np.array_equal(np.rint(expected), expected) else np.float32)
+
+
+def test_nifti_label_map_or_garbage_is_not_ct(tmp_path: Path) -> None:
+    import nibabel as nib
+
+    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "labels.nii")
+    (tmp_path / "garbage.nii.gz").write_bytes(b"\x1f\x8b garbage")
+    for name, reason in (("labels.nii", Reason.NOT_CT), ("garbage.nii.gz", Reason.BROKEN_ARCHIVE)):
+        with open_study(study_at(tmp_path / name)) as objects, pytest.raises(StudyProblem) as caught:
+            read_nifti(objects)
+        assert caught.value.reason is reason

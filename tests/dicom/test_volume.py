@@ -10,23 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
-from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import ImplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless
 
 from spinemet.archive.listing import open_study, study_at
 from spinemet.dicom import decoding
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.volume import read_nifti, read_volume, write_nifti
-from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
+from spinemet.errors import Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.types import AIR_HU, Volume
-from tests.dicom.writer import formula, formula_error, set_pixels, write_enhanced, write_series
+from tests.dicom.reader import read
+from tests.dicom.writer import formula_error, set_pixels, write_enhanced, write_series
 
 TILT = np.deg2rad(20)
-
-
-def read(place: Path, index: int = 0) -> Volume:
-    with open_study(study_at(place)) as objects:
-        return read_volume(objects, read_series(objects).series[index])
 
 
 def assert_matches_formula(volume: Volume, margin: int = 2) -> None:
@@ -265,125 +260,6 @@ def test_unreadable_series_have_their_reason(tmp_path: Path, edit, reason: Reaso
     with pytest.raises(StudyProblem) as caught:
         read(tmp_path)
     assert caught.value.reason is reason
-
-
-def test_nifti_round_trip_keeps_hu_and_affine(tmp_path: Path) -> None:
-    write_series(tmp_path / "series", count=6)
-    volume = read(tmp_path / "series")
-    write_nifti(volume, tmp_path / "out.nii.gz")
-    with open_study(study_at(tmp_path / "out.nii.gz")) as objects:
-        again = read_nifti(objects)
-    np.testing.assert_array_equal(volume.hu_DHW, again.hu_DHW)
-    np.testing.assert_allclose(volume.affine, again.affine, atol=1e-4)
-    with pytest.raises(BadInput):
-        write_nifti(volume, tmp_path / "out.dcm")
-    with pytest.raises(BadInput):
-        write_nifti(volume, tmp_path / "absent" / "out.nii")
-
-
-def test_nifti_axes_are_turned_to_the_patients_axes(tmp_path: Path) -> None:
-    import nibabel as nib
-
-    z, y, x = np.meshgrid(np.arange(5) * 4.0, np.arange(6) * 2.0, np.arange(7) * 3.0, indexing="ij")
-    hu_zyx = np.rint(formula(np.stack([x, y, z], -1))).astype(np.int16)
-    hu_zyx[0, 0, 0] = -1000
-    # Stored along (z, x, y), superior to inferior and left to right: every axis must be turned.
-    stored = np.transpose(hu_zyx, (0, 2, 1))[::-1, ::-1]
-    affine = np.array([[0, 3.0, 0, -18], [0, 0, -2.0, 0], [-4.0, 0, 0, 16], [0, 0, 0, 1]])
-    nib.save(nib.Nifti1Image(stored, affine), tmp_path / "a.nii.gz")
-    with open_study(study_at(tmp_path / "a.nii.gz")) as objects:
-        volume = read_nifti(objects)
-    np.testing.assert_array_equal(volume.hu_DHW, hu_zyx)
-    np.testing.assert_allclose(volume.affine, [[0, 0, 3, 0], [0, 2, 0, 0], [4, 0, 0, 0], [0, 0, 0, 1]], atol=1e-6)
-
-
-@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32, ">i2"])
-@pytest.mark.parametrize("scaled", [False, True])
-def test_nifti_of_every_type_is_clipped_to_hu(tmp_path: Path, kind: np.dtype, scaled: bool) -> None:
-    import nibabel as nib
-
-    values = np.random.default_rng(0).integers(0, 30_000, (4, 5, 6, 1)).astype(kind)
-    image = nib.Nifti1Image(values, np.diag([-1, -1, 1, 1]))
-    if scaled:
-        image.header.set_slope_inter(0.5, -1100)
-    nib.save(image, tmp_path / "a.nii.gz")
-    expected = np.clip(np.asanyarray(nib.load(tmp_path / "a.nii.gz").dataobj)[..., 0].T, AIR_HU, 32767)
-    with open_study(study_at(tmp_path / "a.nii.gz")) as objects:
-        volume = read_nifti(objects)
-    np.testing.assert_array_equal(volume.hu_DHW, expected.astype(np.float32))
-    assert volume.hu_DHW.dtype == (np.int16 if np.array_equal(np.rint(expected), expected) else np.float32)
-
-
-def test_nifti_label_map_or_garbage_is_not_ct(tmp_path: Path) -> None:
-    import nibabel as nib
-
-    nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.uint8), np.eye(4)), tmp_path / "labels.nii")
-    (tmp_path / "garbage.nii.gz").write_bytes(b"\x1f\x8b garbage")
-    for name, reason in (("labels.nii", Reason.NOT_CT), ("garbage.nii.gz", Reason.BROKEN_ARCHIVE)):
-        with open_study(study_at(tmp_path / name)) as objects, pytest.raises(StudyProblem) as caught:
-            read_nifti(objects)
-        assert caught.value.reason is reason
-
-
-# ---- real objects --------------------------------------------------------------------------------------------
-
-LOSSLESS = (
-    "dcm_BigEndian",
-    "dcm_Deflated",
-    "2000LosslessOnly",
-    "JPEGLSLossless",
-    "Process14SV1",
-    "Process14Transfer",
-    "LittleEndianExplicit",
-    "LittleEndianImplicit",
-    "RLE",
-)
-
-
-def test_every_lossless_form_of_one_slice_gives_the_same_volume(tmp_path: Path, realct: Path) -> None:
-    folder = realct / "conformance" / "transfer-syntaxes"
-    reference = one_slice_volume(tmp_path / "reference", folder / "CTImage.dcm")
-    assert reference.hu_DHW.min() == AIR_HU
-    assert reference.hu_DHW.max() == 2402 - 1024
-    for part in LOSSLESS:
-        (path,) = (path for path in folder.iterdir() if part in path.name)
-        volume = one_slice_volume(tmp_path / part, path)
-        np.testing.assert_array_equal(volume.hu_DHW, reference.hu_DHW, err_msg=part)
-
-
-def test_high_throughput_jpeg_2000_is_decoded(tmp_path: Path, realct: Path) -> None:
-    volume = one_slice_volume(tmp_path, realct / "conformance" / "transfer-syntaxes" / "htj2k.dcm")
-    assert volume.hu_DHW.shape == (2, 512, 512)
-    assert (volume.hu_DHW.min(), volume.hu_DHW.max()) == (-1000, 1493)
-
-
-@pytest.mark.parametrize("process", ["Process2_4", "Process6_8", "Process10_12"])
-def test_lossy_jpeg_of_twelve_bits_is_decoded_unless_truncated(tmp_path: Path, realct: Path, process: str) -> None:
-    folder = realct / "conformance" / "transfer-syntaxes"
-    (path,) = (path for path in folder.iterdir() if process in path.name)
-    (exact,) = (path for path in folder.iterdir() if "LittleEndianExplicit" in path.name)
-    volume, expected = one_slice_volume(tmp_path / "lossy", path), one_slice_volume(tmp_path / "exact", exact)
-    assert volume.flags == ("lossy",)
-    assert np.abs(volume.hu_DHW.astype(int) - expected.hu_DHW).max() < 40
-    dataset = pydicom.dcmread(path)
-    code = next(generate_frames(dataset.PixelData, number_of_frames=1))
-    dataset.PixelData = encapsulate([code[: len(code) // 4 * 2]])
-    dataset.save_as(tmp_path / "half.dcm")
-    with pytest.raises(StudyFailed) as caught:
-        one_slice_volume(tmp_path / "half", tmp_path / "half.dcm")
-    assert caught.value.reason is Reason.UNDECODABLE
-
-
-def one_slice_volume(folder: Path, path: Path) -> Volume:
-    """The slice and a copy 5 mm above it: the same object with another position and unchanged pixels."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "1").write_bytes(path.read_bytes())
-    dataset = pydicom.dcmread(path)
-    dataset.ImagePositionPatient[2] += 5
-    dataset.save_as(folder / "2")
-    volume = read(folder)
-    np.testing.assert_array_equal(volume.hu_DHW[0], volume.hu_DHW[1])
-    return volume
 
 
 def test_real_gantry_tilts(realct: Path) -> None:

@@ -1,11 +1,10 @@
-"""A night with a generator in place of the cluster: its plan, rounds, waves, counts, stops, failures and forecast."""
+"""A night with a generator in place of the cluster: its plan, rounds, waves, counts and forecast."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-import signal
 import threading
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -16,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from spinemet.config import SliceConfig, StudyConfig
-from spinemet.errors import BadInput, JobFailed, Reason
+from spinemet.errors import BadInput
 from spinemet.files import exists, join
-from spinemet.reading import NotScreened, State
-from spinemet.results.lease import LEASE, Lease, hold_lease
-from spinemet.results.schemas import Row, RunState
-from spinemet.results.tables import LEDGER, Results, connect
+from spinemet.reading import State
+from spinemet.results.lease import LEASE, hold_lease
+from spinemet.results.schemas import RunState
+from spinemet.results.tables import LEDGER, Results
 from spinemet.screening import night
 from spinemet.screening import run as run_module
 from spinemet.screening.answers import Answer
@@ -29,48 +28,9 @@ from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.night import forecast, run_night
 from spinemet.screening.plan import PlannedStudy, ScreenOptions, Selection
 from spinemet.screening.run import Run
-from spinemet.screening.stopping import StopReason
-from tests.readings import CALLS, READING
-from tests.screening.places import STUDIES, Tables, rows_in, write_stub_model, write_stub_place
-
-KEY = b"a key for the tests only"
-BROKEN = "study-3.zip"
-"""The study that fails; all others are screened."""
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("night")
-    write_stub_place(str(root))
-    return root
-
-
-@pytest.fixture
-def options(place: Path, tmp_path: Path) -> ScreenOptions:
-    return ScreenOptions(str(place / "archive"), str(tmp_path / "results"), str(place / "model"), KEY, slices=True)
-
-
-def answer(study: PlannedStudy) -> Answer:
-    if study.ref.key == BROKEN:
-        return Answer(study, NotScreened(State.FAILED, Reason.TRUNCATED, "cut off."))
-    return Answer(study, READING, CALLS, 0.25)
-
-
-def answers(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
-    """All answers, last study first: the order is free."""
-    yield from map(answer, reversed(studies))
-
-
-def no_answers(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
-    pytest.fail("a night without new studies needs no cluster")
-
-
-def rows(options: ScreenOptions) -> Tables:
-    return rows_in(options.results)
-
-
-def runs(options: ScreenOptions) -> list[Row]:
-    return connect(options.results).sql("SELECT * FROM runs ORDER BY started_at").to_arrow_table().to_pylist()
+from tests.readings import CALLS
+from tests.screening.nights import BROKEN, answer, answers, no_answers, rows, runs
+from tests.screening.places import STUDIES, write_stub_model
 
 
 def test_a_night_accounts_for_every_study(options: ScreenOptions) -> None:
@@ -160,144 +120,6 @@ def test_a_study_does_not_wait_for_its_commit_behind_slow_ones(
     assert len(rows(options)["studies"]) == STUDIES
 
 
-def stopping(at: int) -> night.Answers:
-    """A generator that sends SIGTERM to this process before answer number `at`."""
-
-    def signalled(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
-        for number, study in enumerate(studies):
-            if number == at:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield answer(study)
-
-    return signalled
-
-
-@pytest.mark.parametrize("round_size", [2, 100])
-def test_sigterm_commits_finished_studies_and_the_next_night_does_the_rest(
-    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch, round_size: int
-) -> None:
-    monkeypatch.setattr(night, "ROUND", round_size)
-    monkeypatch.setattr(night, "WAVE", 1)  # which also bounds how far the generator runs ahead
-    run = run_night(options, stopping(at=1))
-    assert run.stopped is StopReason.SIGNAL
-    assert run.exit_code(None) == 143
-    assert 0 < run.studies < STUDIES
-    assert len(rows(options)["studies"]) == run.studies
-    assert runs(options)[-1]["state"] == RunState.STOPPED
-    rest = run_night(options, answers)
-    assert rest.plan.planned == STUDIES - run.studies
-    assert len(rows(options)["studies"]) == STUDIES
-
-
-def test_sigterm_while_the_cluster_starts_ends_the_night_at_once(options: ScreenOptions) -> None:
-    def starting(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
-        os.kill(os.getpid(), signal.SIGTERM)
-        return answers(studies, config)
-
-    with pytest.raises(SystemExit) as ended:
-        run_night(options, starting)
-    assert ended.value.code == 143
-    assert [row["state"] for row in runs(options)] == [RunState.FAILED]
-    assert not exists(join(options.results, LEASE))
-
-
-def test_a_night_stops_at_its_deadline(options: ScreenOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(night, "WAVE", 2)
-    run = run_night(replace(options, max_hours=1e-9), answers)
-    assert run.stopped is StopReason.DEADLINE
-    assert run.exit_code(None) == 0
-    (row,) = runs(options)
-    assert (row["state"], sum(row[state] for state in State)) == (RunState.STOPPED, run.studies)
-    assert len(rows(options)["studies"]) == run.studies < run.plan.planned
-
-
-def test_a_night_that_dies_between_two_commits_is_resumed_without_losing_or_doubling_a_row(
-    options: ScreenOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed = replace(options, results=str(tmp_path / "undisturbed"))
-    run_night(undisturbed, answers)
-    monkeypatch.setattr(night, "WAVE", 2)
-    write, ledger_writes = Results._write, []
-
-    def dying(self: Results, name: str, rows: Any, replaced: str | None) -> None:
-        if name == LEDGER:
-            ledger_writes.append(rows)
-            if len(ledger_writes) == 2:
-                raise OSError("the store went away")
-        write(self, name, rows, replaced)
-
-    monkeypatch.setattr(Results, "_write", dying)
-    with pytest.raises(JobFailed, match=r"^A store failed during the run: the store went away\. What was committed"):
-        run_night(options, answers)
-    assert len(rows(options)["studies"]) == 2
-    (last,) = runs(options)
-    assert (last["state"], sum(last[state] for state in State)) == (RunState.FAILED, 2)
-    monkeypatch.setattr(Results, "_write", write)
-    for number in range(MIN_RUNS):  # nights without a failed study; tonight has one
-        usual = {"state": "done", "screened": 9999, "excluded": 1, "failed": 0, "run_id": f"usual-{number}"}
-        Results(options.results).write_run(last | usual)
-    run = run_night(options, answers)
-    assert "failed" in [alarm.name for alarm in run.alarms]
-    drift = connect(options.results).sql(f"SELECT drift FROM runs WHERE run_id = '{run.run_id}'").fetchall()
-    assert str(run.alarms[0]) in drift[0][0]
-    assert rows(options) == rows(undisturbed)
-    everything = connect(options.results).sql("SELECT count(*) FROM all_vertebrae").fetchall()
-    assert everything == [(len(CALLS) * (STUDIES - 1),)]  # the rows of the wave that failed are gone
-
-
-def test_a_store_that_stays_away_is_reported_with_its_first_error(
-    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write, failures = Results._write, []
-
-    def gone(self: Results, name: str, rows: Any, replaced: str | None) -> None:
-        if name == LEDGER or failures:
-            failures.append(name)
-            raise OSError(f"failure {len(failures)}")
-        write(self, name, rows, replaced)
-
-    monkeypatch.setattr(Results, "_write", gone)
-    with pytest.raises(JobFailed, match="failure 1"):
-        run_night(options, answers)
-    assert failures == [LEDGER, "runs"]
-    assert [row["state"] for row in runs(options)] == [RunState.RUNNING]
-
-
-def test_a_lost_lease_ends_the_night_before_the_next_write(
-    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    lost = threading.Event()
-
-    def check(self: Lease) -> None:
-        if lost.is_set():
-            raise JobFailed("the lease was lost")
-
-    def losing(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
-        yield answer(studies[0])
-        lost.set()
-        yield answer(studies[1])
-
-    monkeypatch.setattr(Lease, "check", check)
-    with pytest.raises(JobFailed, match="the lease was lost"):
-        run_night(options, losing)
-    assert rows(options)["studies"] == []
-
-
-def test_an_error_of_the_cluster_ends_the_night_and_committed_waves_stand(
-    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(night, "WAVE", 2)
-
-    def breaking(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
-        yield from map(answer, studies[:5])
-        raise RuntimeError("no node is left")
-
-    with pytest.raises(RuntimeError, match="no node is left"):
-        run_night(options, breaking)
-    assert len(rows(options)["studies"]) == 4
-    assert [row["state"] for row in runs(options)] == [RunState.FAILED]
-
-
 def test_another_run_on_the_results_is_bad_input_and_changes_nothing(options: ScreenOptions) -> None:
     run_night(options, answers)
     with (
@@ -370,12 +192,18 @@ def test_linkage_names_every_study(options: ScreenOptions, tmp_path: Path) -> No
     assert found["slices"] == []
 
 
-def test_a_forecast_says_what_a_night_would_do_and_writes_nothing(options: ScreenOptions, tmp_path: Path) -> None:
+def test_a_forecast_says_what_a_night_would_do_and_writes_nothing(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "RATED", STUDIES)
     shown: list[tuple[int, int, str]] = []
     first = forecast(options, lambda *each: shown.append(each))
     assert (first.listed, first.planned, first.waiting, first.planned_bytes) == (STUDIES, STUDIES, 0, 9 * STUDIES)
     assert first.hours is None
-    assert str(first) == "7 studies listed, 7 to be screened (0.0 GB; time unknown: no earlier run), 0 left for later"
+    assert (
+        str(first)
+        == "7 studies listed, 7 to be screened (0.0 GB; time unknown: no run of 20 studies), 0 left for later"
+    )
     assert shown[-1] == (STUDIES, 0, f"{STUDIES} to be screened")
     assert not Path(options.results).exists()
     run_night(options, answers)
@@ -390,6 +218,8 @@ def test_a_forecast_says_what_a_night_would_do_and_writes_nothing(options: Scree
 
 
 Change = Callable[[ScreenOptions], ScreenOptions]
+
+
 BAD: dict[str, tuple[Change, str]] = {
     "limit": (lambda o: replace(o, selection=Selection(limit=0)), "expected a limit of at least 1, found 0"),
     "workers": (lambda o: replace(o, workers=0), "number of workers of at least 1, found 0"),
