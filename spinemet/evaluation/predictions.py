@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from spinemet.model.aggregate import aggregate
 from spinemet.model.card import ModelCard
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
@@ -38,10 +37,11 @@ def unit_tables(card: ModelCard, table: pd.DataFrame, prob: Probabilities) -> di
     first = ~slices["vertebra"].duplicated()
     vertebrae = slices[first].drop(columns="offset_mm").reset_index(drop=True)
     starts = np.flatnonzero(first)
+    split = {name: np.split(prob_NC, starts[1:]) for name, prob_NC in prob.items()}
+    called = [card.of_vertebra({name: parts[n] for name, parts in split.items()}) for n in range(len(starts))]
     for task in card.spec.tasks:
         vertebra_target_N, target_N = np.array(task.targets(table)), np.array(task.slice_targets(table))
-        rule = card.rule(task.name)
-        prob_VC = np.array([aggregate(part, rule) for part in np.split(prob[task.name], starts[1:])])
+        prob_VC = np.array([one[task.name] for one in called])
         _add_columns(vertebrae, task, vertebra_target_N[starts], prob_VC)
         _add_columns(slices, task, target_N, prob[task.name])
     return {"vertebra": vertebrae, "slice": slices}

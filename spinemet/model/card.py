@@ -1,6 +1,7 @@
 """A saved model without torch: its card (JSON), and its weights as bytes."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ from spinemet import __version__
 from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, read_bytes
-from spinemet.model.aggregate import Rule
+from spinemet.model.aggregate import Rule, vertebra_probabilities
 from spinemet.model.spec import ModelSpec
+from spinemet.types import FloatArray
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
-_LATER = ("trained_on",)
+_LATER = ("offsets", "trained_on")
 """Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
 BUILTIN = "builtin"
 """The model that comes with this package, by name instead of a place. Its card says what it was trained on."""
@@ -33,6 +35,8 @@ class ModelCard(FrozenModel):
     """Task -> rule from slices to the vertebra; `mean` for a task that is not in here."""
     temperatures: dict[str, float] = Field(default_factory=dict)
     """Task -> divisor of its logits that calibrates its probabilities (Guo et al. 2017); 1 for a task not in here."""
+    offsets: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Task of a composed model -> what is added to the log probability of each class (see `aggregate.compose`)."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
     crops_digest: str = ""
@@ -43,9 +47,9 @@ class ModelCard(FrozenModel):
     software_version: str = __version__
     weights_sha256: str = ""
 
-    def rule(self, task: str) -> Rule:
-        """The aggregation rule of `task`."""
-        return self.rules.get(task, Rule())
+    def of_vertebra(self, slices_NC: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+        """Task -> (C,) probabilities of a vertebra, from its slices' (N, C)."""
+        return dict(vertebra_probabilities(slices_NC, self.spec, self.rules, self.offsets))
 
 
 def caution(trained_on: str | None) -> str:

@@ -1,7 +1,8 @@
 """Several tasks on one trunk or on coupled trunks, with fused sub-tasks (Peng et al. 2019, arXiv 2402.08910).
 
 Every task has one logit per class, also a binary task, so all tasks share one form of loss and probabilities. The only
-input of a task that fuses others is their logits.
+input of a task that fuses others is their logits. In a composed model it has no weights of its own: these are the
+slices' probabilities, and those of a vertebra come from `aggregate.vertebra_probabilities`.
 """
 
 import torch
@@ -24,6 +25,8 @@ class MultiTask(nn.Module):
         self.dropout = nn.Dropout(spec.dropout)
         self.heads = nn.ModuleDict()
         for task in spec.tasks:
+            if task.fuses and spec.composed:
+                continue
             if task.fuses:
                 inputs = sum(len(spec.task(name).classes) for name in task.fuses)
                 self.heads[task.name] = nn.Sequential(
@@ -41,22 +44,20 @@ class MultiTask(nn.Module):
         # The heads are tiny; without autocast their probabilities keep all digits.
         with torch.autocast(hu_NHW.device.type, enabled=False):
             for task in self.spec.tasks:
+                if task.fuses and self.spec.composed:
+                    logits[task.name] = self._composed(task, logits)
+                    continue
                 head = self.heads[task.name]
                 if task.fuses:
                     source = torch.cat([logits[name] for name in task.fuses], dim=1)
                 else:
                     source = features.pop(0) if len(features) > 1 else features[0]
                 logits[task.name] = head(source.to(next(head.parameters()).dtype))
-                if task.fuses and self.spec.composed:
-                    logits[task.name] = logits[task.name] + self._composed(task, logits)
         return logits
 
     def _composed(self, task: Task, logits: dict[str, Tensor]) -> Tensor:
         """(N, C) log probabilities of the classes of `task` if its sub-tasks were independent."""
-        parts = []
-        for name in task.fuses:
-            is_yes = [int(word in self.spec.task(name).positive) for word in task.classes]
-            parts.append(torch.log_softmax(logits[name], dim=1)[:, is_yes])
+        parts = [torch.log_softmax(logits[name], dim=1)[:, means] for name, means in self.spec.parts(task).items()]
         return sum(parts[1:], parts[0])
 
     def trunks(self) -> list[Trunk]:

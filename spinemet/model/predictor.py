@@ -12,7 +12,6 @@ import torch
 
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
-from spinemet.model.aggregate import aggregate
 from spinemet.model.checkpoint import ModelCard, load_model, model_digest
 from spinemet.model.inference import autocast, best_device, fold, has_fast_bf16, use_free_cores
 from spinemet.model.multitask import MultiTask
@@ -91,10 +90,11 @@ class Predictor:
         return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
     def _call(self, slices_NC: dict[str, npt.NDArray[np.float32]]) -> VertebraCall:
-        probabilities = {}
-        for task in self.card.spec.tasks:
-            prob_C = aggregate(slices_NC[task.name], self.card.rule(task.name))
-            probabilities[task.name] = dict(zip(task.classes, prob_C.tolist(), strict=True))
+        vertebra = self.card.of_vertebra(slices_NC)
+        tasks = self.card.spec.tasks
+        probabilities = {
+            task.name: dict(zip(task.classes, vertebra[task.name].tolist(), strict=True)) for task in tasks
+        }
         return VertebraCall(probabilities=probabilities, slices_NC=slices_NC)
 
     def _check(self, stack: SliceStack) -> None:

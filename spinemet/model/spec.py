@@ -42,8 +42,9 @@ class ModelSpec(FrozenModel):
     fusion_width: int = Field(16, gt=0)
     """Hidden units of the MLP that fuses sub-tasks."""
     composed: bool = False
-    """True: the MLP corrects the probabilities that follow from the sub-tasks (mixed means blastic and lytic). False,
-    as in the paper: it learns everything from the labels, of which rare classes have few."""
+    """False, as in the paper: an MLP fuses the logits of sub-tasks, slice by slice. True: the probabilities of a fused
+    task follow from those of its sub-tasks (mixed means blastic and lytic), for a vertebra after its slices are
+    combined: half of a mixed vertebra's slices show one kind alone."""
     dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -64,3 +65,7 @@ class ModelSpec(FrozenModel):
     def task(self, name: str) -> Task:
         """The task called `name`. Raises KeyError if the model has none."""
         return {task.name: task for task in self.tasks}[name]
+
+    def parts(self, task: Task) -> dict[str, list[int]]:
+        """Sub-task of a fused `task` -> the class of the sub-task that each class of `task` means."""
+        return {name: [int(word in self.task(name).positive) for word in task.classes] for name in task.fuses}

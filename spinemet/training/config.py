@@ -1,6 +1,8 @@
 """The settings of a training run: a TrainRecipe holds everything that decides the result, except crops and seed."""
 
-from pydantic import Field
+from typing import Self
+
+from pydantic import Field, model_validator
 
 from spinemet.config import FrozenModel
 from spinemet.model.aggregate import Rule
@@ -78,3 +80,9 @@ class TrainRecipe(FrozenModel):
     augment: AugmentConfig = AugmentConfig()
     compiled: bool = False
     """Use torch.compile: takes minutes to start, changes the last digits of the numbers, needs a C++ compiler."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.prevalence is not None and self.model.composed:
+            raise ValueError("expected no prevalence for a composed model: its offsets follow the validation patients")
+        return self

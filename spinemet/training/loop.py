@@ -26,7 +26,7 @@ from spinemet.model.multitask import MultiTask
 from spinemet.training import augment, selfpaced
 from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples, TrainingData, resident
-from spinemet.training.validation import choose_rules, fit_temperatures, tempered, validation_metrics
+from spinemet.training.validation import choose_rules, fit_offsets, fit_temperatures, tempered, validation_metrics
 from spinemet.training.workers import State, Workers
 
 EVALUATION_BATCH = 64
@@ -236,7 +236,7 @@ class _Run:
         samples = self.data.validation
         prob = self._probabilities(self.averaged)
         rules = choose_rules(prob, samples, self.recipe)
-        metrics = validation_metrics(prob, samples, self.tasks, rules)
+        metrics = validation_metrics(prob, samples, self.recipe.model, rules, {})
         score = metrics[f"validation_log_loss_{self.recipe.selects}"]
         allowed = selfpaced.may_be_best(epoch, self.recipe.epochs, self.recipe.pacing)
         if allowed and score <= self.best["score"]:
@@ -245,7 +245,7 @@ class _Run:
         return metrics
 
     def finish(self) -> Trained:
-        """The model of the best epoch, with aggregation rules and temperatures fitted on the validation patients."""
+        """The model of the best epoch, with rules, temperatures and offsets fitted on the validation patients."""
         model = self.model
         model.load_state_dict(self.best["model"])
         if self.recipe.prevalence is not None:
@@ -257,11 +257,13 @@ class _Run:
         rules = choose_rules(prob, self.data.validation, self.recipe)
         temperatures = fit_temperatures(prob, self.data.validation, rules, self.recipe)
         prob = {name: tempered(prob_NC, temperatures[name]) for name, prob_NC in prob.items()}
-        metrics = validation_metrics(prob, self.data.validation, self.tasks, rules)
+        offsets = fit_offsets(prob, self.data.validation, rules, self.recipe)
+        metrics = validation_metrics(prob, self.data.validation, self.recipe.model, rules, offsets)
         card = ModelCard(
             spec=self.recipe.model,
             rules=rules,
             temperatures=temperatures,
+            offsets=offsets,
             recipe=self.recipe.model_dump(mode="json"),
             seed=self.seed,
             crops_digest=self.data.crops_digest,

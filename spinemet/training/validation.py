@@ -1,4 +1,5 @@
-"""Measures per vertebra on the validation patients, which pick the epoch, aggregation rules and temperatures.
+"""Measures per vertebra on the validation patients, which pick the epoch, aggregation rules, temperatures
+and offsets.
 
 N slices, V vertebrae, C classes.
 """
@@ -7,9 +8,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 
-from spinemet.model.aggregate import Rule, aggregate
+from spinemet.model.aggregate import Rule, aggregate, compose
+from spinemet.model.spec import ModelSpec
 from spinemet.model.tasks import MISSING, Task
 from spinemet.statistics.measures import OVERALL, calibration_error, confusion_matrix, sensitivity
 from spinemet.training.config import TrainRecipe
@@ -21,6 +23,7 @@ MIN_VERTEBRAE = 20
 """Labelled vertebrae that a fit of a temperature needs; on fewer, chance decides."""
 
 Probabilities = Mapping[str, npt.NDArray[np.float64]]
+Offsets = Mapping[str, Sequence[float]]
 
 
 def vertebra_calls(
@@ -30,10 +33,11 @@ def vertebra_calls(
 
     targets_N: classes of the vertebrae, repeated for each of their slices.
     """
-    known = targets_N != MISSING
-    vertebrae, first = np.unique(vertebra_N[known], return_index=True)
-    prob_VC = [aggregate(prob_NC[known][vertebra_N[known] == vertebra], rule) for vertebra in vertebrae]
-    return targets_N[known][first], np.array(prob_VC).reshape(len(vertebrae), prob_NC.shape[1])
+    known = np.flatnonzero(targets_N != MISSING)
+    known = known[np.argsort(vertebra_N[known], kind="stable")]
+    _, starts = np.unique(vertebra_N[known], return_index=True)
+    parts = np.split(prob_NC[known], starts[1:]) if len(known) else []
+    return targets_N[known][starts], np.array([aggregate(one, rule) for one in parts]).reshape(-1, prob_NC.shape[1])
 
 
 def macro_sensitivity(true_V: npt.NDArray[np.int64], called_V: npt.NDArray[np.int64], classes: int) -> float:
@@ -51,6 +55,21 @@ def balanced_log_loss(true_V: npt.NDArray[np.int64], prob_VC: npt.NDArray[np.flo
     loss_V = -np.log(np.maximum(prob_VC[np.arange(len(true_V)), true_V], 1e-3))
     per_class = [float(loss_V[true_V == one].mean()) for one in np.unique(true_V)]
     return float(np.mean(per_class)) if per_class else float("nan")
+
+
+def task_calls(
+    task: Task, prob: Probabilities, samples: Samples, spec: ModelSpec, rules: Mapping[str, Rule], offsets: Offsets
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """The same for `task` of a model; in a composed model, a fused task follows from the vertebrae's sub-tasks."""
+    targets_N = samples.vertebra_targets_TN[spec.tasks.index(task)]
+    if not (task.fuses and spec.composed):
+        return vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
+    subtasks = {
+        name: vertebra_calls(prob[name], targets_N, samples.vertebra_N, rules[name]) for name in spec.parts(task)
+    }
+    true_V = next(iter(subtasks.values()))[0]
+    parts = [subtasks[name][1][:, means] for name, means in spec.parts(task).items()]
+    return true_V, compose(parts, np.asarray(offsets.get(task.name, (0.0,) * len(task.classes))))
 
 
 def choose_rules(prob: Probabilities, samples: Samples, recipe: TrainRecipe) -> dict[str, Rule]:
@@ -71,9 +90,15 @@ def tempered(prob_NC: npt.NDArray[np.float64], temperature: float) -> npt.NDArra
 def fit_temperatures(
     prob: Probabilities, samples: Samples, rules: Mapping[str, Rule], recipe: TrainRecipe
 ) -> dict[str, float]:
-    """Task -> the temperature (Guo et al. 2017) with the lowest log loss of the vertebrae; 1 if there are too few."""
+    """Task -> the temperature (Guo et al. 2017) with the lowest log loss of the vertebrae; 1 if there are too few.
+
+    Also 1 for a composed task: it follows from its sub-tasks with theirs.
+    """
+    composed = {task.name for task in recipe.model.tasks if task.fuses and recipe.model.composed}
     return {
-        task.name: fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
+        task.name: 1.0
+        if task.name in composed
+        else fit_temperature(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
         for task, targets_N in zip(recipe.model.tasks, samples.vertebra_targets_TN, strict=True)
     }
 
@@ -94,14 +119,45 @@ def fit_temperature(
     return float(np.exp(best.x))
 
 
+def fit_offsets(
+    prob: Probabilities, samples: Samples, rules: Mapping[str, Rule], recipe: TrainRecipe
+) -> dict[str, tuple[float, ...]]:
+    """Composed task -> what corrects the product of its sub-tasks: the offset of each class with the lowest log loss of
+    the vertebrae, held near 0.
+
+    The sub-tasks of a vertebra are not independent: a lytic one is more often also blastic than a normal one. Without
+    the penalty (a normal prior of deviation 1), a class that no validation vertebra has would be ruled out. prob: with
+    the temperatures of the sub-tasks.
+    """
+    found = {}
+    for task in recipe.model.tasks if recipe.model.composed else ():
+        if not task.fuses:
+            continue
+        true_V, prob_VC = task_calls(task, prob, samples, recipe.model, rules, {})
+        place_V = np.arange(len(true_V))
+
+        def penalised(
+            offsets: npt.NDArray[np.float64],
+            true_V: npt.NDArray[np.int64] = true_V,
+            prob_VC: npt.NDArray[np.float64] = prob_VC,
+            place_V: npt.NDArray[np.int64] = place_V,
+        ) -> float:
+            loss_V = -np.log(np.maximum(compose([prob_VC], offsets)[place_V, true_V], 1e-3))
+            return float(loss_V.sum() + 0.5 * (offsets**2).sum())
+
+        best = minimize(penalised, np.zeros(len(task.classes)), method="L-BFGS-B")
+        found[task.name] = tuple(float(one) for one in best.x)
+    return found
+
+
 def validation_metrics(
-    prob: Probabilities, samples: Samples, tasks: Sequence[Task], rules: Mapping[str, Rule]
+    prob: Probabilities, samples: Samples, spec: ModelSpec, rules: Mapping[str, Rule], offsets: Offsets
 ) -> dict[str, float]:
     """`validation_<measure>_<task>` for each task with labels: log_loss (balanced), macro_sensitivity, ece and the
     task's own measures."""
     found = {}
-    for task, targets_N in zip(tasks, samples.vertebra_targets_TN, strict=True):
-        true_V, prob_VC = vertebra_calls(prob[task.name], targets_N, samples.vertebra_N, rules[task.name])
+    for task in spec.tasks:
+        true_V, prob_VC = task_calls(task, prob, samples, spec, rules, offsets)
         if len(true_V):
             found[f"validation_log_loss_{task.name}"] = balanced_log_loss(true_V, prob_VC)
             found[f"validation_macro_sensitivity_{task.name}"] = macro_sensitivity(

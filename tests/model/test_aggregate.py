@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spinemet.model.aggregate import Rule, aggregate
+from spinemet.config import changed
+from spinemet.model.aggregate import Rule, aggregate, compose, vertebra_probabilities
+from spinemet.model.spec import ModelSpec
 
 RULES = [Rule(kind="mean"), Rule(kind="top", share=1 / 3)]
 
@@ -41,3 +43,38 @@ def test_the_mean_misses_a_lesion_on_a_third_of_the_slices_and_top_finds_it() ->
 def test_no_slice_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one slice"):
         aggregate(np.zeros((0, 4)), Rule())
+
+
+# A vertebra of six slices: three show a blastic focus, the other three a lytic one.
+MIXED = {
+    "blastic": np.array([[0.1, 0.9]] * 3 + [[0.9, 0.1]] * 3),
+    "lytic": np.array([[0.9, 0.1]] * 3 + [[0.1, 0.9]] * 3),
+    "posterolateral": np.full((6, 3), 1 / 3),
+}
+MIXED["bone_quality"] = np.array([[0.09, 0.81, 0.09, 0.01]] * 3 + [[0.09, 0.01, 0.09, 0.81]] * 3)
+HALF = dict.fromkeys(MIXED, Rule(kind="top", share=0.5))
+
+
+def test_a_vertebra_with_both_kinds_on_different_slices_is_mixed() -> None:
+    """Normal, blastic, mixed, lytic."""
+    composed = vertebra_probabilities(MIXED, ModelSpec(composed=True), HALF, {})
+    assert composed["blastic"] == pytest.approx([0.1, 0.9])
+    assert composed["bone_quality"] == pytest.approx([0.01, 0.09, 0.81, 0.09])
+    by_slices = vertebra_probabilities(MIXED, ModelSpec(), HALF, {})
+    assert by_slices["bone_quality"].argmax() != 2
+    assert by_slices["bone_quality"] == pytest.approx(aggregate(MIXED["bone_quality"], HALF["bone_quality"]))
+
+
+def test_offsets_multiply_the_odds_of_composed_tasks_only() -> None:
+    spec, offsets = ModelSpec(composed=True), {"bone_quality": (0.0, 0.0, float(np.log(3)), 0.0)}
+    plain, moved = (vertebra_probabilities(MIXED, spec, HALF, one) for one in ({}, offsets))
+    assert moved["bone_quality"][2] / moved["bone_quality"][1] == pytest.approx(27)
+    assert plain["bone_quality"][2] / plain["bone_quality"][1] == pytest.approx(9)
+    assert moved["bone_quality"].sum() == pytest.approx(1)
+    assert moved["lytic"] == pytest.approx(plain["lytic"])
+    assert vertebra_probabilities(MIXED, changed(spec, composed=False), HALF, offsets)["bone_quality"].sum() == 1
+
+
+def test_a_part_that_is_ruled_out_rules_out_the_class_without_an_error() -> None:
+    found = compose([np.array([0.0, 1.0]), np.array([0.5, 0.5])], np.zeros(2))
+    assert found == pytest.approx([0, 1])

@@ -8,9 +8,10 @@ import pytest
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import Rule, aggregate
-from spinemet.model.checkpoint import ModelCard, save_model
+from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.multitask import MultiTask
 from spinemet.model.predictor import BATCH, Predictor
+from spinemet.model.spec import ModelSpec
 from spinemet.types import SliceStack
 
 Pair = tuple[MultiTask, ModelCard]
@@ -83,3 +84,27 @@ def test_a_temperature_softens_only_its_task(model: Pair) -> None:
     expected = power / power.sum(axis=1, keepdims=True)
     assert warm.slices_NC["bone_quality"] == pytest.approx(expected, abs=1e-6)
     assert warm.probabilities["blastic"] == plain.probabilities["blastic"]
+
+
+def test_a_composed_model_calls_a_vertebra_by_its_sub_tasks_and_its_offsets(
+    spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    spec, uri = changed(spec, composed=True), str(tmp_path_factory.mktemp("composed"))
+    card = ModelCard(spec=spec, offsets={"bone_quality": (0.0, 0.0, 1.0, 0.0)})
+    save_model(uri, untrained(spec, seed=0), card)
+    call = Predictor.load(uri).predict([stack(0, 9)])[0]
+    blastic, lytic = (call.probabilities[name]["yes"] for name in ("blastic", "lytic"))
+    odds = np.array([(1 - blastic) * (1 - lytic), blastic * (1 - lytic), blastic * lytic * np.e, (1 - blastic) * lytic])
+    assert list(call.probabilities["bone_quality"].values()) == pytest.approx((odds / odds.sum()).tolist(), abs=1e-6)
+    assert call.slices_NC["bone_quality"].shape == (9, 4)
+
+
+def test_a_composed_model_of_an_earlier_version_is_refused(
+    spec: ModelSpec, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """It had an MLP, whose weights a composed model no longer has."""
+    uri, old = str(tmp_path_factory.mktemp("old")), untrained(spec, seed=0)
+    old.spec = changed(spec, composed=True)
+    save_model(uri, old, ModelCard(spec=old.spec))
+    with pytest.raises(BadInput, match=r"do not fit the model that model\.json describes"):
+        Predictor.load(uri)

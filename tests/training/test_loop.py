@@ -109,6 +109,16 @@ class InOneGroup(OneProcess):
         return nn.parallel.DistributedDataParallel(model)
 
 
+def test_a_composed_model_learns_and_stores_its_offsets() -> None:
+    recipe = small_recipe(epochs=8)
+    recipe = changed(recipe, model=changed(recipe.model, composed=True))
+    workers = OneProcess()
+    trained = train(training_data(made_up_crops(patients=24), recipe), recipe, 0, workers)
+    assert workers.history[-1]["validation_macro_sensitivity_bone_quality"] > 0.8
+    assert len(trained.card.offsets["bone_quality"]) == 4
+    assert trained.card.temperatures["bone_quality"] == 1
+
+
 @pytest.mark.parametrize("sharing", ["hard", "soft"])
 def test_every_weight_gets_its_gradient_from_distributed_data_parallel(sharing: str, tmp_path: Path) -> None:
     """DistributedDataParallel refuses the second step if a weight had no gradient in the first."""

@@ -92,6 +92,7 @@ def test_a_file_changes_the_settings_it_names_and_adds_its_tasks(tmp_path: Path)
     [
         ("epoch = 3", "epoch: Extra inputs"),
         ("epochs = 0", "epochs: .*greater than or equal to 1, found 0"),
+        ('base = "+composed"\nprevalence = 0.2', "expected no prevalence for a composed model"),
         ('base = "best"', "expected a recipe .*found best"),
         ("tasks = 3", r"own \[\[tasks\]\] table"),
         ('[[tasks]]\nname = "a"\ncolumn = "a"\npositive = ["Yes"]', "model.tasks.4: .*lower case, found 'Yes'"),

@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from spinemet.config import changed
 from spinemet.model.aggregate import Rule
 from spinemet.model.tasks import MISSING
 from spinemet.training.dataset import Samples
 from spinemet.training.validation import (
     balanced_log_loss,
     choose_rules,
+    fit_offsets,
     fit_temperature,
     macro_sensitivity,
     tempered,
@@ -64,7 +66,7 @@ def test_a_rule_for_lesions_on_few_slices_is_chosen_if_it_helps() -> None:
     rules = choose_rules(prob, samples, recipe)
     assert rules["blastic"].kind == rules["bone_quality"].kind == "top"
     assert rules["lytic"].kind == rules["posterolateral"].kind == "mean"
-    metrics = validation_metrics(prob, samples, recipe.model.tasks, rules)
+    metrics = validation_metrics(prob, samples, recipe.model, rules, {})
     assert metrics["validation_macro_sensitivity_blastic"] == 1
     assert "validation_macro_sensitivity_posterolateral" not in metrics
 
@@ -85,3 +87,48 @@ def test_few_vertebrae_fit_no_temperature() -> None:
     assert fit_temperature(prob, true, np.arange(19), Rule(kind="mean")) == 1
     more = np.array([[0.6, 0.4]] * 20)
     assert fit_temperature(more, np.zeros(20, int), np.arange(20), Rule(kind="mean")) == pytest.approx(0.5, abs=0.01)
+
+
+def subtask_evidence(count: int, correlation: float, seed: int) -> tuple[dict[str, np.ndarray], Samples]:
+    """Blastic and lytic of vertebrae of one slice each, as independent sub-tasks say; in truth a vertebra is mixed by
+    `correlation` more or less often than their product."""
+    rng = np.random.default_rng(seed)
+    blastic, lytic = rng.beta(0.5, 0.5, count), rng.beta(0.5, 0.5, count)
+    product = np.stack([(1 - blastic) * (1 - lytic), blastic * (1 - lytic), blastic * lytic, (1 - blastic) * lytic], 1)
+    product[:, 2] *= correlation
+    product /= product.sum(axis=1, keepdims=True)
+    true = np.array([rng.choice(4, p=one) for one in product])
+    yes = np.stack([np.isin(true, (1, 2)), np.isin(true, (2, 3))])
+    targets = np.stack([yes[0], yes[1], true, np.full(count, MISSING)]).astype(int)
+    samples = Samples(
+        hu_NHW=np.zeros((count, 32, 32), np.int16),
+        rows_N=np.arange(count),
+        targets_TN=targets,
+        weights_TN=np.ones((4, count), np.float32),
+        vertebra_N=np.arange(count),
+        vertebra_targets_TN=targets,
+    )
+    prob = {"blastic": np.stack([1 - blastic, blastic], 1), "lytic": np.stack([1 - lytic, lytic], 1)}
+    return prob | {"bone_quality": product, "posterolateral": np.full((count, 3), 1 / 3)}, samples
+
+
+@pytest.mark.parametrize("correlation", [0.3, 1.0, 4.0])
+def test_offsets_find_how_sub_tasks_depend_on_each_other(correlation: float) -> None:
+    recipe = small_recipe()
+    recipe = changed(recipe, model=changed(recipe.model, composed=True))
+    prob, samples = subtask_evidence(1500, correlation, 0)
+    rules = dict.fromkeys(prob, Rule())
+    offsets = fit_offsets(prob, samples, rules, recipe)
+    normal, blastic, mixed, lytic = offsets["bone_quality"]
+    assert mixed - (normal + blastic + lytic) / 3 == pytest.approx(math.log(correlation), abs=0.4)
+    before, after = (validation_metrics(prob, samples, recipe.model, rules, one) for one in ({}, offsets))
+    assert after["validation_ece_bone_quality"] <= before["validation_ece_bone_quality"] + 0.01
+
+
+def test_few_vertebrae_leave_the_product_almost_as_it_is_and_other_models_have_no_offsets() -> None:
+    recipe = small_recipe()
+    prob, samples = subtask_evidence(6, 1.0, 1)
+    rules = dict.fromkeys(prob, Rule())
+    assert fit_offsets(prob, samples, rules, recipe) == {}
+    recipe = changed(recipe, model=changed(recipe.model, composed=True))
+    assert np.abs(fit_offsets(prob, samples, rules, recipe)["bone_quality"]).max() < 1.5
