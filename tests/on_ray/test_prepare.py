@@ -118,7 +118,7 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
     for given, message in (
         ((str(tmp_path / "nowhere"), labels, out), "nowhere"),
         ((archive, str(tmp_path / "no.csv"), out), "no.csv"),
-        ((archive, labels, str(file_in_the_way / "out")), "cannot open the folder"),
+        ((archive, labels, str(file_in_the_way / "out")), "is a file"),
     ):
         assert main(["--archive", given[0], "--labels", given[1], "--out", given[2]]) == 2
         error = capsys.readouterr().err
@@ -131,5 +131,5 @@ def test_bad_input_found_by_a_worker_is_bad_input_for_the_caller(place: Path, mo
     """Without the check on the driver, the first worker that writes finds the mistake."""
     (place / "in-the-way").write_text("")
     monkeypatch.setattr("spinemet.training.preparing.check_writable", lambda uri: None)
-    with pytest.raises(BadInput, match=r"^cannot open the folder .*in-the-way"):
+    with pytest.raises(BadInput, match=r"^expected a folder at .*in-the-way is a file"):
         run_prepare(str(place / "archive"), str(place / "labels.csv"), str(place / "in-the-way" / "crops"), CONFIG)
