@@ -43,12 +43,11 @@ def coldstart(
     if not made["implants"].exists():
         with progress_bar("Implanting lesions") as advance:
             print(write_implants(archive, made["implants"], seed, studies=studies, progress=advance))
-    labels = out / "labels.csv"
-    if not labels.exists():
+    if not (made["phantoms"] / "labels.csv").exists():
         with progress_bar("Making phantom patients") as advance:
             write_archive(str(made["phantoms"]), phantoms, seed, progress=advance, workers=os.cpu_count() or 1)
-        tables = [pd.read_csv(folder / "labels.csv", dtype=str) for folder in made.values()]
-        pd.concat(tables).to_csv(labels, index=False)
+    labels = out / "labels.csv"
+    pd.concat([pd.read_csv(folder / "labels.csv", dtype=str) for folder in made.values()]).to_csv(labels, index=False)
     data = out / "data"
     data.mkdir(exist_ok=True)
     for patient in (patient for folder in made.values() for patient in (folder / "archive").iterdir()):

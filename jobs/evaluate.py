@@ -15,7 +15,7 @@ from spinemet.progress import progress_bar
 
 
 def evaluate(
-    model: Annotated[str, Option(help="Model folder, local or s3://.")],
+    model: Annotated[str, Option(help="Model folder, local or s3://, or builtin.")],
     out: Annotated[str, Option(help="Folder or s3:// prefix for the tables and figures.")],
     crops: Annotated[str | None, Option(help="Folder or s3:// prefix made by jobs/prepare.py.")] = None,
     archive: Annotated[str | None, Option(help="Instead of crops: folder or s3:// prefix with studies.")] = None,

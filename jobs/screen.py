@@ -24,7 +24,7 @@ RESCREEN = "Repeat failed studies, or all; stale: only studies that another mode
 def screen(
     archive: Annotated[str, Option(help="Folder or s3:// prefix with the studies.")],
     results: Annotated[str, Option(help="Folder or s3:// prefix of the result tables.")],
-    model: Annotated[str, Option(help="Model folder, local or s3://.")],
+    model: Annotated[str, Option(help="Model folder, local or s3://, or builtin.")],
     config: Annotated[Path | None, Option(help="TOML file: localizer, series selection and other settings.")] = None,
     limit: Annotated[int | None, Option(help="Screen at most this many new studies.")] = None,
     quiet_minutes: Annotated[float, Option(help="Leave studies with younger objects to the next run.")] = 0.0,

@@ -67,7 +67,7 @@ def _root(
 def doctor(
     archive: Annotated[str | None, typer.Option(help="Folder or s3:// prefix with the studies.")] = None,
     results: Annotated[str | None, typer.Option(help="Folder or s3:// prefix of the result tables.")] = None,
-    model: Annotated[str | None, typer.Option(help="Model folder, local or s3://.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model folder, local or s3://, or builtin.")] = None,
     key_file: Annotated[
         str | None, typer.Option(help="File with the pseudonym key; replaces that of the environment.")
     ] = None,
@@ -147,7 +147,9 @@ def implant(
 @app.command()
 def study(
     path: StudyPlace,
-    model: Annotated[str | None, typer.Option(help="Model folder. Without it no vertebra is classified.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model folder, or builtin. Without it no vertebra is classified.")
+    ] = None,
     localizer: Annotated[Localizer | None, typer.Option(help="Method that finds the vertebrae.")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings for reading studies.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -15,7 +15,7 @@ from spinemet.errors import BadInput
 from spinemet.evaluation.figures import confusion_figure, reliability_figure
 from spinemet.evaluation.pages import evaluation_page
 from spinemet.evaluation.predictions import UNITS, Tables, compared, labelled, predictions, repeats
-from spinemet.files import join, normalize, write_bytes, write_parquet
+from spinemet.files import join, write_bytes, write_parquet
 from spinemet.model.card import ModelCard
 from spinemet.model.predictor import Predictor
 from spinemet.progress import Progress, no_progress
@@ -71,8 +71,8 @@ def run_evaluate(
     the models learned from a patient to be measured, if no patient is left, or if the crops are cut in another way
     than the models need.
     """
-    predictor = Predictor.load(normalize(model_uri))
-    baseline = Predictor.load(normalize(baseline_uri)) if baseline_uri else None
+    predictor = Predictor.load(model_uri)
+    baseline = Predictor.load(baseline_uri) if baseline_uri else None
     every = read_crops(crops_uri)
     crops = _choose(every, predictor.card, split)
     if baseline is not None:

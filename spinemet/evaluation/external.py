@@ -18,7 +18,6 @@ from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, Split, chosen_patients, measured, write_evaluation
 from spinemet.evaluation.groups import GROUPS, group_measures, scan_groups
 from spinemet.evaluation.predictions import Probabilities, unit_tables
-from spinemet.files import normalize
 from spinemet.model.predictor import Predictor
 from spinemet.process.isolation import read_all
 from spinemet.progress import Progress, no_progress
@@ -171,7 +170,7 @@ def run_external(
     split, and what is refused: as in `evaluate.run_evaluate`. config: how to read the studies; the model says how to
     cut slices. Raises BadInput also if archive or labels are missing or wrong, or no label has a vertebra.
     """
-    predictor = Predictor.load(normalize(model_uri))
+    predictor = Predictor.load(model_uri)
     labels = consensus(read_labels(labels_uri, label_words(predictor.card.spec.tasks)))
     labels = labels[chosen_patients(labels["patient"].map(research_key), predictor.card, split)]
     settings = changed(config or StudyConfig(), slices=predictor.slices)

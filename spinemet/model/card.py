@@ -17,7 +17,7 @@ from spinemet.types import FloatArray
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
-_LATER = ("offsets", "trained_on")
+_LATER = ("offsets", "trained_on", "about")
 """Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
 BUILTIN = "builtin"
 """The model that comes with this package, by name instead of a place. Its card says what it was trained on."""
@@ -42,6 +42,8 @@ class ModelCard(FrozenModel):
     crops_digest: str = ""
     trained_on: str = ""
     """What the training data are of if they are not all of patients, such as `phantoms`; "" if nobody said."""
+    about: str = ""
+    """For readers: sources and their licences, how good the model is and what it is not. "" if nobody wrote it."""
     split: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metrics: dict[str, float | None] = Field(default_factory=dict)
     software_version: str = __version__
