@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spinemet.errors import Reason
-from spinemet.types import Flag, Method, SeriesHeader, SliceStack, Spine, StraightenedViews, Vec3, Vertebra
+from spinemet.types import Doubt, Flag, Method, SeriesHeader, SliceStack, Spine, StraightenedViews, Vec3, Vertebra
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +19,16 @@ class VertebraCall:
     """The model's answer for one vertebra.
 
     probabilities: task -> class -> probability; a binary task has the classes "no" and "yes". slices_NC: the same per
-    slice, task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes.
+    slice, task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes. doubt: why
+    the call is unsure, None for a sure one. is_judged: False if the model cannot tell sure from unsure calls.
+    plausible: task -> the classes that the model cannot rule out (its conformal set); of some tasks, or of none.
     """
 
     probabilities: Mapping[str, Mapping[str, float]]
     slices_NC: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+    doubt: Doubt | None = None
+    is_judged: bool = False
+    plausible: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def label(self, task: str) -> str | None:
         """The most probable class of `task`; None if the model does not have it."""

@@ -18,7 +18,7 @@ class StudyFlow:
 
     waiting: studies that the last planning saw in the archive and that have no ledger row. duplicates: rows of a study
     that lies more than once in the archive. excluded, failed: reason to number of studies, most frequent first.
-    imaged, cut, unclassified, evaluable, positive: vertebrae, one per patient and level (see cohort.views).
+    imaged, cut, unsure, unclassified, evaluable, positive: vertebrae, one per patient and level (see cohort.views).
     """
 
     waiting: int
@@ -30,6 +30,7 @@ class StudyFlow:
     patients: int
     imaged: int
     cut: int
+    unsure: int
     unclassified: int
     evaluable: int
     positive: int
@@ -50,9 +51,10 @@ def study_flow(connection: duckdb.DuckDBPyConnection) -> StudyFlow:
         " (select coalesce(arg_max(listed, started_at), 0) from runs"
         "  semi join made_with using (model_digest, config_digest) where listed is not null)",
     )
-    imaged, cut, evaluable, positive, positive_patients = _one(
+    imaged, cut, unsure, evaluable, positive, positive_patients = _one(
         connection,
-        "select count(*), count(*) filter (completeness = 'cut' and not evaluable), count(*) filter (evaluable),"
+        "select count(*), count(*) filter (completeness = 'cut' and not evaluable), "
+        " count(*) filter (completeness = 'whole' and coalesce(unsure, '') <> ''), count(*) filter (evaluable),"
         " count(*) filter (any_lesion), count(distinct patient) filter (any_lesion) from imaged",
     )
     return StudyFlow(
@@ -65,7 +67,8 @@ def study_flow(connection: duckdb.DuckDBPyConnection) -> StudyFlow:
         patients=patients,
         imaged=imaged,
         cut=cut,
-        unclassified=imaged - cut - evaluable,
+        unsure=unsure,
+        unclassified=imaged - cut - unsure - evaluable,
         evaluable=evaluable,
         positive=positive,
         positive_patients=positive_patients,

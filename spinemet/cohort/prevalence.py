@@ -38,6 +38,7 @@ COUNTS: tuple[str, ...] = (
     "n_patients",
     "n_imaged",
     "n_cut",
+    "n_unsure",
     "n_evaluable",
     "n_positive",
     "prevalence",
@@ -64,9 +65,10 @@ def prevalence(
     task: of the model that screened last; its findings are those of `findings`.
 
     Columns: the groups, `finding`, `n_patients` (patients with a vertebra of the group in view), `n_imaged` (units in
-    view), `n_cut` (of those, cut by the field of view), `n_evaluable` (whole and classified: the denominator),
-    `n_positive`, `prevalence`, `ci_low`, `ci_high` (NaN if nothing is evaluable) and `interval`, the method of
-    `proportion_interval`. A vertebra that is not imaged is in no count.
+    view), `n_cut` (of those, cut by the field of view), `n_unsure` (whole, but the model's call is unsure),
+    `n_evaluable` (whole, classified and sure: the denominator), `n_positive`, `prevalence`, `ci_low`, `ci_high` (NaN if
+    nothing is evaluable) and `interval`, the method of `proportion_interval`. A vertebra that is not imaged is in no
+    count.
 
     Raises BadInput for an unknown column, unit or task.
     """
@@ -82,6 +84,7 @@ def prevalence(
         )
     table = connection.execute(
         f"select patient, if(is_named, level, 'unnamed') as level, {columns}, completeness = 'cut' as cut, "
+        "completeness = 'whole' and coalesce(unsure, '') <> '' as unsure, "
         f"evaluable and {label} is not null as evaluable, {label} as called from {source}"
     ).df()
     for name in names:
@@ -143,7 +146,7 @@ def _rows(part: pd.DataFrame, unit: str, names: Sequence[str]) -> Iterator[dict[
     """One row per finding of one group."""
     if unit == "patient":
         part = part.groupby("patient").agg(
-            {"cut": "all", "evaluable": "any"} | dict.fromkeys(names, "any")
+            {"cut": "all", "unsure": "any", "evaluable": "any"} | dict.fromkeys(names, "any")
         ).reset_index()  # fmt: skip
     looked = part[part["evaluable"]]
     sizes = looked.groupby("patient").size()
@@ -156,6 +159,7 @@ def _rows(part: pd.DataFrame, unit: str, names: Sequence[str]) -> Iterator[dict[
             "n_patients": part["patient"].nunique(),
             "n_imaged": len(part),
             "n_cut": int((part["cut"] & ~part["evaluable"]).sum()),
+            "n_unsure": int((part["unsure"] & ~part["evaluable"]).sum()),
             "n_evaluable": total,
             "n_positive": found,
             "prevalence": found / total if total else float("nan"),

@@ -9,7 +9,7 @@ limited to one model and one reading configuration, the ones that screened last:
                        `probability`, and `is_positive` (any class but the task's first, negative one)
     imaged             one row per patient and level in view: from the latest study in which that level is
                        evaluable, else from the latest in which it is in view at all
-    evaluable          the rows of `imaged` that are whole and classified: the denominator
+    evaluable          the rows of `imaged` that are whole, classified and sure: the denominator
 
 `imaged` has the bone quality as booleans: `any_lesion`, `blastic`, `mixed`, `lytic`, null if the vertebra is not
 evaluable. Every other task joins it by (source_key, vertebra) from `current_calls`. A vertebra without a name (`?1`)

@@ -62,7 +62,11 @@ class _Row:
 
     @property
     def colour(self) -> str:
-        return palette.DARK[self.quality[0]] if self.quality else palette.UNCALLED["dark"]
+        return palette.DARK[self.quality[0]] if self.quality and not self.is_unsure else palette.UNCALLED["dark"]
+
+    @property
+    def is_unsure(self) -> bool:
+        return self.call is not None and self.call.doubt is not None
 
     @property
     def is_cut(self) -> bool:
@@ -78,6 +82,8 @@ class _Row:
         if self.quality is None:
             return "cut" if self.is_cut else ""
         label, probability = self.quality
+        if self.is_unsure:
+            return f"unsure ({label})"
         return f"{label}{palette.unsure(probability)} {probability:.2f}"
 
     @property
@@ -118,7 +124,7 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row], noti
     columns, tile = _grid(len(reading.stacks), height)
     tiles_width = columns * (tile + TILE_GAP)
     width = 2 * MARGIN + AXIS + sagittal_width + NAMES + coronal_width + GAP + calls_width + GAP + tiles_width
-    sentences = [notice if calls_width == CALLS else "", *flag_lines(reading)]
+    sentences = [notice if calls_width == CALLS else "", *flag_lines(reading, [row.call for row in rows])]
     warnings = [line for words in sentences for line in textwrap.wrap(words, int(width * LETTERS_PER_INCH))]
     total = height + TOP + LINE * len(warnings) + BOTTOM
     figure = Figure(figsize=(width, total), facecolor=BACKGROUND)

@@ -6,7 +6,7 @@ from typing import Any
 from spinemet.dicom.values import names_contrast
 from spinemet.errors import Reason
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
-from spinemet.types import MEASURES, Flag, SeriesHeader, Vertebra
+from spinemet.types import MEASURES, Doubt, Flag, SeriesHeader, Vertebra
 
 
 def study_json(
@@ -17,7 +17,8 @@ def study_json(
     Keys: `state`, `reason`, `detail` (null when screened), `series` (the chosen one, or null), `series_rejected`,
     `localizer`, `flags`, `seconds` per stage, and `vertebrae`, cranial to caudal. Lengths are millimetres, centres LPS.
     Without a model a vertebra's `bone_quality`, `posterolateral` and `probabilities` are null; so is `trained_on` if
-    the model may have been trained on patients alone.
+    the model may have been trained on patients alone. `unsure` says why the calls of a vertebra are unsure, "" if they
+    are sure; `plausible` holds the classes that the model cannot rule out. Both are null if the model does not say.
     """
     problem = reading if isinstance(reading, NotScreened) else None
     rows = reading.with_calls(calls) if isinstance(reading, Screened) else ()
@@ -40,15 +41,22 @@ def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason],
     return tuple((header, reason) for header, reason in reading.series_seen if reason is not None)
 
 
-def flag_lines(reading: StudyReading) -> Iterator[str]:
-    """Each flag of the study and of its vertebrae with its meaning: `disc_unclear (T8, T9): A disc …`."""
-    levels: dict[Flag, list[str]] = {flag: [] for flag in reading.flags}
-    for vertebra in reading.spine.vertebrae if isinstance(reading, Screened) else ():
+def flag_lines(reading: StudyReading, calls: Sequence[VertebraCall | None] | None = None) -> Iterator[str]:
+    """Each flag of the study and of its vertebrae with its meaning: `disc_unclear (T8, T9): A disc …`.
+
+    Then, in the same form, why calls are unsure.
+    """
+    levels: dict[Flag | Doubt, list[str]] = {flag: [] for flag in reading.flags}
+    rows = reading.with_calls(calls) if isinstance(reading, Screened) else ()
+    for vertebra, _, _ in rows:
         for flag in vertebra.flags:
             levels.setdefault(flag, []).append(vertebra.level)
-    for flag, names in levels.items():
+    for vertebra, _, call in rows:
+        if call is not None and call.doubt is not None:
+            levels.setdefault(call.doubt, []).append(vertebra.level)
+    for word, names in levels.items():
         where = f" ({', '.join(names)})" if names else ""
-        yield f"{flag}{where}: {flag.meaning}"
+        yield f"{'unsure, ' if isinstance(word, Doubt) else ''}{word}{where}: {word.meaning}"
 
 
 def _series(reading: StudyReading) -> dict[str, Any] | None:
@@ -94,6 +102,8 @@ def _vertebra(vertebra: Vertebra, call: VertebraCall | None, slices: int) -> dic
         "flags": list(vertebra.flags),
         "bone_quality": call and call.label("bone_quality"),
         "posterolateral": call and call.label("posterolateral"),
+        "unsure": (call.doubt or "") if call and call.is_judged else None,
+        "plausible": {task: list(names) for task, names in call.plausible.items()} if call and call.plausible else None,
         "probabilities": call
         and {
             task: {name: _round(value, 4) for name, value in classes.items()}

@@ -45,7 +45,7 @@ def render_study(
     if isinstance(reading, Screened):
         wide = (width or console().width) >= _WIDE
         parts.append(_vertebrae([(vertebra, call) for vertebra, _, call in reading.with_calls(calls)], wide))
-        parts += [Text(line, style=palette.WARNING) for line in flag_lines(reading)]
+        parts += [Text(line, style=palette.WARNING) for line in flag_lines(reading, calls)]
         if calls is not None:
             parts += [_legend(), *([Text(notice, style=palette.WARNING)] if notice else [])]
     elif rejected_series(reading):
@@ -66,7 +66,9 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     out = _table(caption=_PREVALENCE_CAPTION, caption_justify="left")
     for name in groups:
         out.add_column(name.replace("_", " "), overflow="fold")
-    counts = ("imaged", "cut", "evaluable")[0 if wide else min(max(len(groups) - 1, 0), 2) :]
+    unsure = ["unsure"] if table["n_unsure"].any() else []
+    hidden = 0 if wide else min(max(len(groups) - 1, 0) + len(unsure), 2)
+    counts = ["imaged", "cut", *unsure, "evaluable"][hidden:]
     for name in counts:
         out.add_column(name, justify="right", style="dim" if name != "evaluable" else "", no_wrap=True)
     out.add_column("positive", justify="right", no_wrap=True)
@@ -95,8 +97,9 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
 
 
 _PREVALENCE_CAPTION = (
-    "Prevalence = positive / evaluable (whole and classified). Cut by the field of view does not mean negative, and a "
-    "vertebra that was not imaged is in no count. Each level of a patient counts once, in the latest study with it."
+    "Prevalence = positive / evaluable (whole, classified and sure). Cut by the field of view or unsure does not mean "
+    "negative, and a vertebra that was not imaged is in no count. Each level of a patient counts once, in the latest "
+    "study with it."
 )
 
 
@@ -205,6 +208,8 @@ def _call(call: VertebraCall | None) -> Text:
     if found is None:
         return Text("–", style="dim")
     label, probability = found
+    if call is not None and call.doubt is not None:
+        return Text(f"unsure ({label})", style=palette.WARNING)
     weight = "" if label == "normal" else "bold "
     return Text(
         f"{label + palette.unsure(probability):<8} {probability:.2f}", style=f"{weight}{palette.TERMINAL[label]}"

@@ -12,12 +12,13 @@ from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, read_bytes
 from spinemet.model.aggregate import Rule, vertebra_probabilities
+from spinemet.model.doubt import Doubts
 from spinemet.model.spec import ModelSpec
 from spinemet.types import FloatArray
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
-_LATER = ("offsets", "trained_on", "about")
+_LATER = ("offsets", "trained_on", "about", "doubts")
 """Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
 BUILTIN = "builtin"
 """The model that comes with this package, by name instead of a place. Its card says what it was trained on."""
@@ -44,6 +45,8 @@ class ModelCard(FrozenModel):
     """What the training data are of if they are not all of patients, such as `phantoms`; "" if nobody said."""
     about: str = ""
     """For readers: sources and their licences, how good the model is and what it is not. "" if nobody wrote it."""
+    doubts: Doubts | None = None
+    """What makes a call of this model unsure; None for a model that says nothing of it."""
     split: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     metrics: dict[str, float | None] = Field(default_factory=dict)
     software_version: str = __version__

@@ -16,7 +16,20 @@ from spinemet.model.card import CARD, WEIGHTS, ModelCard, load_card, model_diges
 from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import ModelSpec
 
-__all__ = ["CARD", "WEIGHTS", "ModelCard", "load_card", "load_model", "model_digest", "save_model", "untrained"]
+FAMILIAR = "familiar"
+"""The buffer of a model with the result of `doubt.fit_familiar`, saved with its weights; not every model has one."""
+
+__all__ = [
+    "CARD",
+    "FAMILIAR",
+    "WEIGHTS",
+    "ModelCard",
+    "load_card",
+    "load_model",
+    "model_digest",
+    "save_model",
+    "untrained",
+]
 
 
 def save_model(uri: str, model: MultiTask, card: ModelCard) -> ModelCard:
@@ -38,7 +51,10 @@ def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
     content = read_weights(uri, card)
     model = MultiTask(card.spec)
     try:
-        model.load_state_dict(safetensors.torch.load(content))
+        state = safetensors.torch.load(content)
+        if FAMILIAR in state:
+            model.register_buffer(FAMILIAR, torch.empty_like(state[FAMILIAR]))
+        model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise BadInput(
             f"the weights in {join(place_of(uri), WEIGHTS)} do not fit the model that {CARD} describes."

@@ -9,10 +9,12 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
-from spinemet.model.checkpoint import ModelCard, load_model, model_digest
+from spinemet.model.checkpoint import FAMILIAR, ModelCard, load_model, model_digest
+from spinemet.model.doubt import appearance, unexplained_share
 from spinemet.model.inference import autocast, best_device, fold, has_fast_bf16, use_free_cores
 from spinemet.model.multitask import MultiTask
 from spinemet.reading import VertebraCall
@@ -39,6 +41,10 @@ class Predictor:
         if self.device.type == "cpu":
             self._batch = CPU_BATCH
             fold(self._model, torch.bfloat16 if has_fast_bf16(self.device) else torch.float32)
+        familiar = getattr(self._model, FAMILIAR, None)
+        self._familiar = None if familiar is None else familiar.cpu().numpy()
+        self._features: list[npt.NDArray[np.float32]] = []
+        self._model.trunk.register_forward_hook(self._keep_features)
         # In float32 the last bit of a sum depends on the slice's place in the batch; float64 rounds that off.
         self._model.heads.double()
 
@@ -68,11 +74,20 @@ class Predictor:
         if not stacks:
             return []
         slices = self.predict_slices(np.concatenate([stack.hu_NHW for stack in stacks]))
+        features_NF = self.features()
         ends = list(accumulate(len(stack.hu_NHW) for stack in stacks))
         return [
-            self._call({task: prob_NC[start:end] for task, prob_NC in slices.items()})
-            for start, end in zip([0, *ends], ends, strict=False)
+            self._call(stack.hu_NHW, {task: prob_NC[a:b] for task, prob_NC in slices.items()}, features_NF[a:b])
+            for stack, a, b in zip(stacks, [0, *ends], ends, strict=False)
         ]
+
+    def features(self) -> npt.NDArray[np.float32]:
+        """(N, F) features of the slices of the last `predict_slices`; with coupled trunks, those of all trunks."""
+        return np.concatenate(self._features)
+
+    def _keep_features(self, module: torch.nn.Module, given: object, found: Tensor | list[Tensor]) -> None:
+        features = torch.cat(found, dim=1) if isinstance(found, list) else found
+        self._features.append(features.float().cpu().numpy())
 
     def predict_slices(self, hu_NHW: npt.NDArray[np.int16]) -> dict[str, npt.NDArray[np.float32]]:
         """Task -> (N, C) float32 probabilities of (N, H, W) HU slices; N may be 0."""
@@ -80,22 +95,36 @@ class Predictor:
         parts: dict[str, list[npt.NDArray[np.float32]]] = {
             task.name: [np.zeros((0, len(task.classes)), np.float32)] for task in tasks
         }
+        self._features = []
         with torch.inference_mode(), autocast(self.device):
             for start in range(0, len(hu_NHW), self._batch):
                 batch = hu_NHW[start : start + self._batch]
                 logits = self._model(torch.from_numpy(_filled(batch, self._batch)).to(self.device))
+                self._features[-1] = self._features[-1][: len(batch)]
                 for name, logits_NC in logits.items():
                     tempered_NC = logits_NC / self.card.temperatures.get(name, 1.0)
                     parts[name].append(torch.softmax(tempered_NC, dim=1)[: len(batch)].float().cpu().numpy())
         return {name: np.concatenate(pieces) for name, pieces in parts.items()}
 
-    def _call(self, slices_NC: dict[str, npt.NDArray[np.float32]]) -> VertebraCall:
+    def _call(
+        self,
+        hu_NHW: npt.NDArray[np.int16],
+        slices_NC: dict[str, npt.NDArray[np.float32]],
+        features_NF: npt.NDArray[np.float32],
+    ) -> VertebraCall:
         vertebra = self.card.of_vertebra(slices_NC)
         tasks = self.card.spec.tasks
         probabilities = {
             task.name: dict(zip(task.classes, vertebra[task.name].tolist(), strict=True)) for task in tasks
         }
-        return VertebraCall(probabilities=probabilities, slices_NC=slices_NC)
+        if (doubts := self.card.doubts) is None:
+            return VertebraCall(probabilities, slices_NC)
+        plausible = doubts.plausible(probabilities)
+        unexplained = None if self._familiar is None else unexplained_share(features_NF.mean(axis=0), self._familiar)
+        measured = appearance(hu_NHW, self.slices.pixel_mm)
+        negative = self.card.spec.task(doubts.decides).classes[0]
+        doubt = doubts.doubt(measured, unexplained, plausible, negative)
+        return VertebraCall(probabilities, slices_NC, doubt, is_judged=True, plausible=plausible)
 
     def _check(self, stack: SliceStack) -> None:
         wanted = self.slices

@@ -18,7 +18,7 @@ from spinemet.display.palette import axis_top, unsure
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
-from spinemet.types import BONE_QUALITY, MEASURES, Flag
+from spinemet.types import BONE_QUALITY, MEASURES, Doubt, Flag
 
 if TYPE_CHECKING:
     import duckdb
@@ -85,6 +85,7 @@ def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
     return _rate(found) | {
         "n_imaged": found["n_imaged"],
         "n_cut": found["n_cut"],
+        "n_unsure": found["n_unsure"],
         "dot": place["prevalence"],
         "low": place["ci_low"],
         "width": place["ci_high"] - place["ci_low"],
@@ -132,6 +133,8 @@ def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
 
 
 def _cell(row: Row) -> Row:
+    if row["unsure"]:
+        return {"kind": "unsure", "title": f"{row['level']}: unsure. {Doubt(row['unsure']).meaning}"}
     if row["evaluable"] and row["label"]:
         return {"kind": row["label"], "title": f"{row['level']}: {row['label']} {row['probability']:.2f}"}
     if row["completeness"] == "cut":
@@ -204,6 +207,8 @@ def _mark(vertebra: Row, calls: Calls) -> Row:
     quality, best = _best(calls.get(TASK))
     if TASK in calls:
         lines.append(", ".join(f"{name} {value:.2f}" for name, value in calls[TASK].items()))
+    if vertebra["unsure"]:
+        lines.append(f"unsure: {Doubt(vertebra['unsure']).meaning}")
     further = []
     for task, classes in calls.items():
         if task == TASK or task in _PARTS:
@@ -220,10 +225,10 @@ def _mark(vertebra: Row, calls: Calls) -> Row:
         "level": vertebra["level"],
         "row": vertebra["canal_mm"],
         "half": max(vertebra["height_mm"] / 2 - 1.5, 2.0),
-        "kind": quality or "unclassified",
+        "kind": "unclassified" if vertebra["unsure"] else quality or "unclassified",
         "is_cut": is_cut,
         "is_positive": bool(vertebra["any_lesion"]),
-        "call": quality + unsure(best),
+        "call": f"unsure ({quality})" if vertebra["unsure"] else quality + unsure(best),
         "probability": best,
         "further": further,
         "title": "\n".join(lines),

@@ -1,9 +1,9 @@
 """Control charts: whether a run's rates differ from those of the runs before it by more than chance.
 
-Shares (excluded and failed studies, vertebrae of each class) get a p chart with probability limits: the binomial
-quantiles that a share leaves as rarely as 3 standard deviations (1 in 740 on each side). Vertebrae of one patient are
-alike, so their shares scatter more than the binomial distribution says. The limits are therefore widened by the sigma_z
-of Laney's p' chart (Quality Engineering 14:531, 2002) if that is above 1: the scatter from run to run of
+Shares (excluded and failed studies, vertebrae of each class, unsure ones) get a p chart with probability limits: the
+binomial quantiles that a share leaves as rarely as 3 standard deviations (1 in 740 on each side). Vertebrae of one
+patient are alike, so their shares scatter more than the binomial distribution says. The limits are therefore widened by
+the sigma_z of Laney's p' chart (Quality Engineering 14:531, 2002) if that is above 1: the scatter from run to run of
 z = (p - mean p) / sqrt(mean p (1 - mean p) / n). The mean HU gets an individuals chart: mean +- 2.66 times the mean
 moving range (Montgomery, Statistical Quality Control, chapters 6 and 7).
 
@@ -19,7 +19,7 @@ from statistics import fmean
 
 from spinemet.reading import State
 from spinemet.results.schemas import Row
-from spinemet.types import BONE_QUALITY, POSTEROLATERAL
+from spinemet.types import BONE_QUALITY, POSTEROLATERAL, Completeness
 
 MIN_RUNS = 8
 """With fewer earlier runs there is no alarm: the scatter from run to run is not known yet."""
@@ -36,6 +36,7 @@ POSITIVE = (*BONE_QUALITY[1:], *POSTEROLATERAL[1:])
 _SHARES: dict[str, tuple[str, ...]] = {
     **{str(state): tuple(map(str, State)) for state in (State.EXCLUDED, State.FAILED)},
     **dict.fromkeys(POSITIVE, ("evaluable",)),
+    "unsure": ("evaluable", "unsure"),
 }
 """Column of `runs` -> the columns whose sum it is a share of."""
 
@@ -75,12 +76,13 @@ def drift(run: Row, earlier: Sequence[Row]) -> list[Alarm]:
 
 
 def counted(vertebrae: Sequence[Row]) -> dict[str, float]:
-    """Counts of a study's `vertebrae` rows: evaluable ones, those of each class, those with HU, and the sum of HU."""
+    """Counts of a study's `vertebrae` rows: unsure ones, evaluable ones, those of each class, those with HU, and HU."""
     evaluable = [row for row in vertebrae if row["evaluable"]]
     hu = [row["trabecular_hu"] for row in evaluable if row["trabecular_hu"] is not None]
     found = {name: sum(row["bone_quality"] == name for row in evaluable) for name in BONE_QUALITY[1:]}
     found |= {name: sum(row["posterolateral"] == name for row in evaluable) for name in POSTEROLATERAL[1:]}
-    return {"evaluable": len(evaluable), **found, "hu_vertebrae": len(hu), "hu_sum": math.fsum(hu)}
+    unsure = sum(bool(row["unsure"]) and row["completeness"] == Completeness.WHOLE for row in vertebrae)
+    return {"evaluable": len(evaluable), "unsure": unsure, **found, "hu_vertebrae": len(hu), "hu_sum": math.fsum(hu)}
 
 
 def _share(row: Row, name: str, whole: Sequence[str]) -> tuple[int, int]:

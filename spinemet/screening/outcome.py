@@ -153,14 +153,17 @@ def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) 
     x, y, z = vertebra.center_mm
     probabilities = call.probabilities if call is not None else {}
     labels = {task: call.label(task) if call else None for task in LABEL_COLUMNS}
-    points = sins_points(vertebra.level, labels["bone_quality"], labels["posterolateral"])
+    is_unsure = call is not None and call.doubt is not None
+    applies_to = None if is_unsure else labels["bone_quality"]
+    points = sins_points(vertebra.level, applies_to, labels["posterolateral"])
     return {
         "level_confidence": vertebra.level_confidence,
         "confidence": vertebra.confidence,
         "completeness": str(vertebra.completeness),
-        "evaluable": vertebra.completeness is Completeness.WHOLE and call is not None,
+        "evaluable": vertebra.completeness is Completeness.WHOLE and call is not None and not is_unsure,
         "slices": len(stack.hu_NHW),
         **labels,
+        "unsure": str(call.doubt or "") if call is not None and call.is_judged else None,
         **{
             column: float(probabilities[task][name]) if task in probabilities else None
             for column, (task, name) in PROBABILITY_COLUMNS.items()
@@ -179,6 +182,7 @@ def _vertebra(vertebra: Vertebra, stack: SliceStack, call: VertebraCall | None) 
 def _calls(call: VertebraCall) -> list[Row]:
     return [
         {"task": task, "class": name, "class_number": number, "probability": float(probability)}
+        | {"in_set": name in call.plausible[task] if task in call.plausible else None}
         for task, classes in call.probabilities.items()
         for number, (name, probability) in enumerate(classes.items())
     ]

@@ -99,7 +99,7 @@ class Run:
             "waiting": self.plan.waiting,
             **{str(each): self.states[str(each)] for each in State},
             "vertebrae": self.vertebrae,
-            **{name: self.sums[name] for name in ("evaluable", *POSITIVE, "hu_vertebrae")},
+            **{name: self.sums[name] for name in ("evaluable", "unsure", *POSITIVE, "hu_vertebrae")},
             "mean_hu": self.sums["hu_sum"] / self.sums["hu_vertebrae"] if self.sums["hu_vertebrae"] else None,
             "reasons": json.dumps(dict(sorted(self.reasons.items()))),
             "drift": "; ".join(map(str, self.alarms)) or None,

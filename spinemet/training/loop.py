@@ -18,15 +18,24 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from spinemet.config import changed
 from spinemet.model.backbone import load_pretrained
-from spinemet.model.checkpoint import ModelCard, untrained
+from spinemet.model.checkpoint import FAMILIAR, ModelCard, untrained
 from spinemet.model.inference import autocast
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.multitask import MultiTask
+from spinemet.model.predictor import Predictor
 from spinemet.training import augment, selfpaced
 from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples, TrainingData, resident
-from spinemet.training.validation import choose_rules, fit_offsets, fit_temperatures, tempered, validation_metrics
+from spinemet.training.validation import (
+    choose_rules,
+    fit_doubts,
+    fit_offsets,
+    fit_temperatures,
+    tempered,
+    validation_metrics,
+)
 from spinemet.training.workers import State, Workers
 
 EVALUATION_BATCH = 64
@@ -245,7 +254,7 @@ class _Run:
         return metrics
 
     def finish(self) -> Trained:
-        """The model of the best epoch, with rules, temperatures and offsets fitted on the validation patients."""
+        """The model of the best epoch, with all that is fitted on the validation patients."""
         model = self.model
         model.load_state_dict(self.best["model"])
         if self.recipe.prevalence is not None:
@@ -271,7 +280,11 @@ class _Run:
             split=self.data.split,
             metrics={**metrics, "best_epoch": float(self.best["epoch"])},
         )
-        return Trained(model.cpu().eval(), card, self.entered_N)
+        predictor = Predictor(model, card, self.workers.device)
+        doubts, familiar = fit_doubts(predictor, self.data, self.recipe, self.seed)
+        if familiar is not None:
+            model.register_buffer(FAMILIAR, torch.from_numpy(familiar))
+        return Trained(model.cpu().eval(), changed(card, doubts=doubts), self.entered_N)
 
 
 def _parameter_groups(model: nn.Module, recipe: TrainRecipe) -> list[dict[str, Any]]:

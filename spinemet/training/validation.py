@@ -1,26 +1,41 @@
-"""Measures per vertebra on the validation patients, which pick the epoch, aggregation rules, temperatures
-and offsets.
+"""Measures per vertebra on the validation patients, which pick the epoch, aggregation rules, temperatures, offsets
+and doubts.
 
 N slices, V vertebrae, C classes.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.optimize import minimize, minimize_scalar
 
 from spinemet.model.aggregate import Rule, aggregate, compose
+from spinemet.model.doubt import (
+    Doubts,
+    appearance,
+    fit_classes,
+    fit_familiar,
+    fit_ranges,
+    fit_unexplained,
+    unexplained_share,
+)
+from spinemet.model.predictor import Predictor
 from spinemet.model.spec import ModelSpec
 from spinemet.model.tasks import MISSING, Task
 from spinemet.statistics.measures import OVERALL, calibration_error, confusion_matrix, sensitivity
+from spinemet.training import augment
 from spinemet.training.config import TrainRecipe
-from spinemet.training.dataset import Samples
+from spinemet.training.dataset import Samples, TrainingData
 
 TEMPERATURES = (0.5, 4.0)
 """Allowed temperatures; a small set without errors would drive the temperature to 0."""
 MIN_VERTEBRAE = 20
 """Labelled vertebrae that a fit of a temperature needs; on fewer, chance decides."""
+
+FITTED = 500
+"""Training vertebrae, evenly chosen, that say what the model knows; as many slices as a fraction of an epoch."""
 
 Probabilities = Mapping[str, npt.NDArray[np.float64]]
 Offsets = Mapping[str, Sequence[float]]
@@ -167,3 +182,61 @@ def validation_metrics(
             counts_CC = confusion_matrix(true_V, prob_VC.argmax(axis=1), len(task.classes))
             found |= {f"validation_{name}_{task.name}": float(OVERALL[name](counts_CC)) for name in task.measures}
     return found
+
+
+# ---- when calls are unsure ------------------------------------------------------------------------------------
+
+
+def fit_doubts(
+    predictor: Predictor, data: TrainingData, recipe: TrainRecipe, seed: int
+) -> tuple[Doubts, npt.NDArray[np.float32] | None]:
+    """What makes calls of the trained `predictor` unsure, and the array of `model.doubt.fit_familiar`.
+
+    The ranges of plain measures are those of training vertebrae as they are and as augmentation shows them, and of
+    validation vertebrae. The other thresholds come from the validation vertebrae alone.
+    """
+    pixel_mm, measured, features = recipe.model.slices.pixel_mm, [], []
+    for number, (_, hu_NHW) in enumerate(_stacks(data.train, FITTED)):
+        predictor.predict_slices(hu_NHW)
+        features.append(predictor.features().mean(axis=0))
+        measured += [appearance(one, pixel_mm) for one in (hu_NHW, _augmented(hu_NHW, recipe, [seed, number]))]
+    familiar = fit_familiar(np.array(features))
+    shares, firsts = [], []
+    prob: dict[str, list[npt.NDArray[np.float64]]] = {task.name: [] for task in recipe.model.tasks}
+    for first, hu_NHW in _stacks(data.validation):
+        slices_NC = predictor.predict_slices(hu_NHW)
+        measured.append(appearance(hu_NHW, pixel_mm))
+        if familiar is not None:
+            shares.append(unexplained_share(predictor.features().mean(axis=0), familiar))
+        firsts.append(first)
+        for name, prob_C in predictor.card.of_vertebra(slices_NC).items():
+            prob[name].append(np.asarray(prob_C, np.float64))
+    classes = {}
+    for task, targets_N in zip(recipe.model.tasks, data.validation.vertebra_targets_TN, strict=True):
+        true_V = targets_N[firsts]
+        known = true_V != MISSING
+        if limits := fit_classes(true_V[known], np.array(prob[task.name])[known]):
+            classes[task.name] = limits
+    doubts = Doubts(
+        ranges=fit_ranges(measured), unexplained=fit_unexplained(shares), classes=classes, decides=recipe.selects
+    )
+    return doubts, familiar
+
+
+def _stacks(samples: Samples, most: int | None = None) -> Iterator[tuple[int, npt.NDArray[np.int16]]]:
+    """For each vertebra, or evenly for at most `most`: the place of its first slice, and its (N, H, W) slices."""
+    vertebrae, first_V = np.unique(samples.vertebra_N, return_index=True)
+    chosen = np.unique(
+        np.linspace(0, len(vertebrae) - 1, min(most or len(vertebrae), len(vertebrae))).round().astype(int)
+    )
+    for one in chosen:
+        rows = np.flatnonzero(samples.vertebra_N == vertebrae[one])
+        yield int(first_V[one]), samples.pixels(rows).numpy()
+
+
+def _augmented(hu_NHW: npt.NDArray[np.int16], recipe: TrainRecipe, seed: Sequence[int]) -> npt.NDArray[np.float32]:
+    """(1, H, W): the middle slice of a vertebra as one draw of the training's augmentation shows it."""
+    number = int(np.random.default_rng(seed).integers(2**31))
+    drawn = augment.draw(1, recipe.augment, number, recipe.model.slices.pixel_mm)
+    middle = len(hu_NHW) // 2
+    return np.asarray(augment.apply(torch.from_numpy(hu_NHW[middle : middle + 1]), drawn).numpy())

@@ -28,7 +28,7 @@ CALLS = {
 @dataclass(frozen=True)
 class Study:
     """One row of the ledger. levels: `T12=lytic`, `L1=cut`, `L2=?` (whole, unclassified), `L1=lytic~` (its
-    posterolateral call is below a half); `L3` alone is normal."""
+    posterolateral call is below a half), `L1=lytic!` (unsure); `L3` alone is normal."""
 
     patient: str | None
     when: date | None = date(2024, 5, 2)
@@ -116,7 +116,7 @@ def _calls(text: str, collapsed: Collection[str] | None) -> dict[str, dict[str, 
     level, _, state = text.partition("=")
     if state in {"cut", "?"}:
         return {}
-    quality = state.removesuffix("~") or "normal"
+    quality = state.rstrip("~!") or "normal"
     bone = dict(zip(BONE_QUALITY, CALLS[quality], strict=True))
     blastic, lytic = bone["blastic"] + bone["mixed"], bone["mixed"] + bone["lytic"]
     sides = (0.3, 0.6, 0.1) if quality == "lytic" else (0.9, 0.06, 0.04)
@@ -134,7 +134,7 @@ def _calls(text: str, collapsed: Collection[str] | None) -> dict[str, dict[str, 
 
 def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict[str, float]]) -> dict[str, Any]:
     level, _, state = text.partition("=")
-    evaluable = bool(calls)
+    evaluable = bool(calls) and not state.endswith("!")
     row = keys | {
         "vertebra": place,
         "level": level,
@@ -142,6 +142,7 @@ def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict
         "confidence": 0.98,
         "completeness": "cut" if state == "cut" else "whole",
         "evaluable": evaluable,
+        "unsure": "ambiguous" if state.endswith("!") else None,
         "slices": 7,
         "trabecular_hu": 142.0 if evaluable else None,
         "center_x_mm": 0.0,
@@ -151,7 +152,7 @@ def _vertebra(keys: dict[str, Any], place: int, text: str, calls: dict[str, dict
         "height_mm": 25.0,
         "flags": ["disc_unclear"] if state == "cut" else [],
     }  # fmt: skip
-    if evaluable:
+    if calls:
         labels = [task for task in LABEL_COLUMNS if task in calls]
         row |= {task: max(calls[task], key=lambda name: calls[task][name]) for task in labels}
         row |= {column: calls[task][name] for column, (task, name) in PROBABILITY_COLUMNS.items() if task in calls}

@@ -27,3 +27,9 @@ def test_every_study_and_every_vertebra_is_accounted_for(tmp_path: Path) -> None
 
 def test_every_reason_has_words() -> None:
     assert all(reason.meaning for reason in Reason)
+
+
+def test_unsure_vertebrae_are_a_step_of_their_own(tmp_path: Path) -> None:
+    flow = study_flow(open_cohort(write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic! L2=? L3")])))
+    assert (flow.imaged, flow.cut, flow.unsure, flow.unclassified, flow.evaluable) == (4, 1, 1, 1, 1)
+    assert flow.positive == 0

@@ -148,3 +148,22 @@ def test_only_vertebrae_with_a_call_of_the_task_are_evaluable(tmp_path: Path) ->
     results = write_results(str(tmp_path), [Study("p2", levels="L1 L2")], wave="run-2/1", collapsed=["L1"])
     row = prevalence(open_cohort(results), [], task="collapse").iloc[0]
     assert row[["n_imaged", "n_evaluable", "n_positive"]].tolist() == [4, 2, 1]
+
+
+def test_unsure_vertebrae_have_a_column_of_their_own(tmp_path: Path) -> None:
+    studies = [
+        Study("p1", levels="L1=lytic! L2 L3=cut"),
+        Study("p2", levels="L1=lytic L2=normal! L3"),
+        Study("p3", levels="L1=normal!"),
+    ]
+    counts = ["n_imaged", "n_cut", "n_unsure", "n_evaluable", "n_positive"]
+    table = _ask(tmp_path / "a", studies, "level").set_index(["level", "finding"])
+    assert table.loc[("L1", "any"), counts].tolist() == [3, 0, 2, 1, 1]
+    assert table.loc[("L2", "any"), counts].tolist() == [2, 0, 1, 1, 0]
+    assert table.loc[("L3", "any"), counts].tolist() == [2, 1, 0, 1, 0]
+    assert table.loc[("L1", "lytic"), "prevalence"] == 1
+    patients = _ask(tmp_path / "b", studies, unit="patient").set_index("finding")
+    assert patients.loc["any", counts].tolist() == [3, 0, 1, 2, 1], "p3 has nothing but an unsure vertebra"
+    cohort = open_cohort(str(tmp_path / "a"))
+    side = prevalence(cohort, ["level"], task="posterolateral").set_index(["level", "finding"])
+    assert side.loc[("L1", "any"), counts].tolist() == [3, 0, 2, 1, 1]

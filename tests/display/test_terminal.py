@@ -1,5 +1,6 @@
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from spinemet.cohort.views import open_cohort
 from spinemet.display.terminal import render_prevalence, render_study, render_table
 from spinemet.errors import Reason
 from spinemet.reading import NotScreened, State, VertebraCall
+from spinemet.types import Doubt
 from tests.cohort.cases import Study, write_results
 from tests.readings import SECRETS, SERIES, call, reading
 
@@ -131,3 +133,20 @@ def test_a_prevalence_by_many_columns_is_whole_at_eighty_columns(tmp_path: Path,
     text = _text(render_prevalence(prevalence(open_cohort(results), by), NARROW), NARROW)
     assert "…" not in text
     assert "[9.5, 90.5]" in text
+
+
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_an_unsure_call_says_so_and_why(width: int) -> None:
+    calls = [replace(call("blastic"), doubt=Doubt.SMOOTH, is_judged=True), replace(call("normal"), is_judged=True)]
+    text = _text(render_study(reading(levels=["L1", "L2"]), calls, width=width), width)
+    assert "unsure (blastic)" in text
+    assert "unsure, smooth (L1): The image is smoother" in text
+    assert "…" not in text
+    assert "unsure" not in _line(text, "L2")
+
+
+def test_unsure_vertebrae_have_a_column_of_the_prevalence_if_there_are_any(tmp_path: Path) -> None:
+    for n, (levels, shown) in enumerate({"L1=lytic! L2": True, "L1=lytic L2": False}.items()):
+        cohort = open_cohort(write_results(str(tmp_path / str(n)), [Study("p1", levels=levels)]))
+        header = _text(render_prevalence(prevalence(cohort, ["level"]), width=NARROW), NARROW).splitlines()[1]
+        assert ("unsure" in header) == shown

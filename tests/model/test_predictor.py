@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.aggregate import Rule, aggregate
-from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.checkpoint import FAMILIAR, ModelCard, save_model, untrained
+from spinemet.model.doubt import ClassLimits, Doubts, appearance, fit_familiar
 from spinemet.model.multitask import MultiTask
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.spec import ModelSpec
-from spinemet.types import SliceStack
+from spinemet.types import BONE_QUALITY, Doubt, SliceStack
 
 Pair = tuple[MultiTask, ModelCard]
 
@@ -108,3 +112,30 @@ def test_a_composed_model_of_an_earlier_version_is_refused(
     save_model(uri, old, ModelCard(spec=old.spec))
     with pytest.raises(BadInput, match=r"do not fit the model that model\.json describes"):
         Predictor.load(uri)
+
+
+def test_a_model_without_doubts_says_nothing_of_them(model: Pair) -> None:
+    call = Predictor(*model).predict([stack(0, 9)])[0]
+    assert (call.doubt, call.is_judged, call.plausible) == (None, False, {})
+
+
+def test_doubts_of_the_card_and_the_weights_reach_the_calls(model: Pair, tmp_path: Path) -> None:
+    net, card = model
+    stacks = [stack(seed, 9) for seed in range(4)]
+    flat = SliceStack("L1", np.full((9, 32, 32), 40, np.int16), np.arange(9, dtype=np.float32), 2.0)
+    bones = [appearance(one.hu_NHW, 2.0)["bone_hu"] for one in stacks]
+    everything = ClassLimits(negative=1, positive=1, kind=1)
+    predictor = Predictor(*model)
+    features = [predictor.predict([one]) and predictor.features().mean(axis=0) for one in (*stacks, *stacks)]
+    net.register_buffer(FAMILIAR, torch.from_numpy(fit_familiar(np.array(features))))
+    for doubts, reason, of_flat in (
+        (Doubts(ranges={"bone_hu": (min(bones), max(bones))}, decides="bone_quality"), None, Doubt.LOW_DENSITY),
+        (Doubts(unexplained=0.0, decides="bone_quality"), Doubt.UNFAMILIAR, Doubt.UNFAMILIAR),
+        (Doubts(unexplained=1e9, decides="bone_quality"), None, None),
+        (Doubts(classes={"bone_quality": everything}, decides="bone_quality"), Doubt.AMBIGUOUS, Doubt.AMBIGUOUS),
+    ):
+        save_model(str(tmp_path), net, changed(card, doubts=doubts))
+        calls = Predictor.load(str(tmp_path)).predict([*stacks, flat])
+        assert [call.doubt for call in calls] == [*[reason] * 4, of_flat]
+        assert all(call.is_judged for call in calls)
+    assert calls[0].plausible == {"bone_quality": BONE_QUALITY}

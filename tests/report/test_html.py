@@ -88,7 +88,7 @@ def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
     assert "1 failed broke while being read 1 truncated objects" in words
     assert "8 vertebrae judged, of 9 in view" in words
     assert "4 vertebrae called positive, in 2 patients" in words
-    assert "L1 66.7 [20.8, 93.9] 2 3 0 3 0 1 1" in words, "level, rate, interval, counts by class"
+    assert "L1 66.7 [20.8, 93.9] 2 3 0 0 3 0 1 1" in words, "level, rate, interval, counts by class"
 
 
 def test_the_page_fetches_nothing(tmp_path: Path) -> None:

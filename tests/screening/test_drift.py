@@ -114,3 +114,10 @@ def test_a_studys_vertebrae_are_counted_by_class() -> None:
     assert {name: sums[name] for name in POSITIVE} == dict.fromkeys(POSITIVE, 1)
     assert (sums["hu_vertebrae"], sums["hu_sum"]) == (3, 450.0)
     assert math.isclose(counted([])["hu_sum"], 0.0)
+
+
+def test_a_night_of_unsure_calls_raises_an_alarm() -> None:
+    usual = [{**night(), "evaluable": 95 + n % 2, "unsure": 5 - n % 2} for n in range(12)]
+    names = {alarm.name for alarm in drift({**night(), "evaluable": 50, "unsure": 50}, usual)}
+    assert "unsure" in names
+    assert "unsure" not in {alarm.name for alarm in drift({**night(), "evaluable": 94, "unsure": 6}, usual)}

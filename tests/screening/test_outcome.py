@@ -12,6 +12,7 @@ from spinemet.errors import Reason
 from spinemet.reading import NotScreened, Screened, State, StudyReading, VertebraCall
 from spinemet.results.schemas import PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
+from spinemet.types import Doubt
 from tests.readings import CALLS, LEVELS, READING, REF, SECRETS, SERIES, stack
 
 MADE_WITH = MadeWith("a" * 12, "b" * 12, "1.0", "run-1")
@@ -187,3 +188,21 @@ def test_slimming_and_dropping_pixels_change_no_row() -> None:
     assert small.chosen.instances == ()
     assert small.stacks[0].hu_NHW.nbytes == 0
     assert rows_of(small, slices=True) == rows_of(READING, slices=True)
+
+
+def test_an_unsure_vertebra_keeps_its_calls_and_leaves_the_denominator() -> None:
+    unsure, sure, silent = (
+        replace(CALLS[1], doubt=Doubt.SMOOTH, is_judged=True, plausible={"bone_quality": ("normal", "lytic")}),
+        replace(CALLS[2], is_judged=True),
+        CALLS[3],
+    )
+    rows = rows_of(READING, (None, unsure, sure, silent))
+    assert [row["unsure"] for row in rows["vertebrae"]] == [None, "smooth", "", None]
+    assert [row["evaluable"] for row in rows["vertebrae"]] == [False, False, True, True]
+    assert [row["sins_bone"] for row in rows["vertebrae"]] == [None, None, 1, 0]
+    assert rows["vertebrae"][1]["bone_quality"] == "lytic"
+    assert rows["studies"][0]["levels_evaluable"] == 2
+    sets = {(row["task"], row["class"]): row["in_set"] for row in rows["calls"] if row["vertebra"] == 1}
+    assert sets["bone_quality", "lytic"]
+    assert sets["bone_quality", "blastic"] is False
+    assert sets["posterolateral", "none"] is None

@@ -9,18 +9,29 @@ from spinemet.screening.drift import Alarm
 from spinemet.screening.run import RATED, Run, account, in_words
 from spinemet.screening.stopping import StopReason
 
-VERTEBRA = {"evaluable": True, "bone_quality": "lytic", "posterolateral": "none", "trabecular_hu": 120.0}
-CUT = VERTEBRA | {"evaluable": False}
+VERTEBRA = {"evaluable": True, "bone_quality": "lytic", "posterolateral": "none", "trabecular_hu": 120.0} | {
+    "unsure": "",
+    "completeness": "whole",
+}
+CUT = VERTEBRA | {"evaluable": False, "completeness": "cut", "unsure": "ambiguous"}
+UNSURE = VERTEBRA | {"evaluable": False, "unsure": "ambiguous"}
 
 
 def test_a_run_counts_states_reasons_and_vertebrae() -> None:
     run = Run(facts={"asked_by": account(), "study_limit": 9})
     assert run.studies_per_hour is None
-    run.count({"studies": [{"state": "screened", "reason": None}], "vertebrae": [VERTEBRA, CUT]})
+    run.count({"studies": [{"state": "screened", "reason": None}], "vertebrae": [VERTEBRA, CUT, UNSURE]})
     run.count({"studies": [{"state": "failed", "reason": "crashed"}], "vertebrae": []})
     row = run.row(RunState.DONE)
-    assert (row["screened"], row["excluded"], row["failed"], row["vertebrae"]) == (1, 0, 1, 2)
-    assert [row[name] for name in ("evaluable", "lytic", "bilateral", "hu_vertebrae", "mean_hu")] == [1, 1, 0, 1, 120.0]
+    assert (row["screened"], row["excluded"], row["failed"], row["vertebrae"]) == (1, 0, 1, 3)
+    assert [row[name] for name in ("unsure", "evaluable", "lytic", "bilateral", "hu_vertebrae", "mean_hu")] == [
+        1,
+        1,
+        1,
+        0,
+        1,
+        120.0,
+    ]
     assert json.loads(row["reasons"]) == {"crashed": 1}
     assert row["study_limit"] == 9
     assert row["studies_per_hour"] is None, "of two studies most time is the start"

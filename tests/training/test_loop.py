@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import nn
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.model.checkpoint import untrained
+from spinemet.model.doubt import MEASURES
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.predictor import Predictor
 from spinemet.model.tasks import MISSING, TASKS, Task
@@ -25,7 +27,7 @@ from spinemet.training.loop import Trained, learning_rate_factor, train
 from spinemet.training.selfpaced import difficulty
 from spinemet.training.validation import macro_sensitivity
 from spinemet.training.workers import OneProcess
-from spinemet.types import BONE_QUALITY, SliceStack
+from spinemet.types import BONE_QUALITY, Doubt, SliceStack
 from tests.training.lesions import made_up_crops, small_recipe
 from tests.training.together import two_threads
 
@@ -81,6 +83,29 @@ def test_calls_may_assume_that_disease_is_rare(prevalence: float) -> None:
     for name, tensor in balanced.model.state_dict().items():
         if "heads.bone_quality" not in name:
             assert torch.equal(tensor, rare.model.state_dict()[name])
+
+
+def test_what_training_never_showed_is_unsure_and_sets_hold_the_truth_of_unseen_patients() -> None:
+    crops = made_up_crops(patients=60)
+    recipe = changed(small_recipe(epochs=4), validation_share=0.3)
+    trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
+    doubts = trained.card.doubts
+    assert doubts is not None
+    assert set(doubts.ranges) == set(MEASURES)
+    assert (doubts.decides, doubts.unexplained is not None) == ("bone_quality", True)
+    predictor = Predictor(trained.model, changed(trained.card, weights_sha256="0"))
+    unseen = crops.table[crops.table["patient"].isin(trained.card.split["test"])]
+    held, sure = [], []
+    for _, rows in unseen.groupby("vertebra"):
+        offsets = rows["offset_mm"].to_numpy(np.float32)
+        stack = SliceStack("T1", crops.hu_NHW[rows.index], offsets, recipe.model.slices.pixel_mm)
+        call = predictor.predict([stack])[0]
+        held.append(rows["bone_quality"].iloc[0] in call.plausible["bone_quality"])
+        sure.append(call.doubt in {None, Doubt.AMBIGUOUS})
+        dense = replace(stack, hu_NHW=stack.hu_NHW + np.int16(1500))
+        assert predictor.predict([dense])[0].doubt is Doubt.HIGH_DENSITY
+    assert np.mean(held) > 0.8
+    assert np.mean(sure) > 0.9
 
 
 def test_the_same_seed_gives_the_same_loss_to_the_last_bit() -> None:
