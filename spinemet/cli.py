@@ -233,15 +233,14 @@ def prevalence(
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
-    from spinemet.cohort.views import open_cohort, trained_on
+    from spinemet.cohort.views import open_cohort
     from spinemet.display.terminal import render_prevalence
-    from spinemet.model.card import caution
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
     cohort = open_cohort(results, _moment(results, as_of))
     _show(measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence)
-    if notice := caution(trained_on(cohort)):
-        typer.echo(notice, err=True)
+    for sentence in measure.notes(cohort, columns):
+        typer.echo(sentence, err=True)
 
 
 @app.command()

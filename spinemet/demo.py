@@ -14,7 +14,7 @@ from pathlib import Path
 from rich import box
 from rich.table import Column, Table
 
-from spinemet.cohort.prevalence import prevalence
+from spinemet.cohort.prevalence import notes, prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.commands import console
 from spinemet.config import FrozenModel, StudyConfig
@@ -136,8 +136,9 @@ def _screen(paths: DemoPaths) -> str:
 
 
 def _ask(paths: DemoPaths) -> str:
-    table = prevalence(open_cohort(paths.results), ["sex"], unit="patient")
-    console().print(render_prevalence(table))
+    cohort = open_cohort(paths.results)
+    table = prevalence(cohort, ["sex"], unit="patient")
+    console().print(render_prevalence(table), *notes(cohort, ["sex"]), sep="\n")
     table.to_csv(paths.root / "prevalence.csv", index=False)
     return "patients with a lesion, by sex"
 

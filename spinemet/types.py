@@ -283,11 +283,8 @@ class Measure:
 
 MEASURES: tuple[Measure, ...] = (
     Measure(
-        name="trabecular_hu",
-        title="trabecular",
-        unit="HU",
-        heading="HU",
-        description="Mean HU of the trabecular core of the body; null if too little is in view.",
+        *("trabecular_hu", "trabecular", "HU", "HU"),
+        "Mean HU of the trabecular core of the body; null if too little is in view.",
     ),
 )
 """Declared here and computed in spine/measures.py, a measure appears in the tables, in JSON and at the terminal."""

@@ -6,7 +6,9 @@ import duckdb
 import pandas as pd
 
 from spinemet.anatomy import LEVELS
+from spinemet.cohort.views import trained_on
 from spinemet.errors import BadInput
+from spinemet.model.card import caution
 from spinemet.results.schemas import LABEL_COLUMNS
 from spinemet.statistics.intervals import proportion_interval
 from spinemet.types import BONE_QUALITY
@@ -95,6 +97,15 @@ def prevalence(
     parts = table.groupby(groups, observed=True) if groups else [((), table)]
     rows = [dict(zip(groups, key, strict=True)) | row for key, part in parts for row in _rows(part, unit, names)]
     return pd.DataFrame(rows, columns=[*groups, *COUNTS])
+
+
+def notes(connection: duckdb.DuckDBPyConnection, by: Sequence[str]) -> list[str]:
+    """Sentences that a reader of a prevalence `by` these columns has to know."""
+    policies = connection.execute("select distinct date_policy from runs semi join current using (run_id)").fetchall()
+    found = [caution(trained_on(connection))]
+    if "year" in by and ("shifted",) in policies:
+        found.append("Years are of shifted dates: each patient's lie 1 to 364 days before the true ones.")
+    return [sentence for sentence in found if sentence]
 
 
 def findings(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> tuple[str, ...]:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from spinemet.cohort.prevalence import GROUPS, findings, prevalence
+from spinemet.cohort.prevalence import GROUPS, findings, notes, prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.errors import BadInput
+from spinemet.results.tables import open_results
 from tests.cohort.cases import Study, write_results
 
 
@@ -167,3 +168,17 @@ def test_unsure_vertebrae_have_a_column_of_their_own(tmp_path: Path) -> None:
     cohort = open_cohort(str(tmp_path / "a"))
     side = prevalence(cohort, ["level"], task="posterolateral").set_index(["level", "finding"])
     assert side.loc[("L1", "any"), counts].tolist() == [3, 0, 2, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("policy", "by", "years"), [("shifted", "year", 1), ("shifted", "sex", 0), ("exact", "year", 0)]
+)
+def test_an_answer_has_notes_on_the_model_and_on_shifted_years(
+    tmp_path: Path, policy: str, by: str, years: int
+) -> None:
+    place = open_results(write_results(str(tmp_path), [Study("p1", levels="L1")]))
+    assert notes(open_cohort(place.uri), [by]) == []
+    place.write_run(place.runs()[0] | {"date_policy": policy, "trained_on": "phantoms"})
+    found = notes(open_cohort(place.uri), [by])
+    assert found[0].startswith("The model was trained on phantoms")
+    assert len(found) == 1 + years
