@@ -34,9 +34,10 @@ _EVEN, _MISCOUNT, _UNCLEAR, _GAP = 0.00001, 0.001, 0.3, 0.5
 """Probability that a disc was missed or found twice: in an even row, with good evidence for the disc, with none, and
 with a gap that has room for another body. The second and third count as far as spacings are uneven: 17 discs at 0.001
 each would outweigh the 1 to 2.5 % of people who have another number of vertebrae."""
-_STEADY = 0.9
-"""If the discs make a miscount less likely than 1 minus this, but the anchors need one, they contradict each other: the
-sacrum passes for a body, say, and there are more bodies below the ribs than any build has."""
+_STEADY, _COUNTED = 0.9, 0.5
+"""If the discs make a row without a miscount likelier than the first value, but the anchors make it less likely than
+the second, they contradict each other: the sacrum passes for a body, say, and there are more bodies below the ribs than
+any build has. Of 280 phantoms one is below 0.8, at 0.00, and its names were wrong."""
 _UNEVEN = 0.12
 """Standard deviation of the logarithm of a spacing against that of its neighbours. A miscount changes the spacing of
 discs by a third or more, so even spacings speak against it. 0.12 on the phantoms of tests/bench/population.py."""
@@ -75,7 +76,7 @@ def level_names(bodies: list[Body], sacrum: float, reach: Reach | None = None, f
             return Names(_unnamed(len(bodies)))
     total, shares, unusual = _level_shares(miscounts, sizes, *anchors)
     steady = float(np.prod(1 - np.array(miscounts)))
-    if steady >= _STEADY and steady * _level_shares([0.0] * len(miscounts), sizes, *anchors)[0] < _CONFLICT * total:
+    if steady >= _STEADY and steady * _level_shares([0.0] * len(miscounts), sizes, *anchors)[0] < _COUNTED * total:
         return Names(_unnamed(len(bodies)))
     count = _likeliest_count(miscounts, sizes, *anchors)
     sure = shares[np.arange(len(bodies)), [LEVEL_INDEX[level] for level in count]]
