@@ -168,9 +168,7 @@ def study(
 
     if png is not None and png.suffix.lower() != ".png":
         raise BadInput(f"expected a file name that ends in .png, found {png.name}.")
-    settings = load_config(config, StudyConfig)
-    if localizer is not None:
-        settings = changed(settings, localizer=localizer)
+    settings = changed(load_config(config, StudyConfig), **({"localizer": localizer} if localizer else {}))
     predictor, trained_on = None, ""
     if model is not None:
         from spinemet.model.predictor import Predictor
@@ -178,7 +176,7 @@ def study(
         predictor = Predictor.load(model)
         settings, trained_on = changed(settings, slices=predictor.slices), predictor.card.trained_on
     reading = read_study(study_at(path), settings, views=png is not None)
-    calls = predictor.predict(reading.stacks) if predictor is not None and isinstance(reading, Screened) else None
+    calls = predictor.predict(reading.stacks) if predictor and isinstance(reading, Screened) else None
     if png is not None and isinstance(reading, Screened):
         study_figure(reading, calls, png, caution(trained_on))
     if as_json:

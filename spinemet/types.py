@@ -108,22 +108,6 @@ class Flag(Explained):
     )
 
 
-class Doubt(Explained):
-    """Why a call is unsure (model/doubt.py). Models of earlier versions, and those of few patients, never say so."""
-
-    LOW_DENSITY = "low_density", "The bone is less dense than any that the model learned from."
-    HIGH_DENSITY = (
-        "high_density",
-        "The body is denser than any that the model learned from: cement, metal or sclerosis.",
-    )
-    SMOOTH = "smooth", "The image is smoother than those that the model learned from."
-    SHARP = "sharp", "The image is sharper or grainier than those that the model learned from."
-    NOISY = "noisy", "The image is noisier than those that the model learned from."
-    NARROW_VIEW = "narrow_view", "More lies outside the field of view than in the images that the model learned from."
-    UNFAMILIAR = "unfamiliar", "The image looks unlike the vertebrae that the model learned from."
-    AMBIGUOUS = "ambiguous", "The model cannot tell a normal vertebra from a diseased one here."
-
-
 # ---- DICOM ---------------------------------------------------------------------------------------------------
 
 

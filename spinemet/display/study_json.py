@@ -5,8 +5,8 @@ from typing import Any
 
 from spinemet.dicom.values import names_contrast
 from spinemet.errors import Reason
-from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
-from spinemet.types import MEASURES, Doubt, Flag, SeriesHeader, Vertebra
+from spinemet.reading import Doubt, NotScreened, Screened, StudyReading, VertebraCall
+from spinemet.types import MEASURES, Flag, SeriesHeader, Vertebra
 
 
 def study_json(

@@ -19,7 +19,8 @@ import numpy.typing as npt
 from pydantic import Field
 
 from spinemet.config import FrozenModel
-from spinemet.types import AIR_HU, Array, Doubt
+from spinemet.reading import Doubt
+from spinemet.types import AIR_HU, Array
 
 QUANTILE = 0.005
 """Share of the training vertebrae beyond each end of a measure's range."""

@@ -16,9 +16,10 @@ from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
 from spinemet.cohort.views import records
 from spinemet.display.palette import axis_top, unsure
 from spinemet.model.tasks import NO_YES, TASKS
+from spinemet.reading import Doubt
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
-from spinemet.types import BONE_QUALITY, MEASURES, Doubt, Flag
+from spinemet.types import BONE_QUALITY, MEASURES, Flag
 
 if TYPE_CHECKING:
     import duckdb

@@ -22,7 +22,7 @@ from spinemet.config import StudyConfig
 from spinemet.evaluation.benchmark import Labels, draw_case, read_case
 from spinemet.model.predictor import Predictor
 from spinemet.phantom.body.anatomy import PatientAnatomy
-from spinemet.reading import Screened
+from spinemet.reading import Screened, VertebraCall
 from spinemet.spine.slices import cut_slices
 from spinemet.study import read_study, read_volume_of
 from spinemet.training.crops import read_crops, write_manifest
@@ -171,8 +171,8 @@ def _row(patient: Patient, model: Predictor) -> list[str | int]:
     return [patient.name, len(calls), normal, _unsure(calls), tried, found]
 
 
-def _unsure(calls: Sequence[object]) -> int:
-    return sum(bool(getattr(call, "unsure", "")) for call in calls)
+def _unsure(calls: Sequence[VertebraCall]) -> int:
+    return sum(call.doubt is not None for call in calls)
 
 
 def _hard_phantoms() -> Iterator[tuple[str, list[SliceStack]]]:

@@ -12,8 +12,7 @@ from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.display.terminal import render_prevalence, render_study, render_table
 from spinemet.errors import Reason
-from spinemet.reading import NotScreened, State, VertebraCall
-from spinemet.types import Doubt
+from spinemet.reading import Doubt, NotScreened, State, VertebraCall
 from tests.cohort.cases import Study, write_results
 from tests.readings import SECRETS, SERIES, call, reading
 

@@ -18,8 +18,9 @@ from spinemet.model.doubt import (
     fit_unexplained,
     unexplained_share,
 )
+from spinemet.reading import Doubt
 from spinemet.spine import slices
-from spinemet.types import AIR_HU, BONE_QUALITY, Doubt
+from spinemet.types import AIR_HU, BONE_QUALITY
 
 PIXEL_MM = 1.15
 SIZE = 96

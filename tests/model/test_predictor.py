@@ -16,7 +16,8 @@ from spinemet.model.doubt import ClassLimits, Doubts, appearance, fit_familiar
 from spinemet.model.multitask import MultiTask
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.spec import ModelSpec
-from spinemet.types import BONE_QUALITY, Doubt, SliceStack
+from spinemet.reading import Doubt
+from spinemet.types import BONE_QUALITY, SliceStack
 
 Pair = tuple[MultiTask, ModelCard]
 

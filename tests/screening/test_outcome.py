@@ -9,10 +9,9 @@ from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import Reason
-from spinemet.reading import NotScreened, Screened, State, StudyReading, VertebraCall
+from spinemet.reading import Doubt, NotScreened, Screened, State, StudyReading, VertebraCall
 from spinemet.results.schemas import PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
-from spinemet.types import Doubt
 from tests.readings import CALLS, LEVELS, READING, REF, SECRETS, SERIES, stack
 
 MADE_WITH = MadeWith("a" * 12, "b" * 12, "1.0", "run-1")

@@ -20,6 +20,7 @@ from spinemet.model.doubt import MEASURES
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.predictor import Predictor
 from spinemet.model.tasks import MISSING, TASKS, Task
+from spinemet.reading import Doubt
 from spinemet.training import loop
 from spinemet.training.crops import Crops
 from spinemet.training.dataset import training_data
@@ -27,7 +28,7 @@ from spinemet.training.loop import Trained, learning_rate_factor, train
 from spinemet.training.selfpaced import difficulty
 from spinemet.training.validation import macro_sensitivity
 from spinemet.training.workers import OneProcess
-from spinemet.types import BONE_QUALITY, Doubt, SliceStack
+from spinemet.types import BONE_QUALITY, SliceStack
 from tests.training.lesions import made_up_crops, small_recipe
 from tests.training.together import two_threads
 
