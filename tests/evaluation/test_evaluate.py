@@ -109,7 +109,7 @@ def test_training_patients_are_refused(place: Path, tmp_path: Path) -> None:
 def test_split_all_measures_every_patient_of_new_crops(place: Path, tmp_path: Path) -> None:
     labels = label_table(*({"patient": "q", "level": level, "bone_quality": "lytic"} for level in LEVELS))
     write_crops(str(tmp_path / "crops"), [reading("q", LEVELS)], labels)
-    with pytest.raises(BadInput, match="hold 1 patients, but none of the model's 3 test patients"):
+    with pytest.raises(BadInput, match="name 1 patients, but none of the model's 3 test patients"):
         run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"))
     found = run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"), split="all")
     assert found.facts["vertebrae"] == len(LEVELS)

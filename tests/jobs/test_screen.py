@@ -13,8 +13,8 @@ from spinemet.files import exists, join
 from spinemet.results.lease import LEASE, hold_lease
 from spinemet.screening.night import run_night
 from spinemet.screening.plan import ScreenOptions
+from tests.screening.nights import KEY, answers, rows, runs
 from tests.screening.places import STUDIES, write_stub_place
-from tests.screening.test_night import KEY, answers, rows, runs
 
 PLACE = "s3://screening-job"
 
