@@ -128,7 +128,8 @@ def test_jobs_accept_the_arguments_of_the_manifests(name: str, command: list[str
 
 
 def test_every_job_has_a_manifest() -> None:
-    jobs = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"}
+    one_machine = {"coldstart"}  # it keeps what it makes in a local folder
+    jobs = {path.stem for path in (ROOT / "jobs").glob("*.py")} - {"__init__"} - one_machine
     assert {Path(command[1]).stem for command in commands().values()} == jobs
 
 

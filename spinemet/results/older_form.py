@@ -15,6 +15,8 @@ FLAGGED: tuple[str, ...] = ("studies", "vertebrae")
 """The tables with a column `flags`, whose type shows the form."""
 
 _SAID = ("task", "class", "class_number", "probability")
+_UNKNOWN = "in_set"
+"""The column of `calls` of which the older form says nothing."""
 _FURTHER = """coalesce(flatten(list_transform(
     map_entries(further_tasks::json::map(varchar, map(varchar, double))),
     lambda t: list_transform(map_entries(t.value), lambda c, number: {
@@ -37,9 +39,10 @@ def in_present_form(table: str, columns: Collection[str]) -> str:
 
 def calls_of(vertebrae: str, columns: Collection[str]) -> str:
     """The query for the rows of `calls` that the older table `vertebrae` implies. columns: those that it has."""
-    kept = ", ".join(name for name in SCHEMAS["calls"].names if name not in _SAID)
+    kept = ", ".join(name for name in SCHEMAS["calls"].names if name not in {*_SAID, _UNKNOWN})
     said = f"[{', '.join(_with_columns())}]" + (f" || {_FURTHER}" if "further_tasks" in columns else "")
-    columns_of_calls = ", ".join(f"said.{name}" if name in _SAID else name for name in SCHEMAS["calls"].names)
+    sources = {**{name: f"said.{name}" for name in _SAID}, _UNKNOWN: f"null::boolean as {_UNKNOWN}"}
+    columns_of_calls = ", ".join(sources.get(name, name) for name in SCHEMAS["calls"].names)
     return (
         f"select {columns_of_calls} from (select {kept}, unnest({said}) as said from {vertebrae}) "
         "where said.probability is not null"

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from spinemet.anatomy import is_named
 from spinemet.archive.listing import list_studies
-from spinemet.config import StudyConfig
+from spinemet.config import StudyConfig, changed
 from spinemet.evaluation.benchmark import Labels, draw_case, read_case
 from spinemet.model.predictor import Predictor
 from spinemet.phantom.body.anatomy import PatientAnatomy
@@ -105,24 +105,24 @@ def _patient(name: str, folder: Path) -> Patient | None:
     volume, made = read_volume_of(ref, config), []
     if any(is_named(one.level) for one in reading.spine.vertebrae):
         for number in range(STUDIES):
-            changed, labels = implanted(volume, reading.spine, np.random.default_rng([SEED, number]))
-            made.append(_made(f"{name}-{number}", name, reading, volume, changed, labels))
+            altered, labels = implanted(volume, reading.spine, np.random.default_rng([SEED, number]))
+            made.append(_made(f"{name}-{number}", name, reading, volume, altered, labels))
     return Patient(name, reading, tuple(made))
 
 
 def _made(
-    study: str, patient: str, reading: Screened, volume: Volume, changed: Volume, labels: Sequence[Label]
+    study: str, patient: str, reading: Screened, volume: Volume, altered: Volume, labels: Sequence[Label]
 ) -> tuple[Screened, tuple[Label, ...], Labels]:
     place = {"patient": patient, "study": study, "origin": "implant"}
     words = ("bone_quality", "posterolateral")
     rows = [{**place, "level": one.level, **{word: getattr(one, word) for word in words}} for one in labels]
     rows += [
-        {**place, **{k: str(v) for k, v in row.items()}} for row in slice_labels(volume, changed, reading.spine, labels)
+        {**place, **{k: str(v) for k, v in row.items()}} for row in slice_labels(volume, altered, reading.spine, labels)
     ]
     copy = replace(
         reading,
         chosen=replace(reading.chosen, PatientID=patient, StudyInstanceUID=study),
-        stacks=cut_slices(changed, reading.spine, recipe("builtin").model.slices),
+        stacks=cut_slices(altered, reading.spine, recipe("builtin").model.slices),
     )
     return copy, tuple(labels), rows
 
@@ -137,7 +137,7 @@ def _fit(half: Sequence[Patient], crops: Path) -> Predictor:
         before = sum(map(len, tables))
         one = store_crops(reading, labels, str(crops))
         moved = {name: tuple(row + before for row in getattr(one, name)) for name in ("labels", "slice_labels")}
-        done.append(one.model_copy(update=moved))
+        done.append(changed(one, **moved))
         tables.append(labels)
 
     for patient in half:
