@@ -29,10 +29,13 @@ MARGIN = 1.5
 """A vertebra is unfamiliar if its features leave this many times more unexplained than those of 99 % of the validation
 vertebrae. Measured on phantoms and implants (demo network): at 1, 14 % of 28 real normals are unfamiliar, none of them
 called wrongly; at 1.5 none is, and stacks 30 mm behind the body are in 97 %."""
-MISS = 0.07
-"""Each of the two questions of a conformal set (diseased or not, and which kind) misses at most this share."""
-FEWEST = 14
-"""Validation vertebrae of a group that a threshold of MISS needs: 1 / MISS - 1, rounded up."""
+MISSES = (0.05, 0.07, 0.1, 0.15, 0.2)
+"""Each of the two questions of a conformal set (diseased or not, and which kind) misses at most one of these shares:
+the first with which at most AMBIGUOUS of the validation vertebrae become ambiguous, else the last. A model that misses
+a few lesions altogether would otherwise doubt all that it calls normal."""
+AMBIGUOUS = 0.15
+FEWEST = 19
+"""Validation vertebrae of a group that the first threshold needs: 1 / MISSES[0] - 1."""
 CENTER_ROW = 0.36
 """Row of the body centre as a share of the rows (spine/slices.py)."""
 _CORE_MM = 8.0
@@ -128,6 +131,8 @@ class ClassLimits(FrozenModel):
     negative: float
     positive: float
     kind: float
+    coverage: float = Field(gt=0, le=1)
+    """The least share of vertebrae, like those of the validation patients, whose sets hold the true class."""
 
     def plausible(self, prob_C: Sequence[float]) -> tuple[bool, ...]:
         """Which classes are in the set, the negative one first."""
@@ -141,15 +146,13 @@ class Doubts(FrozenModel):
 
     ranges: name of MEASURES -> lowest and highest value. unexplained: highest value of `unexplained_share`; None
     without features. classes: task -> the thresholds of its conformal sets, of tasks with enough validation vertebrae.
-    decides: the task whose sets make a call unsure. coverage: the least share of vertebrae, like those of the
-    validation patients, whose sets hold the true class.
+    decides: the task whose sets make a call unsure.
     """
 
     ranges: dict[str, tuple[float, float]] = Field(default_factory=dict)
     unexplained: float | None = None
     classes: dict[str, ClassLimits] = Field(default_factory=dict)
     decides: str
-    coverage: float = 1 - 2 * MISS
 
     def plausible(self, probabilities: Mapping[str, Mapping[str, float]]) -> dict[str, tuple[str, ...]]:
         """Task of `classes` -> the classes in its conformal set, for one vertebra."""
@@ -203,16 +206,22 @@ def fit_classes(true_V: npt.NDArray[np.int64], prob_VC: Array) -> ClassLimits | 
         return None
     own_V = prob_VC[np.arange(len(true_V)), true_V]
     kind_V = 1 - own_V / np.maximum(1 - healthy_V, 1e-12)
-    return ClassLimits(
-        negative=_threshold(1 - healthy_V[negative_V]),
-        positive=_threshold(healthy_V[~negative_V]),
-        kind=_threshold(kind_V[~negative_V]),
-    )
+    for miss in MISSES:
+        limits = ClassLimits(
+            negative=_threshold(1 - healthy_V[negative_V], miss),
+            positive=_threshold(healthy_V[~negative_V], miss),
+            kind=_threshold(kind_V[~negative_V], miss),
+            coverage=1 - 2 * miss,
+        )
+        sets_VC = np.array([limits.plausible(prob_C.tolist()) for prob_C in prob_VC])
+        if (sets_VC[:, 0] == sets_VC[:, 1:].any(axis=1)).mean() <= AMBIGUOUS:
+            break
+    return limits
 
 
-def _threshold(score_V: Array) -> float:
-    """The score that a new vertebra like these exceeds with a probability of at most MISS."""
-    rank = int(np.ceil((len(score_V) + 1) * (1 - MISS) - 1e-9))
+def _threshold(score_V: Array, miss: float) -> float:
+    """The score that a new vertebra like these exceeds with a probability of at most `miss`."""
+    rank = int(np.ceil((len(score_V) + 1) * (1 - miss) - 1e-9))
     return float(np.sort(score_V)[rank - 1])
 
 

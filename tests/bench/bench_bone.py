@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter
 
 from spinemet.anatomy import is_named
 from spinemet.archive.listing import list_studies
-from spinemet.config import StudyConfig, changed
+from spinemet.config import StudyConfig
 from spinemet.evaluation.benchmark import Labels, draw_case, read_case
 from spinemet.model.predictor import Predictor
 from spinemet.phantom.body.anatomy import PatientAnatomy
@@ -30,7 +30,7 @@ from spinemet.training.dataset import training_data
 from spinemet.training.implanting import Label, implanted, slice_labels
 from spinemet.training.labels import COLUMNS, consensus
 from spinemet.training.loop import train
-from spinemet.training.preparing import PreparedStudy, store_crops, summarize
+from spinemet.training.preparing import store_crops, summarize
 from spinemet.training.recipes import recipe
 from spinemet.training.workers import OneProcess
 from spinemet.types import Completeness, SliceStack, Volume
@@ -42,10 +42,10 @@ FOLDS = (
     ("lidc-0314", "acrin-breast-001-b", "dsb-00cba", "ircad-17", "tptbox", "ibsi1-lung", "moose-neck"),
 )
 """The patients of each half. The last three of the second have no names, so nothing is implanted in them."""
-STUDIES = 8
+STUDIES = 6
 """Studies with implants per patient to train on; TRIED of them are tried."""
 TRIED = 6
-PHANTOMS = 80
+PHANTOMS = 60
 LARGE_CM3 = 1.0
 BLUR_MM, DARK_HU = 1.7, 50.0
 SEED = 5
@@ -74,7 +74,8 @@ def run() -> Figures:
     )
     with tempfile.TemporaryDirectory() as folder:
         halves = [[one for name in names if (one := _patient(name, Path(folder)))] for names in FOLDS]
-        models = [_fit(half, Path(folder) / f"crops{n}") for n, half in enumerate(halves)]
+        phantoms = _phantoms()
+        models = [_fit(half, phantoms, f"{folder}/crops{n}") for n, half in enumerate(halves)]
     rows = [_row(one, model) for half, model in zip(halves, reversed(models), strict=True) for one in half]
     rows.append(["all", *np.sum([row[1:] for row in rows], axis=0).tolist()])
     for name, *counts in rows:
@@ -127,30 +128,20 @@ def _made(
     return copy, tuple(labels), rows
 
 
-def _fit(half: Sequence[Patient], crops: Path) -> Predictor:
+def _phantoms() -> list[tuple[Screened, Labels]]:
     slices = recipe("builtin").model.slices
-    done: list[PreparedStudy] = []
-    tables: list[pd.DataFrame] = []
+    cases = [draw_case(SEED, "validation", number) for number in range(PHANTOMS)]
+    return [(read_case(case, slices)[0], case.truth) for case in cases]
 
-    def store(reading: Screened, rows: Labels) -> None:
-        labels = consensus(pd.DataFrame(rows, columns=COLUMNS).fillna(""))
-        before = sum(map(len, tables))
-        one = store_crops(reading, labels, str(crops))
-        moved = {name: tuple(row + before for row in getattr(one, name)) for name in ("labels", "slice_labels")}
-        done.append(changed(one, **moved))
-        tables.append(labels)
 
-    for patient in half:
-        for reading, _, rows in patient.made:
-            store(reading, rows)
-    for number in range(PHANTOMS):
-        case = draw_case(SEED, "validation", number)
-        reading, _ = read_case(case, slices)
-        store(reading, case.truth)
-    config = StudyConfig(slices=slices)
-    write_manifest(str(crops), summarize(done, pd.concat(tables, ignore_index=True), config, str(crops)))
+def _fit(half: Sequence[Patient], phantoms: Sequence[tuple[Screened, Labels]], crops: str) -> Predictor:
+    studies = [*((reading, rows) for one in half for reading, _, rows in one.made), *phantoms]
+    table = pd.DataFrame([row for _, rows in studies for row in rows], columns=COLUMNS)
+    labels = consensus(table.fillna(""))
+    done = [store_crops(reading, labels, crops) for reading, _ in studies]
     chosen = recipe("builtin")
-    trained = train(training_data(read_crops(str(crops)), chosen), chosen, 0, OneProcess())
+    write_manifest(crops, summarize(done, labels, StudyConfig(slices=chosen.model.slices), crops))
+    trained = train(training_data(read_crops(crops), chosen), chosen, 0, OneProcess())
     return Predictor(trained.model, trained.card)
 
 

@@ -125,7 +125,7 @@ def test_doubts_of_the_card_and_the_weights_reach_the_calls(model: Pair, tmp_pat
     stacks = [stack(seed, 9) for seed in range(4)]
     flat = SliceStack("L1", np.full((9, 32, 32), 40, np.int16), np.arange(9, dtype=np.float32), 2.0)
     bones = [appearance(one.hu_NHW, 2.0)["bone_hu"] for one in stacks]
-    everything = ClassLimits(negative=1, positive=1, kind=1)
+    everything = ClassLimits(negative=1, positive=1, kind=1, coverage=1)
     predictor = Predictor(*model)
     features = [predictor.predict([one]) and predictor.features().mean(axis=0) for one in (*stacks, *stacks)]
     net.register_buffer(FAMILIAR, torch.from_numpy(fit_familiar(np.array(features))))
