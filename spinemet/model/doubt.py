@@ -1,12 +1,12 @@
 """When a call is unsure: the vertebra is unlike those of the training, or its classes cannot be told apart.
 
-Fitted at the end of a training (`fit_appearance`, `fit_classes`, `fit_familiar`), kept on the model's card, and applied
-by `Predictor`. Three tests, each with a reason in `types.Doubt`:
+Fitted at the end of a training (`training.validation.fit_doubts`), kept on the model's card, and applied
+by `Predictor`. Three tests, each with a reason in `reading.Doubt`:
 
 - Plain measures of the slices (MEASURES) outside the range of the training slices. Networks do not notice by
   themselves that an image is blurred or a bone is thin: their features then look more ordinary, not less.
-- Features of which the main directions of the training's features leave too much unexplained. They find what is no
-  vertebral body in its place; among proper vertebrae they do not tell right calls from wrong ones, hence MARGIN.
+- Features that the main directions of the training's features do not explain well. They find places that hold no
+  vertebral body; among vertebrae they do not tell right calls from wrong ones, hence MARGIN.
 - Conformal sets (Vovk 2005; Sadinle 2019, with a threshold per class group): the classes that cannot be ruled out.
 
 N slices, H rows, W columns, V vertebrae, F features, K directions, C classes.
