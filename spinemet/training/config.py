@@ -1,6 +1,6 @@
 """The settings of a training run: a TrainRecipe holds everything that decides the result, except crops and seed."""
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -73,8 +73,8 @@ class TrainRecipe(FrozenModel):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     balance: float = Field(0.5, ge=0, le=1)
     """The loss weight of a class is its frequency to the power of -balance: 0 does not balance, 1 balances fully."""
-    prevalence: float | None = Field(None, gt=0, lt=1)
-    """Share of diseased vertebrae that the calls of the selecting task assume. None: that of the training slices as
+    prevalence: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=dict)
+    """Task -> share of positive vertebrae that its calls assume. Other tasks assume that of the training slices as
     `balance` weighs them, in which disease is far more common than in an archive."""
     pacing: PacingConfig | None = None
     augment: AugmentConfig = AugmentConfig()
@@ -83,6 +83,12 @@ class TrainRecipe(FrozenModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.prevalence is not None and self.model.composed:
-            raise ValueError("expected no prevalence for a composed model: its offsets follow the validation patients")
+        feeding = {name for task in self.model.tasks for name in task.fuses}
+        composed = {task.name for task in self.model.tasks if task.fuses and self.model.composed}
+        names = [task.name for task in self.model.tasks if task.name not in feeding | composed]
+        if wrong := sorted(set(self.prevalence) - set(names)):
+            raise ValueError(
+                f"prevalence: expected tasks that are neither fused into another nor composed ({', '.join(names)}), "
+                f"found {', '.join(wrong)}"
+            )
         return self

@@ -257,11 +257,10 @@ class _Run:
         """The model of the best epoch, with all that is fitted on the validation patients."""
         model = self.model
         model.load_state_dict(self.best["model"])
-        if self.recipe.prevalence is not None:
-            targets_N, weights_N = (
-                one[self.selecting] for one in (self.data.train.targets_TN, self.data.train.weights_TN)
-            )
-            model.favour_negative(self.recipe.selects, log_odds_of(self.recipe.prevalence, targets_N, weights_N))
+        for number, task in enumerate(self.tasks):
+            if task.name in self.recipe.prevalence:
+                taught = (one[number] for one in (self.data.train.targets_TN, self.data.train.weights_TN))
+                model.favour_negative(task.name, log_odds_of(self.recipe.prevalence[task.name], *taught))
         prob = self._probabilities(model)
         rules = choose_rules(prob, self.data.validation, self.recipe)
         temperatures = fit_temperatures(prob, self.data.validation, rules, self.recipe)

@@ -65,24 +65,27 @@ def test_it_learns_and_classifies_unseen_patients() -> None:
     assert macro_sensitivity(np.array(truth), np.array(called), 4) > 0.8
 
 
+@pytest.mark.parametrize("task", ["bone_quality", "posterolateral"])
 @pytest.mark.parametrize("prevalence", [0.05, 0.25, 0.5])
-def test_calls_may_assume_that_disease_is_rare(prevalence: float) -> None:
+def test_calls_may_assume_that_disease_is_rare(task: str, prevalence: float) -> None:
     crops = made_up_crops(patients=12)
+    mixed = crops.table["bone_quality"] == "mixed"
+    crops = replace(crops, table=crops.table.assign(posterolateral=np.where(mixed, "unilateral", "none")))
 
-    def card(assumed: float | None) -> tuple[Trained, float]:
+    def bias(**assumed: float) -> tuple[Trained, float]:
         recipe = small_recipe(epochs=2, prevalence=assumed)
         trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
-        bias = trained.model.heads["bone_quality"][-1].bias
-        return trained, float(bias.detach()[0])
+        linear = [layer for layer in trained.model.heads[task].modules() if isinstance(layer, nn.Linear)]
+        return trained, float(linear[-1].bias.detach()[0])
 
-    (balanced, before), (rare, after) = card(None), card(prevalence)
+    (balanced, before), (rare, after) = bias(), bias(**{task: prevalence})
     train_N = training_data(crops, balanced_recipe := small_recipe(epochs=2)).train
-    task = [one.name for one in balanced_recipe.model.tasks].index("bone_quality")
-    weights_N, targets_N = train_N.weights_TN[task], train_N.targets_TN[task]
+    number = [one.name for one in balanced_recipe.model.tasks].index(task)
+    weights_N, targets_N = train_N.weights_TN[number], train_N.targets_TN[number]
     taught = weights_N[targets_N > 0].sum() / weights_N[targets_N == 0].sum()
     assert after - before == pytest.approx(np.log(taught / (prevalence / (1 - prevalence))), abs=1e-4)
     for name, tensor in balanced.model.state_dict().items():
-        if "heads.bone_quality" not in name:
+        if f"heads.{task}" not in name:
             assert torch.equal(tensor, rare.model.state_dict()[name])
 
 

@@ -92,7 +92,13 @@ def test_a_file_changes_the_settings_it_names_and_adds_its_tasks(tmp_path: Path)
     [
         ("epoch = 3", "epoch: Extra inputs"),
         ("epochs = 0", "epochs: .*greater than or equal to 1, found 0"),
-        ('base = "+composed"\nprevalence = 0.2', "expected no prevalence for a composed model"),
+        (
+            'base = "+composed"\nprevalence = { bone_quality = 0.2 }',
+            r"prevalence: expected tasks .*composed \(posterolateral\), found bone_quality",
+        ),
+        ("prevalence = { bone = 0.2 }", "prevalence: expected tasks .*bone_quality.*found bone, "),
+        ("prevalence = { lytic = 0.2 }", r"neither fused into another .*found lytic, "),
+        ("prevalence = { bone_quality = 1.2 }", "less than 1, found 1.2"),
         ('base = "best"', "expected a recipe .*found best"),
         ("tasks = 3", r"own \[\[tasks\]\] table"),
         ('[[tasks]]\nname = "a"\ncolumn = "a"\npositive = ["Yes"]', "model.tasks.4: .*lower case, found 'Yes'"),
