@@ -1,9 +1,10 @@
 """Whether the values of a volume can be HU.
 
 Headers leave it open: a NIfTI file names no unit, and an unmarked map of a spectral scanner, a normalised copy or a
-display window looks like CT. A body in HU has soft tissue near 40 and bone above 200, and nothing cuts its range. The
-limits stand well outside what 17 real volumes show: heads, chests, abdomens, and three vertebrae without any air. A
-wrong factor of 2 goes unnoticed.
+display window looks like CT. A body in HU has air at -1000, fat near -100, soft tissue near 40 and bone above 200, and
+nothing cuts its range. The limits stand well outside what 17 real volumes show: heads, chests, abdomens, and three
+vertebrae without any air. Unnoticed are factors from 0.75 to 1.4, and smaller or larger ones if the view has no air or
+no fat that tells them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from spinemet.errors import Reason, StudyExcluded
 from spinemet.types import AIR_HU
 
 LEAST_VOXELS = 100_000
-"""A smaller volume may lie within bone or within muscle, so only its being all one value is judged."""
+"""A smaller volume may lie within bone or within muscle, so only the width of its range is judged."""
+NOISE_HU = 20.0
+"""A range narrower than this is no scan of any size; noise alone makes it 60 or more."""
 ALL_VOXELS = 1 << 22
 """Of a larger volume every second slice, fourth row and fourth column are judged."""
 BODY_HU, LEAST_BODY = -500.0, 0.02
@@ -38,6 +41,15 @@ SHIFTED_BONE_HU, SOFT_TO_BONE = (1244.0, 1344.0), 4.0
 AIR_CUT_HU, BONE_CUT_HU, LEAST_CUT = -900.0, 1000.0, 0.0005
 """A range that ends between these two, with at least so many voxels on the very end, is a display window. Many archives
 cut at -1000 or 1000, which changes no vertebra."""
+EDGES_HU, LEAST_AIR = -300.0, 0.5
+"""Lung and the edges of the body lie from AIR_CUT_HU to EDGES_HU. With LEAST_AIR times as many voxels below, air is in
+view; really 1.0 to 8 times as many in whole volumes, and none in some small views of the lung."""
+HIGH_AIR_HU, AIR_STEP_HU, AIR_PEAK, LEAST_LOW = -750.0, 20.0, 0.25, 0.01
+"""A step of the histogram above HIGH_AIR_HU with so large a share of what lies below EDGES_HU is air with a wrong factor;
+in views without air, lung has at most 0.09 there, and a share of 0.23 near -780. Judged if LEAST_LOW lie below EDGES_HU."""
+FAT_HU, FAT_STEP_HU, FAT_TO_VALLEY = -140.0, 10.0, 1.5
+"""Fat peaks above FAT_HU, really from -105 to -75. A peak is FAT_TO_VALLEY times as high as the valley between it and
+water, in a histogram of FAT_STEP_HU."""
 CUT_TO_NEXT = 10.0
 """The end of a window has so many times the voxels of the values within 20 HU of it, one for one."""
 
@@ -53,6 +65,8 @@ def _oddities(hu_DHW: PixelArray) -> Iterator[str]:
     lowest, highest = float(hu_DHW.min()), float(hu_DHW.max())
     if lowest == highest:
         yield f"the one value {lowest:.4g} everywhere"
+    if highest - lowest < NOISE_HU:
+        yield f"values from {lowest:.4g} to {highest:.4g}, less than the noise of a scan"
     if hu_DHW.size < LEAST_VOXELS:
         return
     if lowest >= 0:
@@ -72,6 +86,9 @@ def _oddities(hu_DHW: PixelArray) -> Iterator[str]:
         yield f"values cut off at {bottom:.4g}, as in a display window"
     if top < BONE_CUT_HU and _is_cut(known, top, -1):
         yield f"values cut off at {top:.4g}, as in a display window"
+    edges, air = _share(known, AIR_CUT_HU, EDGES_HU), float((known <= AIR_CUT_HU).mean())
+    if (peak := _air_peak(known)) > HIGH_AIR_HU or (air <= LEAST_AIR * edges and (peak := _fat_peak(hu_DHW)) < FAT_HU):
+        yield f"many values near {peak:.0f}, where there is neither air (-1000) nor fat (-100)"
     if highest - lowest < BONE_HU:
         yield f"values from {lowest:.4g} to {highest:.4g}, too narrow a range for a body"
     if bone < LEAST_BONE:
@@ -92,3 +109,24 @@ def _is_cut(known: PixelArray, end: float, inward: int) -> bool:
     distance = (known.astype(np.float32) - end) * inward
     next_to_it = _share(distance, 0.0, 20.5) / 20
     return on_end > max(LEAST_CUT, CUT_TO_NEXT * next_to_it)
+
+
+def _air_peak(known: PixelArray) -> float:
+    """The most frequent value below EDGES_HU if it stands out; AIR_HU if none does."""
+    counts, ends = np.histogram(known, np.arange(AIR_HU, EDGES_HU, AIR_STEP_HU))
+    peak = int(counts.argmax())
+    is_clear = counts.sum() > LEAST_LOW * len(known) and counts[peak] > AIR_PEAK * counts.sum()
+    return float(ends[peak] + AIR_STEP_HU / 2) if is_clear else AIR_HU
+
+
+def _fat_peak(hu_DHW: PixelArray) -> float:
+    """The most frequent value below 0 of groups of four pixels, which have less noise; 0 if none stands out."""
+    even_DHW = hu_DHW[:: max(1, round(hu_DHW.size / ALL_VOXELS)), : -1 if hu_DHW.shape[1] % 2 else None]
+    even_DHW = even_DHW[:, :, : -1 if hu_DHW.shape[2] % 2 else None]
+    four = np.stack([even_DHW[:, h::2, w::2] for h in (0, 1) for w in (0, 1)])
+    means = four.mean(axis=0, dtype=np.float32)[four.min(axis=0) > BODY_HU]
+    counts, ends = np.histogram(means, np.arange(BODY_HU, FAT_STEP_HU, FAT_STEP_HU))
+    smooth = np.convolve(counts, np.ones(3), "valid")
+    peak = int(smooth.argmax())
+    stands_out = smooth[peak] > FAT_TO_VALLEY * smooth[peak:].min()
+    return float(ends[peak + 1] + FAT_STEP_HU / 2) if stands_out else 0.0

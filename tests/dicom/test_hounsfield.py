@@ -13,6 +13,8 @@ from spinemet.types import AIR_HU, Array, Array32
 
 SHAPE = (20, 80, 80)
 CUT = "cut off at"
+NARROW = "less than the noise"
+PEAK = "many values near"
 
 
 def body(air: bool = True) -> Array:
@@ -49,15 +51,22 @@ def test_padding_air_and_metal_change_nothing() -> None:
 @pytest.mark.parametrize(
     ("spoil", "oddity"),
     [
-        (lambda hu: (hu - hu.mean()) / hu.std(), "too narrow"),
-        (lambda hu: np.clip(hu, -1000, 1000) / 1000, "too narrow"),
-        (lambda hu: hu / 1000, "too narrow"),
+        (lambda hu: (hu - hu.mean()) / hu.std(), NARROW),
+        (lambda hu: (hu - hu.mean()) / hu.std() * 20, "too narrow"),
+        (lambda hu: np.clip(hu, -1000, 1000) / 1000, NARROW),
+        (lambda hu: hu / 1000, NARROW),
         (lambda hu: as_read(hu / 10), "hardly a value above 200"),
         (lambda hu: as_read((hu - 40) / 10), "hardly a value above 200"),
         (lambda hu: as_read(hu * 10), "hardly a value from -20 to 120"),
         (lambda hu: as_read(hu - 1024), "hardly a value"),
         (lambda hu: np.maximum(hu + 1024, 0), "no value below 0"),
         (lambda hu: np.where(hu < -900, AIR_HU, as_read(hu + 1024)), "1024 higher"),
+        (lambda hu: as_read(hu * 2), PEAK),
+        (lambda hu: as_read(hu * 3), PEAK),
+        (lambda hu: as_read(hu - 200), PEAK),
+        (lambda hu: as_read(hu / 2), PEAK),
+        (lambda hu: as_read(hu * 0.7), PEAK),
+        (lambda hu: as_read(hu + 400), PEAK),
         (lambda hu: as_read(-hu), "more values above 800"),
         (lambda hu: np.full_like(hu, -1000), "one value -1000"),
         (np.zeros_like, "one value 0"),
@@ -74,8 +83,18 @@ def test_other_values_are_refused_with_the_oddity(spoil: Callable[[Array], Array
     assert caught.value.reason is Reason.NOT_HU
 
 
-def test_a_small_volume_is_judged_only_by_being_one_value() -> None:
+def test_lung_without_air_beside_it_and_fat_of_a_low_energy_pass() -> None:
+    lung = as_read(body(air=False))
+    lung[..., :27] = np.random.default_rng(2).normal(-780, 35, lung[..., :27].shape)
+    check_hu(lung)
+    low_energy = body()
+    low_energy[(low_energy < -20) & (low_energy > -500)] -= 80
+    check_hu(as_read(low_energy))  # air at -1000 shows that the factor is right
+
+
+def test_a_small_volume_is_judged_only_by_the_width_of_its_range() -> None:
     within_bone = np.random.default_rng(0).normal(300, 50, (10, 40, 40)).astype(np.float32)
     check_hu(within_bone)
-    with pytest.raises(StudyExcluded):
-        check_hu(np.full_like(within_bone, 300))
+    for spoiled in (np.full_like(within_bone, 300), within_bone / 1000, (within_bone - 300) / 50):
+        with pytest.raises(StudyExcluded):
+            check_hu(spoiled)
