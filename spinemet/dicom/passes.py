@@ -3,6 +3,8 @@
 AcquisitionNumber may count contrast phases, passes, mere rotations, or alternate from slice to slice, so it never
 divides a series by itself. The order of AcquisitionTime and InstanceNumber shows how often the scanner ran through the
 range. If there is no such order, as with InstanceNumber 1 on every slice, AcquisitionNumber stands in for it.
+A number alone may alternate within one stack. So parts that make one even stack together are one, unless AcquisitionTime
+or a second number tells them apart; the pixels show whether they alternate (interleaved.py).
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from spinemet.dicom.geometry import SAME_POSITION_MM
+from spinemet.dicom.geometry import SAME_POSITION_MM, STEP_TOLERANCE
 
 Moment = tuple[str, int | None, int | None]
 """AcquisitionTime as text, InstanceNumber, and the frame of an Enhanced object."""
@@ -23,6 +25,8 @@ MOST_OVERLAP = 0.5
 LEAST_SWEEP = 3
 """An order with shorter sweeps is no order of the scanner, for example that of renamed files."""
 
+ROUNDING_MM = 0.06
+"""A position rounded to 0.1 mm may lie so far from its place."""
 SHORTER_STEP = 0.6
 """A pass that begins within half a step of where the last one ended moves by a smaller share of the usual step."""
 
@@ -34,8 +38,10 @@ def passes(
 
     along: place of each slice, mm. Of two passes that overlap by at most MOST_OVERLAP, the earlier keeps its slices.
     """
-    parts = _sweeps(along, moments) or _by_number(acquisitions)
-    if _are_rounded(along, parts):
+    sweeps = _sweeps(along, moments)
+    parts = sweeps or _by_number(acquisitions)
+    is_confirmed = _differ(parts, [time for time, _, _ in moments]) or (sweeps and _differ(parts, acquisitions))
+    if _are_rounded(along, parts) or (_are_even(along) and not is_confirmed):
         return [(list(range(len(along))), 0)]
     found: list[tuple[list[int], int]] = []
     for part in parts:
@@ -50,6 +56,21 @@ def passes(
     if max(len(part) for part, _ in found) == 1:
         return [(list(range(len(along))), 0)]
     return [(sorted(part), left_out) for part, left_out in found]
+
+
+def _differ(parts: Sequence[Sequence[int]], values: Sequence[object]) -> bool:
+    """Whether no two parts have a value in common."""
+    sets = [{values[n] for n in part} for part in parts]
+    return len(set().union(*sets)) == sum(map(len, sets))
+
+
+def _are_even(along: Sequence[float]) -> bool:
+    """Whether the slices lie one by one on evenly spaced places."""
+    at = np.sort(np.asarray(along))
+    if len(at) < LEAST_SWEEP or float(np.diff(at).min()) <= SAME_POSITION_MM:
+        return False
+    line = np.linspace(at[0], at[-1], len(at))
+    return bool(np.abs(at - line).max() <= max(STEP_TOLERANCE * (line[1] - line[0]), ROUNDING_MM))
 
 
 def _are_rounded(along: Sequence[float], parts: Sequence[Sequence[int]]) -> bool:

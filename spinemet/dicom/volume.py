@@ -17,6 +17,7 @@ from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.decoding import SliceDecoder
 from spinemet.dicom.geometry import SliceGrid, arrange
 from spinemet.dicom.hounsfield import check_hu
+from spinemet.dicom.interleaved import one_pass
 from spinemet.dicom.nifti import gunzip, orientation
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
 from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
@@ -36,7 +37,8 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     decoder: a decoder of `objects` that may have decoded slices ahead; None makes one for this volume.
 
     Array order: slices along their normal, rows, columns as stored; an oblique series stays oblique. Padding and all
-    values below AIR_HU become AIR_HU. Slices at the same position must be identical; one of them is kept. Flags:
+    values below AIR_HU become AIR_HU. Slices at the same position must be identical; one of them is kept. Of two passes
+    with slices in turn, one is read (interleaved.py). Flags:
     DESKEWED, LOSSY, DIVIDED, LEFT_OUT, INTERPOLATED_SLICE, and the series' doubts.
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
     UNSUPPORTED_PIXELS (colour, no rescale to HU), NOT_HU, MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE; and what
@@ -44,7 +46,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     """
     volume = assemble(objects, series, decoder)
     check_hu(volume.hu_DHW)
-    return volume
+    return one_pass(volume)
 
 
 def assemble(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecoder | None = None) -> Volume:
@@ -82,7 +84,7 @@ def read_nifti(objects: NiftiObjects) -> Volume:
         raise StudyExcluded(Reason.NOT_CT, "expected HU, found values from 0 to 255, as label maps and pictures have.")
     hu_DHW = _compact(array_DHW)
     check_hu(hu_DHW)
-    return Volume(hu_DHW, affine, (Flag.ORIENTATION_DISPUTED,) if disputed else ())
+    return one_pass(Volume(hu_DHW, affine, (Flag.ORIENTATION_DISPUTED,) if disputed else ()))
 
 
 def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array, bool]:

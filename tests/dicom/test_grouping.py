@@ -77,7 +77,7 @@ RANGE = [2.0 * n for n in range(20)]
     ("passes", "expected"),
     [
         pytest.param([(1, RANGE), (2, RANGE)], [(20, 0), (20, 0)], id="two phases"),
-        pytest.param([(1, RANGE), (2, [z + 1 for z in RANGE])], [(20, 0), (20, 0)], id="half a step apart"),
+        pytest.param([(1, RANGE), (2, [z + 0.6 for z in RANGE])], [(20, 0), (20, 0)], id="uneven"),
         pytest.param([(1, RANGE[:12]), (2, RANGE[12:])], [(20, 0)], id="end to end"),
         pytest.param([(2, RANGE[:12]), (1, RANGE[12:])], [(20, 0)], id="end to end, lower one second"),
         pytest.param([(1, RANGE[:12]), (2, RANGE[7:])], [(20, 5)], id="five slices overlap"),

@@ -11,6 +11,8 @@ from spinemet.dicom.passes import Moment, passes
 RANGE = [2.0 * n for n in range(20)]
 BETWEEN = [z + 1 for z in RANGE]
 TWO_PASSES = [(20, 0), (20, 0)]
+ONE_STACK = [(40, 0)]
+"""Of which the pixels show whether it is two passes (interleaved.py)."""
 
 
 def found(along: list[float], moments: list[Moment], acquisitions: list[int | None]) -> list[tuple[int, int]]:
@@ -32,10 +34,10 @@ def numbered(numbers: list[int], time: str = "") -> list[Moment]:
 @pytest.mark.parametrize(
     ("along", "moments", "expected"),
     [
-        pytest.param(RANGE + BETWEEN, numbered([*range(40)]), TWO_PASSES, id="half a step apart"),
-        pytest.param(RANGE + BETWEEN[::-1], numbered([*range(40)]), TWO_PASSES, id="there and back"),
+        pytest.param(RANGE + BETWEEN, numbered([*range(40)]), ONE_STACK, id="half a step apart"),
+        pytest.param(RANGE + BETWEEN[::-1], numbered([*range(40)]), ONE_STACK, id="there and back"),
         pytest.param(RANGE + RANGE, numbered([*range(40)]), TWO_PASSES, id="the same places"),
-        pytest.param(RANGE + BETWEEN, numbered([*range(20)] * 2), TWO_PASSES, id="both numbered from one"),
+        pytest.param(RANGE + BETWEEN, numbered([*range(20)] * 2), ONE_STACK, id="both numbered from one"),
         pytest.param(
             RANGE + BETWEEN[:16],
             numbered([*range(20), *range(16)]),
@@ -55,7 +57,7 @@ def numbered(numbers: list[int], time: str = "") -> list[Moment]:
             id="two times, numbered by place",
         ),
         pytest.param(
-            RANGE + BETWEEN, [("", 1, frame) for frame in range(40)], TWO_PASSES, id="frames of one Enhanced object"
+            RANGE + BETWEEN, [("", 1, frame) for frame in range(40)], ONE_STACK, id="frames of one Enhanced object"
         ),
         pytest.param(RANGE[:12] + RANGE[7:], numbered([*range(25)]), [(20, 5)], id="five slices overlap"),
         pytest.param(RANGE[12:] + RANGE[:12], numbered([*range(20)]), [(20, 0)], id="upper half first"),
@@ -95,6 +97,28 @@ def test_passes_1_mm_apart_are_joined_all_the_same(overlap: int) -> None:
     assert found(along, numbered([*range(len(along))]), [1] * len(along)) == [(60, overlap)]
 
 
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        [*range(0, 40, 2), *range(1, 40, 2)],
+        [*range(20), *range(20, 40)],
+        [*range(20)] * 2,
+        [1] * 40,
+    ],
+)
+@pytest.mark.parametrize("time", ["", "101500"])
+def test_one_number_that_alternates_in_an_even_stack_does_not_divide_it(numbers: list[int], time: str) -> None:
+    assert found(RANGE + BETWEEN, numbered(numbers, time), [1] * 40) == ONE_STACK
+    assert found(RANGE + BETWEEN, numbered([1] * 40, time), numbers) == ONE_STACK
+
+
+def test_a_second_number_or_the_time_confirms_a_pass_half_a_step_apart() -> None:
+    by_pass = [1] * 20 + [2] * 20
+    assert found(RANGE + BETWEEN, numbered([*range(40)]), by_pass) == TWO_PASSES
+    assert found(RANGE + BETWEEN, [(f"10150{n}", 1, None) for n in by_pass], [1] * 40) == TWO_PASSES
+    assert found(RANGE + [z + 0.6 for z in RANGE], numbered([*range(40)]), [1] * 40) == TWO_PASSES
+
+
 def test_without_an_order_the_acquisitions_decide() -> None:
-    assert found(RANGE + BETWEEN, numbered([1] * 40), [1] * 20 + [2] * 20) == TWO_PASSES
+    assert found(RANGE + RANGE, numbered([1] * 40), [1] * 20 + [2] * 20) == TWO_PASSES
     assert found(RANGE, numbered([1] * 20), [1] * 12 + [2] * 8) == [(20, 0)]
