@@ -45,8 +45,9 @@ EDGES_HU, LEAST_AIR = -300.0, 0.5
 """Lung and the edges of the body lie from AIR_CUT_HU to EDGES_HU. With LEAST_AIR times as many voxels below, air is in
 view; really 1.0 to 8 times as many in whole volumes, and none in some small views of the lung."""
 HIGH_AIR_HU, AIR_STEP_HU, AIR_PEAK, LEAST_LOW = -750.0, 20.0, 0.25, 0.01
-"""A step of the histogram above HIGH_AIR_HU with so large a share of what lies below EDGES_HU is air with a wrong factor;
-in views without air, lung has at most 0.09 there, and a share of 0.23 near -780. Judged if LEAST_LOW lie below EDGES_HU."""
+"""A step of the histogram above HIGH_AIR_HU with so large a share of what lies below EDGES_HU is air with a wrong factor.
+In views without air, lung has a share of at most 0.09 there, and of 0.23 near -780. Judged if LEAST_LOW of the voxels
+lie below EDGES_HU."""
 FAT_HU, FAT_STEP_HU, FAT_TO_VALLEY = -140.0, 10.0, 1.5
 """Fat peaks above FAT_HU, really from -105 to -75. A peak is FAT_TO_VALLEY times as high as the valley between it and
 water, in a histogram of FAT_STEP_HU."""
@@ -86,8 +87,7 @@ def _oddities(hu_DHW: PixelArray) -> Iterator[str]:
         yield f"values cut off at {bottom:.4g}, as in a display window"
     if top < BONE_CUT_HU and _is_cut(known, top, -1):
         yield f"values cut off at {top:.4g}, as in a display window"
-    edges, air = _share(known, AIR_CUT_HU, EDGES_HU), float((known <= AIR_CUT_HU).mean())
-    if (peak := _air_peak(known)) > HIGH_AIR_HU or (air <= LEAST_AIR * edges and (peak := _fat_peak(hu_DHW)) < FAT_HU):
+    if (peak := _odd_peak(hu_DHW, known)) is not None:
         yield f"many values near {peak:.0f}, where there is neither air (-1000) nor fat (-100)"
     if highest - lowest < BONE_HU:
         yield f"values from {lowest:.4g} to {highest:.4g}, too narrow a range for a body"
@@ -109,6 +109,16 @@ def _is_cut(known: PixelArray, end: float, inward: int) -> bool:
     distance = (known.astype(np.float32) - end) * inward
     next_to_it = _share(distance, 0.0, 20.5) / 20
     return on_end > max(LEAST_CUT, CUT_TO_NEXT * next_to_it)
+
+
+def _odd_peak(hu_DHW: PixelArray, known: PixelArray) -> float | None:
+    """The peak of air or fat if it lies where a wrong factor or shift has put it."""
+    air_peak = _air_peak(known)
+    if air_peak > HIGH_AIR_HU:
+        return air_peak
+    edges, air = _share(known, AIR_CUT_HU, EDGES_HU), float((known <= AIR_CUT_HU).mean())
+    fat_peak = _fat_peak(hu_DHW) if air <= LEAST_AIR * edges else 0.0
+    return fat_peak if fat_peak < FAT_HU else None
 
 
 def _air_peak(known: PixelArray) -> float:

@@ -3,8 +3,8 @@
 AcquisitionNumber may count contrast phases, passes, mere rotations, or alternate from slice to slice, so it never
 divides a series by itself. The order of AcquisitionTime and InstanceNumber shows how often the scanner ran through the
 range. If there is no such order, as with InstanceNumber 1 on every slice, AcquisitionNumber stands in for it.
-A number alone may alternate within one stack. So parts that make one even stack together are one, unless AcquisitionTime
-or a second number tells them apart; the pixels show whether they alternate (interleaved.py).
+A number alone may alternate within one stack. So parts that make one even stack together are one, unless the time or a
+second number tells them apart; the pixels show whether they alternate (interleaved.py).
 """
 
 from __future__ import annotations
