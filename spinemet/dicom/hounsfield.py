@@ -45,8 +45,8 @@ EDGES_HU, LEAST_AIR = -300.0, 0.5
 """Lung and the edges of the body lie from AIR_CUT_HU to EDGES_HU. With LEAST_AIR times as many voxels below, air is in
 view; really 1.0 to 8 times as many in whole volumes, and none in some small views of the lung."""
 HIGH_AIR_HU, AIR_STEP_HU, AIR_PEAK, LEAST_LOW = -750.0, 20.0, 0.25, 0.01
-"""A step of the histogram above HIGH_AIR_HU with so large a share of what lies below EDGES_HU is air with a wrong factor.
-In views without air, lung has a share of at most 0.09 there, and of 0.23 near -780. Judged if LEAST_LOW of the voxels
+"""A step of the histogram above HIGH_AIR_HU with so large a share of all below EDGES_HU is air with a wrong factor. In
+views without air, lung has a share of at most 0.09 there, and of 0.23 near -780. Judged if LEAST_LOW of the voxels
 lie below EDGES_HU."""
 FAT_HU, FAT_STEP_HU, FAT_TO_VALLEY = -140.0, 10.0, 1.5
 """Fat peaks above FAT_HU, really from -105 to -75. A peak is FAT_TO_VALLEY times as high as the valley between it and
@@ -64,10 +64,9 @@ def check_hu(hu_DHW: PixelArray) -> None:
 
 def _oddities(hu_DHW: PixelArray) -> Iterator[str]:
     lowest, highest = float(hu_DHW.min()), float(hu_DHW.max())
-    if lowest == highest:
-        yield f"the one value {lowest:.4g} everywhere"
     if highest - lowest < NOISE_HU:
-        yield f"values from {lowest:.4g} to {highest:.4g}, less than the noise of a scan"
+        range_ = f"values from {lowest:.4g} to {highest:.4g}, less than the noise of a scan"
+        yield range_ if highest > lowest else f"the one value {lowest:.4g} everywhere"
     if hu_DHW.size < LEAST_VOXELS:
         return
     if lowest >= 0:
