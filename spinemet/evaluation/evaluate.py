@@ -13,6 +13,7 @@ import pandas as pd
 from spinemet import __version__
 from spinemet.errors import BadInput
 from spinemet.evaluation.figures import confusion_figure, reliability_figure
+from spinemet.evaluation.groups import group_measures
 from spinemet.evaluation.pages import evaluation_page
 from spinemet.evaluation.predictions import UNITS, Tables, compared, labelled, predictions, repeats
 from spinemet.files import join, write_bytes, write_parquet
@@ -35,7 +36,7 @@ class Evaluation:
     truth and predicted, with its count. vertebrae, slices: the tables of `predictions`. operating: one row per task and
     row of `statistics.measures.operating_points`, measured on vertebrae; empty if the crops hold no validation patient.
     differences: one row per task, unit and `statistics.comparison.Compared`; empty without a baseline. groups: of
-    `groups.group_measures`, unmatched: of `external.StudyPredictions`; both empty for crops.
+    `groups.group_measures`. unmatched: of `external.StudyPredictions`; empty for crops.
     """
 
     facts: dict[str, str | int]
@@ -118,7 +119,14 @@ def measured(predictor: Predictor, tables: Tables, facts: Mapping[str, str | int
     }
     found_facts = {"model": predictor.digest, **facts, **counts, "software_version": __version__}
     rows = pd.DataFrame(measures).rename(columns={"name": "measure"})
-    return Evaluation(found_facts, rows, pd.DataFrame(confusions), tables["vertebra"], tables["slice"])
+    return Evaluation(
+        found_facts,
+        rows,
+        pd.DataFrame(confusions),
+        tables["vertebra"],
+        tables["slice"],
+        groups=group_measures(tables["vertebra"], predictor.card.spec.tasks),
+    )
 
 
 def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> pd.DataFrame:

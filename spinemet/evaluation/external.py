@@ -16,12 +16,12 @@ from spinemet.archive.store import Unlisted
 from spinemet.config import StudyConfig, changed
 from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, Split, chosen_patients, measured, write_evaluation
-from spinemet.evaluation.groups import GROUPS, group_measures, scan_groups
-from spinemet.evaluation.predictions import Probabilities, unit_tables
+from spinemet.evaluation.groups import GROUPS, scan_groups
+from spinemet.evaluation.predictions import Probabilities, certainty, unit_tables
 from spinemet.model.predictor import Predictor
 from spinemet.process.isolation import read_all
 from spinemet.progress import Progress, no_progress
-from spinemet.reading import Screened, StudyReading
+from spinemet.reading import Screened, StudyReading, VertebraCall
 from spinemet.screening.outcome import facts_series
 from spinemet.training.crops import crop_rows, research_key
 from spinemet.training.labels import consensus, label_columns, label_words, read_labels
@@ -57,6 +57,7 @@ class StudyPredictions:
     _seen: set[str] = field(default_factory=set)
     _slices: list[pd.DataFrame] = field(default_factory=list)
     _prob: list[Probabilities] = field(default_factory=list)
+    _calls: list[VertebraCall] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         said = self.labels[label_columns(self.labels)].notna().any(axis=1)
@@ -91,7 +92,9 @@ class StudyPredictions:
         table["vertebra"] = before + np.repeat(np.arange(len(sizes)), sizes)
         hu_NHW = np.concatenate([reading.stacks[n].hu_NHW for n in matches.vertebrae])
         self._slices.append(table.assign(**scan_groups(reading)))
-        self._prob.append(self.predictor.predict_slices(hu_NHW))
+        prob = self.predictor.predict_slices(hu_NHW)
+        self._prob.append(prob)
+        self._calls += self.predictor.calls(hu_NHW, prob, self.predictor.features(), sizes)
 
     def _rows_of(self, about: SeriesHeader) -> list[int]:
         """The rows of the labels that are of this study, or of its patient."""
@@ -130,7 +133,8 @@ class StudyPredictions:
         prob = {task: np.concatenate([part[task] for part in self._prob]) for task in self._prob[0]}
         tables = unit_tables(self.predictor.card, table, prob)
         groups = table[~table["vertebra"].duplicated()][list(GROUPS)].reset_index(drop=True)
-        return {**tables, "vertebra": pd.concat([tables["vertebra"], groups], axis=1)}
+        vertebrae = pd.concat([tables["vertebra"], groups], axis=1)
+        return {**tables, "vertebra": vertebrae.assign(**certainty(self._calls))}
 
     def unmatched(self) -> pd.DataFrame:
         """Why labels have no vertebra: one row per `reason`, with its number of `labels`, the most frequent first."""
@@ -181,7 +185,6 @@ def run_external(
     facts = {"split": split, **calls.facts(), **({"not_listed": describe(unlisted)} if unlisted else {})}
     found = replace(
         measured(predictor, tables, facts),
-        groups=group_measures(tables["vertebra"], predictor.card.spec.tasks),
         unmatched=calls.unmatched(),
     )
     write_evaluation(found, out_uri)

@@ -1,4 +1,4 @@
-"""How good a model is on each kind of scan: by scanner, kernel, slice thickness, bone density and contrast.
+"""How good a model is where it is sure, and on each kind of scan: scanner, kernel, thickness, density, contrast.
 
 One hospital's mean can hide a scanner on which the model fails. Groups of few are marked: their values mean nothing.
 """
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from spinemet.dicom.values import names_contrast
-from spinemet.evaluation.predictions import labelled
+from spinemet.evaluation.predictions import CERTAINTY, labelled
 from spinemet.model.tasks import Task
 from spinemet.reading import Screened
 from spinemet.statistics.measures import Measure, measure
@@ -61,19 +61,19 @@ def _band(value: float | None, ends: Sequence[float], unit: str) -> str:
 
 
 def group_measures(vertebrae: pd.DataFrame, tasks: Sequence[Task]) -> pd.DataFrame:
-    """One row per task, column of GROUPS (`group`), its `value` and measure, all positive classes taken together.
+    """One row per task, group, its `value` and measure, all positive classes taken together.
 
     Measures: sensitivity, specificity, auc, ece, and the shares of positive vertebrae that the probabilities say
     (`expected_share`) and that are labelled (`observed_share`). The other columns are those of
     `statistics.measures.Measure`, and `few`: True if too few vertebrae or patients stand behind the value (for auc and
     ece, of one of the two kinds).
 
-    vertebrae: a table of `predictions` with the columns GROUPS.
+    vertebrae: a table of `predictions`. Groups: those of CERTAINTY and GROUPS that are columns of it.
     """
     rows = []
     for task in tasks:
         known = vertebrae[vertebrae[f"{task.name}_true"].notna()]
-        for group in GROUPS:
+        for group in (name for name in (CERTAINTY, *GROUPS) if name in known.columns):
             for value in sorted(known[group].unique(), key=_place):
                 part = known[known[group] == value]
                 where = {"task": task.name, "group": group, "value_of_group": value}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spinemet.evaluation.page import Page, Table
-from spinemet.evaluation.predictions import UNITS
+from spinemet.evaluation.predictions import CERTAINTY, UNITS
 from spinemet.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def evaluation_page(found: Evaluation) -> Page:
         *([_unmatched(found.unmatched)] if len(found.unmatched) else []),
         *(_measures(found.measures[found.measures["unit"] == unit], words) for unit, words in UNITS.items()),
         *_confusions(found.confusions),
-        *(_groups(part, str(task)) for task, part in _by_task(found.groups)),
+        *_groups(found.groups),
         *([_operating(found.operating)] if len(found.operating) else []),
         *([_gains(found.differences)] if len(found.differences) else []),
     ]
@@ -84,12 +84,19 @@ def _unmatched(table: pd.DataFrame) -> Table:
     return Table("Labels without a vertebra", ("reason", "labels"), rows, right=("labels",))
 
 
-def _by_task(groups: pd.DataFrame) -> Iterator[tuple[Any, pd.DataFrame]]:
-    yield from groups.groupby("task", sort=False) if len(groups) else ()
+def _groups(groups: pd.DataFrame) -> Iterator[Table]:
+    """Of each task, the measures of sure and unsure calls, and those in each group of scans."""
+    for task, table in groups.groupby("task", sort=False) if len(groups) else ():
+        is_scan = table["group"] != CERTAINTY
+        for part, title, more in (
+            (table[~is_scan], "Sure and unsure calls", ""),
+            (table[is_scan], "By kind of scan", " Bone density: median trabecular HU of the study's vertebrae."),
+        ):
+            if len(part):
+                yield _group_table(part, str(task), title, more)
 
 
-def _groups(table: pd.DataFrame, task: str) -> Table:
-    """The measures of one task in each group of scans."""
+def _group_table(table: pd.DataFrame, task: str, title: str, more: str) -> Table:
     rows, cells = look_up(table, "group", "value_of_group", "measure"), []
     for group, value in dict.fromkeys((group, value) for group, value, _ in rows):
         one = {name: rows[group, value, name] for name in table["measure"].unique()}
@@ -99,12 +106,12 @@ def _groups(table: pd.DataFrame, task: str) -> Table:
         ]
         cells.append([group.replace("_", " "), value, str(one["ece"].n), str(one["ece"].patients), *shown])
     return Table(
-        f"By kind of scan: {task} per vertebra",
+        f"{title}: {task} per vertebra",
         ("by", "group", "n", "patients", "sens.", "spec.", "AUC", "said", "found", "ECE"),
         cells,
         above="All classes but the negative one are taken together. Sens. and spec.: sensitivity and specificity; ECE: "
-        "expected calibration error. Said: the share of positive vertebrae that the probabilities expect; found: the "
-        "labelled share. Bone density: median trabecular HU of the study's vertebrae.",
+        f"expected calibration error. Said: the share of positive vertebrae that the probabilities expect; found: the "
+        f"labelled share.{more}",
         below="Few: too few to say, under 10 vertebrae or 5 patients; for AUC and ECE, of one of the two kinds.",
         right=("n", "patients"),
         narrow=("sens.", "spec.", "AUC"),

@@ -14,12 +14,14 @@ from spinemet.model.card import ModelCard
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
 from spinemet.progress import Progress, no_progress
+from spinemet.reading import VertebraCall
 from spinemet.statistics.comparison import compare
 from spinemet.statistics.measures import patient_confusions
 from spinemet.training.crops import WHERE, Crops
 
 UNITS = {"vertebra": "per vertebra", "slice": "per slice"}
 """The units that are measured, and their words."""
+CERTAINTY, SURE, UNSURE = "certainty", "sure", "unsure"
 Tables = Mapping[str, pd.DataFrame]
 """Unit -> the rows of `predictions`."""
 Probabilities = Mapping[str, npt.NDArray[np.float32]]
@@ -27,8 +29,23 @@ Probabilities = Mapping[str, npt.NDArray[np.float32]]
 
 
 def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_progress) -> dict[str, pd.DataFrame]:
-    """Unit -> its rows of `crops` with `<task>_true` (None: no label), `<task>_called` and `<task>_p_<class>`."""
-    return unit_tables(predictor.card, crops.table, _predict(predictor, crops, progress))
+    """Unit -> its rows of `crops` with `<task>_true` (None: no label), `<task>_called` and `<task>_p_<class>`.
+
+    Vertebrae also have `unsure` and CERTAINTY (see `certainty`), if the model can tell.
+    """
+    prob, features_NF = _predict(predictor, crops, progress)
+    tables = unit_tables(predictor.card, crops.table, prob)
+    sizes = crops.table.groupby("vertebra", sort=False).size().tolist()
+    certain = certainty(predictor.calls(crops.hu_NHW, prob, features_NF, sizes))
+    return {**tables, "vertebra": tables["vertebra"].assign(**certain)}
+
+
+def certainty(calls: Sequence[VertebraCall]) -> dict[str, list[str]]:
+    """`unsure`: the word of the reason, "" for a sure call; CERTAINTY: SURE or UNSURE. Nothing if no call is judged."""
+    if not all(call.is_judged for call in calls):
+        return {}
+    words = ["" if call.doubt is None else call.doubt.value for call in calls]
+    return {"unsure": words, CERTAINTY: [UNSURE if word else SURE for word in words]}
 
 
 def unit_tables(card: ModelCard, table: pd.DataFrame, prob: Probabilities) -> dict[str, pd.DataFrame]:
@@ -47,13 +64,15 @@ def unit_tables(card: ModelCard, table: pd.DataFrame, prob: Probabilities) -> di
     return {"vertebra": vertebrae, "slice": slices}
 
 
-def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> Probabilities:
+def _predict(predictor: Predictor, crops: Crops, progress: Progress) -> tuple[Probabilities, npt.NDArray[np.float32]]:
+    """The probabilities and the features of all slices."""
     block = 16 * BATCH  # whole batches, so that blocks change no number
-    parts = []
+    parts, features = [], []
     for start in range(0, len(crops.hu_NHW), block):
         parts.append(predictor.predict_slices(crops.hu_NHW[start : start + block]))
+        features.append(predictor.features())
         progress(min(start + block, len(crops.hu_NHW)), len(crops.hu_NHW))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, np.concatenate(features)
 
 
 def _add_columns(

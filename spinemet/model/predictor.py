@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 
 import numpy as np
@@ -73,12 +73,22 @@ class Predictor:
             self._check(stack)
         if not stacks:
             return []
-        slices = self.predict_slices(np.concatenate([stack.hu_NHW for stack in stacks]))
-        features_NF = self.features()
-        ends = list(accumulate(len(stack.hu_NHW) for stack in stacks))
+        hu_NHW = np.concatenate([stack.hu_NHW for stack in stacks])
+        slices = self.predict_slices(hu_NHW)
+        return self.calls(hu_NHW, slices, self.features(), [len(stack.hu_NHW) for stack in stacks])
+
+    def calls(
+        self,
+        hu_NHW: npt.NDArray[np.int16],
+        slices: Mapping[str, npt.NDArray[np.float32]],
+        features_NF: npt.NDArray[np.float32],
+        sizes: Sequence[int],
+    ) -> list[VertebraCall]:
+        """One call per vertebra: each has the next `size` of the slices, which `predict_slices` and `features` saw."""
+        ends = list(accumulate(sizes))
         return [
-            self._call(stack.hu_NHW, {task: prob_NC[a:b] for task, prob_NC in slices.items()}, features_NF[a:b])
-            for stack, a, b in zip(stacks, [0, *ends], ends, strict=False)
+            self._call(hu_NHW[a:b], {task: prob_NC[a:b] for task, prob_NC in slices.items()}, features_NF[a:b])
+            for a, b in zip([0, *ends], ends, strict=False)
         ]
 
     def features(self) -> npt.NDArray[np.float32]:

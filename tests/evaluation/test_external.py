@@ -24,9 +24,10 @@ from spinemet.evaluation.external import (
     called_studies,
     run_external,
 )
-from spinemet.evaluation.groups import GROUPS, group_measures
+from spinemet.evaluation.groups import GROUPS
 from spinemet.evaluation.pages import evaluation_page
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.doubt import Doubts
 from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.archive import write_archive
@@ -43,7 +44,8 @@ SPEC = ModelSpec(
 @pytest.fixture(scope="module")
 def predictor(tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     place = str(tmp_path_factory.mktemp("external"))
-    save_model(place, untrained(SPEC, 0), ModelCard(spec=SPEC))
+    doubts = Doubts(decides="bone_quality", ranges={"bone_hu": (-50, 150)})
+    save_model(place, untrained(SPEC, 0), ModelCard(spec=SPEC, doubts=doubts))
     return Predictor.load(place)
 
 
@@ -63,6 +65,12 @@ def test_studies_and_crops_of_the_same_studies_give_the_same_tables(predictor: P
         )
         pd.testing.assert_frame_equal(ours, theirs, check_dtype=False)
     assert set(tables["vertebra"]["kernel"]) == {"B60f"}
+    doubts = tables["vertebra"].groupby("patient")[["unsure", "certainty"]].agg(list)
+    assert doubts.loc[research_key("a")].tolist() == [["", ""], ["sure", "sure"]]
+    assert doubts.loc[research_key("c")].tolist() == [["high_density"] * 2, ["unsure"] * 2]
+    parts = expected.groups.query("task == 'bone_quality' and measure == 'observed_share'")
+    assert parts.set_index("value_of_group")["n"].to_dict() == {"sure": 4, "unsure": 2}
+    assert "Sure and unsure calls: bone_quality per vertebra" in evaluation_page(expected).markdown()
 
 
 def test_every_label_has_a_fate(predictor: Predictor) -> None:
@@ -158,7 +166,6 @@ def test_the_page_fits_a_terminal(predictor: Predictor) -> None:
     tables = calls.tables()
     found = replace(
         measured(predictor, tables, {"split": "all", **calls.facts()}),
-        groups=group_measures(tables["vertebra"], SPEC.tasks),
         unmatched=calls.unmatched(),
     )
     console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
