@@ -36,7 +36,8 @@ def ablate(
     seeds: Annotated[str, Option(metavar="N,…", help="Every recipe is trained with each of these seeds.")] = "0,1,2",
     scale: Annotated[str, Option(help=f"Size of the recipes: {', '.join(SCALES)}.")] = "full",
     pretrained: Annotated[
-        str | None, Option(help="torchvision's ImageNet weights: a local path or an s3:// URI.")
+        str | None,
+        Option(help="DenseNet weights to start from, a file of PyTorch or safetensors; a local path or an s3:// URI."),
     ] = None,
 ) -> None:
     """Train recipes over folds or the benchmark's training sets, and compare them. Repeat to go on after a stop.

@@ -21,7 +21,8 @@ def train(
         str, Option("--recipe", metavar="NAME", help=f"{', '.join(RECIPES)}, or a TOML file.")
     ] = "final",
     pretrained: Annotated[
-        str | None, Option(help="torchvision's ImageNet weights: a local path or an s3:// URI.")
+        str | None,
+        Option(help="DenseNet weights to start from, a file of PyTorch or safetensors; a local path or an s3:// URI."),
     ] = None,
     workers: Annotated[int | None, Option(help="Processes. Default: one per GPU, or up to 4 on CPUs.")] = None,
     device: Annotated[Literal["auto", "cpu", "gpu"], Option(help="auto: GPUs if the cluster has any.")] = "auto",
@@ -31,11 +32,15 @@ def train(
 
     Exit codes: 0 done, 1 the job failed, 2 bad input.
     """
+    from spinemet.model.backbone import Trunk
+    from spinemet.model.weights import load_pretrained
     from spinemet.on_ray.train import run_train
 
     chosen = recipe(recipe_name)
     if pretrained:
         chosen = changed(chosen, pretrained=pretrained)
+    if chosen.pretrained:
+        print(load_pretrained(Trunk(chosen.model.backbone), chosen.pretrained))
     with progress_bar("Training") as advance:
         run = run_train(crops, out, name, chosen, seed=seed, workers=workers, device=device, progress=advance)
     print(f"{'found finished' if run.found_finished else 'trained'}: {run.model_uri}")

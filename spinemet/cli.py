@@ -219,6 +219,25 @@ def import_labels(
     typer.echo(str(found), err=True)
 
 
+@app.command()
+def weights(
+    path: Annotated[
+        str, typer.Argument(help="File of PyTorch (.pth, .pt, .ckpt) or safetensors; a path or s3:// URI.")
+    ],
+    out: Annotated[str, typer.Argument(help="File to write, .safetensors; a local path or s3:// URI.")],
+) -> None:
+    """Convert DenseNet weights to safetensors with torchvision's names, unpickling nothing.
+
+    For weights of torchvision, RadImageNet, MONAI, torchxrayvision and the like, also whole pickled networks. The head
+    is left out. Training reads such files as they are.
+    """
+    from spinemet.model.weights import convert
+
+    if not out.endswith(".safetensors"):
+        raise BadInput(f"expected a file name that ends in .safetensors, found {out}.")
+    typer.echo(convert(path, out), err=True)
+
+
 @cohort_app.command()
 def prevalence(
     results: ResultsPlace,

@@ -52,7 +52,9 @@ def test_the_console_script_is_installed() -> None:
 
 def test_help_names_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
-    assert all(name in shown for name in ("doctor", "phantom", "study", "volume", "cohort", "sql", "report", "demo"))
+    assert all(
+        name in shown for name in ("doctor", "phantom", "study", "volume", "weights", "cohort", "sql", "report", "demo")
+    )
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,26 @@ def test_a_folder_without_a_valid_model_is_refused(realct: Path, tmp_path: Path,
     (tmp_path / "model.safetensors").write_bytes(b"not weights")
     done = spinemet("study", realct / "totalsegmentator" / "example_ct.nii.gz", "--model", tmp_path)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+
+
+def test_hostile_and_other_files_of_weights_are_one_sentence_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spinemet: Spinemet
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hostile = {
+        "runs.pt": b"\x80\x02cos\nsystem\nX\x0d\x00\x00\x00touch HOSTILE\x85R.",
+        "text.pt": b"cposix\nsystem\n(S'touch HOSTILE'\ntR.",
+        "nothing.pt": b"",
+        "cut.safetensors": b"\xff\x00\x00\x00\x00\x00\x00\x00{",
+        "cut.pt": b"PK\3\4",
+    }
+    for name, content in hostile.items():
+        (tmp_path / name).write_bytes(content)
+        done = spinemet("weights", tmp_path / name, tmp_path / "out.safetensors")
+        assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+        assert done.stderr.startswith(f"spinemet: expected DenseNet weights in {tmp_path / name}, found ")
+    assert spinemet("weights", tmp_path / "cut.pt", tmp_path / "out.pt").returncode == 2
+    assert {path.name for path in tmp_path.iterdir()} == set(hostile)
 
 
 @pytest.mark.parametrize("name", [".", "spine.txt", "spine"])

@@ -1,18 +1,11 @@
 """The convolutional trunks: DenseNets that turn HU slices into features. N slices, H rows, W columns."""
 
-import io
-import pickle
-import re
 from itertools import pairwise
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models import DenseNet
 
-from spinemet.errors import BadInput
-from spinemet.files import read_bytes
 from spinemet.model.spec import DenseNetSpec, Window
 
 
@@ -90,28 +83,3 @@ class CrossStitched(nn.Module):
 
 def _pooled(features_NCHW: Tensor) -> Tensor:
     return torch.relu(features_NCHW).mean(dim=(2, 3))
-
-
-def load_pretrained(trunk: Trunk, uri: str) -> None:
-    """Fill `trunk` with the ImageNet weights that torchvision publishes (`.pth`, or the same as safetensors).
-
-    uri: local path or s3:// URI; nothing is downloaded. torch reads a `.pth` in its restricted mode, which accepts only
-    tensors. Raises BadInput if the file is missing or does not fit.
-    """
-    try:
-        content = read_bytes(uri)
-    except BadInput as error:
-        raise BadInput(
-            f"expected pretrained weights at {uri}, found none; use torchvision's densenet121-*.pth, or train without."
-        ) from error
-    try:
-        if uri.endswith(".safetensors"):
-            state = safetensors.torch.load(content)
-        else:
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        # The published file is older than the module: its dense layers have "norm.1" for "norm1".
-        dotted = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])")
-        features = {dotted.sub(r"\1\2", key): value for key, value in state.items() if key.startswith("features.")}
-        trunk.load_state_dict(features)
-    except (SafetensorError, RuntimeError, AttributeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        raise BadInput(f"expected DenseNet weights with the shape of this recipe in {uri}, found others.") from error

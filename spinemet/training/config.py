@@ -48,7 +48,7 @@ class TrainRecipe(FrozenModel):
     name: str
     model: ModelSpec
     pretrained: str | None = None
-    """Local path or URI of torchvision's ImageNet weights; None starts from random weights."""
+    """Local path or URI of DenseNet weights (`model/weights.py` says which); None starts from random weights."""
     test_share: float = Field(0.25, ge=0, lt=1)
     validation_share: float = Field(0.15, gt=0, lt=1)
     split_seed: int = 0

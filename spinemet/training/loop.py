@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinemet.config import changed
-from spinemet.model.backbone import load_pretrained
 from spinemet.model.checkpoint import FAMILIAR, ModelCard, untrained
 from spinemet.model.inference import autocast
 from spinemet.model.loss import task_losses, weighted_loss
 from spinemet.model.multitask import MultiTask
 from spinemet.model.predictor import Predictor
+from spinemet.model.weights import load_pretrained
 from spinemet.training import augment, selfpaced
 from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples, TrainingData, resident

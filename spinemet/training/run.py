@@ -27,8 +27,9 @@ from spinemet.config import FrozenModel
 from spinemet.display.palette import INK, LIGHT, UNCALLED, as_png, remove_frame
 from spinemet.errors import BadInput
 from spinemet.files import claim, join, read_bytes, write_bytes, write_parquet
-from spinemet.model.backbone import Trunk, load_pretrained
+from spinemet.model.backbone import Trunk
 from spinemet.model.checkpoint import ModelCard
+from spinemet.model.weights import load_pretrained
 from spinemet.progress import Progress
 from spinemet.training.config import TrainRecipe
 from spinemet.training.crops import read_info

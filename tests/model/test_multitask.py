@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 from torchvision.models import densenet121
 
 from spinemet.config import changed
-from spinemet.errors import BadInput
-from spinemet.model.backbone import CrossStitched, Trunk, Windows, load_pretrained
+from spinemet.model.backbone import CrossStitched, Trunk, Windows
 from spinemet.model.checkpoint import untrained
-from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import DenseNetSpec, ModelSpec, Window
 from spinemet.model.tasks import Task
 
@@ -100,38 +96,6 @@ def test_the_first_weights_depend_only_on_the_seed(spec: ModelSpec) -> None:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert not torch.equal(next(first.parameters()), next(other.parameters()))
-
-
-def published(path: Path) -> dict[str, torch.Tensor]:
-    """Weights in the form of torchvision's published file, with the old names of dense layers."""
-    state = densenet121(weights=None).state_dict()
-    old = {key.replace("norm1", "norm.1").replace("conv1.w", "conv.1.w"): value for key, value in state.items()}
-    old = {key.replace("norm2", "norm.2").replace("conv2.w", "conv.2.w"): value for key, value in old.items()}
-    torch.save(old, path)
-    return state
-
-
-def test_imagenet_weights_come_from_a_local_file(tmp_path: Path) -> None:
-    path = tmp_path / "densenet121-a639ec97.pth"
-    state = published(path)
-    model = MultiTask(ModelSpec())
-    load_pretrained(model.trunks()[0], str(path))
-    assert torch.equal(
-        model.trunks()[0].features.denseblock4.denselayer16.conv2.weight,
-        state["features.denseblock4.denselayer16.conv2.weight"],
-    )
-
-
-def test_missing_or_wrong_imagenet_weights_are_one_clear_sentence(tmp_path: Path) -> None:
-    trunk = Trunk(DenseNetSpec(growth_rate=8, block_config=(1, 1, 1, 1), init_features=8))
-    with pytest.raises(BadInput, match=r"expected pretrained weights at .*absent.pth, found none"):
-        load_pretrained(trunk, str(tmp_path / "absent.pth"))
-    (tmp_path / "text.pth").write_text("not weights")
-    (tmp_path / "text.safetensors").write_text("not weights")
-    published(tmp_path / "other.pth")
-    for name in ("text.pth", "text.safetensors", "other.pth"):
-        with pytest.raises(BadInput, match="expected DenseNet weights with the shape of this recipe"):
-            load_pretrained(trunk, str(tmp_path / name))
 
 
 def test_composed_bone_quality_of_a_slice_is_the_product_of_its_sub_tasks(spec: ModelSpec) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models import DenseNet
 
 from spinemet.config import changed
 from spinemet.errors import BadInput
@@ -321,6 +322,26 @@ def test_the_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert max(factors) == factors[8] == 1
     assert factors[8:] == sorted(factors[8:], reverse=True)
     assert factors[-1] == pytest.approx(0)
+
+
+@pytest.mark.parametrize("sharing", ["hard", "soft"])
+def test_training_starts_from_pretrained_weights(sharing: str, tmp_path: Path) -> None:
+    spec = small_recipe().model
+    whole = DenseNet(spec.backbone.growth_rate, spec.backbone.block_config, spec.backbone.init_features)
+    torch.save(whole, tmp_path / "whole.pt")  # a pickled network, as of torchxrayvision
+    still = small_recipe(
+        pretrained=str(tmp_path / "whole.pt"),
+        model={**spec.model_dump(), "sharing": sharing},
+        epochs=1,
+        learning_rate=1e-12,
+        warmup_epochs=0,
+    )
+    trained = train(training_data(made_up_crops(), still), still, 0, OneProcess())
+    expected = {name: value for name, value in whole.named_parameters() if name.startswith("features.")}
+    for trunk in trained.model.trunks():
+        found = dict(trunk.named_parameters())
+        assert found.keys() == expected.keys()
+        assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in expected.items())
 
 
 def test_missing_imagenet_weights_stop_before_the_first_epoch() -> None:
