@@ -179,6 +179,7 @@ def study(
     calls = predictor.predict(reading.stacks) if predictor and isinstance(reading, Screened) else None
     if png is not None and isinstance(reading, Screened):
         study_figure(reading, calls, png, caution(trained_on))
+        typer.echo(f"wrote {png}", err=True)
     if as_json:
         typer.echo(json.dumps(study_json(reading, calls, trained_on), indent=2))
     else:

@@ -35,10 +35,14 @@ MIN_HEIGHT, MAX_HEIGHT = 4.6, 11.0
 MIN_LENGTH_MM = 120
 MARGIN, AXIS, TOP, BOTTOM = 0.3, 0.5, 1.05, 0.62
 LINE, LETTERS_PER_INCH = 0.18, 13  # of small text
-NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.0, 1.9, 0.3, 0.09
+NAMES, CALLS, CALLS_WITHOUT_MODEL, GAP, TILE_GAP = 0.78, 3.85, 1.9, 0.3, 0.09
+WORDS_AT, SIDE_AT = 1.2, 2.5  # within the column of calls: "unsure (normal)" fits between them
 
 SLICE_WINDOW_HU = (-180, 780)
 """Wide enough to tell sclerosis from cortex, narrow enough that a lytic defect (40 HU) is dark in bone (150 HU)."""
+
+BAR_MM = 20
+"""Length of the bar in each slice."""
 
 SIDES = {"sagittal": "AP", "coronal": "RL"}
 
@@ -84,15 +88,15 @@ class _Row:
         label, probability = self.quality
         if self.is_unsure:
             return f"unsure ({label})"
-        return f"{label}{palette.unsure(probability)} {probability:.2f}"
+        return f"{label}{palette.question(self.call, 'bone_quality') if self.call else ''} {probability:.2f}"
 
     @property
     def side(self) -> str:
-        """The mark of the posterolateral involvement."""
-        classes = self.call.probabilities.get("posterolateral", {}) if self.call else {}
-        label = max(classes, key=lambda name: classes[name], default="none")
-        mark = palette.POSTEROLATERAL_MARKS[label]
-        return mark + palette.unsure(classes[label]) if mark else ""
+        """The posterolateral involvement in words; empty without a call for it."""
+        label = self.call and self.call.label("posterolateral")
+        if self.call is None or not label:
+            return ""
+        return f"{palette.POSTEROLATERAL_MARKS[label]} {label}{palette.question(self.call, 'posterolateral')}".strip()
 
 
 def study_figure(
@@ -136,7 +140,7 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row], noti
     offsets = [_in_frame(reading.spine, row.vertebra) for row in rows]
     sagittal = place(x, sagittal_width)
     _draw_view(sagittal, "sagittal", views.sagittal, rows, [views.canal_column + y for _, y in offsets], length_mm)
-    _draw_scale(sagittal, views, length_mm)
+    _draw_scale(sagittal, views)
     x += sagittal_width
     _draw_names(place(x, NAMES), rows, length_mm)
     x += NAMES
@@ -153,8 +157,11 @@ def _compose(reading: Screened, views: StraightenedViews, rows: list[_Row], noti
     _draw_title(figure, reading, rows, MARGIN / width, total)
     figure.text(MARGIN / width, 1 - 0.72 / total, "\n".join(warnings), color=palette.WARNING, fontsize=9, va="top")
     _draw_legend(figure, rows, MARGIN / width, total)
+    low, high = SLICE_WINDOW_HU
+    slices = f"slices: bar {BAR_MM} mm, window {low} to {high} HU" if reading.stacks else ""
+    feet = ["for research, not for diagnosis", slices]
     figure.text(
-        1 - MARGIN / width, 0.17 / total, "for research, not for diagnosis", color=QUIET, fontsize=8, ha="right"
+        1 - MARGIN / width, 0.1 / total, "  ·  ".join(filter(None, reversed(feet))), color=QUIET, fontsize=8, ha="right"
     )
     return figure
 
@@ -206,11 +213,11 @@ def _draw_view(
                   ha=side, va="bottom")  # fmt: skip
 
 
-def _draw_scale(axes: Axes, views: StraightenedViews, length_mm: float) -> None:
+def _draw_scale(axes: Axes, views: StraightenedViews) -> None:
     """Draw millimetres along the spine beside the sagittal view, and the canal in it."""
     column = views.canal_column
     axes.plot([column] * 2, [0, len(views.sagittal)], color=INK, lw=0.6, alpha=0.28, ls=(0, (1, 4)))
-    ticks = np.arange(0, length_mm, 50)
+    ticks = np.arange(0, len(views.sagittal), 50)
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks], color=QUIET, fontsize=7)
     axes.tick_params(axis="y", length=3, color=QUIET, width=0.6)
     axes.set_ylabel("mm along the spine", color=QUIET, fontsize=7.5, labelpad=4)
@@ -241,14 +248,15 @@ def _draw_calls(axes: Axes, rows: list[_Row], length_mm: float, width: float) ->
         _draw_bar(axes, row, y, bar) if called else _draw_hu(axes, row, y, bar)
         words = row.words if called else ""
         weight, alpha = "bold" if called else "normal", 0.65 if row.is_cut else 1.0
-        axes.text(1.2, y, words, color=row.colour, fontsize=8.5, va="center", weight=weight, alpha=alpha)
+        axes.text(WORDS_AT, y, words, color=row.colour, fontsize=8.5, va="center", weight=weight, alpha=alpha)
         hu = row.vertebra.measures.get("trabecular_hu")
         hu_words = f"{hu:.0f}" if hu is not None else ("cut" if row.is_cut else "–")
         axes.text(width, y, hu_words, color=QUIET, fontsize=8, ha="right", va="center")
-        axes.text(2.42, y, row.side, color=INK, fontsize=9, ha="center", va="center")
+        is_involved = row.side[:1] in ("◐", "●")
+        axes.text(SIDE_AT, y, row.side, color=INK if is_involved else QUIET, fontsize=8.5, va="center", alpha=alpha)
     heads = [(0.0, "probability" if called else "trabecular, 0–300", "left"), (width, "HU", "right")]
     if called:
-        heads += [(1.2, "call", "left"), (2.42, "post.", "center")]
+        heads += [(WORDS_AT, "call", "left"), (SIDE_AT, "posterolateral", "left")]
     for x, text, side in heads:
         axes.annotate(text, (x, 1), xycoords=("data", "axes fraction"), xytext=(0, 9), textcoords="offset points",
                       color=QUIET, fontsize=8.5, ha=side)  # fmt: skip
@@ -276,11 +284,13 @@ def _draw_slice(axes: Axes, row: _Row, stack: SliceStack, tile: float) -> None:
     axes.set_yticks([])
     axes.set_facecolor(PANEL)
     for edge in axes.spines.values():
-        edge.set(color=row.colour if row.quality and row.quality[0] != "normal" else FAINT, linewidth=1.5)
+        stands_out = row.is_unsure or (row.quality is not None and row.quality[0] != "normal")
+        edge.set(color=row.colour if stands_out else FAINT, linewidth=1.5)
     if middle is not None:
         low, high = SLICE_WINDOW_HU
         axes.imshow(stack.hu_NHW[middle], cmap="gray", vmin=low, vmax=high, interpolation="bilinear")
-        pixels = 20 / stack.pixel_mm
+        axes.text(0.03, 0.5, "R", transform=axes.transAxes, color=INK, alpha=0.75, fontsize=7, va="center")
+        pixels = BAR_MM / stack.pixel_mm
         right, bottom = stack.hu_NHW.shape[2] * 0.95, stack.hu_NHW.shape[1] * 0.95
         axes.plot([right - pixels, right], [bottom, bottom], color=INK, lw=1.1, alpha=0.8, solid_capstyle="butt")
     size = float(np.clip(tile * 5.2, 6.5, 9.5))
@@ -296,11 +306,12 @@ def _draw_title(figure: Figure, reading: Screened, rows: list[_Row], left: float
     whole = sum(not row.is_cut for row in rows)
     first, last = rows[0].vertebra.level, rows[-1].vertebra.level
     if first.startswith("?") and last.startswith("?"):
-        span = "levels not named"
+        span = "levels not named" if len(rows) > 1 else "level not named"
     else:
         span = f"{first} to {last}" if len(rows) > 1 else first
     title = f"{len(rows)} {'vertebrae' if len(rows) > 1 else 'vertebra'}, {span}"
-    facts = [f"{whole} whole, {len(rows) - whole} cut by the field of view"]
+    counts = {"whole": whole, "cut by the field of view": len(rows) - whole}
+    facts = [", ".join(f"{count} {words}" for words, count in counts.items() if count)]
     depth, height, width = reading.spacing_mm
     facts.append(f"{reading.slice_count} slices of {height:.2f} × {width:.2f} × {depth:.2f} mm")
     facts.append(f"vertebrae by {METHODS[reading.localizer]}")
@@ -316,8 +327,8 @@ def _draw_legend(figure: Figure, rows: list[_Row], left: float, total: float) ->
     if any(row.quality for row in rows):
         bars = [Line2D([], [], marker="s", ls="", color=colour, ms=7, label=name)
                 for name, colour in palette.DARK.items()]  # fmt: skip
-        sides = [Line2D([], [], marker=f"${mark}$", ls="", color=INK, mew=0.2, ms=7, label=f"posterolateral {name}")
-                 for name, mark in palette.POSTEROLATERAL_MARKS.items() if mark]  # fmt: skip
-        keys = [*bars, *sides, *keys]
-    figure.legend(handles=keys, loc="lower left", bbox_to_anchor=(left, 0.1 / total), ncols=len(keys), frameon=False,
+        keys = [*bars, *keys]
+    if any("?" in row.words + row.side for row in rows):
+        keys.append(Line2D([], [], ls="", label=palette.QUESTION))
+    figure.legend(handles=keys, loc="lower left", bbox_to_anchor=(left, 0.29 / total), ncols=len(keys), frameon=False,
                   labelcolor=QUIET, fontsize=8.5, handletextpad=0.4, columnspacing=1.4, borderaxespad=0)  # fmt: skip

@@ -7,7 +7,7 @@ quiet grey so that lesions stand out. Each class also has a letter or a shade: c
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +46,8 @@ POSTEROLATERAL_MARKS: dict[str, str] = {"none": "", "unilateral": "◐", "bilate
 
 LOW_CONFIDENCE = 0.5
 """A call or a level name less probable than this gets a question mark."""
+QUESTION = "? not certain: below 0.5, unsure, or not the only plausible class"
+"""What the question mark of a call means."""
 
 
 def axis_top(highs: Iterable[float]) -> float:
@@ -57,6 +59,22 @@ def axis_top(highs: Iterable[float]) -> float:
 def unsure(probability: float) -> str:
     """A question mark for a call or a level name that is hardly more likely than not, else nothing."""
     return "?" if probability < LOW_CONFIDENCE else ""
+
+
+def doubtful(label: str, probability: float, plausible: Collection[str] | None) -> str:
+    """A question mark for a call of the class `label` that `unsure` marks, or that is not the only plausible class.
+
+    plausible: the classes that the model cannot rule out, None if it does not say.
+    """
+    return "?" if plausible is not None and set(plausible) != {label} else unsure(probability)
+
+
+def question(call: VertebraCall, task: str) -> str:
+    """A question mark if the vertebra is unsure or its call of `task` is `doubtful`, else nothing."""
+    label = call.label(task)
+    if label is None:
+        return ""
+    return "?" if call.doubt else doubtful(label, call.probabilities[task][label], call.plausible.get(task))
 
 
 def bone_quality(call: VertebraCall | None) -> tuple[str, float] | None:

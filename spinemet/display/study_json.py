@@ -44,7 +44,7 @@ def rejected_series(reading: StudyReading) -> tuple[tuple[SeriesHeader, Reason],
 def flag_lines(reading: StudyReading, calls: Sequence[VertebraCall | None] | None = None) -> Iterator[str]:
     """Each flag of the study and of its vertebrae with its meaning: `disc_unclear (T8, T9): A disc …`.
 
-    Then, in the same form, why calls are unsure.
+    Then, in the same form, why calls are unsure and which levels have no name.
     """
     levels: dict[Flag | Doubt, list[str]] = {flag: [] for flag in reading.flags}
     rows = reading.with_calls(calls) if isinstance(reading, Screened) else ()
@@ -57,6 +57,10 @@ def flag_lines(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
     for word, names in levels.items():
         where = f" ({', '.join(names)})" if names else ""
         yield f"{'unsure, ' if isinstance(word, Doubt) else ''}{word}{where}: {word.meaning}"
+    unnamed = [vertebra.level for vertebra, _, _ in rows if vertebra.level.startswith("?")]
+    if unnamed:
+        names = unnamed[0] if len(unnamed) == 1 else f"{unnamed[0]} to {unnamed[-1]}"
+        yield f"unnamed ({names}): Nothing in view proves these levels; they are numbered from the top."
 
 
 def _series(reading: StudyReading) -> dict[str, Any] | None:

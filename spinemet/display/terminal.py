@@ -45,9 +45,13 @@ def render_study(
     if isinstance(reading, Screened):
         wide = (width or console().width) >= _WIDE
         parts.append(_vertebrae([(vertebra, call) for vertebra, _, call in reading.with_calls(calls)], wide))
+        if calls is not None:
+            parts += _legend(calls, wide)
         parts += [Text(line, style=palette.WARNING) for line in flag_lines(reading, calls)]
         if calls is not None:
-            parts += [_legend(), *([Text(notice, style=palette.WARNING)] if notice else [])]
+            parts += [
+                Text(line, style=palette.WARNING) for line in (notice, "For research, not for diagnosis.") if line
+            ]
     elif rejected_series(reading):
         parts.append(_rejected(reading))
     if reading.seconds:
@@ -103,10 +107,18 @@ _PREVALENCE_CAPTION = (
 )
 
 
-def render_table(table: pd.DataFrame) -> RenderableType:
-    """Any data frame, at most 200 rows of it; of a table with many columns, each becomes a line."""
+def render_table(table: pd.DataFrame, width: int | None = None) -> RenderableType:
+    """Any data frame, at most 200 rows of it; of a table with many columns, each becomes a line.
+
+    width: columns of the terminal, by default of this one; if they are too few, names of columns break at their `_`.
+    """
     shown = lists_as_text(table.head(_MAX_ROWS)).reset_index(drop=True)
-    parts: list[RenderableType] = [_grid(shown)]
+    lengths = [[len(str(name)), *(len(_cell(value)) for value in shown.iloc[:, n])] for n, name in enumerate(shown)]
+    needed = sum(2 + max(column) for column in lengths)
+    is_narrow = needed > (width or console().width)
+    parts: list[RenderableType] = [
+        _grid(shown.rename(columns=lambda name: str(name).replace("_", "_\n") if is_narrow else str(name)))
+    ]
     if len(table.columns) > _MANY_COLUMNS and len(shown):
         groups = [shown[start : start + _ON_SIDE].T for start in range(0, len(shown), _ON_SIDE)]
         parts = [_grid(group.rename(columns=lambda n: f"row {n + 1}").reset_index(names="column")) for group in groups]
@@ -151,7 +163,8 @@ def _headline(reading: StudyReading) -> Text:
 def _facts(reading: StudyReading) -> list[str]:
     facts = []
     if isinstance(reading, Screened):
-        facts.append(f"{len(reading.spine.vertebrae)} vertebrae ({reading.spine.method})")
+        count = len(reading.spine.vertebrae)
+        facts.append(f"{count} {'vertebra' if count == 1 else 'vertebrae'} ({reading.spine.method})")
     if reading.spacing_mm is not None:
         depth, height, width = reading.spacing_mm
         facts.append(f"{reading.slice_count} slices, {height:.2f} × {width:.2f} × {depth:.2f} mm")
@@ -167,7 +180,7 @@ def _vertebrae(rows: list[tuple[Vertebra, VertebraCall | None]], wide: bool) -> 
     out.add_column("body", no_wrap=True)
     out.add_column("centre L, P, S mm", justify="right", no_wrap=True)
     if wide:
-        out.add_column("height", justify="right")
+        out.add_column("height mm", justify="right", no_wrap=True)
     measures = MEASURES if wide else MEASURES[:1]
     for measure in measures:
         out.add_column(measure.heading, justify="right", no_wrap=True)
@@ -211,9 +224,8 @@ def _call(call: VertebraCall | None) -> Text:
     if call is not None and call.doubt is not None:
         return Text(f"unsure ({label})", style=palette.WARNING)
     weight = "" if label == "normal" else "bold "
-    return Text(
-        f"{label + palette.unsure(probability):<8} {probability:.2f}", style=f"{weight}{palette.TERMINAL[label]}"
-    )
+    mark = palette.question(call, "bone_quality") if call else ""
+    return Text(f"{label + mark:<8} {probability:.2f}", style=f"{weight}{palette.TERMINAL[label]}")
 
 
 def _side(call: VertebraCall | None) -> Text:
@@ -222,7 +234,7 @@ def _side(call: VertebraCall | None) -> Text:
         return Text("–", style="dim")
     mark = palette.POSTEROLATERAL_MARKS[label]
     probability = call.probabilities["posterolateral"][label]
-    words = f"{label}{palette.unsure(probability)}"
+    words = f"{label}{palette.question(call, 'posterolateral')}"
     words = f"{mark} {words} {probability:.2f}" if mark else words
     return Text(words, style="" if mark else "dim")
 
@@ -238,12 +250,14 @@ def _bar(probabilities: Mapping[str, float]) -> Text:
     return Text.assemble(*((palette.SHADES[name] * count, palette.TERMINAL[name]) for name, count in cells.items()))
 
 
-def _legend() -> Text:
-    text = Text()
+def _legend(calls: Sequence[VertebraCall | None], wide: bool) -> list[Text]:
+    """What the bars and the question marks mean, if there are any."""
+    bars = Text()
     for name in BONE_QUALITY:
-        text.append(palette.SHADES[name] * 2, style=palette.TERMINAL[name])
-        text.append(f" {name}   ", style="dim")
-    return text.append("? probability below 0.5   for research, not for diagnosis", style="dim")
+        bars.append(palette.SHADES[name] * 2, style=palette.TERMINAL[name])
+        bars.append(f" {name}   ", style="dim")
+    is_marked = any("?" in _call(call).plain + _side(call).plain for call in calls)
+    return [*([bars] if wide else []), *([Text(palette.QUESTION, style="dim")] if is_marked else [])]
 
 
 def _rejected(reading: StudyReading) -> Table:

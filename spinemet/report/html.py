@@ -70,6 +70,7 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "pale": palette.PALE_NORMAL,
         "uncalled": palette.UNCALLED["dark"],
         "letters": palette.LETTERS,
+        "question": palette.QUESTION,
         "provenance": _provenance(connection),
         "notice": caution(trained_on(connection)),
         "runs": _runs(connection),

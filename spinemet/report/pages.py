@@ -14,7 +14,7 @@ from PIL import Image
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
 from spinemet.cohort.views import records
-from spinemet.display.palette import axis_top, unsure
+from spinemet.display.palette import axis_top, doubtful
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.reading import Doubt
 from spinemet.results.schemas import Row
@@ -32,6 +32,9 @@ _MEANINGS = {str(flag): flag.meaning for flag in Flag}
 
 Calls = dict[str, dict[str, float]]
 """Task -> class -> probability of one vertebra, the negative class first."""
+
+Sets = dict[str, set[str]]
+"""Task -> the classes of one vertebra that the model cannot rule out, of the tasks for which the tables say so."""
 
 KEY_DIGITS = 8
 """Digits shown of a pseudonym: enough to find the row again, short enough to read aloud."""
@@ -152,6 +155,7 @@ def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
     studies = records(connection, f"{_GALLERY} limit {int(limit)}")
     vertebrae: dict[str, list[Row]] = {study["source_key"]: [] for study in studies}
     calls: dict[tuple[str, int], Calls] = {}
+    sets: dict[tuple[str, int], Sets] = {}
     query = (
         "select * from calls semi join current using (source_key, model_digest, config_digest) "
         "where list_contains(?, source_key) order by task, class_number"
@@ -159,15 +163,25 @@ def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
     for row in records(connection, query, [list(vertebrae)]):
         place = (row["source_key"], row["vertebra"])
         calls.setdefault(place, {}).setdefault(row["task"], {})[row["class"]] = row["probability"]
+        if row["in_set"] is not None:
+            sets.setdefault(place, {}).setdefault(row["task"], set()).update([row["class"]] if row["in_set"] else [])
     query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
     for row in records(connection, query, [list(vertebrae)]):
         vertebrae[row["source_key"]].append(row)
-    cards = [_card(study, vertebrae[study["source_key"]], calls) for study in studies]
+    cards = [_card(study, vertebrae[study["source_key"]], calls, sets) for study in studies]
     return {"cards": cards, "hidden": total - len(cards)}
 
 
-def _card(study: Row, vertebrae: Sequence[Row], calls: Mapping[tuple[str, int], Calls]) -> Row:
-    marks = [_mark(row, calls.get((row["source_key"], row["vertebra"]), {})) for row in vertebrae]
+def _card(
+    study: Row,
+    vertebrae: Sequence[Row],
+    calls: Mapping[tuple[str, int], Calls],
+    sets: Mapping[tuple[str, int], Sets],
+) -> Row:
+    places = [(row["source_key"], row["vertebra"]) for row in vertebrae]
+    marks = [
+        _mark(row, calls.get(place, {}), sets.get(place, {})) for row, place in zip(vertebrae, places, strict=True)
+    ]
     width, height = _size(study["sagittal_png"])
     coronal_width, _ = _size(study["coronal_png"])
     facts = [
@@ -202,7 +216,7 @@ def _flags(study: Row, vertebrae: Sequence[Row]) -> list[tuple[str, str]]:
     return [(" ".join([flag, *names]), _MEANINGS.get(flag, "")) for flag, names in levels.items()]
 
 
-def _mark(vertebra: Row, calls: Calls) -> Row:
+def _mark(vertebra: Row, calls: Calls, sets: Sets) -> Row:
     is_cut = vertebra["completeness"] == "cut"
     lines = [f"{vertebra['level']}: {'cut by the field of view' if is_cut else 'whole'}"]
     quality, best = _best(calls.get(TASK))
@@ -217,7 +231,8 @@ def _mark(vertebra: Row, calls: Calls) -> Row:
         label, probability = _best(classes)
         lines.append(f"{task.replace('_', ' ')} {label} {probability:.2f}")
         if label != next(iter(classes)):
-            further.append((task.replace("_", " ") if label == NO_YES[1] else label) + unsure(probability))
+            words = task.replace("_", " ") if label == NO_YES[1] else label
+            further.append(words + doubtful(label, probability, sets.get(task)))
     for measure in MEASURES:
         if vertebra[measure.name] is not None:
             lines.append(f"{measure.title} {vertebra[measure.name]:.0f} {measure.unit}")
@@ -229,7 +244,7 @@ def _mark(vertebra: Row, calls: Calls) -> Row:
         "kind": "unclassified" if vertebra["unsure"] else quality or "unclassified",
         "is_cut": is_cut,
         "is_positive": bool(vertebra["any_lesion"]),
-        "call": f"unsure ({quality})" if vertebra["unsure"] else quality + unsure(best),
+        "call": f"unsure ({quality})" if vertebra["unsure"] else quality + doubtful(quality, best, sets.get(TASK)),
         "probability": best,
         "further": further,
         "title": "\n".join(lines),

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spinemet.display.figures import study_figure
-from spinemet.display.palette import DARK, WARNING
+from spinemet.display.figures import _Row, study_figure
+from spinemet.display.palette import DARK, UNCALLED, WARNING
 from spinemet.errors import BadInput
+from spinemet.reading import Doubt
 from spinemet.types import Flag
 from tests.readings import call, reading
 
@@ -70,3 +71,30 @@ def test_flags_and_the_notice_on_the_model_stand_above_the_picture(tmp_path: Pat
     assert _has(tmp_path / "plain.png", WARNING) == 0
     assert _has(tmp_path / "notice.png", WARNING) > 100
     assert _has(tmp_path / "flag.png", WARNING) > 100
+
+
+def test_an_unsure_vertebra_has_a_frame_no_colour_of_a_class_and_its_reason(tmp_path: Path) -> None:
+    one = replace(reading(levels=["L1"]), flags=())
+    sure = replace(call("lytic", probability=0.97), is_judged=True)
+    study_figure(one, [sure], tmp_path / "sure.png")
+    study_figure(one, [replace(sure, doubt=Doubt.NOISY)], tmp_path / "unsure.png")
+    assert _has(tmp_path / "unsure.png", UNCALLED["dark"]) > 1000, "frame, ring, bars and words"
+    assert _has(tmp_path / "sure.png", UNCALLED["dark"]) < 100
+    assert _has(tmp_path / "unsure.png", WARNING) > 100
+    assert _has(tmp_path / "sure.png", WARNING) == 0
+    assert 0 < _has(tmp_path / "unsure.png", DARK["lytic"]) < _has(tmp_path / "sure.png", DARK["lytic"])
+
+
+def test_the_words_of_a_row_say_what_is_not_certain() -> None:
+    vertebra = reading(levels=["L1"]).spine.vertebrae[0]
+    plain = replace(call("lytic", "bilateral"), is_judged=True)
+    open_side = replace(plain, plausible={"bone_quality": ("lytic",), "posterolateral": ()})
+    unsure = replace(plain, doubt=Doubt.SMOOTH)
+    words = [(row.words, row.side) for row in (_Row(vertebra, one) for one in (plain, open_side, unsure, None))]
+    assert words == [
+        ("lytic 0.70", "● bilateral"),
+        ("lytic 0.70", "● bilateral?"),
+        ("unsure (lytic)", "● bilateral?"),
+        ("", ""),
+    ]
+    assert _Row(vertebra, call("normal")).side == "none"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from spinemet.display import palette
+from spinemet.reading import Doubt, VertebraCall
 from spinemet.types import BONE_QUALITY
 
 BLACK, WHITE = "#000000", "#ffffff"
@@ -39,3 +40,27 @@ def test_page_colours_can_be_read_on_their_page(colours: dict[str, str], page: s
 def test_every_class_has_a_mark_of_its_own(marks: dict[str, str]) -> None:
     assert tuple(marks) == BONE_QUALITY
     assert len(set(marks.values())) == len(BONE_QUALITY)
+
+
+def _call(probability: float, plausible: tuple[str, ...] | None = None, doubt: Doubt | None = None) -> VertebraCall:
+    rest = (1 - probability) / 2
+    sets = {} if plausible is None else {"posterolateral": plausible}
+    sides = {"none": rest, "unilateral": probability, "bilateral": rest}
+    return VertebraCall({"posterolateral": sides}, doubt=doubt, is_judged=True, plausible=sets)
+
+
+@pytest.mark.parametrize(
+    ("call", "mark"),
+    [
+        (_call(0.8), ""),
+        (_call(0.4), "?"),
+        (_call(0.8, ("unilateral",)), ""),
+        (_call(0.8, ("unilateral", "bilateral")), "?"),
+        (_call(0.8, ()), "?"),
+        (_call(0.8, ("none",)), "?"),
+        (_call(0.8, ("unilateral",), Doubt.NOISY), "?"),
+    ],
+)
+def test_a_call_that_is_not_certain_gets_a_question_mark(call: VertebraCall, mark: str) -> None:
+    assert palette.question(call, "posterolateral") == mark
+    assert palette.question(call, "bone_quality") == "", "a task that the model does not have"

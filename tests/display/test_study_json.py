@@ -1,8 +1,9 @@
 import json
+from dataclasses import replace
 
-from spinemet.display.study_json import study_json
+from spinemet.display.study_json import flag_lines, study_json
 from spinemet.errors import Reason
-from spinemet.reading import NotScreened, State
+from spinemet.reading import Doubt, NotScreened, State
 from tests.readings import SECRETS, SERIES, call, reading
 
 
@@ -46,3 +47,23 @@ def test_the_json_has_no_identifiers() -> None:
 def test_the_json_says_what_the_model_was_trained_on() -> None:
     assert study_json(reading(), None)["trained_on"] is None
     assert study_json(reading(), None, "phantoms")["trained_on"] == "phantoms"
+
+
+def test_the_json_says_which_calls_are_unsure_and_why() -> None:
+    sets = {"bone_quality": ("normal", "lytic"), "posterolateral": ()}
+    calls = [
+        replace(call("lytic"), doubt=Doubt.AMBIGUOUS, is_judged=True, plausible=sets),
+        replace(call("normal"), is_judged=True),
+        call("normal"),
+    ]
+    unsure, sure, silent = study_json(reading(levels=["T12", "L1", "L2"]), calls)["vertebrae"]
+    assert (unsure["bone_quality"], unsure["unsure"]) == ("lytic", "ambiguous")
+    assert unsure["plausible"] == {"bone_quality": ["normal", "lytic"], "posterolateral": []}
+    assert (sure["unsure"], sure["plausible"]) == ("", None)
+    assert silent["unsure"] is None, "this model does not say"
+
+
+def test_unnamed_levels_are_explained() -> None:
+    lines = list(flag_lines(reading(levels=["T12", "?1", "?2"])))
+    assert lines[-1].startswith("unnamed (?1 to ?2): Nothing in view proves these levels")
+    assert not any("unnamed" in line for line in flag_lines(reading(levels=["T12"])))

@@ -149,3 +149,33 @@ def test_unsure_vertebrae_have_a_column_of_the_prevalence_if_there_are_any(tmp_p
         cohort = open_cohort(write_results(str(tmp_path / str(n)), [Study("p1", levels=levels)]))
         header = _text(render_prevalence(prevalence(cohort, ["level"]), width=NARROW), NARROW).splitlines()[1]
         assert ("unsure" in header) == shown
+
+
+def test_names_of_columns_break_at_their_underscores_only_if_they_must() -> None:
+    names = ["level", "completeness", "bone_quality", "p_blastic", "p_lytic", "posterolateral", "sins_partial", "hu"]
+    table = pd.DataFrame([["T12", "whole", "normal", 0.01, 0.23, "unilateral", 7, 143.0]], columns=names)
+    narrow, wide = (_text(render_table(table, width), width) for width in (NARROW, WIDE))
+    assert all(name in wide for name in names)
+    assert _line(narrow, "level") == [
+        "level",
+        "completeness",
+        "quality",
+        "blastic",
+        "lytic",
+        "posterolateral",
+        "partial",
+        "hu",
+    ]
+
+
+def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
+    certain, open_side = call("lytic", "bilateral"), call("lytic", probability=0.4)
+    words = {
+        (width, len(calls)): _text(render_study(reading(levels=["L1", "L2"][: len(calls)]), calls, width=width), width)
+        for width in (WIDE, NARROW)
+        for calls in ([certain], [certain, open_side])
+    }
+    assert ["▓▓ mixed" in text for text in words.values()] == [True, True, False, False]
+    assert ["? not certain" in text for text in words.values()] == [False, True, False, True]
+    assert "1 vertebra (" in words[NARROW, 1]
+    assert "2 vertebrae (" in words[NARROW, 2]

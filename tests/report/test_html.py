@@ -8,8 +8,11 @@ import pytest
 
 from spinemet.errors import BadInput
 from spinemet.files import read_bytes
+from spinemet.reading import Doubt
 from spinemet.report.html import GALLERY_LIMIT, write_report
+from spinemet.report.pages import _mark
 from spinemet.results.tables import open_results
+from spinemet.types import MEASURES
 from tests.cohort.cases import MODEL, Study, write_results
 
 PATIENT = "5f3a9c1e77d04b2288aa41c0"
@@ -86,7 +89,7 @@ def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
     assert "3 studies screened, of 3 patients" in words
     assert "1 excluded sound, does not qualify 1 no spine in view" in words
     assert "1 failed broke while being read 1 truncated objects" in words
-    assert "8 vertebrae judged, of 9 in view" in words
+    assert "8 vertebrae evaluable, of 9 in view" in words
     assert "4 vertebrae called positive, in 2 patients" in words
     assert "L1 66.7 [20.8, 93.9] 2 3 0 0 3 0 1 1" in words, "level, rate, interval, counts by class"
 
@@ -222,3 +225,26 @@ def test_an_uncertain_posterolateral_call_has_its_question_mark(tmp_path: Path) 
     page = _page(tmp_path, [Study("p1", levels="L1=lytic L2=lytic~")])
     assert "L1 lytic 0.71 · unilateral<" in page
     assert "L2 lytic 0.71 · unilateral?<" in page
+
+
+def test_an_unsure_vertebra_has_its_own_cell_its_reason_and_no_chip(tmp_path: Path) -> None:
+    page, reason = _page(tmp_path, [Study("p1", levels="L1=lytic! L2=blastic L3")]), Doubt.AMBIGUOUS.meaning
+    assert f'fill="#fff3d6" stroke="#a87f00"><title>L1: unsure. {reason}</title>' in page
+    assert page.count("#fff3d6") == 1
+    assert f"unsure: {reason}" in page, "the words over the vertebra in the picture"
+    words = _words(page)
+    assert "1 whole, the call is unsure" in words
+    assert "L2 blastic 0.74" in words
+    assert "L1 lytic 0.71" not in words
+
+
+def test_a_class_that_is_not_the_only_plausible_one_has_its_question_mark() -> None:
+    row = {"level": "L1", "completeness": "whole", "unsure": "", "any_lesion": True, "flags": []}
+    row |= {"canal_mm": 20.0, "height_mm": 25.0} | {measure.name: None for measure in MEASURES}
+    calls = {"bone_quality": {"normal": 0.2, "lytic": 0.8}, "posterolateral": {"none": 0.1, "unilateral": 0.9}}
+    sets: list[dict[str, set[str]]] = [{}, {"bone_quality": {"lytic"}, "posterolateral": set()}]
+    marks = [_mark(row, calls, one) for one in sets]
+    assert [(mark["call"], mark["further"]) for mark in marks] == [
+        ("lytic", ["unilateral"]),
+        ("lytic", ["unilateral?"]),
+    ]
