@@ -59,8 +59,8 @@ def flag_lines(reading: StudyReading, calls: Sequence[VertebraCall | None] | Non
         yield f"{'unsure, ' if isinstance(word, Doubt) else ''}{word}{where}: {word.meaning}"
     unnamed = [vertebra.level for vertebra, _, _ in rows if vertebra.level.startswith("?")]
     if unnamed:
-        names = unnamed[0] if len(unnamed) == 1 else f"{unnamed[0]} to {unnamed[-1]}"
-        yield f"unnamed ({names}): Nothing in view proves these levels; they are numbered from the top."
+        span = unnamed[0] if len(unnamed) == 1 else f"{unnamed[0]} to {unnamed[-1]}"
+        yield f"unnamed ({span}): Nothing in view proves these levels; they are numbered from the top."
 
 
 def _series(reading: StudyReading) -> dict[str, Any] | None:
