@@ -6,6 +6,7 @@
     └── StudyProblem      one study cannot be used: it becomes one ledger row and never stops a job
         ├── StudyExcluded   the study is sound but does not qualify (no axial CT, no spine in view, …)
         └── StudyFailed     something broke (truncated, undecodable, unreachable, out of time, …)
+            └── BrokenSlices  some slices of a series cannot be decoded; the others can be read without them
 
 A message is one sentence; about a wrong value it says "expected X, found Y". Messages of a StudyProblem go to logs and
 tables, so they never hold a patient identifier, an object key or a UID.
@@ -125,3 +126,11 @@ class StudyExcluded(StudyProblem):
 
 class StudyFailed(StudyProblem):
     """Reading the study failed."""
+
+
+class BrokenSlices(StudyFailed):
+    """Slices of a series cannot be decoded. broken: their places in the series; `reason` is that of the first."""
+
+    def __init__(self, reason: Reason, detail: str, broken: frozenset[int] = frozenset()) -> None:
+        super().__init__(reason, detail)
+        self.broken = broken

@@ -14,11 +14,11 @@ from spinemet.archive.listing import open_study
 from spinemet.archive.objects import StudyObjects
 from spinemet.config import StudyConfig
 from spinemet.dicom.decoding import SliceDecoder
-from spinemet.dicom.headers import read_series
+from spinemet.dicom.headers import SeriesScan, read_series
 from spinemet.dicom.segmentation import find_labels
-from spinemet.dicom.select import explain, select_series
+from spinemet.dicom.select import CT_CLASSES, explain, select_series
 from spinemet.dicom.volume import read_nifti, read_volume
-from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem, fault_in
+from spinemet.errors import BadInput, BrokenSlices, Reason, StudyExcluded, StudyFailed, StudyProblem, fault_in
 from spinemet.reading import NotScreened, Screened, State, StudyReading
 from spinemet.spine.canal import straighten
 from spinemet.spine.localize import localize
@@ -132,6 +132,8 @@ def _read_series(objects: StudyObjects, config: StudyConfig, facts: _Facts) -> _
             if not series:
                 raise _nothing_readable(scan.skipped)
             chosen, volume = _first_readable(objects, series, config, decoder, facts)
+            if _has_broken(scan) and Flag.BROKEN_OBJECTS not in volume.flags:
+                volume = replace(volume, flags=(*volume.flags, Flag.BROKEN_OBJECTS))
     facts.note(spacing_mm=volume.spacing_mm, slice_count=volume.hu_DHW.shape[0], flags=volume.flags)
     return _Series(chosen, volume, series)
 
@@ -139,31 +141,63 @@ def _read_series(objects: StudyObjects, config: StudyConfig, facts: _Facts) -> _
 def _first_readable(
     objects: StudyObjects, series: Sequence[SeriesHeader], config: StudyConfig, decoder: SliceDecoder, facts: _Facts
 ) -> tuple[SeriesHeader, Volume]:
-    """The best series whose pixels are a CT volume. Raises the problem of the best one if none is."""
-    refused: dict[int, StudyExcluded] = {}
+    """The best series whose pixels are a CT volume, without its broken slices.
+
+    Raises the problem of the best one if none is.
+    """
+    series = list(series)
+    refused: dict[int, StudyProblem] = {}
+    first: tuple[int, StudyProblem] | None = None
+    flags: set[Flag] = set()
     while True:
         reasons = {number: problem.reason for number, problem in refused.items()}
         verdicts = explain(series, config.select, reasons)
         facts.note(series_seen=verdicts)
+        best = next((number for number, (_, reason) in enumerate(verdicts) if reason is None), None)
         try:
             chosen = select_series(series, config.select, reasons)
-            facts.note(chosen=chosen)
+        except StudyExcluded as problem:
+            if first is None or problem.reason is Reason.SEVERAL_STUDIES:
+                raise
+            facts.note(chosen=verdicts[first[0]][0])
+            raise first[1] from None
+        assert best is not None
+        facts.note(chosen=chosen)
+        try:
             with facts.stage("volume"):
                 volume = read_volume(objects, chosen, decoder)
+        except BrokenSlices as problem:
+            first = first or (best, problem)
+            whole = _without_broken(series[best], chosen, problem)
+            if whole.instances:
+                series[best] = whole
+                flags.add(Flag.BROKEN_OBJECTS)
+            else:
+                refused[best] = problem
         except StudyExcluded as problem:
-            best = next((number for number, (_, reason) in enumerate(verdicts) if reason is None), None)
-            if best is None and refused and problem.reason is not Reason.SEVERAL_STUDIES:
-                first, first_problem = next(iter(refused.items()))
-                facts.note(chosen=series[first])
-                raise first_problem from None
-            if best is None:
-                raise
+            first = first or (best, problem)
             refused[best] = problem
         else:
             chosen = replace(chosen, left_out=volume.left_out)  # also objects found equal by their pixels
             facts.note(chosen=chosen)
-            flags = (Flag.SERIES_REFUSED,) if refused else ()
-            return chosen, replace(volume, flags=volume.flags + flags)
+            if refused:
+                flags.add(Flag.SERIES_REFUSED)
+            return chosen, replace(volume, flags=(*volume.flags, *sorted(flags)))
+
+
+def _has_broken(scan: SeriesScan) -> bool:
+    """Whether an object is broken off in its header, and may be a slice of the chosen series."""
+    cut_off = (item for one in scan.series for item in one.instances if not item.has_pixels)
+    skipped = scan.skipped.keys() & {Reason.TRUNCATED, Reason.UNDECODABLE}
+    # Also if the SOPClassUID itself is broken off.
+    return bool(skipped) or any(known.startswith(item.SOPClassUID) for item in cut_off for known in CT_CLASSES)
+
+
+def _without_broken(series: SeriesHeader, chosen: SeriesHeader, problem: BrokenSlices) -> SeriesHeader:
+    """`series` without the broken slices of `chosen`, which is the series or a stretch of it."""
+    broken = {(chosen.instances[n].name, chosen.instances[n].frame) for n in problem.broken}
+    whole = tuple(item for item in series.instances if (item.name, item.frame) not in broken)
+    return replace(series, instances=whole, left_out=series.left_out + len(series.instances) - len(whole))
 
 
 def _find_labels(objects: StudyObjects, series: _Series, config: StudyConfig, facts: _Facts) -> LabelMap | None:

@@ -90,7 +90,11 @@ class Flag(Explained):
     )
     ATTENUATION_CT = "attenuation_ct", "The CT seems made for the attenuation correction of PET or SPECT, at low dose."
     CONE_BEAM = "cone_beam", "The series seems to be cone-beam CT, whose values are hardly calibrated."
-    SERIES_REFUSED = "series_refused", "The pixels of the preferred series are no CT volume; the next one was read."
+    SERIES_REFUSED = (
+        "series_refused",
+        "The pixels of the preferred series are broken or no CT volume; the next one was read.",
+    )
+    BROKEN_OBJECTS = "broken_objects", "Broken objects were left out; slices may be missing."
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
     BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation is broken or its levels are not clear."
     UNREACHABLE = "unreachable", "The study's vertebra segmentation could not be fetched."

@@ -6,14 +6,16 @@ Passes of the scanner within one series are told apart in passes.py.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from spinemet.dicom.geometry import normal_of
+from spinemet.dicom.geometry import SAME_POSITION_MM, normal_of
 from spinemet.dicom.image_kind import special_kinds, unit, with_doubts
-from spinemet.dicom.passes import passes
+from spinemet.dicom.passes import MOST_OVERLAP, passes
 from spinemet.types import InstanceHeader, SeriesHeader
 
 ORIENTATION_TOLERANCE = 0.01
@@ -31,6 +33,16 @@ class Record:
     acquisition: int | None
     time: str = ""
     """AcquisitionTime, as text that sorts."""
+
+
+_KINDS: tuple[Callable[[Record], object], ...] = (
+    lambda record: record.instance.ImageType,
+    lambda record: record.series.ConvolutionKernel,
+    lambda record: record.series.KVP,
+    lambda record: record.series.ContrastBolusAgent,
+    lambda record: record.series.SeriesDescription,
+)
+"""What tells a map, another reconstruction or another phase from the slices at the same places."""
 
 
 def grouped(records: list[Record]) -> tuple[SeriesHeader, ...]:
@@ -60,7 +72,36 @@ def _group(records: list[Record]) -> list[tuple[list[Record], int]]:
                 break
         else:
             candidates.append([record])
-    return [part for same_key in groups.values() for group in same_key for part in _passes(group)]
+    return [
+        part for same_key in groups.values() for group in same_key for kind in _kinds(group) for part in _passes(kind)
+    ]
+
+
+def _kinds(group: list[Record]) -> list[list[Record]]:
+    """`group`, divided by the first of _KINDS that differs between the slices at every place that has several.
+
+    Most slices of a kind must share their places with another kind; passes that only overlap stay together.
+    """
+    places = _along(group)
+    if places is None:
+        return [group]
+    order = np.argsort(places, kind="stable").tolist()
+    at_places: list[list[Record]] = []
+    for before, n in pairwise([None, *order]):
+        if before is None or places[n] - places[before] > SAME_POSITION_MM:
+            at_places.append([])
+        at_places[-1].append(group[n])
+    shared = [
+        records for records in at_places if len({r.instance.SOPInstanceUID or r.instance.name for r in records}) > 1
+    ]
+    for value_of in _KINDS:
+        kinds: dict[object, list[Record]] = {}
+        for record in group:
+            kinds.setdefault(value_of(record), []).append(record)
+        differ = len(kinds) > 1 and all(len(set(map(value_of, records))) > 1 for records in shared)
+        if differ and len(shared) > MOST_OVERLAP * min(map(len, kinds.values())):
+            return list(kinds.values())
+    return [group]
 
 
 def _passes(group: list[Record]) -> list[tuple[list[Record], int]]:

@@ -10,7 +10,7 @@ the best series turn out to be no CT volume (study.py), the next one is chosen.
 Among the series that pass, one without a doubt about its values (not made for attenuation correction, not cone-beam CT)
 comes first. Among those, the best has the longest coverage (in steps of COVERAGE_STEP_MM, so that a few more slices
 do not decide), then a usual slice thickness, then lossless pixels, then HU of the usual beam (not of one energy), then
-a soft-tissue kernel, then smaller pixels.
+ORIGINAL rather than DERIVED pixels, then a soft-tissue kernel, then smaller pixels.
 """
 
 from __future__ import annotations
@@ -162,6 +162,7 @@ def _rank(series: SeriesHeader, grid: SliceGrid, config: SelectConfig) -> tuple[
         round(off_usual, 2),
         float(series.lossy),
         float(is_monoenergetic(series.instances[0])),
+        float(series.instances[0].ImageType[:1] == ("DERIVED",)),
         kernel_sharpness(series.ConvolutionKernel),
         grid.pixel_spacing[0],
         -grid.count,

@@ -20,7 +20,7 @@ from spinemet.dicom.hounsfield import check_hu
 from spinemet.dicom.interleaved import one_pass
 from spinemet.dicom.nifti import gunzip, orientation
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
-from spinemet.errors import BadInput, Reason, StudyExcluded, StudyFailed, StudyProblem
+from spinemet.errors import BadInput, BrokenSlices, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.types import AIR_HU, Array, Array32, Flag, InstanceHeader, SeriesHeader, Volume
 
 MAX_VOXELS = 2 << 30
@@ -41,7 +41,7 @@ def read_volume(objects: StudyObjects, series: SeriesHeader, decoder: SliceDecod
     with slices in turn, one is read (interleaved.py). Flags:
     DESKEWED, LOSSY, DIVIDED, LEFT_OUT, INTERPOLATED_SLICE, and the series' doubts.
     Raises StudyExcluded: NO_GEOMETRY, TOO_FEW_SLICES, GAPS, SHEARED (see geometry.arrange), DUPLICATE_POSITIONS,
-    UNSUPPORTED_PIXELS (colour, no rescale to HU), NOT_HU, MEMORY_LIMIT; StudyFailed: TRUNCATED, UNDECODABLE; and what
+    UNSUPPORTED_PIXELS (colour, no rescale to HU), NOT_HU, MEMORY_LIMIT; BrokenSlices: TRUNCATED, UNDECODABLE; and what
     StudyObjects raises.
     """
     volume = assemble(objects, series, decoder)
@@ -143,15 +143,27 @@ def write_nifti(volume: Volume, path: str | Path) -> None:
 
 
 def _stack(decoder: SliceDecoder, instances: Sequence[InstanceHeader], grid: SliceGrid) -> tuple[PixelArray, int]:
-    """(HU (D, H, W) of all slices at their places, how many repeat another one); missing places are undefined."""
+    """(HU (D, H, W) of all slices at their places, how many repeat another one); missing places are undefined.
+
+    Raises BrokenSlices after all others were decoded.
+    """
     first = instances[0]
     hu_DHW: PixelArray = np.empty((grid.count, first.Rows, first.Columns), np.int16)
     slices = decoder.slices([instances[index] for index in grid.order])
+    problems: dict[int, StudyFailed] = {}
     for place, at_place in groupby(zip(grid.place.tolist(), slices, strict=True), itemgetter(0)):
-        hu_HW = _one_slice([slice_ for _, slice_ in at_place], hu_DHW.shape[1:])
+        try:
+            hu_HW = _one_slice([slice_ for _, slice_ in at_place], hu_DHW.shape[1:])
+        except StudyFailed as problem:
+            problems[place] = problem
+            continue
         if hu_HW.dtype == np.float32 and hu_DHW.dtype == np.int16:
             hu_DHW = hu_DHW.astype(np.float32)
         hu_DHW[place] = hu_HW
+    if problems:
+        first_problem = next(iter(problems.values()))
+        broken = frozenset(grid.order[np.isin(grid.place, list(problems))].tolist())
+        raise BrokenSlices(first_problem.reason, first_problem.detail, broken)
     return hu_DHW, len(instances) - len(set(grid.place.tolist()))
 
 

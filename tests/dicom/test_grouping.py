@@ -131,3 +131,33 @@ def test_different_slices_with_one_uid_are_kept(tmp_path: Path) -> None:
     write_series(tmp_path, count=6, edit=lambda d, _: setattr(d, "SOPInstanceUID", "1.2.3"))
     (series,) = scan(tmp_path).series
     assert (len(series.instances), series.left_out) == (6, 0)
+
+
+def one_field(keyword: str, value: object):
+    def edit(dataset: Dataset, _: int) -> None:
+        setattr(dataset, keyword, value)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("ImageType", ["DERIVED", "PRIMARY", "AXIAL", "CT_SOM7 SPI DECT"]),
+        ("ConvolutionKernel", "B70f"),
+        ("KVP", "140"),
+        ("SeriesDescription", "Late phase"),
+    ],
+)
+def test_slices_at_the_same_places_are_told_apart_by_what_differs(tmp_path: Path, keyword: str, value: object) -> None:
+    files = write_series(tmp_path / "a", count=12, series_uid="1.2")
+    write_series(tmp_path / "b", count=8, series_uid="1.2", edit=one_field(keyword, value))
+    (tmp_path / "a" / "copy.dcm").write_bytes(files[3].read_bytes())
+    assert [len(series.instances) for series in scan(tmp_path).series] == [12, 8]
+
+
+def test_passes_that_overlap_stay_one_series_though_a_kind_differs(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", places=range(12), series_uid="1.2")
+    write_series(tmp_path / "b", places=range(11, 20), series_uid="1.2", edit=one_field("KVP", "140"))
+    assert sum(len(series.instances) for series in scan(tmp_path).series) in {20, 21}
+    assert len(scan(tmp_path).series) == 1

@@ -103,6 +103,7 @@ def test_lossy_is_read_unless_the_configuration_forbids_it() -> None:
         ({"ConvolutionKernel": "B30f"}, {"ConvolutionKernel": "B70f"}),
         ({"ConvolutionKernel": ""}, {"ConvolutionKernel": "BONE"}),
         ({"PixelSpacing": (0.5, 0.5)}, {"PixelSpacing": (0.9, 0.9)}),
+        ({"ImageType": ("ORIGINAL", "PRIMARY", "AXIAL")}, {"ImageType": ("DERIVED", "PRIMARY", "AXIAL")}),
         (
             {"spacing": 2.0, "count": 100, "ConvolutionKernel": "B70f"},
             {"spacing": 5.0, "ConvolutionKernel": "B30f", "count": 41},
