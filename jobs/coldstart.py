@@ -5,7 +5,6 @@ SpineMet's own model, `builtin`, is made by this job from public CT; a site make
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +14,7 @@ from typer import Option
 
 from spinemet.commands import one_command, run_command
 from spinemet.config import StudyConfig
+from spinemet.machine import usable_cores
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import recipe
 
@@ -45,7 +45,7 @@ def coldstart(
             print(write_implants(archive, made["implants"], seed, studies=studies, progress=advance))
     if not (made["phantoms"] / "labels.csv").exists():
         with progress_bar("Making phantom patients") as advance:
-            write_archive(str(made["phantoms"]), phantoms, seed, progress=advance, workers=os.cpu_count() or 1)
+            write_archive(str(made["phantoms"]), phantoms, seed, progress=advance, workers=usable_cores())
     labels = out / "labels.csv"
     pd.concat([pd.read_csv(folder / "labels.csv", dtype=str) for folder in made.values()]).to_csv(labels, index=False)
     data = out / "data"

@@ -23,6 +23,7 @@ from spinemet.display.terminal import render_prevalence
 from spinemet.errors import BadInput, plain_cause
 from spinemet.evaluation.evaluate import run_evaluate
 from spinemet.files import claim
+from spinemet.machine import usable_cores
 from spinemet.model.card import load_card
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.on_ray.screen import run_screen
@@ -99,7 +100,7 @@ def _make_archive(paths: DemoPaths) -> str:
     summary = Path(paths.phantom, "summary.json")
     if not summary.exists():
         with progress_bar("Making phantom patients") as advance:
-            made = write_archive(paths.phantom, paths.patients, SEED, workers=os.cpu_count() or 1, progress=advance)
+            made = write_archive(paths.phantom, paths.patients, SEED, workers=usable_cores(), progress=advance)
         studies = made.studies + made.unusable
         text = f"{studies} studies of {made.patients} patients, {made.size / 1e6:.0f} MB of DICOM"
         summary.write_text(json.dumps(text))

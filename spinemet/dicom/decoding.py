@@ -25,6 +25,7 @@ from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.dicom.pixels import DECODERS, JPEG_2000, PixelArray, quick_hu, slice_hu
 from spinemet.dicom.values import quiet_dicom, transfer_syntax
 from spinemet.errors import Reason, StudyFailed
+from spinemet.machine import usable_cores
 from spinemet.types import InstanceHeader, SeriesHeader
 
 _BROKEN = {Reason.TRUNCATED, Reason.UNDECODABLE}
@@ -143,7 +144,7 @@ def decoding_threads() -> int:
     share = os.environ.get("OMP_NUM_THREADS", "")
     if share.isdigit() and int(share) > 0:
         return int(share)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cores()
 
 
 def _frame_hu(dataset: Dataset | StudyFailed, frame: int) -> PixelArray:

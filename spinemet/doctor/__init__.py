@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from spinemet import files
 from spinemet.doctor.findings import Finding, Level
 from spinemet.doctor.machine import (
-    available_cores,
-    available_memory_gb,
     check_cores,
     check_gpu,
     check_memory,
@@ -15,6 +13,7 @@ from spinemet.doctor.machine import (
 )
 from spinemet.doctor.places import check_archive, check_head, check_key, check_model, check_results
 from spinemet.doctor.s3 import S3
+from spinemet.machine import available_cores, available_memory_gb
 
 
 def examine(

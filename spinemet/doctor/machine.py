@@ -1,13 +1,11 @@
 """Checks of this machine: Python, cores, memory, GPU. In a container its limits count, not the host's size."""
 
-import os
 from pathlib import Path
 
 from spinemet.doctor.findings import Level, Trouble, check
 
 READING_GB, MODEL_GB = 2.0, 1.0
 """Of memory: one study of 1,000 slices while it is read, and one model worker."""
-CGROUP = Path("/sys/fs/cgroup")
 
 
 @check("Python")
@@ -56,23 +54,3 @@ def check_gpu() -> str:
         remedy = "Install a torch that fits the driver (`nvidia-smi` shows its CUDA version), or update the driver."
         raise Trouble(f"there is one, but torch ({built}) cannot use it", remedy, Level.WARNING)
     return "none; models run on the CPU"
-
-
-def available_cores() -> float:
-    """Cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota, _, period = _limit("cpu.max").partition(" ")
-    return min(cores, int(quota) / int(period)) if quota.isdigit() else cores
-
-
-def available_memory_gb() -> float:
-    """Memory that this process may use, in 10^9 bytes."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _limit("memory.max")
-    return min(there, int(limit) if limit.isdigit() else there) / 1e9
-
-
-def _limit(name: str) -> str:
-    """The limit of this container, from its cgroup (version 2); empty outside of one."""
-    file = CGROUP / name
-    return file.read_text().strip() if file.exists() else ""

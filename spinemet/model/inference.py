@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.densenet import _DenseBlock, _DenseLayer, _Transition
 
+from spinemet.machine import usable_cores
 from spinemet.model.backbone import Trunk
 from spinemet.model.multitask import MultiTask
 
@@ -178,14 +179,14 @@ def best_device() -> torch.device:
 
 
 def use_free_cores() -> None:
-    """Compute with as many threads as the machine has free cores by its load of the last minute, at least one.
+    """Compute with as many threads as there are free cores by the machine's load of the last minute, at least one.
 
     Threads on busy cores wait for each other at every layer: at a load of 4 to 5 on 2 cores, 96 small slices took two
     threads 0.6 to 4.0 s and one thread 0.2 s. OMP_NUM_THREADS, which Ray sets for its workers, has the last word.
     """
     if "OMP_NUM_THREADS" not in os.environ:
         free = (os.cpu_count() or 1) - round(os.getloadavg()[0])
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), free)))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), usable_cores(), free)))
 
 
 def has_fast_bf16(device: torch.device) -> bool:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from spinemet.errors import BadInput
+from spinemet.machine import usable_cores
 
 MIN_CPUS = 4
 """A Ray Data pipeline on 2 declared CPUs can deadlock: one actor per stage takes them all."""
@@ -85,7 +86,7 @@ def _start_local() -> None:
             with _without_line(b"Set ray log level from environment variable"):
                 ray.init(
                     address="local",
-                    num_cpus=max(MIN_CPUS, os.cpu_count() or 1),
+                    num_cpus=max(MIN_CPUS, usable_cores()),
                     include_dashboard=False,
                     logging_level=logging.WARNING,
                     log_to_driver=False,
@@ -119,7 +120,7 @@ def parallel_tasks() -> int | None:
     A local cluster declares more CPUs than a small machine has, and more processes than cores only start more slowly.
     A joined cluster may grow with the number of waiting tasks; a limit would prevent that.
     """
-    return None if os.environ.get("RAY_ADDRESS") else os.cpu_count()
+    return None if os.environ.get("RAY_ADDRESS") else usable_cores()
 
 
 def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from spinemet.errors import BadInput
 from spinemet.files import arrow_filesystem, exists, join, normalize
+from spinemet.machine import usable_cores
 from spinemet.model.checkpoint import load_card, save_model
 from spinemet.on_ray.cluster import connect
 from spinemet.process.memory import KEEPING_ENVIRONMENT
@@ -67,15 +68,17 @@ def _resources(workers: int | None, device: Device) -> tuple[bool, int]:
     import ray
 
     resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
+    gpus, cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    is_joined = bool(os.environ.get("RAY_ADDRESS"))
     use_gpu = device == "gpu" or (device == "auto" and gpus > 0)
     if workers is None:
-        workers = max(gpus, 1) if use_gpu else min(MAX_CPU_WORKERS, os.cpu_count() or 1)
+        here = (cpus or MAX_CPU_WORKERS) if is_joined else usable_cores()
+        workers = max(gpus, 1) if use_gpu else min(MAX_CPU_WORKERS, here)
     if workers < 1:
         raise BadInput(f"expected at least 1 worker, found {workers}.")
     # A cluster that was joined may grow; a local one never does.
-    kind, there = ("GPU", gpus) if use_gpu else ("CPU", int(resources.get("CPU", 0)))
-    if workers > there and not os.environ.get("RAY_ADDRESS"):
+    kind, there = ("GPU", gpus) if use_gpu else ("CPU", cpus)
+    if workers > there and not is_joined:
         raise BadInput(f"expected at most {there} workers, one per {kind} of this machine, found {workers}.")
     return use_gpu, workers
 
@@ -120,7 +123,7 @@ def train_worker(job: TrainJob) -> None:
         return
     workers = _RayWorkers(job)
     if workers.device.type == "cpu":
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers.local_world))
+        torch.set_num_threads(max(1, usable_cores() // workers.local_world))
     trained = train(data, job.recipe, job.seed, workers)
     if workers.rank == 0:
         if job.recipe.pacing:

@@ -25,6 +25,7 @@ from pebble import ProcessExpired, ProcessPool
 from spinemet.archive.objects import in_order
 from spinemet.config import StudyConfig
 from spinemet.errors import Reason, StudyFailed
+from spinemet.machine import usable_cores
 from spinemet.process.memory import keep_memory
 from spinemet.reading import NotScreened, State, StudyReading
 from spinemet.study import read_study
@@ -118,7 +119,7 @@ def read_all(
     refs: Iterable[StudyRef], config: StudyConfig, is_wanted: Callable[[StudyRef], bool]
 ) -> Iterator[StudyReading | None]:
     """The reading of each of `refs`, in order, with a child process per core; None for a study that is not wanted."""
-    cores, readers = os.cpu_count() or 1, SimpleQueue[IsolatedReader]()
+    cores, readers = usable_cores(), SimpleQueue[IsolatedReader]()
 
     def read(ref: StudyRef) -> StudyReading | None:
         if not is_wanted(ref):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
-from spinemet.doctor import examine, machine
+from spinemet.doctor import examine
 from spinemet.doctor.findings import Level
 from spinemet.doctor.machine import (
-    available_cores,
-    available_memory_gb,
     check_cores,
     check_memory,
     check_python,
@@ -37,18 +34,6 @@ def test_cores(cores: float, level: Level) -> None:
 )
 def test_memory_must_hold_a_study_and_should_hold_one_per_core(gigabytes: float, cores: float, level: Level) -> None:
     assert check_memory(gigabytes, cores).level is level
-
-
-def test_the_limits_of_a_container_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
-    cores, memory = available_cores(), available_memory_gb()
-    for unlimited in ("max", "max 100000"):
-        (tmp_path / "memory.max").write_text("max\n")
-        (tmp_path / "cpu.max").write_text(unlimited)
-        assert (available_cores(), available_memory_gb()) == (cores, memory)
-    (tmp_path / "memory.max").write_text(f"{500 * 10**6}\n")
-    (tmp_path / "cpu.max").write_text("50000 100000\n")
-    assert (available_cores(), available_memory_gb()) == (0.5, 0.5)
 
 
 def test_this_machine_runs_the_tests() -> None:

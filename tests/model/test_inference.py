@@ -70,14 +70,31 @@ def test_coupled_trunks_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "load", "chosen", "expected"),
-    [(4, 0.2, "", 2), (4, 3.4, "", 1), (2, 9.0, "", 1), (64, 30.0, "", 2), (2, 9.0, "2", 2)],
-    ids=["idle", "one core free", "overloaded", "others on a large machine", "the user chose"],
+    ("cores", "part", "load", "chosen", "expected"),
+    [
+        (4, 4, 0.2, "", 2),
+        (4, 4, 3.4, "", 1),
+        (2, 2, 9.0, "", 1),
+        (64, 64, 30.0, "", 2),
+        (64, 1, 0.0, "", 1),
+        (64, 4, 30.0, "", 2),
+        (2, 2, 9.0, "2", 2),
+    ],
+    ids=[
+        "idle",
+        "one core free",
+        "overloaded",
+        "others on a large machine",
+        "a container of one core",
+        "a container beside others",
+        "the user chose",
+    ],
 )
 def test_a_busy_machine_gets_fewer_threads(
-    monkeypatch: pytest.MonkeyPatch, cores: int, load: float, chosen: str, expected: int
+    monkeypatch: pytest.MonkeyPatch, cores: int, part: int, load: float, chosen: str, expected: int
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: cores)
+    monkeypatch.setattr("spinemet.model.inference.usable_cores", lambda: part)
     monkeypatch.setattr("os.getloadavg", lambda: (load, 0.0, 0.0))
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if chosen:

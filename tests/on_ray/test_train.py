@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import ray
 import torch
 
 from jobs.train import main
 from spinemet.errors import BadInput
 from spinemet.model.checkpoint import load_model
+from spinemet.on_ray import train as on_ray_train
 from spinemet.on_ray.ablation import run_ablation
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.train import run_train, train_worker
@@ -116,6 +118,27 @@ def test_a_worker_reports_data_that_cannot_be_split(tmp_path: Path) -> None:
 def test_more_workers_than_this_machine_has_cpus_are_refused(crops: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"expected at most \d+ workers, one per CPU of this machine, found 1000"):
         run_train(crops, str(tmp_path), "many", RECIPE, workers=1000)
+
+
+@pytest.mark.parametrize(
+    ("address", "cores", "cluster", "workers"),
+    [
+        ("", 2, 4, 2),
+        ("", 64, 64, 4),
+        ("", 1, 4, 1),
+        ("192.0.2.1:6379", 1, 16, 4),
+        ("192.0.2.1:6379", 64, 3, 3),
+        ("192.0.2.1:6379", 2, 0, 4),
+    ],
+    ids=["laptop", "workstation", "one core of a host", "job on a small head", "small cluster", "cluster yet to grow"],
+)
+def test_as_many_workers_as_there_are_cores_to_compute_with(
+    monkeypatch: pytest.MonkeyPatch, address: str, cores: int, cluster: int, workers: int
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    monkeypatch.setattr(on_ray_train, "usable_cores", lambda: cores)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(cluster)})
+    assert on_ray_train._resources(None, "auto") == (False, workers)
 
 
 def test_a_bad_request_is_refused_before_anything_starts(crops: str, tmp_path: Path) -> None:
