@@ -42,10 +42,10 @@ FOLDS = (
     ("lidc-0314", "acrin-breast-001-b", "dsb-00cba", "ircad-17", "tptbox", "ibsi1-lung", "moose-neck"),
 )
 """The patients of each half. The last three of the second have no names, so nothing is implanted in them."""
-STUDIES = 6
+STUDIES = 12
 """Studies with implants per patient to train on; TRIED of them are tried."""
 TRIED = 6
-PHANTOMS = 60
+PHANTOMS = 120
 LARGE_CM3 = 1.0
 BLUR_MM, DARK_HU = 1.7, 50.0
 SEED = 5
