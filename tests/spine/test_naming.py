@@ -51,6 +51,13 @@ def test_the_sacrum_alone_is_not_sure_enough() -> None:
     assert not any(is_named(level) for level in _levels(level_names(_column(7), 0.98)))
 
 
+def test_the_sacrum_alone_names_nothing_also_if_all_else_fits() -> None:
+    # Long processes and the ala beside the lowest body, as in a pelvis with L6, which was named L3 to L5.
+    heads = np.array([(0.4, 0.44), (0.27, 0.48), (0.9, 0.85)])
+    reach = replace(_reach(np.array([(38.0, 38.0), (40.0, 40.0), (44.0, 46.0)])), head=heads)
+    assert not any(is_named(level) for level in _levels(level_names(_column(3), 0.999, reach)))
+
+
 LOWER = [*[RIB] * 4, *[NONE] * 5]
 """T9 to L5."""
 
@@ -150,6 +157,19 @@ def test_a_stump_is_a_rib_if_it_has_a_head(head: float, level: str) -> None:
     assert _levels(names)[:15] == ["C6", "C7", *(f"T{n}" for n in range(1, 13)), level]
 
 
+@pytest.mark.parametrize(("level", "score", "named"), [("L4", -0.4, False), ("T6", -0.4, False), ("C6", -0.4, True)])
+@pytest.mark.parametrize("extra", ["T13", "L6"])
+def test_a_disc_that_may_be_none_outweighs_an_extra_vertebra(extra: str, level: str, score: float, named: bool) -> None:
+    levels = ["C6", "C7", *(f"T{n}" for n in range(1, 13)), extra, *(f"L{n}" for n in range(1, 6))]
+    levels.sort(key=LEVEL_INDEX.__getitem__)
+    column = _column(len(levels))
+    place = levels.index(level)
+    column[place] = replace(column[place], disc_below=score)
+    column[place + 1] = replace(column[place + 1], disc_above=score)
+    reach = _reach(np.array([RIB if one[0] == "T" else NONE for one in levels]), forward=2)
+    assert any(is_named(one) for one in _levels(level_names(column, 0.98, reach))) == named
+
+
 def test_a_transitional_spine_is_named_by_counting_from_the_first_rib() -> None:
     neck = [(28.0, 26.0)] * 2
     four = _named(*neck, *[RIB] * 12, *[NONE] * 4, sacrum=0.98)
@@ -174,9 +194,11 @@ def test_more_bodies_below_the_ribs_than_anybody_has_name_nothing() -> None:
     assert not any(is_named(level) for level in _levels(_named(*neck, *[RIB] * 12, *[NONE] * 7, forward=2)))
 
 
-def _neck(foramen: float | None, *reach: tuple[float, float], count: int = 6, height: float = 12.0) -> list[str]:
+def _neck(
+    foramen: float | None, *reach: tuple[float, float], count: int = 6, height: float = 12.0, disc: float = 2.0
+) -> list[str]:
     """Levels of bodies every `height` + 5 mm, the first cut above, with the foramen this far above the second's top."""
-    bodies = _column(count, height=height, space=5.0)
+    bodies = _column(count, disc, height, 5.0)
     bodies[0] = replace(bodies[0], disc_above=float("nan"))
     values = np.array(reach) if reach else np.zeros((count, 2))
     place = None if foramen is None else bodies[1].top - foramen
@@ -191,6 +213,13 @@ def test_from_the_skull_downward() -> None:
 
 def test_a_childs_neck_is_not_named_by_an_adults_measures() -> None:
     assert not any(is_named(level) for level in _neck(48.0, height=7.0))
+
+
+@pytest.mark.parametrize("disc", [0.3, 0.7, 0.9])
+def test_unclear_discs_name_a_neck_only_with_ribs(disc: float) -> None:
+    assert any(is_named(level) for level in _neck(48.0, disc=disc)) == (disc > 0.8)
+    ribs = [*[(28.0, 26.0)] * 6, *[RIB] * 4]
+    assert _neck(48.0, *ribs, count=10, disc=disc)[6:] == ["T1", "T2", "T3", "T4"]
 
 
 def test_half_a_spacing_off_gives_no_level() -> None:
