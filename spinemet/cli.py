@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+    from spinemet.cohort.population import Population
+
 
 app = typer.Typer(
     name="spinemet",
@@ -45,6 +47,18 @@ ResultsPlace = Annotated[str, typer.Argument(help="Folder or s3:// prefix with t
 AsOf = Annotated[
     str | None,
     typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the table studies."),
+]
+PopulationFile = Annotated[Path | None, typer.Option("--population", help="TOML file that cohort define wrote.")]
+OfModel = Annotated[str | None, typer.Option("--model", help="First digits of the model's digest.")]
+OfConfiguration = Annotated[
+    str | None, typer.Option("--configuration", help="First digits of the reading configuration's digest.")
+]
+Since = Annotated[str | None, typer.Option(help="First day of the period, such as 2015-01-01.")]
+Until = Annotated[str | None, typer.Option(help="Last day of the period.")]
+Where = Annotated[str | None, typer.Option(help="Condition of SQL on the columns of the table studies.")]
+Counted = Annotated[str | None, typer.Option(help="Study of a patient that gives a level: latest or first.")]
+PositiveRule = Annotated[
+    str | None, typer.Option("--rule", help="Positive: argmax, or the least probability of a lesion, such as 0.3.")
 ]
 
 
@@ -245,8 +259,11 @@ def prevalence(
     by: Annotated[
         str, typer.Option(help="Columns to group by, separated by commas: level, sex, age_group, …")
     ] = "level",
-    unit: Annotated[str, typer.Option(help="Unit that is counted: vertebra or patient.")] = "vertebra",
+    unit: Annotated[str, typer.Option(help="Unit that is counted: vertebra, study or patient.")] = "vertebra",
     task: Annotated[str, typer.Option(help="Task of the model whose classes are counted.")] = "bone_quality",
+    population: PopulationFile = None,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
     as_of: AsOf = None,
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
@@ -254,23 +271,76 @@ def prevalence(
     from spinemet.cohort.views import open_cohort
     from spinemet.display.terminal import render_prevalence
 
+    about = _population(population, model=model, configuration=configuration)
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    cohort = open_cohort(results, _moment(results, as_of))
+    cohort = open_cohort(results, _moment(results, as_of), about)
     _show(measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence)
-    for sentence in measure.notes(cohort, columns):
+    for sentence in measure.notes(cohort):
         typer.echo(sentence, err=True)
+
+
+@cohort_app.command()
+def flow(
+    results: ResultsPlace,
+    population: PopulationFile = None,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
+    as_of: AsOf = None,
+) -> None:
+    """Show what leaves on the way from the archive to the evaluable vertebrae, as studies, patients and vertebrae."""
+    from spinemet.cohort.flow import study_flow
+    from spinemet.cohort.prevalence import notes
+    from spinemet.cohort.views import open_cohort
+
+    cohort = open_cohort(
+        results, _moment(results, as_of), _population(population, model=model, configuration=configuration)
+    )
+    _show(study_flow(cohort).table())
+    for sentence in notes(cohort):
+        typer.echo(sentence, err=True)
+
+
+@cohort_app.command()
+def define(
+    results: ResultsPlace,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
+    since: Since = None,
+    until: Until = None,
+    where: Where = None,
+    counted: Counted = None,
+    rule: PositiveRule = None,
+) -> None:
+    """Print a population as TOML, with the model and configuration that it is about: a file for --population."""
+    from spinemet.cohort.views import asked, open_cohort
+
+    about = _population(
+        None,
+        model=model,
+        configuration=configuration,
+        since=since,
+        until=until,
+        where=where,
+        counted=counted,
+        rule=rule,
+    )
+    typer.echo(asked(open_cohort(results, population=about))["definition"], nl=False)
 
 
 @app.command()
 def sql(
     results: ResultsPlace,
     query: Annotated[str, typer.Argument(help="One SELECT over studies, vertebrae, calls, slices, pictures, runs.")],
+    population: PopulationFile = None,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
     as_of: AsOf = None,
 ) -> None:
     """Run a query on the result tables, in the SQL of DuckDB. A pipe gets the answer as CSV."""
     from spinemet.cohort.views import run_sql
 
-    _show(run_sql(results, query, _moment(results, as_of)))
+    about = _population(population, model=model, configuration=configuration)
+    _show(run_sql(results, query, _moment(results, as_of), about))
 
 
 @app.command()
@@ -280,12 +350,16 @@ def report(
     evaluation: Annotated[
         str | None, typer.Option(help="Also show the measures in this folder, which jobs/evaluate.py wrote.")
     ] = None,
+    population: PopulationFile = None,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
     as_of: AsOf = None,
 ) -> None:
     """Write one self-contained HTML report with pictures."""
     from spinemet.report.html import write_report
 
-    write_report(results, out, evaluation=evaluation, as_of=_moment(results, as_of))
+    about = _population(population, model=model, configuration=configuration)
+    write_report(results, out, evaluation=evaluation, as_of=_moment(results, as_of), population=about)
     typer.echo(f"wrote {out}", err=True)
 
 
@@ -342,6 +416,13 @@ def demo(
     from spinemet.demo import run_demo
 
     run_demo(out, patients=patients)
+
+
+def _population(file: Path | None, **options: str | None) -> Population:
+    """The population in `file`, by default of all studies, with the options that were given."""
+    from spinemet.cohort.population import Population
+
+    return changed(load_config(file, Population), **{k: value for k, value in options.items() if value is not None})
 
 
 def _moment(results: str, text: str | None) -> datetime | None:

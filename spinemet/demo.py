@@ -139,7 +139,7 @@ def _screen(paths: DemoPaths) -> str:
 def _ask(paths: DemoPaths) -> str:
     cohort = open_cohort(paths.results)
     table = prevalence(cohort, ["sex"], unit="patient")
-    console().print(render_prevalence(table), *notes(cohort, ["sex"]), sep="\n")
+    console().print(render_prevalence(table), *notes(cohort), sep="\n")
     table.to_csv(paths.root / "prevalence.csv", index=False)
     return "patients with a lesion, by sex"
 

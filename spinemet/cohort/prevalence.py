@@ -1,31 +1,32 @@
-"""How often a finding occurs among the vertebrae or patients in which it could be seen."""
+"""How often a finding occurs among the vertebrae, studies or patients in which it could be seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import duckdb
 import pandas as pd
 
 from spinemet.anatomy import LEVELS
-from spinemet.cohort.views import trained_on
+from spinemet.cohort.views import asked, records, refuse_calendar, trained_on
 from spinemet.errors import BadInput
 from spinemet.model.card import caution
-from spinemet.results.schemas import LABEL_COLUMNS
-from spinemet.statistics.intervals import proportion_interval
+from spinemet.results.schemas import Row
+from spinemet.statistics.intervals import ClusterSums, interval_of_sums
 from spinemet.types import BONE_QUALITY
 
-GROUPS: tuple[str, ...] = (
-    "level",
-    "region",
-    "sex",
-    "age_group",
-    "year",
-    "manufacturer",
-    "manufacturer_model",
-    "kernel",
-    "contrast",
-    "localizer",
-)
-"""The columns that a prevalence can be grouped by; age group and sex are those of the patient's latest study."""
+GROUPS: dict[str, str] = {
+    "level": "if(is_named, level, 'unnamed')",
+    "region": "region",
+    "sex": "sex",
+    "age_group": "age_group",
+    "year": "year::varchar",
+    "manufacturer": "manufacturer",
+    "manufacturer_model": "manufacturer_model",
+    "kernel": "kernel",
+    "contrast": "if(contrast, 'yes', 'no')",
+    "localizer": "localizer",
+}
+"""The columns that a prevalence can be grouped by, of the study that the row comes from; and their words in SQL."""
 
 TASK = "bone_quality"
 """The task that is asked about by default."""
@@ -33,7 +34,8 @@ TASK = "bone_quality"
 ANY = "any"
 """The finding "any class but the negative one"."""
 
-UNITS: tuple[str, ...] = ("vertebra", "patient")
+UNITS: dict[str, str] = {"vertebra": "", "study": "patient, study", "patient": "patient"}
+"""What is counted, and the columns whose equal values make one unit."""
 
 COUNTS: tuple[str, ...] = (
     "finding",
@@ -48,7 +50,10 @@ COUNTS: tuple[str, ...] = (
     "ci_high",
     "interval",
 )
-"""The columns of an answer after the groups."""
+"""The columns of an answer after the groups and before SOURCE."""
+
+SOURCE: tuple[str, ...] = ("rule", "model", "configuration", "population", "ledger_version")
+"""The last columns of an answer, of the view `asked`: what it is about, so that it can be asked again."""
 
 _ORDERS: dict[str, tuple[str, ...]] = {
     "level": (*LEVELS, "unnamed"),
@@ -61,67 +66,161 @@ def prevalence(
 ) -> pd.DataFrame:
     """One row per group and finding: counts, denominators, prevalence and its 95 % interval.
 
-    connection: from `open_cohort`. Each patient counts once per level, with the latest study that shows it. by: columns
-    of GROUPS; an empty list puts everything into one group. Missing values form the group `unknown`, unnamed vertebrae
-    the level `unnamed`. unit: `vertebra`, or `patient`: positive with at least one positive vertebra in the group.
-    task: of the model that screened last; its findings are those of `findings`.
+    connection: from `open_cohort`. by: columns of GROUPS; an empty list puts everything into one group. Missing values
+    form the group `unknown`, unnamed vertebrae the level `unnamed`. Each patient counts once per level (in each year,
+    if `by` has the year), and a row has the age and the scanner of the study that it comes from. unit: `vertebra`;
+    `patient`, positive with at least one positive vertebra in the group; or `study`, the same for each study of the
+    population. task: of the model; its findings are those of `findings`.
 
     Columns: the groups, `finding`, `n_patients` (patients with a vertebra of the group in view), `n_imaged` (units in
     view), `n_cut` (of those, cut by the field of view), `n_unsure` (whole, but the model's call is unsure),
     `n_evaluable` (whole, classified and sure: the denominator), `n_positive`, `prevalence`, `ci_low`, `ci_high` (NaN if
-    nothing is evaluable) and `interval`, the method of `proportion_interval`. A vertebra that is not imaged is in no
-    count.
+    nothing is evaluable), `interval`, the method of `interval_of_sums`, and SOURCE. A vertebra that is not imaged is in
+    no count.
 
-    Raises BadInput for an unknown column, unit or task.
+    Raises BadInput for an unknown column, unit or task, and for years if the dates are shifted.
     """
     _check(by, unit)
-    names = findings(connection, task)
-    columns = ", ".join(name for name in GROUPS if name != "level")
-    # The wide columns say the same as the calls, and reading them takes a third of the time.
-    label, source = task, "imaged"
-    if task not in LABEL_COLUMNS:
-        label, source = (
-            "label",
-            f"imaged left join (from current_calls where task = '{task}') using (source_key, vertebra)",
-        )
-    table = connection.execute(
-        f"select patient, if(is_named, level, 'unnamed') as level, {columns}, completeness = 'cut' as cut, "
-        "completeness = 'whole' and coalesce(unsure, '') <> '' as unsure, "
-        f"evaluable and {label} is not null as evaluable, {label} as called from {source}"
-    ).df()
-    for name in names:
-        table[name] = table["evaluable"] & table["called"].isin(names if name == ANY else [name])
-    groups = list(by)
+    about = asked(connection)
+    if "year" in by:
+        refuse_calendar(about["date_policy"])
+    names, groups = findings(connection, task), list(by)
+    sums = connection.execute(_query(groups, unit, task, names)).df()
     for name in groups:
-        table[name] = _as_group(name, table[name])
-    parts = table.groupby(groups, observed=True) if groups else [((), table)]
-    rows = [dict(zip(groups, key, strict=True)) | row for key, part in parts for row in _rows(part, unit, names)]
-    return pd.DataFrame(rows, columns=[*groups, *COUNTS])
+        sums[name] = pd.Categorical(sums[name], _order(name, set(sums[name])), ordered=True)
+    if groups:
+        sums = sums.sort_values(groups, kind="stable")
+    source = {name: about[name] for name in SOURCE}
+    rows = [
+        {name: one[name] for name in groups} | _row(one, n, finding) | source
+        for one in sums.to_dict("records")
+        if one["n_imaged"]
+        for n, finding in enumerate(names)
+    ]
+    return pd.DataFrame(rows, columns=[*groups, *COUNTS, *SOURCE])
 
 
-def notes(connection: duckdb.DuckDBPyConnection, by: Sequence[str]) -> list[str]:
-    """Sentences that a reader of a prevalence `by` these columns has to know."""
-    policies = connection.execute("select distinct date_policy from runs semi join current using (run_id)").fetchall()
-    found = [caution(trained_on(connection))]
-    if "year" in by and ("shifted",) in policies:
-        found.append("Years are of shifted dates: each patient's lie 1 to 364 days before the true ones.")
+def _query(groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
+    """The query for one row per group: counts, and the sums over patients that an interval needs.
+
+    The database reduces the vertebrae to units, the units to patients and the patients to groups.
+    """
+    seen = "seen_in_study" if unit == "study" else "seen_in_year" if "year" in groups else "seen"
+    # The wide columns say the same as the calls, and reading them takes a third of the time.
+    called = "called"
+    if task != TASK:
+        called = "label"
+        seen = f"{seen} left join (from current_calls where task = '{task}') using (source_key, vertebra)"
+    positive = [
+        f"called in ({', '.join(repr(one) for one in names)})" if n == ANY else f"called = '{n}'" for n in names
+    ]
+    words = "".join(f"coalesce(nullif({GROUPS[name]}, ''), 'unknown') as {name}, " for name in groups)
+    by = "".join(f"{name}, " for name in groups)
+    places = range(len(names))
+    together = "bool_or(evaluable) as evaluable, bool_and(cut) as cut, bool_or(unsure) as unsure, " + ", ".join(
+        f"bool_or(p{n}) as p{n}" for n in places
+    )
+    units = f"select {by}{UNITS[unit]}, {together} from rows group by all" if UNITS[unit] else "from rows"
+    distinct = "where is_distinct" if unit == "vertebra" else ""
+    return f"""
+        with judged as (
+            select {words}patient, study, completeness = 'cut' as cut,
+                completeness = 'whole' and coalesce(unsure, '') <> '' as unsure,
+                evaluable and {called} is not null as evaluable, {called} as called
+            from {seen} {distinct}
+        ), rows as (
+            select * exclude (called), {
+        ", ".join(f"evaluable and {p} as p{n}" for n, p in enumerate(positive))
+    } from judged
+        ), units as ({units}), patients as (
+            select {by}patient, count(*) as imaged, count(*) filter (cut and not evaluable) as cut,
+                count(*) filter (unsure and not evaluable) as unsure, count(*) filter (evaluable) as n,
+                {", ".join(f"count(*) filter (p{n}) as x{n}" for n in places)}
+            from units group by all
+        )
+        select {by}count(*) as n_patients, sum(imaged)::bigint as n_imaged, sum(cut)::bigint as n_cut,
+            sum(unsure)::bigint as n_unsure, count(*) filter (n > 0) as clusters, max(n) as largest,
+            sum(n)::bigint as units, sum(n * n)::double as units_squared,
+            {
+        ", ".join(
+            f"sum(x{n})::bigint as positives_{n}, sum(x{n} * x{n})::double as positives_squared_{n}, "
+            f"sum(x{n} * n)::double as products_{n}"
+            for n in places
+        )
+    }
+        from patients {"group by all" if groups else ""}
+    """
+
+
+def _row(one: Mapping[Hashable, Any], place: int, finding: str) -> Row:
+    """The columns COUNTS of the finding at `place` of a row of `_query`."""
+    shared = ("clusters", "largest", "units", "units_squared")
+    own = ("positives", "positives_squared", "products")
+    sums = ClusterSums(**{name: one[name] for name in shared}, **{name: one[f"{name}_{place}"] for name in own})
+    interval = interval_of_sums(sums)
+    return {
+        "finding": finding,
+        **{name: one[name] for name in ("n_patients", "n_imaged", "n_cut", "n_unsure")},
+        "n_evaluable": sums.units,
+        "n_positive": sums.positives,
+        "prevalence": sums.positives / sums.units if sums.units else float("nan"),
+        "ci_low": interval.low,
+        "ci_high": interval.high,
+        "interval": interval.method,
+    }
+
+
+def _order(name: str, words: set[str]) -> list[str]:
+    """The words of a group in the order in which a reader expects them, `unknown` last."""
+    return [*(_ORDERS.get(name) or sorted(words - {"unknown"})), "unknown"]
+
+
+def notes(connection: duckdb.DuckDBPyConnection) -> list[str]:
+    """Sentences that a reader of any answer has to know: what it is about, what was left out, what it rests on."""
+    about = asked(connection)
+    out = records(
+        connection,
+        """select
+            (select count(*) from accounted where left_as = 'no_patient_key') as unkeyed,
+            (select count(*) from accounted where left_as = 'no_date') as undated,
+            (select count(*) from seen where not is_distinct) as unmatched,
+            (select count(distinct patient) from (select patient from cohort group by patient, study_date, age
+                                                  having count(*) > 1)) as tied""",
+    )[0]
+    found = [
+        f"Model {about['model']}, configuration {about['configuration']}, rule {about['rule']}, population "
+        f"{about['population']}, version {about['ledger_version']} of the ledger (--as-of {about['ledger_version']}).",
+        caution(trained_on(connection)),
+    ]
+    for count, words in (
+        (out["unkeyed"], "screened studies have no patient key: they belong to no person and are not counted."),
+        (out["undated"], "screened studies have no date, which the question needs: they are not counted."),
+        (out["unmatched"], "unnamed vertebrae may be levels counted from another study: they count for patients only."),
+        (
+            out["tied"],
+            "patients have studies of the same date and age: the one with more evaluable levels, then with thinner "
+            "and more slices, counts as the later.",
+        ),
+    ):
+        if count:
+            found.append(f"{count} {words}")
     return [sentence for sentence in found if sentence]
 
 
 def findings(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> tuple[str, ...]:
     """The findings of a task: `any`, then each class but the first, negative one; of a no/yes task only `yes`.
 
-    Raises BadInput if the model that screened last has no such task.
+    Raises BadInput if the population's model has no such task.
     """
     known = tasks(connection)
     if task not in known:
-        raise BadInput(f"expected a task of the model that screened last ({', '.join(known)}), found {task}.")
+        raise BadInput(f"expected a task of the model ({', '.join(known)}), found {task}.")
     others = known[task][1:]
     return (ANY, *others) if len(others) > 1 else tuple(others)
 
 
 def tasks(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
-    """Task -> classes, the negative one first, of the model that screened last; bone quality if nothing is called."""
+    """Task -> classes, the negative one first, of the population's model; bone quality if nothing is called."""
     last = connection.execute("select arg_max(wave, committed_at) from current where levels_evaluable > 0").fetchone()
     classes = "select distinct task, class, class_number from all_calls where wave = ? order by task, class_number"
     found: dict[str, list[str]] = {}
@@ -138,43 +237,3 @@ def _check(by: Sequence[str], unit: str) -> None:
         raise BadInput(f"expected each column to group by once, found {', '.join(by)}.")
     if unit not in UNITS:
         raise BadInput(f"expected one of {', '.join(UNITS)} as unit, found {unit}.")
-
-
-def _as_group(name: str, values: pd.Series) -> pd.Series:
-    """`values` as words in the order in which a reader expects them, `unknown` last."""
-    if name == "contrast":
-        words = values.map({True: "yes", False: "no"})
-    elif name == "year":
-        words = values.map(lambda year: f"{int(year)}", na_action="ignore")
-    else:
-        words = values.replace("", None)
-    words = words.astype(object).where(words.notna(), "unknown")
-    known = _ORDERS.get(name) or sorted(set(words) - {"unknown"})
-    return pd.Series(pd.Categorical(words, [*known, "unknown"], ordered=True), index=values.index)
-
-
-def _rows(part: pd.DataFrame, unit: str, names: Sequence[str]) -> Iterator[dict[str, object]]:
-    """One row per finding of one group."""
-    if unit == "patient":
-        part = part.groupby("patient").agg(
-            {"cut": "all", "unsure": "any", "evaluable": "any"} | dict.fromkeys(names, "any")
-        ).reset_index()  # fmt: skip
-    looked = part[part["evaluable"]]
-    sizes = looked.groupby("patient").size()
-    for finding in names:
-        positives = looked.groupby("patient")[finding].sum()
-        interval = proportion_interval(positives, sizes)
-        found, total = int(positives.sum()), len(looked)
-        yield {
-            "finding": finding,
-            "n_patients": part["patient"].nunique(),
-            "n_imaged": len(part),
-            "n_cut": int((part["cut"] & ~part["evaluable"]).sum()),
-            "n_unsure": int((part["unsure"] & ~part["evaluable"]).sum()),
-            "n_evaluable": total,
-            "n_positive": found,
-            "prevalence": found / total if total else float("nan"),
-            "ci_low": interval.low,
-            "ci_high": interval.high,
-            "interval": interval.method,
-        }

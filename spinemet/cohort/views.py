@@ -1,20 +1,28 @@
 """The result tables opened for questions: the analysis views that every cohort answer starts from.
 
-On top of the tables (`studies`, `vertebrae`, `calls`, `slices`, `pictures`, `runs`) stand these views (views.sql), all
-limited to one model and one reading configuration, the ones that screened last: a rate over two models means nothing.
+On top of the tables (`studies`, `vertebrae`, `calls`, `slices`, `pictures`, `runs`) stand these views (views.sql,
+seen.sql), all of one population: one model, one reading configuration, one period, one rule. A rate over two models
+means nothing, so if several have screened, the population must choose one.
 
+    accounted          one row per row of the ledger; `left_as` says why it is not in the cohort, null if it is
     current            one row per study, in whatever state; a study that lies twice in the archive counts once
-    current_vertebrae  one row per vertebra of each screened study, follow-ups included, with the study's facts
-    current_calls      one row per classified vertebra of these and task: the most probable class (`label`), its
+    cohort             one row per study of the population: screened, with a patient key, in the period, selected
+    current_vertebrae  one row per vertebra of these, follow-ups included, with its study's facts
+    current_calls      one row per classified vertebra of these and task: the class under the rule (`label`), its
                        `probability`, and `is_positive` (any class but the task's first, negative one)
-    imaged             one row per patient and level in view: from the latest study in which that level is
-                       evaluable, else from the latest in which it is in view at all
+    seen               one row per patient and named level in view, from the latest study in which that level is
+                       evaluable, else the latest in which it is in view at all; and the unnamed vertebrae of the
+                       patient's latest study. `is_distinct` is false for an unnamed vertebra that may be one of the
+                       named levels counted from another study: it says something of the patient, but is no further
+                       vertebra
+    imaged             the distinct rows of `seen`
     evaluable          the rows of `imaged` that are whole, classified and sure: the denominator
+    asked              one row: the population, its model and configuration, the version of the ledger
 
-`imaged` has the bone quality as booleans: `any_lesion`, `blastic`, `mixed`, `lytic`, null if the vertebra is not
-evaluable. Every other task joins it by (source_key, vertebra) from `current_calls`. A vertebra without a name (`?1`)
-cannot be matched between studies: if the latest study of a patient has such vertebrae, only that study counts, and the
-unnamed vertebrae of other studies never count. A study without a patient key counts as a patient of its own.
+`seen_in_year` and `seen_in_study` are `seen` within each year and each study. Every row has the age, year and scanner
+of the study that it comes from. `called` is the bone quality under the rule; `any_lesion`, `blastic`, `mixed`, `lytic`
+are null if the vertebra is not evaluable. Every other task joins by (source_key, vertebra) from `current_calls`. `year`
+is null if the dates are shifted.
 """
 
 from collections.abc import Sequence
@@ -24,25 +32,184 @@ from pathlib import Path
 import duckdb
 import pandas as pd
 
+from spinemet.cohort.population import ARGMAX, Population
+from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.results.schemas import Row
 from spinemet.results.tables import connect
 
+PERIODS = {"seen": "'all'", "seen_in_year": "year", "seen_in_study": "study"}
+"""View of vertebrae -> the column within whose values a patient's level counts once."""
 
-def open_cohort(results: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
+_ORDER = (
+    "study_date {0} nulls last, age {0} nulls last, levels_evaluable desc nulls last, slice_spacing_mm nulls last, "
+    "slice_count desc nulls last, size_bytes desc"
+)
+"""The study that counts comes first: by date, and for studies of one date (one year, if only that is kept) by age, then
+the one with more evaluable levels, thinner slices, more of them. No pseudonym decides."""
+
+_LESIONS = (
+    "[{'class': 'blastic', 'p': p_only_blastic}, {'class': 'mixed', 'p': p_mixed}, "
+    "{'class': 'lytic', 'p': p_only_lytic}]"
+)
+_SCREENED = """
+    select model_digest, config_digest, count(*) filter (state = 'screened') as screened,
+        count(distinct patient_key) filter (state = 'screened') as patients, max(committed_at) as last
+    from studies group by all order by last, model_digest, config_digest
+"""
+
+
+def open_cohort(
+    results: str, as_of: datetime | None = None, population: Population | None = None
+) -> duckdb.DuckDBPyConnection:
     """A DuckDB connection with the result tables and the analysis views of this module.
 
     results: the results place of a screening job. as_of: the tables as they were at that moment (with its time zone).
-    Raises BadInput if there are no result tables, or were none at that moment.
+    population: by default all studies, called by the most probable class. Raises BadInput if there are no result tables
+    (or were none at that moment), if several models or configurations have screened and `population` does not choose
+    one, and if it asks about the calendar although dates are shifted.
     """
     connection = connect(results, as_of)
-    connection.execute(Path(__file__).with_suffix(".sql").read_text())
+    define_views(connection, population or Population())
     return connection
 
 
+def define_views(connection: duckdb.DuckDBPyConnection, population: Population) -> None:
+    """Add the analysis views of `population` to a connection from `results.tables.connect`."""
+    population = _chosen(connection, population)
+    policy = _date_policy(connection, population)
+    _check_calendar(population, policy)
+    names = {
+        "model": _text(population.model),
+        "configuration": _text(population.configuration),
+        "has_years": str(policy in {"exact", "year"}),
+        "needs_calendar": str(population.needs_calendar),
+        "in_period": _period(population),
+        "where": population.where or "true",
+        "called": "v.bone_quality",
+        "said": "top",
+    }
+    if population.rule != ARGMAX:
+        most = f"list_reduce({_LESIONS}, lambda a, b: if(b.p > a.p, b, a)).class"
+        names["called"] = f"if(1 - p_normal >= {population.rule}, {most}, if(p_normal is null, null, 'normal'))"
+        names["said"] = f"if(1 - negative.p >= {population.rule}, other, negative)"
+    _check_condition(connection, population.where)
+    connection.execute(_asked(connection, population, policy))
+    views, seen = (Path(__file__).with_name(name).read_text() for name in ("views.sql", "seen.sql"))
+    order = _ORDER.format("desc" if population.counted == "latest" else "asc")
+    before, after = views.format(**names).split("create or replace temp view imaged")
+    connection.execute(before)
+    for name, period in PERIODS.items():
+        connection.execute(seen.format(name=name, period=period, order=order))
+    connection.execute(f"create or replace temp view imaged{after}")
+
+
+def asked(connection: duckdb.DuckDBPyConnection) -> Row:
+    """The row of the view `asked`."""
+    return records(connection, "from asked")[0]
+
+
+def refuse_calendar(policy: str) -> None:
+    """Raise BadInput if study dates under `policy` do not tell the year."""
+    if policy not in {"exact", "year"}:
+        raise BadInput(
+            "the study dates of these results are shifted (date policy `shifted`: 1 to 364 days, by patient), so they "
+            "cannot answer a question about calendar years. Intervals between the studies of a patient stay right. "
+            "For calendar years screen into another results place with --dates year."
+        )
+
+
+def _chosen(connection: duckdb.DuckDBPyConnection, population: Population) -> Population:
+    """`population` with the whole digests of the one model and configuration that it is about."""
+    rows = records(connection, _SCREENED)
+    fits = [
+        row
+        for row in rows
+        if row["model_digest"].startswith(population.model)
+        and row["config_digest"].startswith(population.configuration)
+    ]
+    found = [row for row in fits if row["screened"]] or fits
+    if len(found) == 1:
+        return changed(population, model=found[0]["model_digest"], configuration=found[0]["config_digest"])
+    if not rows:
+        return population
+    listed = "; ".join(
+        f"model {row['model_digest']} with configuration {row['config_digest']} ({row['screened']} studies of "
+        f"{row['patients']} patients screened, the last on {row['last']:%Y-%m-%d})"
+        for row in found or rows
+    )
+    if found:
+        raise BadInput(
+            "several models or configurations have screened these studies: choose one with --model, or with "
+            f"--configuration. There are: {listed}."
+        )
+    wanted = " with configuration ".join(text for text in (population.model, population.configuration) if text)
+    raise BadInput(f"expected a model and configuration that these results hold, found {wanted}. There are: {listed}.")
+
+
+def _date_policy(connection: duckdb.DuckDBPyConnection, population: Population) -> str:
+    """What the dates of the population's studies tell: `exact`, `year`, or `shifted` (also if unknown)."""
+    query = """
+        select distinct coalesce(r.date_policy, 'shifted') as policy
+        from (select distinct run_id from studies where model_digest = ? and config_digest = ?) s
+        left join runs r using (run_id)
+    """
+    policies = {row["policy"] for row in records(connection, query, [population.model, population.configuration])}
+    return next((one for one in ("shifted", "year") if one in policies), "exact")
+
+
+def _check_calendar(population: Population, policy: str) -> None:
+    if population.needs_calendar:
+        refuse_calendar(policy)
+    if policy == "year" and not population.in_whole_years:
+        raise BadInput("these results keep only the year of study dates: expected a period of whole calendar years.")
+
+
+def _period(population: Population) -> str:
+    ends = ((">=", population.since), ("<=", population.until))
+    return " and ".join(f"study_date {sign} date '{day}'" for sign, day in ends if day) or "true"
+
+
+def _check_condition(connection: duckdb.DuckDBPyConnection, condition: str) -> None:
+    """Raise BadInput if `condition` is not one condition on the columns of `studies`."""
+    if not condition:
+        return
+    columns = "select *, '' as age_group, 0 as year from studies"
+    try:
+        one = connection.extract_statements(f"select * from ({columns}) where ({condition})")
+        if len(one) != 1 or one[0].type != duckdb.StatementType.SELECT:
+            raise BadInput(f"expected one condition, found {condition}.")
+        connection.execute(f"select ({condition})::boolean from ({columns}) limit 0")
+    except duckdb.Error as error:
+        first = str(error).splitlines()[0]
+        raise BadInput(
+            f"expected a condition on the columns of the table studies, found {condition}: {first}"
+        ) from error
+
+
+def _asked(connection: duckdb.DuckDBPyConnection, population: Population, policy: str) -> str:
+    version = records(connection, "from versions where name = 'studies'")[0]
+    values = {
+        "model": population.model,
+        "configuration": population.configuration,
+        "rule": population.rule_in_words(),
+        "population": population.digest,
+        "definition": population.as_toml(),
+        "date_policy": policy,
+    }
+    columns = [f"{_text(value)} as {name}" for name, value in values.items()]
+    columns.append(f"{version['version']} as ledger_version")
+    last = "select max(committed_at) from studies"
+    return f"create or replace temp view asked as select {', '.join(columns)}, ({last}) as committed_at"
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
+
+
 def trained_on(connection: duckdb.DuckDBPyConnection) -> str | None:
-    """What the model that screened last was trained on, if not on patients alone; None if its card did not say."""
-    query = "select max(r.trained_on) as words from runs r semi join current using (model_digest)"
+    """What the population's model was trained on, if not on patients alone; None if its card did not say."""
+    query = "select max(trained_on) as words from runs where model_digest = (select model from asked)"
     words: str | None = records(connection, query)[0]["words"]
     return words
 
@@ -54,17 +221,34 @@ def records(connection: duckdb.DuckDBPyConnection, query: str, values: Sequence[
     return rows
 
 
-def run_sql(results: str, query: str, as_of: datetime | None = None) -> pd.DataFrame:
+def run_sql(
+    results: str, query: str, as_of: datetime | None = None, population: Population | None = None
+) -> pd.DataFrame:
     """The answer to one SELECT over the tables and analysis views of `results`, as they were at `as_of`.
 
-    Raises BadInput if there are no result tables, the query is not exactly one SELECT, or DuckDB refuses it.
+    If several models have screened and `population` does not choose one, only the tables can be asked. Raises BadInput
+    if there are no result tables, the query is not exactly one SELECT, or DuckDB refuses it.
     """
-    connection = open_cohort(results, as_of)
+    connection, without_views = connect(results, as_of), None
+    try:
+        define_views(connection, population or Population())
+    except BadInput as error:
+        if population is not None and population != Population():
+            raise
+        without_views = error
     try:
         statements = connection.extract_statements(query)
         if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
             kinds = ", ".join(statement.type.name for statement in statements) or "nothing"
             raise BadInput(f"expected one SELECT, found {kinds}; this command only reads the result tables.")
         return connection.execute(statements[0]).df()
+    except duckdb.CatalogException as error:
+        if without_views is not None:
+            raise without_views from error
+        raise _refused(error) from error
     except duckdb.Error as error:
-        raise BadInput(f"DuckDB does not accept the query: {str(error).splitlines()[0]}") from error
+        raise _refused(error) from error
+
+
+def _refused(error: duckdb.Error) -> BadInput:
+    return BadInput(f"DuckDB does not accept the query: {str(error).splitlines()[0]}")

@@ -102,8 +102,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
 
 _PREVALENCE_CAPTION = (
     "Prevalence = positive / evaluable (whole, classified and sure). Cut by the field of view or unsure does not mean "
-    "negative, and a vertebra that was not imaged is in no count. Each level of a patient counts once, in the latest "
-    "study with it."
+    "negative, and a vertebra that was not imaged is in no count. Each level of a patient counts once."
 )
 
 

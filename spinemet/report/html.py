@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from spinemet import __version__
 from spinemet.cohort.flow import study_flow
-from spinemet.cohort.prevalence import TASK, tasks
-from spinemet.cohort.views import open_cohort, records, trained_on
+from spinemet.cohort.population import Population
+from spinemet.cohort.prevalence import TASK, notes, tasks
+from spinemet.cohort.views import asked, open_cohort, records, trained_on
 from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
 from spinemet.model.card import caution
-from spinemet.report.pages import further_rows, gallery, overall_rows, prevalence_rows, spine_map
+from spinemet.report.pages import flow_facts, further_rows, gallery, overall_rows, prevalence_rows, spine_map
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
 
@@ -38,18 +39,19 @@ def write_report(
     *,
     evaluation: str | None = None,
     as_of: datetime | None = None,
+    population: Population | None = None,
     title: str = "Spinal metastases in archived CT",
 ) -> None:
     """Write the report on the result tables at `results` to the file `out` (local, or `s3://`).
 
     evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. as_of: the tables as
-    they were at that moment (with its time zone). Raises BadInput if there are no results or no evaluation there, or
-    `out` cannot be written.
+    they were at that moment (with its time zone). population: what every count is about, by default all studies. Raises
+    BadInput as `open_cohort` does, if there is no evaluation there, or if `out` cannot be written.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     measured = _evaluation(evaluation) if evaluation is not None else None
-    connection = open_cohort(results, as_of)
+    connection = open_cohort(results, as_of, population)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -61,7 +63,7 @@ def write_report(
 
 def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     return {
-        "flow": study_flow(connection),
+        "flow": flow_facts(study_flow(connection)),
         **_prevalences(connection),
         "map": spine_map(connection),
         "gallery": gallery(connection, GALLERY_LIMIT),
@@ -72,6 +74,7 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "letters": palette.LETTERS,
         "question": palette.QUESTION,
         "provenance": _provenance(connection),
+        "notes": [one for one in notes(connection)[1:] if one != caution(trained_on(connection))],
         "notice": caution(trained_on(connection)),
         "runs": _runs(connection),
         "version": __version__,
@@ -93,16 +96,15 @@ def _prevalences(connection: duckdb.DuckDBPyConnection) -> Row:
 
 
 def _provenance(connection: duckdb.DuckDBPyConnection) -> Row:
-    """The model, configuration and software that read the studies, and when the last of them was written."""
+    """What read the studies, what the counts are about, and the version of the ledger that they come from."""
     row = records(
         connection,
-        "select any_value(model_digest) as model, any_value(config_digest) as config, max(committed_at) as as_of,"
-        " string_agg(distinct software_version, ', ') as software, string_agg(distinct localizer, ', ') as localizers,"
-        " (select string_agg(distinct date_policy, ', ') from runs semi join current using (run_id)) as dates,"
-        " (select count(distinct (model_digest, config_digest)) from studies) - 1 as others from current",
+        "select string_agg(distinct software_version, ', ') as software, string_agg(distinct localizer, ', ') as"
+        " localizers, (select count(distinct (model_digest, config_digest)) from studies) - 1 as others from current",
     )[0]
-    words = {name: "–" if value is None else value for name, value in row.items()}
-    return words | {"as_of": _moment(row["as_of"]), "others": max(row["others"], 0)}
+    about = asked(connection) | row
+    words = {name: "–" if value is None else value for name, value in about.items()}
+    return words | {"as_of": _moment(about["committed_at"]), "others": max(row["others"], 0)}
 
 
 def _runs(connection: duckdb.DuckDBPyConnection) -> list[Row]:

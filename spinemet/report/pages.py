@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from spinemet.anatomy import LEVEL_INDEX
+from spinemet.cohort.flow import EVALUABLE, IMAGED, POPULATION, SCREENED, STEPS, StudyFlow
 from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
 from spinemet.cohort.views import records
 from spinemet.display.palette import axis_top, doubtful
@@ -47,6 +48,62 @@ GUTTER_MM = 46
 
 _PARTS = frozenset(part for task in TASKS for part in task.fuses)
 """Tasks that only serve another one: their classes are in that task's calls already."""
+
+
+# ---- flow ----------------------------------------------------------------------------------------------------
+
+
+def flow_facts(flow: StudyFlow) -> Row:
+    """The figures of the tiles, and the boxes of the flow: a count, its words, and groups of what leaves it."""
+
+    def out(unit: str, *steps: str) -> dict[str, int]:
+        return {STEPS[step]: getattr(flow.left[step], unit) for step in steps}
+
+    screened, population, imaged, evaluable = (flow.after[one] for one in (SCREENED, POPULATION, IMAGED, EVALUABLE))
+    listed = (
+        "studies in the archive" if flow.listed_whole else "studies read so far, of an archive not listed as a whole"
+    )
+    seen = flow.after["copy"].studies
+    boxes: list[tuple[int, str, list[tuple[str, str, Mapping[Any, int]]]]] = [
+        (flow.start.studies, listed, [("not counted", "", out("studies", "no_outcome", "copy"))]),
+        (
+            seen,
+            "studies with an outcome",
+            [
+                ("excluded", "sound, does not qualify", flow.excluded),
+                ("failed", "broke while being read", flow.failed),
+            ],
+        ),
+        (
+            screened.studies,
+            "studies screened",
+            [("not counted", "", out("studies", "no_patient_key", "no_date", "outside_period", "not_selected"))],
+        ),
+        (
+            population.vertebrae,
+            f"vertebrae in view in {population.studies:,} studies of {population.patients:,} patients",
+            [("not counted", "", out("vertebrae", "follow_up", "unnamed"))],
+        ),
+        (
+            imaged.vertebrae,
+            "vertebrae in view, one per patient and level",
+            [("not evaluable", "", out("vertebrae", "cut", "unsure", "unclassified"))],
+        ),
+        (evaluable.vertebrae, "vertebrae evaluable: whole, classified and sure", []),
+        (flow.positive.vertebrae, f"called positive, in {flow.positive.patients:,} patients", []),
+    ]
+    return {
+        "boxes": [dict(zip(("count", "words", "groups"), box, strict=True)) for box in boxes],
+        "seen": seen,
+        "screened": screened.studies,
+        "patients": screened.patients,
+        "excluded": flow.excluded,
+        "failed": flow.failed,
+        "imaged": imaged.vertebrae,
+        "evaluable": evaluable.vertebrae,
+        "positive": flow.positive.vertebrae,
+        "positive_patients": flow.positive.patients,
+    }
 
 
 # ---- prevalence -----------------------------------------------------------------------------------------------
@@ -117,7 +174,7 @@ def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
     """The overview: a column per patient (most positive levels first), a row per level, a cell per vertebra in view."""
     patients: dict[str, list[Row]] = {}
     called = f"left join (from current_calls where task = '{TASK}') using (source_key, vertebra)"
-    for row in records(connection, f"select * exclude (patient_key) from imaged {called} order by patient, vertebra"):
+    for row in records(connection, f"select * exclude (patient_key) from seen {called} order by patient, vertebra"):
         patients.setdefault(row["patient"], []).append(row)
     order = sorted(
         patients, key=lambda key: (-sum(bool(row["any_lesion"]) for row in patients[key]), -len(patients[key]), key)
@@ -157,7 +214,7 @@ def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
     calls: dict[tuple[str, int], Calls] = {}
     sets: dict[tuple[str, int], Sets] = {}
     query = (
-        "select * from calls semi join current using (source_key, model_digest, config_digest) "
+        "select * from calls semi join cohort using (source_key, model_digest, config_digest) "
         "where list_contains(?, source_key) order by task, class_number"
     )
     for row in records(connection, query, [list(vertebrae)]):
@@ -187,7 +244,7 @@ def _card(
     facts = [
         {"F": "woman", "M": "man"}.get(study["sex"] or "", ""),
         f"{study['age']} years" if study["age"] is not None else "",
-        f"{study['year']}{' (shifted)' if study['dates'] == 'shifted' else ''}" if study["year"] is not None else "",
+        f"{study['year']}" if study["year"] is not None else "",
         f"{study['slice_spacing_mm']:.2g} mm slices" if study["slice_spacing_mm"] else "",
     ]
     return {

@@ -241,17 +241,21 @@ def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnectio
 def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime | None) -> None:
     """Add a view `all_NAME` per table, which also shows the rows that do not count."""
     queries: dict[str, str] = {}
+    versions = []
     # The ledger is opened first: side tables opened after it have at least every wave that it knows.
     for name in (LEDGER, *SIDE_TABLES, RUNS):
         if name in queries:
             continue
-        dataset, stored = _dataset(uri, name, as_of), f"stored_{name}"
+        table, stored = _at(uri, name, as_of), f"stored_{name}"
+        dataset = table.to_pyarrow_dataset()
+        versions.append({"name": name, "version": table.version()})
         connection.register(stored, dataset)
         queries[name] = f"SELECT * FROM {stored}"
         if name in FLAGGED and is_older(dataset.schema):  # a moment before `maintenance.migrate`
             queries[name] = in_present_form(stored, dataset.schema.names)
             if name == "vertebrae":
                 queries["calls"] = calls_of(stored, dataset.schema.names)
+    connection.register("versions", pa.Table.from_pylist(versions))
     for name, query in queries.items():
         lacking = set(SCHEMAS[name].names) - set(connection.sql(query).columns)  # columns of a later version: null
         connection.register(f"present_{name}", SCHEMAS[name].empty_table())
@@ -259,11 +263,11 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
         connection.execute(f"CREATE VIEW all_{name} AS {query}{more}")
 
 
-def _dataset(uri: str, name: str, as_of: datetime | None) -> pads.Dataset:
+def _at(uri: str, name: str, as_of: datetime | None) -> DeltaTable:
     table = _delta(uri, name)
     if as_of is not None:
         table.load_as_version(_version_at(table, as_of))
-    return table.to_pyarrow_dataset()
+    return table
 
 
 def _version_at(table: DeltaTable, as_of: datetime) -> int:

@@ -4,6 +4,8 @@ The vertebrae of one patient are not independent, so patients are the units that
 patients, B resamples. Anything undefined is NaN.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
@@ -39,8 +41,51 @@ def wilson_interval(successes: float, n: float) -> tuple[float, float]:
     return (center - half if share > 0 else 0.0), (center + half if share < 1 else 1.0)
 
 
+@dataclass(frozen=True)
+class ClusterSums:
+    """Sums over clusters (patients): all that the interval of a proportion in clusters needs.
+
+    clusters: those with a unit. largest: units of the largest. units, positives: all of them. The last three are sums
+    of squares and of products, cluster by cluster.
+    """
+
+    clusters: int
+    largest: int
+    units: int
+    positives: int
+    units_squared: float
+    positives_squared: float
+    products: float
+
+    @classmethod
+    def of(cls, positives: npt.ArrayLike, sizes: npt.ArrayLike) -> ClusterSums:
+        """The sums of units found positive and units examined, per cluster; clusters of size 0 do not count."""
+        x, n = np.asarray(positives, np.float64), np.asarray(sizes, np.float64)
+        x, n = x[n > 0], n[n > 0]
+        return cls(len(n), int(n.max(initial=0)), int(n.sum()), int(x.sum()), float(n @ n), float(x @ x), float(x @ n))
+
+    @property
+    def effective_size(self) -> float:
+        """The number of independent units with the same information, from 1 to the number of units."""
+        if self.clusters <= 1 or self.largest <= 1:
+            return float(min(self.units, 1) if self.clusters <= 1 else self.units)
+        rate = self.positives / self.units
+        if rate in (0.0, 1.0):
+            return float(self.clusters)
+        spread = self.positives_squared - 2 * rate * self.products + rate**2 * self.units_squared
+        variance = self.clusters / (self.clusters - 1) * spread / self.units**2
+        independent = min(rate * (1 - rate) / max(variance, 1e-12), self.units)
+        few = Z_95 / special.stdtrit(self.clusters - 1, 0.975)
+        return float(np.clip(independent * few**2, 1.0, self.units))
+
+
 def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike) -> Interval:
-    """The 95 % interval of sum(positives) / sum(sizes), with one entry per cluster (per patient).
+    """`interval_of_sums` of units found positive and units examined, per cluster."""
+    return interval_of_sums(ClusterSums.of(positives, sizes))
+
+
+def interval_of_sums(sums: ClusterSums) -> Interval:
+    """The 95 % interval of positives / units, of units in clusters (vertebrae of patients).
 
     With one unit per cluster this is Wilson's interval. With more, Wilson's formula gets the effective sample size
     n / deff instead of n. deff is the cluster-robust variance of the ratio over the binomial one, at least 1; the t
@@ -48,32 +93,14 @@ def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike) -> Inter
     others, also for rare findings, by Franco et al. 2019). A proportion of 0 or 1 tells nothing about the correlation,
     so each cluster then counts as one unit; a bootstrap would give [0, 0] for a finding never seen.
 
-    positives, sizes: units found positive and units examined, per cluster; clusters of size 0 are dropped. Both ends
-    are NaN if nothing was examined.
+    Both ends are NaN if nothing was examined.
     """
-    positive, examined = np.asarray(positives, np.float64), np.asarray(sizes, np.float64)
-    positive, examined = positive[examined > 0], examined[examined > 0]
-    total = examined.sum()
-    if not len(examined):
+    if not sums.units:
         return Interval(math.nan, math.nan, "wilson")
-    if examined.max() == 1:
-        return Interval(*wilson_interval(positive.sum(), total), "wilson")
-    rate = positive.sum() / total
-    effective = _effective_size(positive, examined, rate)
-    return Interval(*wilson_interval(rate * effective, effective), "clustered_wilson")
-
-
-def _effective_size(positive: FloatArray, examined: FloatArray, rate: float) -> float:
-    """The number of independent units with the same information as these clusters, from 1 to the number of units."""
-    total, clusters = float(examined.sum()), len(examined)
-    if clusters == 1:
-        return 1.0
-    if rate in (0.0, 1.0):
-        return float(clusters)
-    variance = clusters / (clusters - 1) * float(((positive - rate * examined) ** 2).sum()) / total**2
-    independent = rate * (1 - rate) / max(variance, 1e-12)
-    few = Z_95 / special.stdtrit(clusters - 1, 0.975)
-    return float(np.clip(min(independent, total) * few**2, 1.0, total))
+    effective = sums.effective_size
+    rate = sums.positives / sums.units
+    method = "wilson" if sums.largest == 1 else "clustered_wilson"
+    return Interval(*wilson_interval(rate * effective, effective), method)
 
 
 def resample_patients(patients: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:

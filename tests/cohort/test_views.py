@@ -1,10 +1,13 @@
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from spinemet.cohort.views import open_cohort, run_sql, trained_on
+from spinemet.cohort.population import Population
+from spinemet.cohort.prevalence import prevalence
+from spinemet.cohort.views import asked, open_cohort, run_sql, trained_on
 from spinemet.errors import BadInput
 from spinemet.results.tables import open_results
 from tests.cohort.cases import Study, write_results
@@ -44,12 +47,25 @@ def test_unnamed_vertebrae_of_follow_ups_do_not_double(tmp_path: Path) -> None:
     assert len(_imaged(results)) == 2
 
 
-@pytest.mark.parametrize(("named_in", "expected"), [(2023, ["?1", "?2", "?3"]), (2025, ["L1", "L2"])])
-def test_studies_with_and_without_names_are_not_mixed(tmp_path: Path, named_in: int, expected: list[str]) -> None:
+@pytest.mark.parametrize("named_in", [2023, 2025])
+def test_a_study_without_names_never_hides_a_named_level(tmp_path: Path, named_in: int) -> None:
     results = write_results(
-        str(tmp_path), [Study("p1", date(2024, 1, 1), "?1 ?2 ?3"), Study("p1", date(named_in, 1, 1), "L1 L2")]
+        str(tmp_path), [Study("p1", date(2024, 1, 1), "?1 ?2 ?3"), Study("p1", date(named_in, 1, 1), "L1=lytic L2")]
     )
-    assert list(_imaged(results)["level"]) == expected
+    table = _imaged(results)
+    assert table["level"].tolist() == ["L1", "L2"], "an unnamed vertebra may be one of them"
+    assert table["any_lesion"].tolist() == [True, False]
+    unmatched = run_sql(results, "select level from seen where not is_distinct")
+    assert len(unmatched) == (3 if named_in == 2023 else 0), "those of the latest study count for the patient"
+
+
+def test_an_unnamed_vertebra_beside_named_ones_of_the_same_study_is_distinct(tmp_path: Path) -> None:
+    results = write_results(
+        str(tmp_path), [Study("p1", date(2023, 1, 1), "L1=lytic L2"), Study("p1", date(2024, 1, 1), "L1 L2 ?1")]
+    )
+    table = _imaged(results)
+    assert table["level"].tolist() == ["?1", "L1", "L2"]
+    assert not table["any_lesion"].any(), "the later calls replace the earlier ones"
 
 
 def test_a_study_that_lies_twice_counts_once(tmp_path: Path) -> None:
@@ -63,15 +79,97 @@ def test_a_study_that_lies_twice_counts_once(tmp_path: Path) -> None:
     assert list(run_sql(results, "select state from current")["state"]) == ["screened"]
 
 
-def test_a_study_without_a_patient_key_is_a_patient_of_its_own(tmp_path: Path) -> None:
-    results = write_results(str(tmp_path), [Study(None, levels="L1"), Study(None, levels="L1=lytic")])
-    assert len(_imaged(results)) == 2
+def test_a_study_without_a_patient_key_is_no_person(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study(None, levels="L1"), Study("", levels="L1"), Study("p", levels="L1")])
+    assert _imaged(results)["patient"].tolist() == ["p"]
+    assert run_sql(results, "select left_as from accounted order by 1")["left_as"].fillna("").tolist() == [
+        *["no_patient_key"] * 2,
+        "",
+    ]
 
 
-def test_only_the_model_that_screened_last_counts(tmp_path: Path) -> None:
-    write_results(str(tmp_path), [Study("p1", levels="L1=lytic")], model="aaaaaaaaaaaa", wave="run-1/0")
-    results = write_results(str(tmp_path), [Study("p1", levels="L1")], model="bbbbbbbbbbbb", wave="run-2/0")
-    assert list(_imaged(results)["bone_quality"]) == ["normal"]
+def test_a_study_without_a_date_counts_only_if_no_order_is_needed(tmp_path: Path) -> None:
+    studies = [
+        Study("p1", None, "L1=lytic"),
+        Study("p2", None, "L1"),
+        Study("p2", date(2024, 1, 1), "L2"),
+    ]
+    results = write_results(str(tmp_path), studies)
+    assert _imaged(results)[["patient", "level"]].values.tolist() == [["p1", "L1"], ["p2", "L2"]]
+    since = open_cohort(results, None, Population(since=date(2000, 1, 1)))
+    assert since.execute("select patient, level from imaged").fetchall() == [("p2", "L2")]
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+def test_which_of_two_studies_of_one_date_counts_is_a_rule_of_the_data(tmp_path: Path, names: str) -> None:
+    """Whatever the pseudonyms: the older age, then more evaluable levels, then thinner slices."""
+    when = date(2024, 1, 1)
+    pairs = {
+        "age": (Study("p1", when, "L1", age=60), Study("p1", when, "L1=lytic", age=61)),
+        "levels": (Study("p2", when, "L1"), Study("p2", when, "L1=lytic L2")),
+        "slices": (
+            Study("p3", when, "L1", more={"slice_spacing_mm": 5.0}),
+            Study("p3", when, "L1=lytic", more={"slice_spacing_mm": 1.0}),
+        ),
+        "calls": (Study("p4", when, "L1"), Study("p4", when, "L1=lytic")),
+    }
+    studies = [
+        replace(study, name=f"{place}{kind}")
+        for kind, pair in pairs.items()
+        for place, study in zip(names, pair, strict=True)
+    ]
+    results = write_results(str(tmp_path), sorted(studies, key=lambda study: study.name))
+    query = "select patient, any_lesion from imaged where level = 'L1' order by patient"
+    assert run_sql(results, query).values.tolist() == [[f"p{n}", True] for n in range(1, 5)]
+
+
+def test_with_several_models_a_question_names_one(tmp_path: Path) -> None:
+    studies = [Study(f"p{n}", levels="L1=lytic L2") for n in range(4)]
+    results = write_results(str(tmp_path), studies, model="aaaaaaaaaaaa", wave="run-1/0")
+    chosen = Population(model="aaaa")
+    before = prevalence(open_cohort(results, None, chosen)).drop(columns="ledger_version")
+    write_results(results, [Study("p0", levels="L1")], model="bbbbbbbbbbbb", wave="run-2/0")
+    with pytest.raises(
+        BadInput, match=r"choose one.*model aaaaaaaaaaaa .*\(4 studies of 4 .*model bbbbbbbbbbbb .*\(1 "
+    ):
+        open_cohort(results)
+    with pytest.raises(BadInput, match="found cccc"):
+        open_cohort(results, None, Population(model="cccc"))
+    after = prevalence(open_cohort(results, None, chosen)).drop(columns="ledger_version")
+    pd.testing.assert_frame_equal(before, after, check_exact=True)
+    assert len(run_sql(results, "select * from studies")) == 5, "the tables themselves need no choice"
+    with pytest.raises(BadInput, match="choose one"):
+        run_sql(results, "select * from current")
+    assert len(run_sql(results, "select * from current", population=chosen)) == 4
+
+
+def test_a_model_that_screened_nothing_asks_for_no_choice(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="L1")], model="aaaaaaaaaaaa", wave="run-1/0")
+    failed = Study("p2", state="failed", reason="truncated")
+    write_results(results, [failed], model="bbbbbbbbbbbb", wave="run-2/0")
+    assert asked(open_cohort(results))["model"] == "aaaaaaaaaaaa"
+
+
+def test_a_condition_selects_studies(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="L1", sex="F"), Study("p2", levels="L1", sex="M")])
+    cohort = open_cohort(results, None, Population(where="sex = 'M' or sex is null"))
+    assert cohort.execute("select patient from imaged").fetchall() == [("p2",)]
+
+
+@pytest.mark.parametrize("where", ["colour = 1", "1 = 1); select (1", "sex =", "1); drop view studies; select (1"])
+def test_a_wrong_condition_is_bad_input(tmp_path: Path, where: str) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="L1")])
+    with pytest.raises(BadInput, match=r"expected (a|one) condition") as caught:
+        open_cohort(results, None, Population(where=where))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_first_studies_can_count_instead(tmp_path: Path) -> None:
+    studies = [Study("p1", date(2023, 1, 1), "L1 L2=cut"), Study("p1", date(2024, 1, 1), "L1=lytic L2=lytic")]
+    results = write_results(str(tmp_path), studies)
+    cohort = open_cohort(results, None, Population(counted="first"))
+    rows = cohort.execute("select level, any_lesion from imaged order by level").fetchall()
+    assert rows == [("L1", False), ("L2", True)], "the first study in which the level is evaluable"
 
 
 def test_age_groups(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from spinemet.cohort.population import Population
+from spinemet.cohort.views import open_cohort
 from spinemet.errors import BadInput
 from spinemet.files import read_bytes
 from spinemet.reading import Doubt
 from spinemet.report.html import GALLERY_LIMIT, write_report
 from spinemet.report.pages import _mark
-from spinemet.results.tables import open_results
+from spinemet.results.tables import moment_of, open_results
 from spinemet.types import MEASURES
 from tests.cohort.cases import MODEL, Study, write_results
 
@@ -210,14 +212,14 @@ def test_a_card_has_the_flags_of_its_study_and_vertebrae(tmp_path: Path) -> None
     assert ">disc_unclear T12</span>" in page
 
 
-@pytest.mark.parametrize(("policy", "shown"), [("shifted", "2024 (shifted)"), ("exact", "2024"), ("year", "2024")])
-def test_a_shifted_year_says_so(tmp_path: Path, policy: str, shown: str) -> None:
+@pytest.mark.parametrize(("policy", "shown"), [("shifted", ""), ("exact", " · 2024"), ("year", " · 2024")])
+def test_a_year_is_shown_only_if_it_is_the_true_one(tmp_path: Path, policy: str, shown: str) -> None:
     results = write_results(str(tmp_path / "results"), [COHORT[0]], pictures=True)
     place = open_results(results)
     place.write_run(place.runs()[0] | {"date_policy": policy, "trained_on": "phantoms"})
     write_report(results, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert f"· {shown} · 1.2 mm" in _words(page)
+    assert f"61 years{shown} · 1.2 mm" in _words(page)
     assert '<p class="notice">The model was trained on phantoms: its calls' in page
 
 
@@ -248,3 +250,28 @@ def test_a_class_that_is_not_the_only_plausible_one_has_its_question_mark() -> N
         ("lytic", ["unilateral"]),
         ("lytic", ["unilateral?"]),
     ]
+
+
+def test_the_page_says_what_it_is_about_and_how_to_read_it_again(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path / "results"), COHORT)
+    write_report(results, tmp_path / "report.html")
+    words = _words((tmp_path / "report.html").read_text())
+    version = re.search(r"--as-of (\d+) reads it again", words)
+    assert version is not None
+    again = open_cohort(results, moment_of(results, version[1]))
+    assert again.execute("select count(*) from current").fetchone() == (5,)
+    assert "called positive the most probable class is not the negative one (argmax)" in words
+    write_report(results, tmp_path / "rule.html", population=Population(rule=0.17))
+    words = _words((tmp_path / "rule.html").read_text())
+    assert "8 called positive, in 3 patients" in words
+    assert "called positive p(lesion) &gt;= 0.17" in words
+
+
+def test_the_flow_of_an_archive_that_was_listed_in_part_says_so(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path / "results"), COHORT)
+    place = open_results(results)
+    write_report(results, tmp_path / "report.html")
+    assert "7 studies in the archive" in _words((tmp_path / "report.html").read_text())
+    place.write_run(place.runs()[0] | {"study_limit": 5})
+    write_report(results, tmp_path / "report.html")
+    assert "5 studies read so far" in _words((tmp_path / "report.html").read_text())
