@@ -30,7 +30,7 @@ class Unlisted(StrEnum):
     VANISHED = "folders that vanished during the listing"
     FILE = "files without access"
     NAME = "files and folders whose names are not UTF-8"
-    TWIN = "NIfTI files beside another of the same name"
+    TWIN = "NIfTI files beside another of the same volume"
 
 
 class ObjectLost(StudyFailed):

@@ -22,6 +22,9 @@ _CT = re.compile(r"(^|[_-])ct$", re.IGNORECASE)
 _LABELS = re.compile(r"(msk|mask|seg|label|vertebra|totalseg)", re.IGNORECASE)
 _BIDS = re.compile(r"((?P<root>.*?)/)??(rawdata/)?(sub-[^/]+/)?(ses-[^/]+/)?((anat|ct)/)?(?P<stem>sub-[^/_]+[^/]*)")
 _VERSE = re.compile(r"sub-(verse|gl)\d+")
+_REPAIRED = re.compile(r"(_(Tilt|Eq)(_\d+)?)+$")
+"""What dcm2niix adds to the name of a second file of one series, which it made upright or evenly spaced. The first file
+has a wrong geometry then."""
 _GENERIC = frozenset({"ct", "image", "img", "imaging", "volume", "vol", "scan", "data", "input"})
 """File names without information about the patient; the name of the folder is used instead."""
 
@@ -96,11 +99,11 @@ class NiftiLayout(Layout):
     def studies(self, store: Store, place: str, objects: Sequence[ObjectRef]) -> Iterator[StudyRef]:
         has_ct = any(_CT.search(_stem(item.key)) for item in objects)
         images = [item for item in objects if role(item.key, beside_ct=has_ct) is Role.IMAGE]
-        for _, twins in groupby(images, key=lambda item: _without_suffix(item.key)):
-            first, *others = twins  # x.nii and x.nii.gz
+        for _, twins in groupby(sorted(images, key=_twin_order), key=lambda item: _original(item.key)):
+            *others, last = twins  # x.nii.gz, x.nii, x_Tilt_1.nii.gz
             if others:
                 store.unlisted[Unlisted.TWIN] += len(others)
-            yield self._with_masks(store, first, objects)
+            yield self._with_masks(store, last, objects)
 
     def study(self, store: Store, item: ObjectRef) -> StudyRef:
         return self._with_masks(store, item, store.folder(_folder(item.key)))
@@ -133,6 +136,16 @@ def _is_map_of(key: str, image: str) -> bool:
 
 def _without_suffix(key: str) -> str:
     return next((key[: -len(suffix)] for suffix in SUFFIXES if key.lower().endswith(suffix)), key)
+
+
+def _original(key: str) -> str:
+    """The path, without its ending, of the file that dcm2niix wrote first of the same series."""
+    return _REPAIRED.sub("", _without_suffix(key))
+
+
+def _twin_order(item: ObjectRef) -> tuple[str, str, int]:
+    """Of one series: the most repaired file last, and a plain one after a packed one."""
+    return _original(item.key), _without_suffix(item.key), -len(item.key)
 
 
 def _stem(key: str) -> str:

@@ -99,6 +99,23 @@ def test_of_one_volume_packed_and_plain_one_is_read_and_the_other_counted(put: P
     assert unlisted == {Unlisted.TWIN: 1}
 
 
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        (["7_chest", "7_chest_Tilt_1"], ["7_chest_Tilt_1"]),
+        (["7_chest", "7_chest_Eq_1"], ["7_chest_Eq_1"]),
+        (["7_chest", "7_chest_Tilt_1", "7_chest_Tilt_Eq_1"], ["7_chest_Tilt_Eq_1"]),
+        (["7_chest_Eq_1"], ["7_chest_Eq_1"]),
+        (["7_chest", "7_chest2", "7_chesta", "8_chest_Eq_1"], ["7_chest", "7_chest2", "7_chesta", "8_chest_Eq_1"]),
+    ],
+)
+def test_of_the_files_that_dcm2niix_makes_of_one_series_the_repaired_one_is_read(
+    put: Put, names: list[str], read: list[str]
+) -> None:
+    archive = put({f"{name}.nii.gz": b"x" for name in names})
+    assert [study.key for study in list_studies(archive)] == [f"{name}.nii.gz" for name in read]
+
+
 def test_a_label_map_can_be_opened_by_its_path(put: Put) -> None:
     uri = put({"s/totalseg.nii.gz": b"x"})
     with open_study(study_at(f"{uri}/s/totalseg.nii.gz")) as objects:
