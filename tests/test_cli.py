@@ -93,6 +93,7 @@ def test_hostile_and_other_files_of_weights_are_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     hostile = {
         "runs.pt": b"\x80\x02cos\nsystem\nX\x0d\x00\x00\x00touch HOSTILE\x85R.",
+        "mkdir.pt": b"\x80\x02cposix\nmkdir\nX\x01\x00\x00\x00x\x85R.",
         "text.pt": b"cposix\nsystem\n(S'touch HOSTILE'\ntR.",
         "nothing.pt": b"",
         "cut.safetensors": b"\xff\x00\x00\x00\x00\x00\x00\x00{",

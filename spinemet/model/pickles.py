@@ -6,6 +6,7 @@ Time and memory grow with the length of the file: no instruction copies what an 
 """
 
 import pickletools
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -14,6 +15,15 @@ MAX_INSTRUCTIONS = 1_000_000
 """A pickled DenseNet-121 has about 100,000. A million take seconds and some 100 MB."""
 MAX_NAME = 300
 """Characters of a class's name."""
+_RUNS = re.compile(
+    r"(os|posix|nt|subprocess|commands|sys|runpy|pty|shutil|socket|importlib|ctypes)\.[\w.]{1,60}"
+    r"|(builtins|__builtin__|io|_io)\.(eval|exec|execfile|compile|open|__import__)"
+)
+"""Names that only a hostile pickle has. There are others: what keeps us safe is that no name is looked up."""
+
+
+class RunsCode(Exception):
+    """Unpickling would run code; the message is the name of what it would call."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ def read_pickle(file: BinaryIO) -> tuple[Any, list[Reference]]:
     """What the pickle at the position of `file` describes, and all references in it; `file` is left behind the pickle.
 
     Dicts keep the entries whose keys are text, and sets become lists. Raises ValueError if it is no pickle, damaged,
-    longer than MAX_INSTRUCTIONS, or has instructions that PyTorch's files have not.
+    longer than MAX_INSTRUCTIONS, or has instructions that PyTorch's files have not; RunsCode if it is clearly hostile.
     """
     machine = _Machine()
     try:
@@ -108,6 +118,8 @@ class _Machine:
         if sum(map(len, words)) > MAX_NAME:
             raise ValueError
         self.push(Named(".".join(words)))
+        if _RUNS.fullmatch(self.stack[-1].name):
+            raise RunsCode(self.stack[-1].name)
 
     def refer(self, says: Any) -> None:
         self.references.append(Reference(says))

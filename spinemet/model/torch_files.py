@@ -15,7 +15,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from spinemet.model.pickles import Made, Named, Reference, read_pickle
+from spinemet.model.pickles import Made, Named, Reference, RunsCode, read_pickle
 
 MAX_NAME = 300
 """Characters of a tensor's name; a tensor with a longer one is left out."""
@@ -55,6 +55,8 @@ def read_tensors(content: bytes) -> dict[str, Tensor]:
             return {name: value for name, value in safetensors.torch.load(content).items() if len(name) <= MAX_NAME}
     except Unusable:
         raise
+    except RunsCode as error:
+        raise Unusable(f"a hostile pickle, which would call {error} if it were unpickled") from error
     except Exception as error:  # broken bytes make zipfile, safetensors and pickletools raise any kind of error
         raise Unusable("a damaged file") from error
     if content.startswith(b"\x89HDF"):

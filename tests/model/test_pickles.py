@@ -6,7 +6,10 @@ import io
 import os
 import pickle
 import random
+import shutil
+import subprocess
 from collections import OrderedDict
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,17 +17,17 @@ from typing import Any
 import pytest
 
 from spinemet.model import pickles
-from spinemet.model.pickles import Made, Named, read_pickle
+from spinemet.model.pickles import Made, Named, RunsCode, read_pickle
 
 
-class Opens:
-    """Unpickling it writes a file."""
+class Calls:
+    """Unpickling it calls a function."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, what: Callable[..., Any], *args: object) -> None:
+        self.call = (what, args)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.system, (f"touch {self.path}",)
+        return self.call
 
 
 def read(content: bytes) -> Any:
@@ -57,11 +60,18 @@ def test_an_object_is_its_class_s_name_and_its_attributes(protocol: int) -> None
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_a_hostile_object_runs_nothing(tmp_path: Path, protocol: int) -> None:
-    hostile = pickle.dumps({"weights": Opens(tmp_path / "ran")}, protocol)
-    assert read(hostile)["weights"].args == (f"touch {tmp_path / 'ran'}",)
+    hostile = pickle.dumps({"weights": Calls(Path.touch, tmp_path / "ran")}, protocol)
+    assert isinstance(read(hostile)["weights"], Made)
     assert not (tmp_path / "ran").exists()
     pickle.loads(hostile)
     assert (tmp_path / "ran").exists()  # so the file was one that runs
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize("what", [os.system, os.mkdir, eval, exec, open, __import__, subprocess.run, shutil.rmtree])
+def test_what_only_a_hostile_pickle_calls_is_named(what: Callable[..., Any], protocol: int) -> None:
+    with pytest.raises(RunsCode, match=rf"^\w+\.{what.__name__}$"):
+        read(pickle.dumps([Calls(what, "x")], protocol))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +87,7 @@ def test_a_hostile_object_runs_nothing(tmp_path: Path, protocol: int) -> None:
         b"\x80\x02(K\x01u.",
         b"\x80\x04\x93.",
         b"\x80\x02\x82\x01.",
-        b"cos\nsystem\n(S'true'\ntR.",
+        b"cfoo\nbar\n(S'true'\ntR.",
         b"\x80\x02}(X\xff\xff\xff\xff.",
         pickle.dumps([1, 2])[:-1],
         b"c" + b"a" * 1000 + b"\nb\n.",

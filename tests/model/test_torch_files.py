@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 import random
 import struct
@@ -48,7 +47,7 @@ class Opens:
         self.path = path
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, (str(self.path),)
+        return Path.mkdir, (self.path,)
 
 
 def small() -> nn.Module:
@@ -134,7 +133,7 @@ SHAPE = b"K\x00K\x03\x85"
         (b"hello, I am no weights", "neither"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (pickle.dumps({"w": [1.0]}), "a pickle that PyTorch did not write"),
-        (b"\x80\x02cos\nsystem\nU\x04true\x85R.", "a pickle that PyTorch did not write"),
+        (b"\x80\x02cos\nsystem\nU\x04true\x85R.", r"a hostile pickle, which would call os\.system if"),
         (saved({"w": torch.ones(3)})[:-40], "damaged"),
         (saved({"w": torch.ones(3)}, (False, 2))[:-4], "cut off"),
         (saved({"w": torch.ones(3)}, (False, 2))[:60], "damaged"),
