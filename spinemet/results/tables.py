@@ -16,6 +16,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+import pyarrow.fs as pafs
 from deltalake import DeltaTable, write_deltalake
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.table import SUPPORTED_READER_FEATURES
@@ -223,7 +224,7 @@ def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnectio
     """A DuckDB connection with one view per table of the results: `studies`, `vertebrae`, `calls` and so on.
 
     Only rows that count are shown. as_of: the tables as they were at that moment (with its time zone), by Delta's
-    time travel. Raises BadInput if `uri` holds no results, or held none at that moment.
+    time travel. Raises BadInput if `uri` holds no results, held none at that moment, or a vacuum has removed them.
     """
     results = open_results(uri)
     connection = duckdb.connect()
@@ -266,7 +267,17 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
 def _at(uri: str, name: str, as_of: datetime | None) -> DeltaTable:
     table = _delta(uri, name)
     if as_of is not None:
-        table.load_as_version(_version_at(table, as_of))
+        version = _version_at(table, as_of)
+        gone = (
+            f"version {version} of the table {name} can no longer be read: a vacuum has removed its files or its log."
+        )
+        try:
+            table.load_as_version(version)
+        except _STORE_ERRORS as error:
+            raise BadInput(gone) from error
+        stored = table.to_pyarrow_dataset()
+        if any(one.type == pafs.FileType.NotFound for one in stored.filesystem.get_file_info(list(stored.files))):
+            raise BadInput(gone)
     return table
 
 

@@ -9,7 +9,8 @@ from spinemet.cohort.population import Population
 from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import asked, open_cohort, run_sql, trained_on
 from spinemet.errors import BadInput
-from spinemet.results.tables import open_results
+from spinemet.results.maintenance import compact, vacuum
+from spinemet.results.tables import moment_of, open_results
 from tests.cohort.cases import Study, write_results
 
 
@@ -229,3 +230,16 @@ def test_the_tables_say_what_the_model_was_trained_on(tmp_path: Path) -> None:
     assert trained_on(open_cohort(place)) == "phantoms"
     open_results(place).write_run(run | {"run_id": "other", "trained_on": "nothing", "model_digest": "another"})
     assert trained_on(open_cohort(place)) == "phantoms", "another model does not matter"
+
+
+def test_a_version_that_a_vacuum_removed_says_so(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="L1")], wave="run-1/0")
+    write_results(results, [Study("p2", levels="L1")], wave="run-2/0")
+    first = moment_of(results, "1")
+    assert open_cohort(results, first).execute("select count(*) from cohort").fetchone() == (1,)
+    compact(results)
+    assert open_cohort(results, first).execute("select count(*) from cohort").fetchone() == (1,)
+    vacuum(results, 0)
+    with pytest.raises(BadInput, match="version 1 of the table studies can no longer be read: a vacuum"):
+        open_cohort(results, first)
+    assert open_cohort(results).execute("select count(*) from cohort").fetchone() == (2,)
