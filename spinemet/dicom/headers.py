@@ -140,7 +140,7 @@ def read_series(
     reasons = Counter(skipped[name] for name in sorted(skipped))
     if not records:
         reason = max(reasons, key=lambda reason: (reasons[reason], reason is Reason.NOT_DICOM))
-        raise StudyFailed(reason, f"expected DICOM objects, found {len(names)} objects of which none can be read.")
+        raise StudyFailed(reason, f"expected DICOM objects, found none that can be read among {len(names)}.")
     return SeriesScan(grouped(records), dict(reasons))
 
 

@@ -50,7 +50,9 @@ def select_series(
     """
     verdicts = explain(series, config, refused)
     if several := _studies(item for item, reason in verdicts if reason is Reason.SEVERAL_STUDIES):
-        raise StudyExcluded(Reason.SEVERAL_STUDIES, f"expected one study with usable CT, found {several}: name one.")
+        raise StudyExcluded(
+            Reason.SEVERAL_STUDIES, f"expected one study with usable CT, found {several}: give the path of one."
+        )
     for item, reason in verdicts:
         if reason is None:
             return item
