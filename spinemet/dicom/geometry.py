@@ -186,7 +186,8 @@ def _places(ascending: Array, rounding: float) -> tuple[IndexArray, int]:
 def _fitted(at: Array, missing: int) -> tuple[float, float, IndexArray]:
     """(largest distance of a slice from its place in spacings, spacing, places) with `missing` slices missing."""
     spacing = (at[-1] - at[0]) / (len(at) - 1 + missing)
-    place = np.rint((at - at[0]) / spacing)
+    # Without a missing slice each has its place, even if the first one was rounded far from its own.
+    place = np.rint((at - at[0]) / spacing) if missing else np.arange(len(at), dtype=np.float64)
     if len(np.unique(place)) < len(at):
         return np.inf, float(spacing), place.astype(np.intp)
     slope, start = np.polyfit(place, at, 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +231,15 @@ def test_positions_rounded_to_a_tenth_are_even(spacing: float) -> None:
     grid = arrange(chosen.instances)
     assert (grid.count, grid.missing) == (300, ())
     assert grid.spacing_mm == pytest.approx(spacing, rel=1e-3)
+
+
+@pytest.mark.parametrize("spacing", [1.25, 1.5, 1.75, 2.5, 3.3])
+@pytest.mark.parametrize("to_whole", [round, int])
+def test_positions_rounded_to_whole_millimetres_are_even(spacing: float, to_whole: Callable[[float], int]) -> None:
+    ((chosen, reason),) = explain([at([float(to_whole(n * spacing)) for n in range(100)])], CONFIG)
+    grid = arrange(chosen.instances)
+    assert (reason, grid.count, grid.missing) == (None, 100, ())
+    assert grid.spacing_mm == pytest.approx(spacing, rel=5e-3)
 
 
 @pytest.mark.parametrize(("lacking", "places"), [([30], 100), ([30, 31], None), ([20, 60], None), (range(3, 9), None)])
