@@ -99,7 +99,7 @@ def body_walls(bone_SPL: Array32, neck: int = 0) -> Walls:
     depths = np.arange(*_DEPTH_MM)
     anterior = posterior - depths[_ridge(at_depths(edge, posterior[:, None] - depths), _STEP_COST)]
     right, left = _sides(bone_SPL, (anterior + posterior) / 2, neck)
-    middle = ndimage.median_filter((left + right) / 2, _MIDDLE_MM, mode="mirror")
+    middle = _usual((left + right) / 2)
     widest = _WIDEST * ndimage.gaussian_filter1d((posterior - anterior).astype(float), _SMOOTH_S_MM, mode="nearest")
     right, left = np.maximum(right, middle - widest), np.minimum(left, middle + widest)
     return Walls(anterior.astype(float), posterior.astype(float), right, left)
@@ -122,6 +122,14 @@ def _sides(bone_SPL: Array32, middle_p: Array, neck: int) -> tuple[Array, Array]
     left = 2 * cells[_ridge(-edge[:, center + cells], _STEP_COST)]
     right = -2 * cells[_ridge(edge[:, center - cells], _STEP_COST)]
     return right.astype(float), left.astype(float)
+
+
+def _usual(middle: Array) -> Array:
+    """The median over _MIDDLE_MM, at the ends over the outermost _MIDDLE_MM: a wall lost there is not the usual one."""
+    if len(middle) <= _MIDDLE_MM:
+        return np.full(len(middle), np.median(middle))
+    half = _MIDDLE_MM // 2
+    return np.pad(ndimage.median_filter(middle, _MIDDLE_MM)[half:-half], half, mode="edge")
 
 
 def _edge(image: Array32, reach: int) -> Array32:
