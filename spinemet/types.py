@@ -1,8 +1,7 @@
 """The plain data that flows through SpineMet.
 
 Axes in names: D slices, H rows, W columns, N slices of a stack, C classes.
-Patient coordinates are LPS millimetres: +x to the patient's left, +y to posterior, +z to superior. A 4x4 affine maps an
-array index (d, h, w) to LPS.
+Coordinates are LPS in mm: +x to the patient's left, +y to posterior, +z to superior. A 4x4 affine maps (d, h, w) there.
 """
 
 from __future__ import annotations

@@ -51,8 +51,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 
 def test_it_learns_and_classifies_unseen_patients() -> None:
     crops = made_up_crops(patients=24)
-    recipe = small_recipe(epochs=12)
-    workers = OneProcess()
+    recipe, workers = small_recipe(epochs=12), OneProcess()
     trained = train(training_data(crops, recipe), recipe, 0, workers)
     assert workers.history[-1]["loss"] < 0.5 * workers.history[0]["loss"]
     predictor = Predictor(trained.model, changed(trained.card, weights_sha256="0"))
@@ -74,8 +73,9 @@ def test_calls_may_assume_that_disease_is_rare(task: str, prevalence: float) -> 
     crops = replace(crops, table=crops.table.assign(posterolateral=np.where(mixed, "unilateral", "none")))
 
     def bias(**assumed: float) -> tuple[Trained, float]:
-        recipe = small_recipe(epochs=2, prevalence=assumed)
-        trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
+        trained = train(
+            training_data(crops, small_recipe()), small_recipe(epochs=2, prevalence=assumed), 0, OneProcess()
+        )
         linear = [layer for layer in trained.model.heads[task].modules() if isinstance(layer, nn.Linear)]
         return trained, float(linear[-1].bias.detach()[0])
 
