@@ -142,13 +142,13 @@ def study(
         Path | None, typer.Option(help="Also write a picture of the straightened spine to this PNG file.")
     ] = None,
 ) -> None:
-    """Find the vertebrae of one study and, with --model, classify them."""
+    """Find the vertebrae of one study and, with --model, classify them. The exit code of a broken study is 2."""
     from spinemet.archive.listing import study_at
     from spinemet.display.figures import study_figure
     from spinemet.display.study_json import study_json
     from spinemet.display.terminal import render_study
     from spinemet.model.card import caution
-    from spinemet.reading import Screened
+    from spinemet.reading import Screened, State
     from spinemet.study import read_study
 
     if png is not None and png.suffix.lower() != ".png":
@@ -169,6 +169,8 @@ def study(
         typer.echo(json.dumps(study_json(reading, calls, trained_on), indent=2))
     else:
         console().print(render_study(reading, calls, caution(trained_on)))
+    if reading.state is State.FAILED:
+        raise typer.Exit(2)
 
 
 @app.command()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,6 +107,17 @@ def test_hostile_and_other_files_of_weights_are_one_sentence_and_exit_code_2(
         assert done.stderr.startswith(f"spinemet: expected DenseNet weights in {tmp_path / name}, found ")
     assert spinemet("weights", tmp_path / "cut.pt", tmp_path / "out.pt").returncode == 2
     assert {path.name for path in tmp_path.iterdir()} == set(hostile)
+
+
+@pytest.mark.parametrize("content", [b"\x1f\x8b\x08\x00", bytes(range(256)) * 12, b"%PDF-1.7", bytes(400)])
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_broken_study_is_said_in_one_place_and_ends_with_2(
+    tmp_path: Path, spinemet: Spinemet, content: bytes, as_json: bool
+) -> None:
+    (tmp_path / "ct.nii").write_bytes(content)
+    done = spinemet("study", tmp_path / "ct.nii", *(["--json"] if as_json else []))
+    assert (done.returncode, done.stderr) == (2, "")
+    assert re.search("expected a readable (NIfTI|gzip) file, found a broken one", done.stdout)
 
 
 @pytest.mark.parametrize("name", [".", "spine.txt", "spine"])

@@ -18,7 +18,7 @@ from jobs import prepare as prepare_job
 from jobs import screen as screen_job
 from spinemet.config import SliceConfig
 from spinemet.dicom.pseudonym import KEY_VARIABLE
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.values import quiet_readers
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.on_ray.cluster import connect
@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         plant(dataset, at)
         set_pixels(dataset, np.where(numbers_DHW[at] > 0, 1244, 1064).astype(np.int16))
 
-    with quiet_dicom():
+    with quiet_readers():
         files = write_series(sound, count=15, step=(0, 0, 4.0), shape=(48, 48), pixel_spacing=(2.0, 2.0), edit=edit)
         write_seg(sound / "ZQX-seg.dcm", files[::-1], numbers_DHW, names=("L1", "L2"))
         damage(sound, archive)

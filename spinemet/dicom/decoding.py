@@ -23,7 +23,7 @@ from pydicom.uid import UID
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.headers import ENHANCED_CT
 from spinemet.dicom.pixels import DECODERS, JPEG_2000, PixelArray, quick_hu, slice_hu
-from spinemet.dicom.values import quiet_dicom, transfer_syntax
+from spinemet.dicom.values import quiet_readers, transfer_syntax
 from spinemet.errors import Reason, StudyFailed
 from spinemet.machine import usable_cores
 from spinemet.types import InstanceHeader, SeriesHeader
@@ -66,7 +66,7 @@ class SliceDecoder(AbstractContextManager["SliceDecoder"]):
         At most two slices per thread wait in memory, besides those decoded ahead. An Enhanced object is fetched once
         for all its frames. Raises what slice_hu and StudyObjects raise besides.
         """
-        with quiet_dicom():
+        with quiet_readers():
             waiting: deque[tuple[InstanceHeader, Future[PixelArray | None]]] = deque()
             for submitted in self._submitted(instances):
                 waiting.append(submitted)

@@ -29,7 +29,7 @@ from spinemet.dicom.values import (
     integer,
     number,
     numbers,
-    quiet_dicom,
+    quiet_readers,
     real_world_unit,
     stored_pixels,
     text,
@@ -125,7 +125,7 @@ def read_series(
     skipped: dict[str, Reason] = {}
     records: list[Record] = []
     cache: _Cache = {}
-    with quiet_dicom():
+    with quiet_readers():
         for name, head in objects.heads(names, HEAD_BYTES):
             parsed = _parse(objects, name, head)
             if isinstance(parsed, Reason):

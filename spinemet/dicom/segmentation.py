@@ -20,7 +20,7 @@ from spinemet.anatomy import LEVEL_INDEX, is_other_structure, level_in, may_be_v
 from spinemet.archive.layouts.nifti import NiftiObjects
 from spinemet.archive.objects import StudyObjects
 from spinemet.dicom.label_numbers import mask_of, numbering, whole_numbers
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.values import quiet_readers
 from spinemet.dicom.volume import nifti_grid
 from spinemet.errors import Reason, StudyFailed, StudyProblem
 from spinemet.types import Array, LabelMap, SeriesHeader, Volume
@@ -99,7 +99,7 @@ def _seg_labels(content: bytes, chosen: SeriesHeader, volume: Volume) -> tuple[n
     import highdicom as hd
 
     try:
-        with quiet_dicom():
+        with quiet_readers():
             segmentation = hd.seg.segread(io.BytesIO(content))
             referenced = [item.get("SeriesInstanceUID") for item in segmentation.get("ReferencedSeriesSequence") or []]
             refers = bool(chosen.SeriesInstanceUID) and chosen.SeriesInstanceUID in referenced

@@ -45,9 +45,10 @@ OLDEST_YEARS = 130
 
 
 @contextmanager
-def quiet_dicom() -> Iterator[None]:
-    """Silence the warnings and log lines of pydicom and highdicom: they quote values, which may identify a patient."""
-    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+def quiet_readers() -> Iterator[None]:
+    """Silence the warnings and log lines of pydicom, highdicom and nibabel: they quote values, which may identify a
+    patient, beside the one sentence of an error."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom", "nibabel.global")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")

@@ -20,6 +20,7 @@ from spinemet.dicom.hounsfield import check_hu
 from spinemet.dicom.interleaved import one_pass
 from spinemet.dicom.nifti import gunzip, orientation
 from spinemet.dicom.pixels import MOST_HU, WHOLE_TOLERANCE, PixelArray
+from spinemet.dicom.values import quiet_readers
 from spinemet.errors import BadInput, BrokenSlices, Reason, StudyExcluded, StudyFailed, StudyProblem
 from spinemet.types import AIR_HU, Array, Array32, Flag, InstanceHeader, SeriesHeader, Volume
 
@@ -87,6 +88,7 @@ def read_nifti(objects: NiftiObjects) -> Volume:
     return one_pass(Volume(hu_DHW, affine, (Flag.ORIENTATION_DISPUTED,) if disputed else ()))
 
 
+@quiet_readers()
 def nifti_grid(content: bytes) -> tuple[npt.NDArray[np.generic], Array, bool]:
     """(array (D, H, W), affine (4, 4) of index (d, h, w) to LPS, whether it is disputed) of a NIfTI file.
 

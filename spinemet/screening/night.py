@@ -18,7 +18,7 @@ from obstore.exceptions import BaseError
 from spinemet import __version__
 from spinemet.archive.listing import describe
 from spinemet.config import StudyConfig
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.values import quiet_readers
 from spinemet.errors import JobFailed
 from spinemet.files import cause
 from spinemet.progress import Progress, no_progress
@@ -54,7 +54,7 @@ OnCommit = Callable[[Mapping[str, Sequence[Row]]], None]
 """Gets the rows of a committed wave, by table."""
 
 
-@quiet_dicom()
+@quiet_readers()
 def run_night(
     options: ScreenOptions, answers: Answers, progress: Progress = no_progress, on_commit: OnCommit | None = None
 ) -> Run:
@@ -111,7 +111,7 @@ class Forecast(PlanCounts):
         return f"{self.listed} studies listed, {self.planned} to be screened ({size}; {time}), {later}{missing}"
 
 
-@quiet_dicom()
+@quiet_readers()
 def forecast(options: ScreenOptions, progress: Progress = no_progress) -> Forecast:
     """What `run_night` would do, at the speed of the last run; writes nothing. Raises BadInput as that does."""
     inputs = check_options(options)

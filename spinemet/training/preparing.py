@@ -11,7 +11,7 @@ from spinemet.archive.layouts.nifti import NiftiLayout
 from spinemet.archive.listing import describe, list_studies, open_study
 from spinemet.archive.store import Unlisted
 from spinemet.config import FrozenModel, StudyConfig, config_digest
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.values import quiet_readers
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.files import normalize
 from spinemet.progress import Progress, no_progress
@@ -51,7 +51,7 @@ Prepare = Callable[[Sequence[StudyRef], pd.DataFrame], Iterator[PreparedStudy]]
 """Does `prepare_study` for each study with the labels; gives one result per study, in any order."""
 
 
-@quiet_dicom()
+@quiet_readers()
 def prepare_archive(
     archive: str,
     labels_uri: str,
@@ -133,7 +133,7 @@ def may_have_labels(ref: StudyRef, labels: pd.DataFrame) -> bool:
         return True
     studies, patients = set(labels["study"]), set(labels.loc[labels["study"] == "", "patient"])
     try:
-        with quiet_dicom(), open_study(ref) as objects:
+        with quiet_readers(), open_study(ref) as objects:
             for name in objects.names()[:HEADS]:
                 identity = identity_in(objects.head(name, HEAD_BYTES))
                 if identity is None or identity == NO_IDENTITY:

@@ -19,7 +19,7 @@ from spinemet.config import SelectConfig
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.segmentation import find_labels
 from spinemet.dicom.select import explain, select_series
-from spinemet.dicom.values import quiet_dicom
+from spinemet.dicom.values import quiet_readers
 from spinemet.dicom.volume import assemble, read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyProblem
 from spinemet.types import Volume
@@ -61,7 +61,7 @@ def run() -> Figures:
         ("case", "what it is", "outcome"),
         "phantom: largest distance from its formula away from borders, and from its affine at the corners of the grid",
     )
-    with tempfile.TemporaryDirectory() as folder, quiet_dicom():
+    with tempfile.TemporaryDirectory() as folder, quiet_readers():
         for case, what, error_hu, error_mm, volume in phantoms(Path(folder)):
             found = f"{error_hu:.2f} HU, {error_mm:.4f} mm"
             figures.add(case, what, ", ".join([found, *(f"`{flag}`" for flag in volume.flags)]))

@@ -135,7 +135,7 @@ STUDIES = st.lists(
 @given(
     studies=STUDIES, population=st.sampled_from([Population(), Population(since=date(2020, 1, 1), where="sex = 'F'")])
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_box_is_the_next_one_plus_its_exits(
     tmp_path_factory: pytest.TempPathFactory, studies: list[Study], population: Population
 ) -> None:

@@ -19,7 +19,7 @@ from spinemet.config import SelectConfig
 from spinemet.dicom import headers
 from spinemet.dicom.headers import read_series
 from spinemet.dicom.select import select_series
-from spinemet.dicom.values import age_years, quiet_dicom
+from spinemet.dicom.values import age_years, quiet_readers
 from spinemet.dicom.volume import read_volume
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
 from spinemet.types import StudyRef
@@ -186,7 +186,7 @@ def test_attributes_of_a_series(tmp_path: Path) -> None:
         dataset.KVP = "120"
         if place:
             dataset.ContrastBolusAgent = " Iodine "
-        with quiet_dicom():
+        with quiet_readers():
             dataset.StudyDate = "2020.01.31"
 
     write_series(tmp_path, count=4, edit=attributes)
@@ -209,7 +209,7 @@ def test_attributes_of_a_series(tmp_path: Path) -> None:
 )
 def test_age(age: str, born: str, seen: str, years: float | None) -> None:
     dataset = Dataset()
-    with quiet_dicom():
+    with quiet_readers():
         dataset.PatientAge, dataset.PatientBirthDate, dataset.StudyDate = age, born, seen
     assert age_years(dataset) == (None if years is None else pytest.approx(years, abs=0.01))
 
@@ -218,7 +218,7 @@ def test_values_never_reach_warnings_or_logs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
 ) -> None:
     def plant(dataset: Dataset, _: int) -> None:
-        with quiet_dicom():
+        with quiet_readers():
             dataset.StudyDate = "DOE^JANE"
             dataset.PatientAge = "DOE^JANE"
             dataset.add_new("KVP", "LO", "DOE^JANE")
