@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, JobFailed
 from spinemet.machine import usable_cores
 
 MIN_CPUS = 4
@@ -93,9 +93,14 @@ def _start_local() -> None:
                 )
             return
         except Exception as error:  # Ray has no specific exception type for this
-            if attempt == START_ATTEMPTS or "timed out" not in str(error).lower():
+            if "timed out" not in str(error).lower():
                 raise
             ray.shutdown()
+            if attempt == START_ATTEMPTS:
+                raise JobFailed(
+                    f"Ray did not start in time on this machine, {attempt} times in a row: it is too busy. Start the "
+                    "command again when other work has ended."
+                ) from error
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, JobFailed
 from spinemet.on_ray import cluster
 from spinemet.on_ray.cluster import (
     START_ATTEMPTS,
@@ -42,7 +42,7 @@ def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytes
     connect()
     assert starts == 2
     errors[:] = [RuntimeError("Timed out waiting for file")] * (START_ATTEMPTS + 1)
-    with pytest.raises(RuntimeError, match="Timed out"):
+    with pytest.raises(JobFailed, match=f"did not start in time on this machine, {START_ATTEMPTS} times"):
         connect()
     errors[:] = [ValueError("wrong settings")]
     with pytest.raises(ValueError, match="wrong settings"):
