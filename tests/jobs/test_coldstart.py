@@ -15,6 +15,7 @@ from tests.phantom.scans import phantom_scan
 pytestmark = [pytest.mark.job, pytest.mark.timeout(600)]
 
 
+@pytest.mark.usefixtures("s3_bucket")  # Ray gives its workers the environment that it starts in
 def test_normal_studies_and_phantoms_become_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     normal, out = tmp_path / "normal", tmp_path / "out"
     (normal / "sub-a").mkdir(parents=True)
