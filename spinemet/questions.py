@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     import pandas as pd
+    from duckdb import DuckDBPyConnection
     from rich.console import RenderableType
 
     from spinemet.cohort.population import Population
@@ -57,15 +58,12 @@ def prevalence(
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
-    from spinemet.cohort.views import open_cohort
     from spinemet.display.terminal import render_prevalence
 
-    about = _population(population, model=model, configuration=configuration)
     columns = [name.strip() for name in by.split(",") if name.strip()]
-    cohort = open_cohort(results, _moment(results, as_of), about)
+    cohort = _cohort(results, population, model, configuration, as_of)
     _show(measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence)
-    for sentence in measure.notes(cohort):
-        typer.echo(sentence, err=True)
+    _show_notes(cohort)
 
 
 @cohort_app.command()
@@ -78,15 +76,10 @@ def flow(
 ) -> None:
     """Show what leaves on the way from the archive to the evaluable vertebrae, as studies, patients and vertebrae."""
     from spinemet.cohort.flow import study_flow
-    from spinemet.cohort.prevalence import notes
-    from spinemet.cohort.views import open_cohort
 
-    cohort = open_cohort(
-        results, _moment(results, as_of), _population(population, model=model, configuration=configuration)
-    )
+    cohort = _cohort(results, population, model, configuration, as_of)
     _show(study_flow(cohort).table())
-    for sentence in notes(cohort):
-        typer.echo(sentence, err=True)
+    _show_notes(cohort)
 
 
 @cohort_app.command()
@@ -192,6 +185,24 @@ def history(results: ResultsPlace) -> None:
     from spinemet.results import maintenance
 
     _show(maintenance.history(results))
+
+
+def _cohort(
+    results: str, population: Path | None, model: str | None, configuration: str | None, as_of: str | None
+) -> DuckDBPyConnection:
+    """The tables at `results`, opened for questions to one population."""
+    from spinemet.cohort.views import open_cohort
+
+    about = _population(population, model=model, configuration=configuration)
+    return open_cohort(results, _moment(results, as_of), about)
+
+
+def _show_notes(cohort: DuckDBPyConnection) -> None:
+    """Say on standard error what an answer of `cohort` rests on."""
+    from spinemet.cohort.prevalence import notes
+
+    for sentence in notes(cohort):
+        typer.echo(sentence, err=True)
 
 
 def _population(file: Path | None, **options: str | None) -> Population:

@@ -69,21 +69,20 @@ def test_it_learns_and_classifies_unseen_patients() -> None:
 @pytest.mark.parametrize("prevalence", [0.05, 0.25, 0.5])
 def test_calls_may_assume_that_disease_is_rare(task: str, prevalence: float) -> None:
     crops = made_up_crops(patients=12)
-    mixed = crops.table["bone_quality"] == "mixed"
-    crops = replace(crops, table=crops.table.assign(posterolateral=np.where(mixed, "unilateral", "none")))
+    words_N = np.where(crops.table["bone_quality"] == "mixed", "unilateral", "none")
+    crops = replace(crops, table=crops.table.assign(posterolateral=words_N))
 
     def bias(**assumed: float) -> tuple[Trained, float]:
-        trained = train(
-            training_data(crops, small_recipe()), small_recipe(epochs=2, prevalence=assumed), 0, OneProcess()
-        )
+        recipe = small_recipe(epochs=2, prevalence=assumed)
+        trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
         linear = [layer for layer in trained.model.heads[task].modules() if isinstance(layer, nn.Linear)]
         return trained, float(linear[-1].bias.detach()[0])
 
     (balanced, before), (rare, after) = bias(), bias(**{task: prevalence})
-    train_N = training_data(crops, balanced_recipe := small_recipe(epochs=2)).train
-    number = [one.name for one in balanced_recipe.model.tasks].index(task)
-    weights_N, targets_N = train_N.weights_TN[number], train_N.targets_TN[number]
-    taught = weights_N[targets_N > 0].sum() / weights_N[targets_N == 0].sum()
+    train_N = training_data(crops, small_recipe()).train
+    number = [one.name for one in small_recipe().model.tasks].index(task)
+    weights_N, is_positive_N = train_N.weights_TN[number], train_N.targets_TN[number] > 0
+    taught = weights_N[is_positive_N].sum() / weights_N[~is_positive_N].sum()
     assert after - before == pytest.approx(np.log(taught / (prevalence / (1 - prevalence))), abs=1e-4)
     for name, tensor in balanced.model.state_dict().items():
         if f"heads.{task}" not in name:
