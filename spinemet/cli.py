@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 
 import typer
 
-from spinemet import __version__, questions
+from spinemet import __version__
 from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
+from spinemet.questions import answers, cohort, tables
 
 app = typer.Typer(
     name="spinemet",
@@ -25,8 +26,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-app.add_typer(questions.cohort_app, name="cohort")
-app.add_typer(questions.tables_app, name="tables")
+app.add_typer(cohort.app, name="cohort")
+app.add_typer(tables.app, name="tables")
 
 StudyPlace = Annotated[
     str, typer.Argument(help="Folder, zip or tar with DICOM files, or a NIfTI volume; a local path or s3:// URI.")
@@ -237,8 +238,8 @@ def demo(
     run_demo(out, patients=patients)
 
 
-app.command()(questions.sql)
-app.command()(questions.report)
+app.command()(answers.sql)
+app.command()(answers.report)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -195,6 +195,18 @@ def test_piped_answers_are_csv(results: Path, spinemet: Spinemet) -> None:
     assert (lytic["n_positive"], lytic["n_evaluable"]) == ("1", "2")
 
 
+def test_an_answer_as_json_says_what_it_is_about(results: Path, spinemet: Spinemet, tmp_path: Path) -> None:
+    women = tmp_path / "women.toml"
+    women.write_text(spinemet("cohort", "define", results, "--where", "sex = 'F'", "--rule", "0.3").stdout)
+    asked = spinemet("cohort", "prevalence", results, "--by", "", "--population", women, "--json")
+    answer = json.loads(asked.stdout)
+    assert answer["about"]["definition"] == women.read_text()
+    assert answer["about"]["rule"] == answer["rows"][0]["rule"] == "p(lesion) >= 0.3"
+    assert any("population" in sentence for sentence in answer["notes"])
+    flow = json.loads(spinemet("cohort", "flow", results, "--json").stdout)
+    assert flow["rows"][0]["step"] == "in the archive"
+
+
 def test_lists_are_words_in_csv(results: Path, spinemet: Spinemet) -> None:
     asked = spinemet("sql", results, "select ['lossy', 'deskewed'] as flags, []::varchar[] as none")
     assert asked.stdout.splitlines() == ["flags,none", "lossy deskewed,"]

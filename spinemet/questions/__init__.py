@@ -1,0 +1,1 @@
+"""The commands of `spinemet` that ask the result tables and maintain them, by subject."""

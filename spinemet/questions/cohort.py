@@ -1,0 +1,90 @@
+"""`spinemet cohort …`: a population and the measures asked of it."""
+
+from typing import Annotated
+
+import typer
+
+from spinemet.questions.options import (
+    AsJson,
+    AsOf,
+    Counted,
+    OfConfiguration,
+    OfModel,
+    PopulationFile,
+    PositiveRule,
+    ResultsPlace,
+    Since,
+    Until,
+    Where,
+    answer,
+    opened,
+    population_of,
+)
+
+app = typer.Typer(help="Count findings in the result tables.", no_args_is_help=True)
+
+
+@app.command()
+def prevalence(
+    results: ResultsPlace,
+    by: Annotated[
+        str, typer.Option(help="Columns to group by, separated by commas: level, sex, age_group, …")
+    ] = "level",
+    unit: Annotated[str, typer.Option(help="Unit that is counted: vertebra, study or patient.")] = "vertebra",
+    task: Annotated[str, typer.Option(help="Task of the model whose classes are counted.")] = "bone_quality",
+    population: PopulationFile = None,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
+    as_of: AsOf = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show how often each class was found, with its denominator and a 95 % interval."""
+    from spinemet.cohort import prevalence as measure
+    from spinemet.display.terminal import render_prevalence
+
+    columns = [name.strip() for name in by.split(",") if name.strip()]
+    cohort = opened(results, population, model, configuration, as_of)
+    answer(cohort, measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence, as_json=as_json)
+
+
+@app.command()
+def flow(
+    results: ResultsPlace,
+    population: PopulationFile = None,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
+    as_of: AsOf = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what leaves on the way from the archive to the evaluable vertebrae, as studies, patients and vertebrae."""
+    from spinemet.cohort.flow import study_flow
+
+    cohort = opened(results, population, model, configuration, as_of)
+    answer(cohort, study_flow(cohort).table(), as_json=as_json)
+
+
+@app.command()
+def define(
+    results: ResultsPlace,
+    model: OfModel = None,
+    configuration: OfConfiguration = None,
+    since: Since = None,
+    until: Until = None,
+    where: Where = None,
+    counted: Counted = None,
+    rule: PositiveRule = None,
+) -> None:
+    """Print a population as TOML, with the model and configuration that it is about: a file for --population."""
+    from spinemet.cohort.views import asked, open_cohort
+
+    about = population_of(
+        None,
+        model=model,
+        configuration=configuration,
+        since=since,
+        until=until,
+        where=where,
+        counted=counted,
+        rule=rule,
+    )
+    typer.echo(asked(open_cohort(results, population=about))["definition"], nl=False)

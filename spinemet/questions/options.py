@@ -1,0 +1,97 @@
+"""What the commands that ask the result tables share: their options, the tables they open, how they print an answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spinemet.commands import console
+from spinemet.config import changed, load_config
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    import pandas as pd
+    from duckdb import DuckDBPyConnection
+    from rich.console import RenderableType
+
+    from spinemet.cohort.population import Population
+
+ResultsPlace = Annotated[str, typer.Argument(help="Folder or s3:// prefix with the results of a screening job.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the table studies."),
+]
+PopulationFile = Annotated[Path | None, typer.Option("--population", help="TOML file that cohort define wrote.")]
+OfModel = Annotated[str | None, typer.Option("--model", help="First digits of the model's digest.")]
+OfConfiguration = Annotated[
+    str | None, typer.Option("--configuration", help="First digits of the reading configuration's digest.")
+]
+Since = Annotated[str | None, typer.Option(help="First day of the period, such as 2015-01-01.")]
+Until = Annotated[str | None, typer.Option(help="Last day of the period.")]
+Where = Annotated[str | None, typer.Option(help="Condition of SQL on the columns of the table studies.")]
+Counted = Annotated[str | None, typer.Option(help="Study of a patient that gives a level: latest or first.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with what the answer is about.")]
+PositiveRule = Annotated[
+    str | None, typer.Option("--rule", help="Positive: argmax, or the least probability of a lesion, such as 0.3.")
+]
+
+
+def opened(
+    results: str, population: Path | None, model: str | None, configuration: str | None, as_of: str | None
+) -> DuckDBPyConnection:
+    """The tables at `results`, opened for questions to one population."""
+    from spinemet.cohort.views import open_cohort
+
+    about = population_of(population, model=model, configuration=configuration)
+    return open_cohort(results, moment(results, as_of), about)
+
+
+def answer(
+    cohort: DuckDBPyConnection,
+    table: pd.DataFrame,
+    render: Callable[[pd.DataFrame], RenderableType] | None = None,
+    *,
+    as_json: bool = False,
+) -> None:
+    """Print a measure of `cohort` like `show`, or as JSON; then, on standard error, what it rests on."""
+    from spinemet.cohort.prevalence import notes
+    from spinemet.cohort.views import asked
+
+    sentences = notes(cohort)
+    if as_json:
+        rows = json.loads(table.to_json(orient="records", date_format="iso"))
+        about = {name: value for name, value in asked(cohort).items() if name != "committed_at"}
+        typer.echo(json.dumps({"about": about, "notes": sentences, "rows": rows}, indent=2))
+        return
+    show(table, render)
+    for sentence in sentences:
+        typer.echo(sentence, err=True)
+
+
+def population_of(file: Path | None, **options: str | None) -> Population:
+    """The population in `file`, by default of all studies, with the options that were given."""
+    from spinemet.cohort.population import Population
+
+    return changed(load_config(file, Population), **{k: value for k, value in options.items() if value is not None})
+
+
+def moment(results: str, text: str | None) -> datetime | None:
+    from spinemet.results.tables import moment_of
+
+    return None if text is None else moment_of(results, text)
+
+
+def show(table: pd.DataFrame, render: Callable[[pd.DataFrame], RenderableType] | None = None) -> None:
+    """Print `table` at a terminal with `render` (by default as it is), or as CSV to a pipe."""
+    from spinemet.display.terminal import lists_as_text, render_table
+
+    if sys.stdout.isatty():
+        console().print((render or render_table)(table))
+    else:
+        lists_as_text(table).to_csv(sys.stdout, index=False)

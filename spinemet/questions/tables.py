@@ -1,0 +1,53 @@
+"""`spinemet tables …`: upkeep of the result tables."""
+
+from typing import Annotated
+
+import typer
+
+from spinemet.questions.options import ResultsPlace, show
+
+app = typer.Typer(help="Maintain the result tables.", no_args_is_help=True)
+
+
+@app.command()
+def compact(results: ResultsPlace) -> None:
+    """Merge small files and remove rows that no longer count; answers stay the same."""
+    from spinemet.results import maintenance
+
+    show(maintenance.compact(results))
+
+
+@app.command()
+def vacuum(
+    results: ResultsPlace,
+    keep_days: Annotated[float, typer.Option(help="Days of history that --as-of can still read afterwards.")] = 30,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the files.")] = False,
+) -> None:
+    """Delete files that only versions older than --keep-days need."""
+    from spinemet.results import maintenance
+
+    show(maintenance.vacuum(results, keep_days, dry_run=dry_run))
+
+
+@app.command()
+def migrate(results: ResultsPlace) -> None:
+    """Convert the tables of an earlier version of SpineMet; run it again if it was interrupted."""
+    from spinemet.results import maintenance
+
+    show(maintenance.migrate(results))
+
+
+@app.command()
+def dictionary() -> None:
+    """Print the data dictionary of the result tables as Markdown."""
+    from spinemet.results import schemas
+
+    typer.echo(schemas.dictionary(), nl=False)
+
+
+@app.command()
+def history(results: ResultsPlace) -> None:
+    """List every version of every table, newest first."""
+    from spinemet.results import maintenance
+
+    show(maintenance.history(results))
