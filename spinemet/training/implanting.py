@@ -45,6 +45,15 @@ _SMOOTH_MM = 2.5
 _SEEN_HU, _BONE_HU, _SEEN_CM3 = 50.0, 150.0, 0.25
 """A lytic lesion can be seen where it takes _SEEN_HU or more, a blastic one where it adds as much and has _BONE_HU. A
 lesion that can be seen in less than _SEEN_CM3 (a ball of 8 mm) is not put in; a mixed one has the kinds that can."""
+_THIN = 0.3
+"""Share of the studies made whose bone becomes thin first. Without it, a model trained on the normal bone of a few
+patients took thin bone for lytic."""
+_THIN_HU = (-10.0, 80.0)
+"""The median of the cancellous bone in them, drawn evenly: from severe osteoporosis to just above its limit."""
+_MARROW_HU = -80.0
+"""What bone without any mineral has: fatty marrow. Mineral adds to it."""
+_CORTEX_MM, _CORTEX_KEEPS = 3.0, 0.6
+"""The outer layer of bone, and the share of the loss (as a power) that its surface is spared."""
 _SLICES = SliceConfig(size_px=128, pixel_mm=1.0, step_mm=1.5)
 """The slices that are labelled: finer than those that networks see, and wide enough for a whole vertebra."""
 _SLICE_MM2 = 15.0
@@ -72,6 +81,8 @@ def implanted(volume: Volume, spine: Spine, rng: np.random.Generator) -> tuple[V
     usual = str(rng.choice(["lytic", "blastic", "mixed"]))
     diseases: dict[str, Disease] = draw_diseases(rng, levels, 1, bool(rng.random() < _METASTATIC), usual)
     hu, tissue = volume.hu_DHW.astype(np.float32), tissue_levels(volume.hu_DHW)
+    if rng.random() < _THIN:
+        thin_out(hu, volume, tissue, spine.vertebrae, float(rng.uniform(*_THIN_HU)), int(rng.integers(2**31)))
     labels = []
     for vertebra in vertebrae:
         pose, disease = _pose(vertebra), diseases.get(vertebra.level)
@@ -124,6 +135,37 @@ def _visible(before: Array32, after: Array32, quality: str, least: int) -> tuple
 def usable(vertebra: Vertebra) -> bool:
     """Whether a lesion can be put into `vertebra`: it is whole, and its level is known."""
     return is_named(vertebra.level) and vertebra.level in SIZES and vertebra.completeness is Completeness.WHOLE
+
+
+def thin_out(
+    hu_DHW: Array32, volume: Volume, tissue: Tissue, vertebrae: Sequence[Vertebra], wanted: float, seed: int
+) -> None:
+    """Make the bone of these vertebrae thin, in place, as osteoporosis does: a loss of mineral that spares the cortex.
+
+    All lose the same share, so that the cancellous bone of the median vertebra has `wanted` HU; nothing changes if it
+    has less already. The loss differs from place to place by a coarse texture (seed); noise stays.
+    """
+    known = [one for one in vertebrae if one.level in SIZES]
+    if not known:
+        return
+    spacing = np.array(volume.spacing_mm)
+    places = [(pose, *_box(volume, pose)) for pose in map(_pose, known)]
+    density = float(np.median([_bone_hu(hu_DHW[box].ravel(), pose, local) for pose, box, local in places]))
+    if density <= wanted:
+        return
+    kept = (wanted - _MARROW_HU) / (density - _MARROW_HU)
+    tile, power_DHW = noise_tile(seed, 2.0), np.zeros_like(hu_DHW)
+    for pose, box, local in places:
+        shape = hu_DHW[box].shape
+        bone = _is_bone(hu_DHW[box], tissue, pose, local, spacing)
+        depth = np.clip(-_distance(bone, spacing).reshape(shape) / _CORTEX_MM, 0, 1)
+        uneven = 1 + 0.2 * tiled_at(tile, tuple(np.indices(shape).reshape(3, -1))).reshape(shape)
+        lost = np.where(bone, (1 - _CORTEX_KEEPS * (1 - depth)) * uneven, 0)
+        np.maximum(power_DHW[box], lost, out=power_DHW[box])
+    changed = ndimage.find_objects((power_DHW > 0).astype(np.int8))[0]
+    hu, power = hu_DHW[changed], power_DHW[changed]
+    smooth = ndimage.gaussian_filter(hu, np.array([0.3 * spacing[0], _BLUR_MM, _BLUR_MM]) / spacing)
+    hu += np.minimum(_MARROW_HU - smooth, 0) * (1 - kept**power)
 
 
 def _pose(vertebra: Vertebra) -> Pose:

@@ -23,17 +23,18 @@ from spinemet.evaluation.benchmark import Labels, draw_case, read_case
 from spinemet.model.predictor import Predictor
 from spinemet.phantom.body.anatomy import PatientAnatomy
 from spinemet.reading import Screened, VertebraCall
+from spinemet.spine.ring import tissue_levels
 from spinemet.spine.slices import cut_slices
 from spinemet.study import read_study, read_volume_of
 from spinemet.training.crops import read_crops, write_manifest
 from spinemet.training.dataset import training_data
-from spinemet.training.implanting import Label, implanted, slice_labels
+from spinemet.training.implanting import Label, implanted, slice_labels, thin_out
 from spinemet.training.labels import COLUMNS, consensus
 from spinemet.training.loop import train
 from spinemet.training.preparing import store_crops, summarize
 from spinemet.training.recipes import recipe
 from spinemet.training.workers import OneProcess
-from spinemet.types import Completeness, SliceStack, Volume
+from spinemet.types import AIR_HU, Completeness, SliceStack, Volume
 from tests.bench.figures import Figures, Missing
 from tests.conftest import REALCT
 
@@ -48,6 +49,7 @@ TRIED = 6
 PHANTOMS = 120
 LARGE_CM3 = 1.0
 BLUR_MM, DARK_HU = 1.7, 50.0
+THIN_HU = 30.0
 SEED = 5
 TRIED_PHANTOMS = range(PHANTOMS, PHANTOMS + 20)
 """Numbers of the phantoms that are tried; none of them was trained on."""
@@ -55,11 +57,12 @@ TRIED_PHANTOMS = range(PHANTOMS, PHANTOMS + 20)
 
 @dataclass(frozen=True, eq=False)
 class Patient:
-    """One real patient: the study, and copies with implants with the truth of each."""
+    """One real patient: the study, copies with implants with the truth of each, and whole vertebrae made thin."""
 
     name: str
     reading: Screened
     made: tuple[tuple[Screened, tuple[Label, ...], Labels], ...]
+    thin: tuple[SliceStack, ...]
 
 
 def run() -> Figures:
@@ -80,6 +83,10 @@ def run() -> Figures:
     rows.append(["all", *np.sum([row[1:] for row in rows], axis=0).tolist()])
     for name, *counts in rows:
         figures.add(name, *counts)
+    thin = [(one.thin, model) for half, model in zip(halves, reversed(models), strict=True) for one in half]
+    calls = [call for stacks, model in thin for call in model.predict(stacks)]
+    normal = sum(call.label("bone_quality") == "normal" for call in calls)
+    figures.add(f"the same vertebrae with bone of {THIN_HU:g} HU", len(calls), normal, _unsure(calls), 0, 0)
     for name, stacks in _hard_phantoms():
         called = [model.predict(stacks) for model in models]
         normal = sum(call.label("bone_quality") == "normal" for calls in called for call in calls)
@@ -108,7 +115,16 @@ def _patient(name: str, folder: Path) -> Patient | None:
         for number in range(STUDIES):
             altered, labels = implanted(volume, reading.spine, np.random.default_rng([SEED, number]))
             made.append(_made(f"{name}-{number}", name, reading, volume, altered, labels))
-    return Patient(name, reading, tuple(made))
+    return Patient(name, reading, tuple(made), _thin(volume, reading))
+
+
+def _thin(volume: Volume, reading: Screened) -> tuple[SliceStack, ...]:
+    """The whole vertebrae of a study whose cancellous bone has THIN_HU."""
+    whole = tuple(one for one in reading.spine.vertebrae if one.completeness is Completeness.WHOLE)
+    hu = volume.hu_DHW.astype(np.float32)
+    thin_out(hu, volume, tissue_levels(volume.hu_DHW), reading.spine.vertebrae, THIN_HU, SEED)
+    made = replace(volume, hu_DHW=np.clip(np.rint(hu), AIR_HU, 3071).astype(np.int16))
+    return tuple(cut_slices(made, replace(reading.spine, vertebrae=whole), recipe("builtin").model.slices))
 
 
 def _made(

@@ -13,6 +13,12 @@ from spinemet.training.implanting import Label, implanted, slice_labels
 from spinemet.types import Completeness, Spine, Volume
 
 
+@pytest.fixture(autouse=True)
+def _dense_bone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests of lesions keep the bone as it is."""
+    monkeypatch.setattr(implanting, "_THIN", 0.0)
+
+
 def _core(volume: Volume, spine: Spine, level: str, half_mm: float = 6.0) -> np.ndarray:
     """The voxels of a ball in the middle of the body of `level`."""
     vertebra = next(one for one in spine.vertebrae if one.level == level)
@@ -165,3 +171,36 @@ def test_benign_changes_are_normal(monkeypatch: pytest.MonkeyPatch, healthy: tup
     brightest = [made.hu_DHW[made.hu_DHW != volume.hu_DHW].max(), volume.hu_DHW.max()]
     assert brightest[0] > 500
     assert slice_labels(volume, made, spine, labels) == []
+
+
+@pytest.mark.parametrize("wanted", [-10.0, 20.0, 50.0, 80.0])
+def test_thin_bone_has_the_density_drawn_and_keeps_its_cortex(
+    monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine], wanted: float
+) -> None:
+    volume, spine = healthy
+    monkeypatch.setattr(implanting, "_THIN", 1.0)
+    monkeypatch.setattr(implanting, "_THIN_HU", (wanted, wanted))
+    _share(monkeypatch, sham=0.0)
+    made, labels = implanted(volume, spine, np.random.default_rng(3))
+    assert labels == [Label(level) for level in _whole(spine)]
+    cores = [np.median(_core(made, spine, level)) for level in _whole(spine)]
+    assert np.median(cores) == pytest.approx(wanted, abs=15)
+    before, after = volume.hu_DHW.astype(float), made.hu_DHW.astype(float)
+    dense = before > 500
+    kept = (after[dense] + 80).sum() / (before[dense] + 80).sum()
+    inside = np.median([(core + 80) / (np.median(_core(volume, spine, level)) + 80)
+                        for core, level in zip(cores, _whole(spine), strict=True)])  # fmt: skip
+    assert kept > inside + 0.1
+    assert (after <= before).all()
+    assert (after[before < -100] == before[before < -100]).all()
+
+
+def test_bone_that_is_thin_already_stays_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, healthy: tuple[Volume, Spine]
+) -> None:
+    volume, spine = healthy
+    monkeypatch.setattr(implanting, "_THIN", 1.0)
+    monkeypatch.setattr(implanting, "_THIN_HU", (600.0, 600.0))
+    _share(monkeypatch, sham=0.0)
+    made, _ = implanted(volume, spine, np.random.default_rng(3))
+    assert (made.hu_DHW == volume.hu_DHW).all()
