@@ -29,7 +29,7 @@ demo: setup  ## Run the whole job on a phantom archive; the report is demo/repor
 	$(BIN)/spinemet demo demo
 
 test: setup  ## Run the tests
-	$(BIN)/python -m pytest --numprocesses 1
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
 
 check: setup  ## Check format, lint, types and the import contract
 	$(BIN)/ruff format --check .

@@ -101,6 +101,14 @@ class Flag(Explained):
     MEMORY_LIMIT = "memory_limit", "The study's vertebra segmentation is too large to read."
     # Of the spine.
     TRANSITIONAL = "transitional", "The number of vertebrae or ribs is probably unusual, or the labels name T13 or L6."
+    UNLISTED_ABOVE = (
+        "unlisted_above",
+        "The spinal canal goes on for more than a vertebra above the first one listed: some may be missing.",
+    )
+    UNLISTED_BELOW = (
+        "unlisted_below",
+        "The spinal canal goes on for more than a vertebra below the last one listed: some may be missing.",
+    )
     # Of a vertebra.
     DISC_UNCLEAR = "disc_unclear", "A disc next to this vertebra shows poorly; its height and level are less certain."
     LEVEL_DISPUTED = "level_disputed", "The study's labels and the geometric localizer differ on most names."

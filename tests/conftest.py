@@ -20,14 +20,17 @@ REALCT = Path(__file__).resolve().parents[2] / "shared" / "realct"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run a test on Ray once more if its process ended. A failed assertion is not repeated.
+    """Give each file to one process; all files with jobs on Ray go to the same one, first, as they take longest.
 
-    Ray's native code ends a driver with exit code 1 and no message if Ray's processes die or do not answer for some
-    time, as on a very busy machine.
+    A test on Ray runs once more if its process ended, not if an assertion failed: Ray's native code ends a driver with
+    exit code 1 and no message if Ray's processes die or do not answer for some time, as on a very busy machine.
     """
+    on_ray = {item.path for item in items if item.get_closest_marker("job")}
     for item in items:
+        item.add_marker(pytest.mark.xdist_group("ray" if item.path in on_ray else str(item.path)))
         if item.get_closest_marker("job"):
             item.add_marker(pytest.mark.flaky(reruns=1, only_rerun=["crashed"]))
+    items.sort(key=lambda item: item.path not in on_ray)
 
 
 @pytest.fixture(scope="session")

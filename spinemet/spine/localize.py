@@ -25,6 +25,11 @@ but names none of them; or it names most of them otherwise. If it finds too few 
 _FAR_LEVELS, _CLEARLY, _SURE = 3, 0.2, 0.95
 """Labels so many levels from the geometric names are refused if the distances fit the labels worse: by the second value
 (a natural logarithm), or at all if the geometric names are so sure. No anomaly explains three levels."""
+_ONE_MORE = 1.7
+"""Beyond the outer body, the canal is in view for about half the distance to the next one, and for one and a half if
+that next body is cut. With so many distances another body should have been listed."""
+_HEAD, _SACRUM = ("C1", "C2"), ("L5", "L6", "S1")
+"""Levels beyond which the canal goes on without further bodies: into the skull, and along the sacrum."""
 
 
 def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer = "auto") -> Spine:
@@ -35,6 +40,10 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
     StudyFailed(BAD_SEGMENTATION) for `masks` if the labels contradict themselves or the CT; BadInput for
     `totalsegmentator` if it is not installed.
     """
+    return with_ends(_localized(volume, labels, method))
+
+
+def _localized(volume: Volume, labels: LabelMap | None, method: Localizer) -> Spine:
     if method == "totalsegmentator":
         return replace(spine_from_labels(volume, segment(volume)), method=Method.TOTALSEGMENTATOR)
     if labels is None and method == "masks":
@@ -47,6 +56,21 @@ def localize(volume: Volume, labels: LabelMap | None = None, method: Localizer =
         if method == "masks":
             raise
         return _flagged(geometric_spine(volume), Flag.LABELS_UNUSABLE)
+
+
+def with_ends(spine: Spine) -> Spine:
+    """`spine`, flagged where the canal goes on beyond the outer bodies far enough for another one (see _ONE_MORE)."""
+    bodies = spine.vertebrae
+    first, last = bodies[0], bodies[-1]
+    places = np.array([one.canal_mm for one in bodies])
+    apart = np.diff(places) if len(bodies) > 1 else np.array([1.3 * first.height_mm])
+    above, below = places[0], len(spine.curve.points_mm) - 1 - places[-1]
+    flags = list(spine.flags)
+    if first.level not in _HEAD and above > _ONE_MORE * float(np.median(apart[:3])):
+        flags.append(Flag.UNLISTED_ABOVE)
+    if last.level not in _SACRUM and below > _ONE_MORE * float(np.median(apart[-3:])):
+        flags.append(Flag.UNLISTED_BELOW)
+    return replace(spine, flags=tuple(flags))
 
 
 def checked(volume: Volume, labelled: Spine) -> Spine:

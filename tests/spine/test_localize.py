@@ -9,9 +9,9 @@ import pytest
 
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.errors import Reason, StudyExcluded, StudyFailed
-from spinemet.spine.localize import checked, localize
+from spinemet.spine.localize import checked, localize, with_ends
 from spinemet.spine.masks import spine_from_labels
-from spinemet.types import Flag, LabelMap, Volume
+from spinemet.types import Completeness, Flag, LabelMap, Method, Spine, SpineCurve, Vertebra, Volume
 
 
 def test_labels_win_over_geometry(patch: Volume, patch_labels: LabelMap) -> None:
@@ -124,3 +124,32 @@ def test_labels_are_unchecked_if_geometry_finds_nothing(abdomen: Volume, abdomen
     faint = Volume(np.full_like(abdomen.hu_DHW, 40), abdomen.affine)
     spine = checked(faint, spine_from_labels(faint, abdomen_bodies))
     assert all(Flag.LABELS_UNCHECKED in v.flags and v.level_confidence == 0.7 for v in spine.vertebrae)
+
+
+def _spine(first: str, last: str, above_mm: float, below_mm: float, bodies: int = 4, apart_mm: float = 30.0) -> Spine:
+    """Bodies along a straight canal that is in view so far above and below them."""
+    levels = [first, *["?"] * (bodies - 2), last][:bodies]
+    places = above_mm + apart_mm * np.arange(bodies)
+    vertebrae = tuple(
+        Vertebra(level, 0.0, Completeness.WHOLE, (0.0, 0.0, -place), np.eye(3), 0.8 * apart_mm, place, 1.0)
+        for level, place in zip(levels, places.tolist(), strict=True)
+    )
+    points = np.arange(0, places[-1] + below_mm + 1)[:, None] * [0.0, 0.0, -1.0]
+    return Spine(vertebrae, SpineCurve(points, np.tile(np.eye(3), (len(points), 1, 1))), Method.GEOMETRIC)
+
+
+@pytest.mark.parametrize(
+    ("spine", "flags"),
+    [
+        (_spine("T10", "L3", 30, 30), set()),
+        (_spine("C7", "T2", 75, 30), {Flag.UNLISTED_ABOVE}),
+        (_spine("?1", "?4", 75, 60), {Flag.UNLISTED_ABOVE, Flag.UNLISTED_BELOW}),
+        (_spine("C2", "C5", 90, 30), set()),  # the skull
+        (_spine("L2", "L5", 30, 90), set()),  # the sacrum
+        (_spine("L1", "L4", 30, 60), {Flag.UNLISTED_BELOW}),
+        (_spine("T12", "T12", 50, 10, bodies=1), set()),
+        (_spine("T12", "T12", 60, 10, bodies=1), {Flag.UNLISTED_ABOVE}),
+    ],
+)
+def test_a_canal_that_goes_on_beyond_the_outer_bodies_is_flagged(spine: Spine, flags: set[Flag]) -> None:
+    assert set(with_ends(spine).flags) == flags
