@@ -14,9 +14,9 @@ from spinemet.archive.listing import open_study
 from spinemet.archive.objects import StudyObjects
 from spinemet.config import StudyConfig
 from spinemet.dicom.decoding import SliceDecoder
-from spinemet.dicom.headers import SeriesScan, read_series
+from spinemet.dicom.headers import CT_CLASSES, SeriesScan, read_series
 from spinemet.dicom.segmentation import find_labels
-from spinemet.dicom.select import CT_CLASSES, explain, select_series
+from spinemet.dicom.select import explain, select_series
 from spinemet.dicom.volume import read_nifti, read_volume
 from spinemet.errors import BadInput, BrokenSlices, Reason, StudyExcluded, StudyFailed, StudyProblem, fault_in
 from spinemet.reading import NotScreened, Screened, State, StudyReading

@@ -48,6 +48,8 @@ MAX_FRAMES = 20_000
 """An Enhanced object with more frames, or with another number of functional groups, is not read."""
 
 ENHANCED_CT = frozenset({"1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"})
+CT_CLASSES = ENHANCED_CT | {"1.2.840.10008.5.1.4.1.1.2"}
+"""SOP classes of CT images, whose Modality is CT (PS3.3 A.3 and A.38)."""
 """Enhanced CT Image Storage and Legacy Converted Enhanced CT Image Storage."""
 _LOSSY_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 53, 55))
 # Either lossless or lossy, as (0028,2110) says; lossy if it is absent.
@@ -260,6 +262,8 @@ def _series_header(dataset: Dataset, syntax: str) -> SeriesHeader:
     plain: dict[str, Any] = {keyword: text(dataset, keyword) for keyword in _PLAIN_TEXTS}
     compression = text(dataset, "LossyImageCompression")
     study_day = day(dataset, "StudyDate")
+    if text(dataset, "SOPClassUID") in CT_CLASSES:
+        plain["Modality"] = plain["Modality"] or "CT"
     return SeriesHeader(
         **plain,
         age_years=age_years(dataset),

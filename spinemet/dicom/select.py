@@ -22,7 +22,7 @@ from dataclasses import replace
 
 from spinemet.config import SelectConfig
 from spinemet.dicom.geometry import SliceGrid, arrange, even_runs, normal_of
-from spinemet.dicom.headers import ENHANCED_CT
+from spinemet.dicom.headers import CT_CLASSES
 from spinemet.dicom.image_kind import DERIVED_TYPES, LOCALIZER_TYPES, SCREEN_TYPES, is_map, is_monoenergetic
 from spinemet.errors import Reason, StudyExcluded
 from spinemet.types import SeriesHeader
@@ -34,7 +34,6 @@ BODY_PART_COVERAGE_MM = 300.0
 MAX_SIDE = 4096
 """Rows or columns; CT matrices end at 2048."""
 
-CT_CLASSES = ENHANCED_CT | {"1.2.840.10008.5.1.4.1.1.2"}
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 _UNDECODABLE_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (52, 54, 56, 100, 101, 102, 103))
 """Retired arithmetic and hierarchical JPEG, and video: no decoder without the GPL reads them."""

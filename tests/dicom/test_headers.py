@@ -280,3 +280,15 @@ def test_slices_without_file_meta_are_read_as_they_are(tmp_path: Path, implicit:
             (series,) = read_series(objects).series
             volumes.append(read_volume(objects, series))
     assert np.array_equal(volumes[0].hu_DHW, volumes[1].hu_DHW)
+
+
+@pytest.mark.parametrize("missing", [("Modality",), ("SOPClassUID",), ("Modality", "SOPClassUID")])
+def test_a_ct_is_known_by_its_modality_or_its_sop_class(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    for file in write_series(tmp_path, count=3):
+        dataset = pydicom.dcmread(file)
+        for keyword in missing:
+            delattr(dataset, keyword)
+        dataset.save_as(file, enforce_file_format=False)
+    (found,) = scan(tmp_path).series
+    assert found.Modality == ("" if len(missing) == 2 else "CT")
+    assert len(found.instances) == 3
