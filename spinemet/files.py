@@ -122,6 +122,17 @@ def write_bytes(uri: str, content: bytes) -> None:
         raise BadInput(f"cannot write {uri} ({plain_cause(error)}).") from error
 
 
+def delete(uri: str) -> None:
+    """Delete the file or object at `uri` if there is one."""
+    parent, name = split(uri)
+    try:
+        obstore.delete(open_store(parent), name)
+    except (NotFoundError, FileNotFoundError):
+        return
+    except (BaseError, OSError) as error:
+        raise BadInput(f"cannot delete {uri} ({plain_cause(error)}).") from error
+
+
 def write_parquet(uri: str, table: pd.DataFrame) -> None:
     """Write `table` without its index to `uri`, in one step."""
     buffer = BytesIO()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 ResultsPlace = Annotated[str, typer.Argument(help="Folder or s3:// prefix with the results of a screening job.")]
 AsOf = Annotated[
     str | None,
-    typer.Option(help="Read the tables as they were at a date or time (UTC), or at a version of the table studies."),
+    typer.Option(help="Read the tables as at a date or time (UTC), a version of the table studies, or a pin's name."),
 ]
 PopulationFile = Annotated[Path | None, typer.Option("--population", help="TOML file that cohort define wrote.")]
 OfModel = Annotated[str | None, typer.Option("--model", help="First digits of the model's digest.")]
@@ -82,7 +82,7 @@ def population_of(file: Path | None, **options: str | None) -> Population:
 
 
 def moment(results: str, text: str | None) -> datetime | None:
-    from spinemet.results.tables import moment_of
+    from spinemet.results.versions import moment_of
 
     return None if text is None else moment_of(results, text)
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from spinemet.questions.options import ResultsPlace, show
+from spinemet.questions.options import AsOf, ResultsPlace, show
 
 app = typer.Typer(help="Maintain the result tables.", no_args_is_help=True)
 
@@ -23,10 +23,30 @@ def vacuum(
     keep_days: Annotated[float, typer.Option(help="Days of history that --as-of can still read afterwards.")] = 30,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the files.")] = False,
 ) -> None:
-    """Delete files that only versions older than --keep-days need."""
+    """Delete files that only versions older than --keep-days need; pinned versions keep theirs."""
     from spinemet.results import maintenance
 
     show(maintenance.vacuum(results, keep_days, dry_run=dry_run))
+
+
+@app.command()
+def pin(
+    results: ResultsPlace,
+    name: Annotated[str, typer.Argument(help="Name for --as-of, such as paper-2026.")],
+    as_of: AsOf = None,
+) -> None:
+    """Keep the tables as they are now under a name: --as-of NAME reads them, also after compact and vacuum."""
+    from spinemet.results import maintenance
+
+    show(maintenance.pin(results, name, as_of))
+
+
+@app.command()
+def unpin(results: ResultsPlace, name: Annotated[str, typer.Argument(help="Name of the pin.")]) -> None:
+    """Remove a pin; a later vacuum may delete the files of its version."""
+    from spinemet.results import maintenance
+
+    maintenance.unpin(results, name)
 
 
 @app.command()
@@ -47,7 +67,7 @@ def dictionary() -> None:
 
 @app.command()
 def history(results: ResultsPlace) -> None:
-    """List every version of every table, newest first."""
+    """List every version of every table, newest first, with the pins that keep it."""
     from spinemet.results import maintenance
 
     show(maintenance.history(results))

@@ -13,15 +13,19 @@ import pandas as pd
 import pyarrow as pa
 from deltalake import write_deltalake
 
+from spinemet import files
 from spinemet.errors import BadInput
 from spinemet.results.lease import hold_lease
 from spinemet.results.older_form import calls_of, in_present_form, is_older
 from spinemet.results.schemas import PARTITION_COLUMN, SCHEMAS
-from spinemet.results.tables import Results, create_table, open_results
+from spinemet.results.tables import Results, connect, create_table, open_results, version_at
+from spinemet.results.versions import Pin, moment_of, pins, place_of_pin
 
 KEEP_DAYS = 30.0
 """How far back `--as-of` can look after a vacuum, by default."""
 _BATCH_ROWS = 100_000
+_LOG_CLEANUP = "delta.enableExpiredLogCleanup"
+"""Delta's property by which a writer deletes log entries older than 30 days; without them no old version opens."""
 
 
 def compact(uri: str) -> pd.DataFrame:
@@ -40,18 +44,23 @@ def compact(uri: str) -> pd.DataFrame:
 
 
 def vacuum(uri: str, keep_days: float = KEEP_DAYS, *, dry_run: bool = False) -> pd.DataFrame:
-    """Delete files that no version of the last `keep_days` needs; returns one row per table with their number.
+    """Delete files that no version of the last `keep_days` and no pin needs; one row per table with their number.
 
-    `--as-of` cannot look further back afterwards. dry_run: only count them.
+    `--as-of` cannot look further back afterwards, but to a pin. dry_run: only count them.
     """
     if not keep_days >= 0:
         raise BadInput(f"expected a number of days of at least 0, found {keep_days:g}.")
     done = []
     with _alone(uri, "vacuum") as results:
+        kept = pins(results.uri).values()
         for name in SCHEMAS:
             results.guard()
             gone = results.table(name).vacuum(
-                retention_hours=round(keep_days * 24), dry_run=dry_run, enforce_retention_duration=False, full=True
+                retention_hours=round(keep_days * 24),
+                dry_run=dry_run,
+                enforce_retention_duration=False,
+                full=True,
+                keep_versions=sorted({one.versions[name] for one in kept if name in one.versions}) or None,
             )
             done.append((name, len(gone)))
     return pd.DataFrame(done, columns=["table", "files_to_delete" if dry_run else "files_deleted"])
@@ -76,15 +85,68 @@ def migrate(uri: str) -> pd.DataFrame:
     return pd.DataFrame(written.items(), columns=["table", "rows_written"])
 
 
+def pin(uri: str, name: str, as_of: str | None = None) -> pd.DataFrame:
+    """Keep the tables as they are now, or were `as_of`, under `name`; returns one row per table with its version.
+
+    `--as-of NAME` reads them, also after any compaction and vacuum. as_of: as for `moment_of`. Raises BadInput if the
+    name is taken or the version can no longer be read.
+    """
+    open_results(uri)
+    place = place_of_pin(uri, name)
+    with _alone(uri, "pin") as results:
+        if name in pins(results.uri):
+            raise BadInput(f"the pin {name} exists; choose another name, or remove it with: spinemet tables unpin.")
+        when = _last_commit(results) if as_of is None else moment_of(results.uri, as_of)
+        connect(results.uri, when).close()  # BadInput if a vacuum has removed it
+        versions = {table: version_at(results.table(table), when) for table in SCHEMAS}
+        files.write_bytes(place, Pin(moment=when, versions=versions).model_dump_json().encode())
+        _keep_logs(results)
+    return pd.DataFrame(versions.items(), columns=["table", "version"])
+
+
+def unpin(uri: str, name: str) -> None:
+    """Remove the pin `name`: a later vacuum may delete its files. Raises BadInput if there is none."""
+    place = place_of_pin(uri, name)
+    with _alone(uri, "unpin") as results:
+        if name not in (known := pins(results.uri)):
+            raise BadInput(f"expected one of the pins {', '.join(known) or '(there are none)'}, found {name}.")
+        results.guard()
+        files.delete(place)
+        _keep_logs(results)
+
+
 def history(uri: str) -> pd.DataFrame:
-    """Every version of every table, newest first: when it was made, and by what operation."""
+    """Every version of every table, newest first: when it was made, by what operation, and the pins that keep it."""
     results = open_results(uri)
+    known = pins(results.uri)
     done = [
-        (datetime.fromtimestamp(commit["timestamp"] / 1000, UTC), name, commit["version"], commit["operation"])
+        (
+            datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+            name,
+            commit["version"],
+            commit["operation"],
+            " ".join(word for word, one in known.items() if one.versions.get(name) == commit["version"]),
+        )
         for name in SCHEMAS
         for commit in results.table(name).history()
     ]
-    return pd.DataFrame(sorted(done, reverse=True), columns=["committed_at", "table", "version", "operation"])
+    return pd.DataFrame(sorted(done, reverse=True), columns=["committed_at", "table", "version", "operation", "pins"])
+
+
+def _last_commit(results: Results) -> datetime:
+    """The moment of the last commit to any table."""
+    last = max(results.table(name).history(1)[0]["timestamp"] for name in SCHEMAS)
+    return datetime.fromtimestamp(last / 1000, UTC)
+
+
+def _keep_logs(results: Results) -> None:
+    """Make the tables keep their logs as long as there is a pin."""
+    wanted = "false" if pins(results.uri) else "true"
+    for name in SCHEMAS:
+        table = results.table(name)
+        if table.metadata().configuration.get(_LOG_CLEANUP, "true") != wanted:
+            results.guard()
+            table.alter.set_table_properties({_LOG_CLEANUP: wanted})
 
 
 @contextmanager

@@ -176,23 +176,6 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def moment_of(uri: str, text: str) -> datetime:
-    """The moment of a version of the ledger at `uri` (as `history` numbers them) or of a date or time.
-
-    Raises BadInput if `text` is none of these, and if there are no results.
-    """
-    if not text.isdecimal() or len(text) >= len("20261130"):
-        return moment(text)
-    versions = open_results(uri).table(LEDGER).history()
-    for commit in versions:
-        if commit["version"] == int(text):
-            return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
-    raise BadInput(
-        f"expected a version of the table {LEDGER} from {versions[-1]['version']} to {versions[0]['version']}, "
-        f"found {text}."
-    )
-
-
 def open_results(
     uri: str, *, create: bool = False, any_form: bool = False, guard: Callable[[], None] = lambda: None
 ) -> Results:
@@ -267,7 +250,7 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
 def _at(uri: str, name: str, as_of: datetime | None) -> DeltaTable:
     table = _delta(uri, name)
     if as_of is not None:
-        version = _version_at(table, as_of)
+        version = version_at(table, as_of)
         gone = (
             f"version {version} of the table {name} can no longer be read: a vacuum has removed its files or its log."
         )
@@ -281,7 +264,7 @@ def _at(uri: str, name: str, as_of: datetime | None) -> DeltaTable:
     return table
 
 
-def _version_at(table: DeltaTable, as_of: datetime) -> int:
+def version_at(table: DeltaTable, as_of: datetime) -> int:
     """The version at `as_of` by the time that each commit states.
 
     deltalake itself goes by the dates of the log's files, which a slow write or a copy of the results changes.

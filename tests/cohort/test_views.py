@@ -10,7 +10,8 @@ from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import asked, open_cohort, run_sql, trained_on
 from spinemet.errors import BadInput
 from spinemet.results.maintenance import compact, vacuum
-from spinemet.results.tables import moment_of, open_results
+from spinemet.results.tables import open_results
+from spinemet.results.versions import moment_of
 from tests.cohort.cases import Study, write_results
 
 

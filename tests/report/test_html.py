@@ -13,7 +13,8 @@ from spinemet.files import read_bytes
 from spinemet.reading import Doubt
 from spinemet.report.html import GALLERY_LIMIT, write_report
 from spinemet.report.pages import _mark
-from spinemet.results.tables import moment_of, open_results
+from spinemet.results.tables import open_results
+from spinemet.results.versions import moment_of
 from spinemet.types import MEASURES
 from tests.cohort.cases import MODEL, Study, write_results
 
