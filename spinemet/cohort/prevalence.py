@@ -74,9 +74,9 @@ def prevalence(
 
     Columns: the groups, `finding`, `n_patients` (patients with a vertebra of the group in view), `n_imaged` (units in
     view), `n_cut` (of those, cut by the field of view), `n_unsure` (whole, but the model's call is unsure),
-    `n_evaluable` (whole, classified and sure: the denominator), `n_positive`, `prevalence`, `ci_low`, `ci_high` (NaN if
-    nothing is evaluable), `interval`, the method of `interval_of_sums`, and SOURCE. A vertebra that is not imaged is in
-    no count.
+    `n_evaluable` (whole, classified and sure: the denominator), `n_positive`, `prevalence`, `ci_low`, `ci_high`,
+    `interval` (the method of `interval_of_sums`; both ends are NaN if it is `too_few`), and SOURCE. A vertebra that is
+    not imaged is in no count.
 
     Raises BadInput for an unknown column, unit or task, and for years if the dates are shifted.
     """
@@ -139,12 +139,13 @@ def _query(groups: Sequence[str], unit: str, task: str, names: Sequence[str]) ->
             from units group by all
         )
         select {by}count(*) as n_patients, sum(imaged)::bigint as n_imaged, sum(cut)::bigint as n_cut,
-            sum(unsure)::bigint as n_unsure, count(*) filter (n > 0) as clusters, max(n) as largest,
+            sum(unsure)::bigint as n_unsure, count(*) filter (n > 0) as clusters,
             sum(n)::bigint as units, sum(n * n)::double as units_squared,
             {
         ", ".join(
             f"sum(x{n})::bigint as positives_{n}, sum(x{n} * x{n})::double as positives_squared_{n}, "
-            f"sum(x{n} * n)::double as products_{n}"
+            f"sum(x{n} * n)::double as products_{n}, "
+            f"count(*) filter (x{n} > 0) as positive_clusters_{n}, count(*) filter (x{n} < n) as negative_clusters_{n}"
             for n in places
         )
     }
@@ -154,8 +155,8 @@ def _query(groups: Sequence[str], unit: str, task: str, names: Sequence[str]) ->
 
 def _row(one: Mapping[Hashable, Any], place: int, finding: str) -> Row:
     """The columns COUNTS of the finding at `place` of a row of `_query`."""
-    shared = ("clusters", "largest", "units", "units_squared")
-    own = ("positives", "positives_squared", "products")
+    shared = ("clusters", "units", "units_squared")
+    own = ("positives", "positives_squared", "products", "positive_clusters", "negative_clusters")
     sums = ClusterSums(**{name: one[name] for name in shared}, **{name: one[f"{name}_{place}"] for name in own})
     interval = interval_of_sums(sums)
     return {

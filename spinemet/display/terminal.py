@@ -17,7 +17,7 @@ from spinemet.commands import console
 from spinemet.display import palette
 from spinemet.display.study_json import flag_lines, rejected_series
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
-from spinemet.statistics.intervals import format_interval
+from spinemet.statistics.intervals import format_share
 from spinemet.types import BONE_QUALITY, MEASURES, Completeness, Vertebra
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
             *key,
             *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
-            format_interval(found["prevalence"], found["ci_low"], found["ci_high"], percent=True),
+            format_share(found["prevalence"], found["ci_low"], found["ci_high"], found["interval"]),
             *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
             *(_count(findings[finding]["n_positive"], palette.TERMINAL.get(finding, "")) for finding in others),
         )
@@ -269,9 +269,10 @@ def _rejected(reading: StudyReading) -> Table:
 
 
 def _rate_bar(rate: float, low: float, high: float, top: float) -> Text:
-    """15 characters from 0 to `top`: the interval as a line, the rate as a dot."""
+    """15 characters from 0 to `top`: the interval as a line, the rate as a dot; no line if the ends are NaN."""
     if math.isnan(rate):
         return Text()
+    low, high = (rate if math.isnan(end) else end for end in (low, high))
     first, dot, last = (min(int(15 * value / top), 14) for value in (low, rate, high))
     marks = ["●" if n == dot else "━" if first <= n <= last else "·" for n in range(15)]
     return Text.assemble(*((mark, "dim" if mark == "·" else palette.TERMINAL["blastic"]) for mark in marks))

@@ -19,7 +19,7 @@ from spinemet.display.palette import axis_top, doubtful
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.reading import Doubt
 from spinemet.results.schemas import Row
-from spinemet.statistics.intervals import format_interval
+from spinemet.statistics.intervals import format_share
 from spinemet.types import BONE_QUALITY, MEASURES, Flag
 
 if TYPE_CHECKING:
@@ -148,14 +148,14 @@ def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
         "n_cut": found["n_cut"],
         "n_unsure": found["n_unsure"],
         "dot": place["prevalence"],
-        "low": place["ci_low"],
+        "low": None if math.isnan(place["ci_low"]) else place["ci_low"],
         "width": place["ci_high"] - place["ci_low"],
         "classes": [(name, findings[name]["n_positive"]) for name in BONE_QUALITY[1:]],
     }
 
 
 def _rate(row: Mapping[Any, Any]) -> Row:
-    text = format_interval(row["prevalence"], row["ci_low"], row["ci_high"], percent=True)
+    text = format_share(row["prevalence"], row["ci_low"], row["ci_high"], row["interval"])
     rate, _, interval = text.partition(" ")
     return {
         "known": not math.isnan(row["prevalence"]),
@@ -163,7 +163,6 @@ def _rate(row: Mapping[Any, Any]) -> Row:
         "interval": interval,
         "n_positive": int(row["n_positive"]),
         "n_evaluable": int(row["n_evaluable"]),
-        "clustered": row["interval"] == "clustered_wilson",
     }
 
 

@@ -12,6 +12,7 @@ from spinemet.cohort.prevalence import GROUPS, SOURCE, findings, notes, prevalen
 from spinemet.cohort.views import open_cohort
 from spinemet.errors import BadInput
 from spinemet.results.tables import open_results
+from spinemet.statistics.intervals import proportion_interval
 from tests.cohort.cases import CONFIG, MODEL, Study, write_results
 
 
@@ -50,7 +51,7 @@ def test_patients_are_positive_with_one_positive_vertebra(tmp_path: Path) -> Non
     table = _ask(tmp_path, COHORT, unit="patient").set_index("finding")
     assert table.loc["any", ["n_imaged", "n_evaluable", "n_positive"]].tolist() == [3, 3, 2]
     assert table.loc["mixed", "n_positive"] == 1
-    assert table.loc["any", "interval"] == "wilson"
+    assert table.loc["any", "interval"] == "clopper_pearson"
 
 
 def test_a_patient_seen_only_in_part_is_imaged_and_not_evaluable(tmp_path: Path) -> None:
@@ -60,8 +61,23 @@ def test_a_patient_seen_only_in_part_is_imaged_and_not_evaluable(tmp_path: Path)
 
 def test_several_vertebrae_per_patient_get_a_clustered_interval(tmp_path: Path) -> None:
     table = _ask(tmp_path, COHORT, "region")
-    assert set(table["interval"]) == {"wilson", "clustered_wilson"}
-    assert table.set_index(["region", "finding"]).loc[("lumbar", "any"), "interval"] == "clustered_wilson"
+    methods = table.set_index(["region", "finding"])["interval"]
+    assert methods["lumbar", "any"] == "korn_graubard"
+    assert methods["thoracic", "any"] == "clopper_pearson"
+
+
+def test_several_vertebrae_of_one_patient_alone_are_too_few_for_an_interval(tmp_path: Path) -> None:
+    row = _ask(tmp_path, [Study("p1", levels="L1=lytic L2")]).iloc[0]
+    assert row[["n_evaluable", "n_positive", "prevalence", "interval"]].tolist() == [2, 1, 0.5, "too_few"]
+    assert math.isnan(row["ci_low"])
+    assert math.isnan(row["ci_high"])
+
+
+def test_the_interval_of_the_tables_is_that_of_the_patients_counts(tmp_path: Path) -> None:
+    studies = [Study(f"p{n}", levels=f"L1=lytic L2 L3{'=lytic' * (n % 2)} T{n + 1}") for n in range(4)]
+    row = _ask(tmp_path, [*studies, Study("p9", levels="L1 L2")]).iloc[0]
+    expected = proportion_interval([1, 2, 1, 2, 0], [4, 4, 4, 4, 2])
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((expected.low, expected.high))
 
 
 def test_a_group_without_evaluable_vertebrae_has_no_rate(tmp_path: Path) -> None:
@@ -235,7 +251,7 @@ def test_within_a_year_the_latest_study_counts(tmp_path: Path) -> None:
 def test_studies_as_units_are_all_counted_and_clustered_by_patient(tmp_path: Path) -> None:
     studies = [Study("p1", date(2020 + n, 1, 1), "L1=lytic L2") for n in range(3)] + [Study("p2", levels="L1 L2")]
     row = _ask(tmp_path, studies, unit="study").iloc[0]
-    assert row[["n_patients", "n_evaluable", "n_positive", "interval"]].tolist() == [2, 4, 3, "clustered_wilson"]
+    assert row[["n_patients", "n_evaluable", "n_positive", "interval"]].tolist() == [2, 4, 3, "korn_graubard"]
 
 
 def test_an_unnamed_vertebra_counts_for_its_patient_and_never_for_a_level(tmp_path: Path) -> None:

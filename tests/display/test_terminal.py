@@ -75,6 +75,12 @@ def test_prevalence_has_one_line_per_group(tmp_path: Path) -> None:
     assert "50.0" in _text(render_prevalence(prevalence(open_cohort(str(tmp_path)), [], "patient")))
 
 
+@pytest.mark.parametrize("width", [WIDE, NARROW])
+def test_an_interval_of_one_patient_is_too_few(tmp_path: Path, width: int) -> None:
+    table = prevalence(open_cohort(write_results(str(tmp_path), [Study("p1", levels="L1=lytic L2")])), ["region"])
+    assert "50.0 (too few)" in _text(render_prevalence(table, width), width)
+
+
 def test_nothing_is_cut_at_eighty_columns(tmp_path: Path) -> None:
     calls = [call("blastic", "unilateral", probability=0.4), call("lytic", "bilateral", probability=0.9)]
     study = _text(render_study(reading(levels=["?1", "L1"], cut=["?1"]), calls, width=NARROW), NARROW)
@@ -84,7 +90,7 @@ def test_nothing_is_cut_at_eighty_columns(tmp_path: Path) -> None:
     results = write_results(str(tmp_path), [Study("p1", levels="T12=cut L1=lytic"), Study("p2", levels="L1")])
     table = prevalence(open_cohort(results), ["region", "age_group"])
     text = _text(render_prevalence(table, NARROW), NARROW)
-    assert _line(text, "lumbar") == ["lumbar", "60-69", "0", "2", "1", "50.0", "[9.5,", "90.5]", "0", "0", "1"]
+    assert _line(text, "lumbar") == ["lumbar", "60-69", "0", "2", "1", "50.0", "[1.3,", "98.7]", "0", "0", "1"]
     assert "…" not in study + text
 
 
@@ -131,7 +137,7 @@ def test_a_prevalence_by_many_columns_is_whole_at_eighty_columns(tmp_path: Path,
     by = ["region", "age_group", "manufacturer", "kernel", "year"][:groups]
     text = _text(render_prevalence(prevalence(open_cohort(results), by), NARROW), NARROW)
     assert "…" not in text
-    assert "[9.5, 90.5]" in text
+    assert "[1.3, 98.7]" in text
 
 
 @pytest.mark.parametrize("width", [WIDE, NARROW])

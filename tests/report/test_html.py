@@ -87,6 +87,12 @@ def _evaluation(folder: Path, **changes: object) -> str:
     return str(folder)
 
 
+def test_a_level_of_one_patient_has_no_interval_and_says_so(tmp_path: Path) -> None:
+    page = _page(tmp_path, [Study("p1", levels="L1=lytic ?1 ?2")])
+    assert "unnamed 0.0 (too few) 0 2" in _words(page)
+    assert "nan" not in page.lower()
+
+
 def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
     words = _words(_page(tmp_path, COHORT))
     assert "3 studies screened, of 3 patients" in words
@@ -94,7 +100,7 @@ def test_the_figures_of_the_study_flow_are_there(tmp_path: Path) -> None:
     assert "1 failed broke while being read 1 truncated objects" in words
     assert "8 vertebrae evaluable, of 9 in view" in words
     assert "4 vertebrae called positive, in 2 patients" in words
-    assert "L1 66.7 [20.8, 93.9] 2 3 0 0 3 0 1 1" in words, "level, rate, interval, counts by class"
+    assert "L1 66.7 [9.4, 99.2] 2 3 0 0 3 0 1 1" in words, "level, rate, interval, counts by class"
 
 
 def test_the_page_fetches_nothing(tmp_path: Path) -> None:
