@@ -37,7 +37,8 @@ def imported(*folders: str) -> set[str]:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 modules.add(str(node.module).partition(".")[0])
     names = packages_distributions()
-    modules -= {*sys.stdlib_module_names, "spinemet", "jobs", "tests", "totalsegmentator"}
+    # lifelines made the figures of tests/statistics/make_lifelines.py, once.
+    modules -= {*sys.stdlib_module_names, "spinemet", "jobs", "tests", "totalsegmentator", "lifelines"}
     found = {canonicalize_name(names[module][0]) for module in modules}
     return {BROUGHT_ALONG.get(name, name) for name in found}
 

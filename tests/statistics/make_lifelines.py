@@ -1,14 +1,15 @@
 """What lifelines says of the patients in followed.py, as two files `…_of_lifelines.csv`. SpineMet does not need it.
 
-python -m venv VENV; VENV/bin/pip install lifelines==0.30.3; VENV/bin/python tests/statistics/make_lifelines.py
+python -m venv VENV; VENV/bin/pip install lifelines==0.30.3; PYTHONPATH=. VENV/bin/python tests/statistics/make_lifelines.py
 """
 
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from followed import seen
 from lifelines import KaplanMeierFitter
+
+from tests.statistics.followed import seen
 
 DAYS = np.arange(60, 1201, 60)
 
