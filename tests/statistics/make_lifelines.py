@@ -1,6 +1,7 @@
 """What lifelines says of the patients in followed.py, as two files `…_of_lifelines.csv`. SpineMet does not need it.
 
-python -m venv VENV; VENV/bin/pip install lifelines==0.30.3; PYTHONPATH=. VENV/bin/python tests/statistics/make_lifelines.py
+python -m venv VENV && VENV/bin/pip install lifelines==0.30.3
+PYTHONPATH=. VENV/bin/python tests/statistics/make_lifelines.py
 """
 
 from pathlib import Path
