@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from spinemet.cohort.views import records
+from spinemet.cohort.views import held, records
 from spinemet.errors import Reason
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class StudyFlow:
 
 def study_flow(connection: duckdb.DuckDBPyConnection) -> StudyFlow:
     """The flow of the population of a connection from `open_cohort`."""
-    connection.execute(Path(__file__).with_suffix(".sql").read_text())
+    connection.execute(Path(__file__).with_suffix(".sql").read_text().format(seen=held(connection, "seen")))
     stays = len(STEPS)
     places = ", ".join(f"'{step}': {place}" for place, step in enumerate(STEPS))
     # Of a study the last vertebra that leaves decides, of a patient the last study.
@@ -93,8 +93,8 @@ def study_flow(connection: duckdb.DuckDBPyConnection) -> StudyFlow:
         " from flow_rows"
     )
     vertebrae = _by_place(connection, "select place, sum(vertebrae)::bigint as n from flow_places group by all")
-    studies = _by_place(connection, _last("source_key"))
-    patients = _by_place(connection, _last("patient", "where patient is not null"))
+    studies = _by_place(connection, _last("study"))
+    patients = _by_place(connection, _last("person", "where person is not null"))
     waiting, whole = _waiting(connection)
     studies[0] = waiting
     rest = Count(sum(studies.values()), sum(patients.values()), sum(vertebrae.values()))
@@ -104,8 +104,8 @@ def study_flow(connection: duckdb.DuckDBPyConnection) -> StudyFlow:
         after[step] = rest = rest - left[step]
     positive = records(
         connection,
-        "select count(distinct source_key) as studies, count(distinct patient) as patients, count(*) as vertebrae"
-        " from evaluable where any_lesion",
+        "select count(distinct place) as studies, count(distinct person) as patients, count(*) as vertebrae"
+        f" from {held(connection, 'seen')} where is_distinct and evaluable and called <> 'normal'",
     )[0]
     return StudyFlow(
         start=start,

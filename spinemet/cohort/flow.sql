@@ -1,29 +1,28 @@
--- One row per study and per vertebra with the step of flow.py at which it leaves the flow; null: it stays to the end.
-
-create or replace temp view vertebra_steps as
-with counted as (select source_key, vertebra, is_distinct from seen)
-select
-    v.source_key,
-    case
-        when c.source_key is null and v.is_named then 'follow_up'
-        when not coalesce(c.is_distinct, false) then 'unnamed'
-        when v.completeness = 'cut' and not v.evaluable then 'cut'
-        when coalesce(v.unsure, '') <> '' then 'unsure'
-        when not v.evaluable then 'unclassified'
-    end as left_as
-from current_vertebrae v left join counted c using (source_key, vertebra);
+-- One row per study and step of flow.py at which vertebrae of it leave the flow; a null step: they stay to the end.
 
 create or replace temp view flow_rows as
-with judged as (
-    select source_key, left_as, count(*) as vertebrae from vertebra_steps group by all
+with kept as (
+    select
+        place, is_named, count(*) as vertebrae,
+        case when not is_distinct then 'unnamed' when cut and not evaluable then 'cut' when unsure then 'unsure'
+             when not evaluable then 'unclassified' end as left_as
+    from {seen} group by all
+), lost as (
+    -- In view, but not counted: of every study the vertebrae less those that were kept.
+    select
+        v.place, v.is_named, v.vertebrae - coalesce(k.vertebrae, 0) as vertebrae,
+        if(v.is_named, 'follow_up', 'unnamed') as left_as
+    from (select place, is_named, count(*) as vertebrae from brief_vertebrae group by all) v
+    left join (select place, is_named, sum(vertebrae)::bigint as vertebrae from kept group by all) k
+    using (place, is_named) where v.vertebrae > coalesce(k.vertebrae, 0)
+), judged as (from kept union all by name from lost
 ), early as (
-    select v.source_key, count(*) as vertebrae
-    from vertebrae v join accounted a using (source_key, model_digest, config_digest)
-    where a.left_as is not null group by all
+    select p.place, count(*) as vertebrae from all_vertebrae v semi join asked a
+    on v.model_digest = a.model and v.config_digest = a.configuration
+    join (select source_key, wave, place from placed where left_as is not null) p using (source_key, wave) group by all
 )
-select a.source_key, a.study, a.patient, a.left_as, a.reason, coalesce(e.vertebrae, 0) as vertebrae
-from accounted a left join early e using (source_key) where a.left_as is not null
+select p.place as study, p.person, p.left_as, coalesce(e.vertebrae, 0) as vertebrae
+from placed p left join early e using (place) where p.left_as is not null
 union all
-select a.source_key, a.study, a.patient, if(j.source_key is null, 'no_vertebra', j.left_as), null,
-    coalesce(j.vertebrae, 0)
-from accounted a left join judged j using (source_key) where a.left_as is null;
+select p.place, p.person, if(j.place is null, 'no_vertebra', j.left_as), coalesce(j.vertebrae, 0)
+from placed p left join judged j using (place) where p.left_as is null;

@@ -7,7 +7,7 @@ import duckdb
 import pandas as pd
 
 from spinemet.anatomy import LEVELS
-from spinemet.cohort.views import asked, records, refuse_calendar, trained_on
+from spinemet.cohort.views import asked, held, records, refuse_calendar, trained_on
 from spinemet.errors import BadInput
 from spinemet.model.card import caution
 from spinemet.results.schemas import Row
@@ -16,7 +16,8 @@ from spinemet.types import BONE_QUALITY
 
 GROUPS: dict[str, str] = {
     "level": "if(is_named, level, 'unnamed')",
-    "region": "region",
+    "region": "case level[1] when 'C' then 'cervical' when 'T' then 'thoracic' when 'L' then 'lumbar' when 'S' then "
+    "'sacral' else 'unnamed' end",
     "sex": "sex",
     "age_group": "age_group",
     "year": "year::varchar",
@@ -34,7 +35,7 @@ TASK = "bone_quality"
 ANY = "any"
 """The finding "any class but the negative one"."""
 
-UNITS: dict[str, str] = {"vertebra": "", "study": "patient, study", "patient": "patient"}
+UNITS: dict[str, str] = {"vertebra": "", "study": "person, place", "patient": "person"}
 """What is counted, and the columns whose equal values make one unit."""
 
 COUNTS: tuple[str, ...] = (
@@ -85,7 +86,8 @@ def prevalence(
     if "year" in by:
         refuse_calendar(about["date_policy"])
     names, groups = findings(connection, task), list(by)
-    sums = connection.execute(_query(groups, unit, task, names)).df()
+    seen = held(connection, "seen_in_study" if unit == "study" else "seen_in_year" if "year" in groups else "seen")
+    sums = connection.execute(_query(seen, groups, unit, task, names)).df()
     for name in groups:
         sums[name] = pd.Categorical(sums[name], _order(name, set(sums[name])), ordered=True)
     if groups:
@@ -100,13 +102,13 @@ def prevalence(
     return pd.DataFrame(rows, columns=[*groups, *COUNTS, *SOURCE])
 
 
-def _query(groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
+def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
     """The query for one row per group: counts, and the sums over patients that an interval needs.
 
     The database reduces the vertebrae to units, the units to patients and the patients to groups.
     """
-    seen = "seen_in_study" if unit == "study" else "seen_in_year" if "year" in groups else "seen"
-    # The wide columns say the same as the calls, and reading them takes a third of the time.
+    seen = f"{seen} join placed using (place, person)"
+    # The column says the same as the calls, and reading it takes a third of the time.
     called = "called"
     if task != TASK:
         called = "label"
@@ -124,16 +126,15 @@ def _query(groups: Sequence[str], unit: str, task: str, names: Sequence[str]) ->
     distinct = "where is_distinct" if unit == "vertebra" else ""
     return f"""
         with judged as (
-            select {words}patient, study, completeness = 'cut' as cut,
-                completeness = 'whole' and coalesce(unsure, '') <> '' as unsure,
-                evaluable and {called} is not null as evaluable, {called} as called
+            select {words}person, place, cut, unsure, evaluable and {called} is not null as evaluable,
+                {called} as called
             from {seen} {distinct}
         ), rows as (
             select * exclude (called), {
         ", ".join(f"evaluable and {p} as p{n}" for n, p in enumerate(positive))
     } from judged
         ), units as ({units}), patients as (
-            select {by}patient, count(*) as imaged, count(*) filter (cut and not evaluable) as cut,
+            select {by}person, count(*) as imaged, count(*) filter (cut and not evaluable) as cut,
                 count(*) filter (unsure and not evaluable) as unsure, count(*) filter (evaluable) as n,
                 {", ".join(f"count(*) filter (p{n}) as x{n}" for n in places)}
             from units group by all
@@ -178,15 +179,15 @@ def _order(name: str, words: set[str]) -> list[str]:
 
 def notes(connection: duckdb.DuckDBPyConnection) -> list[str]:
     """Sentences that a reader of any answer has to know: what it is about, what was left out, what it rests on."""
-    about = asked(connection)
+    about, seen = asked(connection), held(connection, "seen")
     out = records(
         connection,
-        """select
-            (select count(*) from accounted where left_as = 'no_patient_key') as unkeyed,
-            (select count(*) from accounted where left_as = 'no_date') as undated,
-            (select count(*) from seen where not is_distinct) as unmatched,
-            (select count(distinct patient) from (select patient from cohort group by patient, study_date, age
-                                                  having count(*) > 1)) as tied""",
+        f"""select
+            (select count(*) from placed where left_as = 'no_patient_key') as unkeyed,
+            (select count(*) from placed where left_as = 'no_date') as undated,
+            (select count(*) from {seen} where not is_distinct) as unmatched,
+            (select count(distinct person) from (select person from placed where is_tied and left_as is null
+                                                 group by person, study_date, age having count(*) > 1)) as tied""",
     )[0]
     found = [
         f"Model {about['model']}, configuration {about['configuration']}, rule {about['rule']}, population "

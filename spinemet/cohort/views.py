@@ -19,6 +19,9 @@ means nothing, so if several have screened, the population must choose one.
     evaluable          the rows of `imaged` that are whole, classified and sure: the denominator
     asked              one row: the population, its model and configuration, the version of the ledger
 
+`placed` decides once per connection which studies count, and numbers them: `place` says which of a person's studies
+comes first. `brief_seen` and its like hold the same rows as `seen` in few numbers; measures count these (`held`).
+
 `seen_in_year` and `seen_in_study` are `seen` within each year and each study. Every row has the age, year and scanner
 of the study that it comes from. `called` is the bone quality under the rule; `any_lesion`, `blastic`, `mixed`, `lytic`
 are null if the vertebra is not evaluable. Every other task joins by (source_key, vertebra) from `current_calls`. `year`
@@ -37,9 +40,10 @@ from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.results.schemas import Row
 from spinemet.results.tables import connect
+from spinemet.types import BONE_QUALITY
 
-PERIODS = {"seen": "'all'", "seen_in_year": "year", "seen_in_study": "study"}
-"""View of vertebrae -> the column within whose values a patient's level counts once."""
+PERIODS = {"seen": "0", "seen_in_year": "coalesce(year, 0)", "seen_in_study": "place"}
+"""View of vertebrae -> the expression within whose values a patient's level counts once."""
 
 _ORDER = (
     "study_date {0} nulls last, age {0} nulls last, levels_evaluable desc nulls last, slice_spacing_mm nulls last, "
@@ -88,6 +92,7 @@ def define_views(connection: duckdb.DuckDBPyConnection, population: Population) 
         "where": population.where or "true",
         "called": "v.bone_quality",
         "said": "top",
+        "order": _ORDER.format("desc" if population.counted == "latest" else "asc"),
     }
     if population.rule != ARGMAX:
         most = f"list_reduce({_LESIONS}, lambda a, b: if(b.p > a.p, b, a)).class"
@@ -96,12 +101,24 @@ def define_views(connection: duckdb.DuckDBPyConnection, population: Population) 
     _check_condition(connection, population.where)
     connection.execute(_asked(connection, population, policy))
     views, seen = (Path(__file__).with_name(name).read_text() for name in ("views.sql", "seen.sql"))
-    order = _ORDER.format("desc" if population.counted == "latest" else "asc")
     before, after = views.format(**names).split("create or replace temp view imaged")
     connection.execute(before)
     for name, period in PERIODS.items():
-        connection.execute(seen.format(name=name, period=period, order=order))
+        connection.execute(seen.format(name=name, period=period, classes=list(BONE_QUALITY)))
     connection.execute(f"create or replace temp view imaged{after}")
+
+
+def held(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """The name of the table `brief_NAME` of a view of PERIODS, which the first question of a connection makes.
+
+    Its columns: `person` and `place` (numbers of the patient and the study; `placed` has their facts), `level`,
+    `is_named`, `vertebra`, `evaluable`, `cut`, `unsure`, `called` and `is_distinct`.
+    """
+    brief = f"brief_{name}"
+    if records(connection, "select * from duckdb_views() where view_name = ? and temporary", [brief]):
+        connection.execute(f"create temp table being_made as from {brief}; drop view {brief}")
+        connection.execute(f"alter table being_made rename to {brief}")
+    return brief
 
 
 def asked(connection: duckdb.DuckDBPyConnection) -> Row:

@@ -25,6 +25,7 @@ from spinemet import files
 from spinemet.errors import BadInput, Reason
 from spinemet.reading import State
 from spinemet.results.older_form import FLAGGED, calls_of, in_present_form, is_older
+from spinemet.results.scan import define_scan
 from spinemet.results.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS, Row, RunState
 
 LEDGER = "studies"
@@ -233,7 +234,7 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
         table, stored = _at(uri, name, as_of), f"stored_{name}"
         dataset = table.to_pyarrow_dataset()
         versions.append({"name": name, "version": table.version()})
-        connection.register(stored, dataset)
+        define_scan(connection, stored, dataset, files.join(uri, name))
         queries[name] = f"SELECT * FROM {stored}"
         if name in FLAGGED and is_older(dataset.schema):  # a moment before `maintenance.migrate`
             queries[name] = in_present_form(stored, dataset.schema.names)
