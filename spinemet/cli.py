@@ -17,7 +17,7 @@ from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
-from spinemet.questions import answers, cohort, tables
+from spinemet.questions import adjudicate, answers, cohort, tables
 
 app = typer.Typer(
     name="spinemet",
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(tables.app, name="tables")
+app.add_typer(adjudicate.app, name="adjudicate")
 
 StudyPlace = Annotated[
     str, typer.Argument(help="Folder, zip or tar with DICOM files, or a NIfTI volume; a local path or s3:// URI.")
