@@ -5,6 +5,7 @@ const the = (id) => document.getElementById(id);
 const SHELF = `spinemet-adjudication:${sample}:`;
 const GAP = 8, [SAGITTAL, CORONAL] = widths;
 let reader = "", answers = {}, history = [], place = 0, unsaved = false;
+let told = false;  // that all are answered: from then on `next` goes through them once more
 
 // ---- what the browser keeps ------------------------------------------------------------------------------------
 function shelf() {
@@ -130,10 +131,10 @@ function go(to) {
 function nextOpen() {
   const order = [...items.keys()].map((n) => (place + 1 + n) % items.length);
   const open = order.find((n) => !complete(items[n]));
-  if (open === undefined) view("done"); else go(open);
+  if (open === undefined) { told = true; view("done"); } else go(open);
 }
 function next() {
-  if (place + 1 < items.length && count() < items.length) go(place + 1); else nextOpen();
+  if (place + 1 === items.length || (!told && count() === items.length)) nextOpen(); else go(place + 1);
 }
 
 // ---- what the reader does --------------------------------------------------------------------------------------

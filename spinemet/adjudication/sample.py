@@ -42,5 +42,9 @@ def write_sample(
     found = draw_sample(connection, size, seed, sizes=sizes, floor=floor, repeat=repeat)
     html = page(found.digest, found.key["item"].tolist(), pictures(connection, found.places))
     write_private(key_of(out), found.key.to_csv(index=False))
-    write_bytes(str(out), html.encode())
+    try:
+        write_bytes(str(out), html.encode())
+    except BadInput:
+        key_of(out).unlink()  # nobody has the page
+        raise
     return found

@@ -36,6 +36,7 @@ class Sheet:
 def write_private(path: Path, content: str) -> None:
     """Write a new file that only its owner can read. Raises BadInput if there is one already, or it cannot be made."""
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="") as file:
             file.write(content)
     except FileExistsError as error:

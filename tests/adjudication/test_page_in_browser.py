@@ -117,6 +117,16 @@ def test_next_open_finds_what_was_left_out(page: Browser) -> None:
     assert page.text("#title") == "Vertebra 4 of 55"
 
 
+def test_after_the_end_a_reader_can_go_through_all_answers_once_more(page: Browser) -> None:
+    begin(page, "Ada")
+    page.press(*["n", "0", "ArrowRight"] * 55)
+    assert page.is_shown("#done")
+    page.click("#again")
+    page.press("Enter", "Enter")
+    assert page.is_shown("#reading")
+    assert page.text("#title") == "Vertebra 3 of 55"
+
+
 def test_clicks_do_what_keys_do(page: Browser) -> None:
     begin(page, "Ada")
     page.click("[name=bone_quality][value=mixed]")

@@ -5,6 +5,7 @@ import io
 import stat
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pytest
 
@@ -50,6 +51,15 @@ def test_a_key_is_never_overwritten(drawn: Drawn) -> None:
     with pytest.raises(BadInput, match="exists already, the key of an earlier sample"):
         write_sample(cohort(page.parent / "again", 2), page, 12, 1)
     assert (key_of(page).read_text(), page.read_text()) == before
+
+
+def test_a_page_that_cannot_be_written_leaves_no_key(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    (tmp_path / "folder.html").mkdir()
+    with pytest.raises(BadInput, match="cannot write"):
+        write_sample(connection, tmp_path / "folder.html", 50, 0)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.html"]
+    write_sample(connection, tmp_path / "new" / "page.html", 50, 0)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"page.html", "page.key.csv"}
 
 
 @pytest.mark.parametrize("change", [(",normal,", ",lytic,"), ("a row", ""), (",1.0,", ",4.0,"), (",L1,", ",L2,")])
