@@ -45,7 +45,8 @@ def screen(
 ) -> None:
     """Screen an archive into result tables. Repeat the command to screen what is new or was not reached.
 
-    Exit codes: 0 done, 1 the job failed, 2 bad input or another run at work, 3 too many failed studies, 143 SIGTERM.
+    Exit codes: 0 done, 1 the job failed, 2 bad input or another run at work, 3 too many failed studies, 4 studies were
+    planned and none was done, 143 SIGTERM.
     """
     start = moment(since).timestamp() if since else None
     options = ScreenOptions(

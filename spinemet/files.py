@@ -36,6 +36,9 @@ READ_TIMEOUT = timedelta(seconds=30)
 REQUEST_TIMEOUT = timedelta(hours=1)
 """For a whole request: a zip of 4 GB takes minutes, and obstore's default of 30 s would cut it off."""
 
+_BACKTRACE = re.compile(r"\n +0: .*", re.DOTALL)
+"""The frames of native code at the end of some errors of deltalake."""
+
 
 def is_s3(uri: str) -> bool:
     """True for an `s3://` URI, False for a local path."""
@@ -202,12 +205,16 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
     if endpoint:
         scheme, _, host = endpoint.partition("://")
         options |= {"scheme": scheme, "endpoint_override": host}
-    return pafs.S3FileSystem(**options), uri.removeprefix("s3://")
+    if bundle := ca_bundle():
+        options["tls_ca_file_path"] = bundle
+    return pafs.S3FileSystem(
+        **options, retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=RETRIES)
+    ), uri.removeprefix("s3://")
 
 
 def cause(error: Exception) -> str:
     """The innermost cause of a store's error: the code that S3 gave, else the last line of the message."""
-    said = str(error).strip() or plain_cause(error)
+    said = _BACKTRACE.sub("", str(error)).strip() or plain_cause(error)
     if code := re.search(r"<Code>(\w+)</Code>", said):
         return code.group(1)
     return said.splitlines()[-1].rpartition("↳")[2].removeprefix("\x1b[0m").strip(" .")
@@ -237,3 +244,8 @@ def s3_region() -> str:
 def s3_endpoint() -> str | None:
     """The URL of the S3 server in the environment; None for AWS's own."""
     return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+
+
+def ca_bundle() -> str | None:
+    """The file with the certificates that an S3 server's own must come from (AWS_CA_BUNDLE); None for the system's."""
+    return os.environ.get("AWS_CA_BUNDLE") or None

@@ -19,6 +19,12 @@ MIN_CPUS = 4
 MODEL_MEMORY_BYTES = 1 << 30
 """For one model actor: torch, DenseNet-121, the activations of 32 slices and the stacks of a batch."""
 
+READ_MEMORY_BYTES = 768 << 20
+"""For one reading task: a study of 450 slices."""
+
+READ_CPUS, MODEL_CPUS = 0.99, 0.001
+"""Of one task and of one actor: on a node with one CPU a task still fits beside ten actors."""
+
 GROWTH_S = 900.0
 """Longest wait for a new node, whose image may have to be pulled first."""
 
@@ -37,6 +43,7 @@ def connect() -> None:
     """
     # Ray's future default; unset, Ray warns of the change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing about a hospital's cluster goes to Ray's makers
     import ray
 
     if not ray.is_initialized():
@@ -131,46 +138,57 @@ def parallel_tasks() -> int | None:
 def model_pool(cpus: int, gpus: int, workers: int | None) -> tuple[int, dict[str, Any]]:
     """The number of model actors and the resources of each, for a cluster with this many CPUs and GPUs.
 
-    With GPUs an actor takes one GPU, or a share if there are more actors than GPUs, and no CPU. Without, it takes one
-    CPU, which any node has; by default half of the CPUs are left for reading. Raises BadInput if no CPU would be left
-    for reading: such a pipeline would wait for ever.
+    With GPUs an actor takes one GPU, or a share if there are more actors than GPUs. Without, there is one per two CPUs
+    by default, and each has one thread. Actors hold almost no CPU: after the loss of a node the reading tasks still fit
+    on what is left, down to one CPU. Raises BadInput for more workers than CPUs, or no CPU at all.
     """
-    # The memory request also keeps Ray Data from fusing the reading tasks into the model actors, as it does if both
-    # request the same resources: studies would then be read only where a model is loaded.
-    resources: dict[str, Any] = {"memory": MODEL_MEMORY_BYTES}
+    count = workers or gpus or max(1, cpus // 2)
+    # One thread each: the threads of one forward pass wait for each other whenever a reader takes a core from one.
+    resources: dict[str, Any] = {"memory": MODEL_MEMORY_BYTES, "num_cpus": 0 if gpus else MODEL_CPUS}
     if gpus:
-        count, taken = workers or gpus, 0
-        resources |= {"num_cpus": 0, "num_gpus": min(1, gpus / count)}
-    else:
-        # One thread each: the threads of one forward pass wait for each other whenever a reader takes a core from one.
-        count = taken = workers or max(1, cpus // 2)
-        resources |= {"num_cpus": 1}
-    if cpus - taken < 1:
-        raise BadInput(f"expected a cluster with more than {taken} CPUs for {count} model workers, found {cpus}.")
+        resources["num_gpus"] = min(1, gpus / count)
+    if cpus < (1 if gpus else count):
+        raise BadInput(
+            f"expected a cluster with at least {max(1, count)} CPUs for {count} model workers, found {cpus}."
+        )
     return count, resources
 
 
-def enough_cpus(wanted: int) -> int:
-    """The CPUs of the cluster. If a joined one has fewer than `wanted`, requests more and waits for them.
+def grown(cpus: int, gpus: int) -> tuple[int, int]:
+    """The CPUs and GPUs of the cluster. If a joined one has fewer than these, requests more and waits for them.
 
-    A group of nodes that starts empty, or has just lost a node, needs minutes. The wait ends after GROWTH_S, also
-    with fewer CPUs.
+    A group of nodes that starts empty, or has just lost a node, needs minutes. After GROWTH_S fewer CPUs have to do. If
+    GPUs are then still missing, raises JobFailed; on a local cluster, which cannot grow, BadInput at once.
     """
     import ray
     from ray.util import placement_group, remove_placement_group
 
-    def cpus() -> int:
-        return int(ray.cluster_resources().get("CPU", 0))
+    def there() -> tuple[int, int]:
+        found = ray.cluster_resources()
+        return int(found.get("CPU", 0)), int(found.get("GPU", 0))
 
-    if cpus() < wanted and os.environ.get("RAY_ADDRESS"):
+    def is_enough() -> bool:
+        found = there()
+        return found[0] >= cpus and found[1] >= gpus
+
+    is_joined = bool(os.environ.get("RAY_ADDRESS"))
+    if not is_enough() and is_joined:
         # The autoscaler starts nodes for a waiting group. Its own request_resources outlives the job: the nodes would
         # stay for ever.
-        waiting = placement_group([{"CPU": 1}] * wanted)
+        waiting = placement_group([{"CPU": 1}] * cpus + [{"GPU": 1}] * gpus)
         ends = time.monotonic() + GROWTH_S
-        while cpus() < wanted and time.monotonic() < ends:
+        while not is_enough() and time.monotonic() < ends:
             time.sleep(1)
         remove_placement_group(waiting)
-    return cpus()
+    found = there()
+    if found[1] < gpus:
+        if not is_joined:
+            raise BadInput(f"expected a machine with {gpus} GPUs, as --gpus says, found {found[1]}.")
+        raise JobFailed(
+            f"The cluster has {found[1]} of {gpus} GPUs after {GROWTH_S / 60:.0f} minutes: start GPU nodes, or ask for "
+            "fewer with --gpus."
+        )
+    return found
 
 
 def own_error(error: BaseException) -> BadInput | None:

@@ -12,7 +12,15 @@ from functools import cache, partial
 from typing import Any
 
 from spinemet.config import StudyConfig
-from spinemet.on_ray.cluster import connect, enough_cpus, model_pool, parallel_tasks, worker_errors
+from spinemet.on_ray.cluster import (
+    READ_CPUS,
+    READ_MEMORY_BYTES,
+    connect,
+    grown,
+    model_pool,
+    parallel_tasks,
+    worker_errors,
+)
 from spinemet.on_ray.meters import Meters
 from spinemet.process.memory import keep_memory
 from spinemet.progress import Progress, no_progress
@@ -42,14 +50,14 @@ def _answers(
 ) -> Generator[Answer, None, None]:
     import ray
 
-    gpus = int(ray.cluster_resources().get("GPU", 0)) if options.gpus is None else options.gpus
-    cpus = enough_cpus(1 if gpus else 1 + (options.workers or 1))
-    actors, resources = model_pool(cpus, gpus, options.workers)
+    cpus, gpus = grown(1 if options.gpus else options.workers or 1, options.gpus or 0)
+    actors, resources = model_pool(cpus, gpus if options.gpus is None else options.gpus, options.workers)
     rows = (
         ray.data.from_items([{"study": pickle.dumps(study)} for study in studies], override_num_blocks=len(studies))
         .map(
             partial(read_row, config=config, views=options.pictures),
-            num_cpus=1,
+            num_cpus=READ_CPUS,
+            memory=READ_MEMORY_BYTES,  # not that of an actor: Ray Data would fuse the two, and read only beside models
             compute=ray.data.TaskPoolStrategy(size=parallel_tasks()),
         )
         .map_batches(

@@ -58,6 +58,17 @@ def migrate(results: ResultsPlace) -> None:
 
 
 @app.command()
+def restore(
+    results: ResultsPlace,
+    version: Annotated[str, typer.Argument(help="Pin, version of the table studies, or date or time (UTC).")],
+) -> None:
+    """Go back to an earlier version of all tables; the next run screens what then is missing."""
+    from spinemet.results import maintenance
+
+    show(maintenance.restore(results, version))
+
+
+@app.command()
 def dictionary() -> None:
     """Print the data dictionary of the result tables as Markdown."""
     from spinemet.results import schemas

@@ -1,4 +1,4 @@
-"""Upkeep of the result tables: fewer and larger files, old files deleted, older tables brought up to date, history.
+"""Upkeep of the result tables: fewer and larger files, old files deleted, older forms brought up to date, the way back.
 
 Whatever changes files here holds the lease, so it never meets a run.
 """
@@ -15,10 +15,11 @@ from deltalake import write_deltalake
 
 from spinemet import files
 from spinemet.errors import BadInput
+from spinemet.results import delta
 from spinemet.results.lease import hold_lease
 from spinemet.results.older_form import calls_of, in_present_form, is_older
 from spinemet.results.schemas import PARTITION_COLUMN, SCHEMAS
-from spinemet.results.tables import Results, connect, create_table, open_results, version_at
+from spinemet.results.tables import LEDGER, SIDE_TABLES, Results, connect, open_results, version_at
 from spinemet.results.versions import Pin, moment_of, pins, place_of_pin
 
 KEEP_DAYS = 30.0
@@ -75,11 +76,11 @@ def migrate(uri: str) -> pd.DataFrame:
     written = dict.fromkeys(("calls", "vertebrae", "studies"), 0)
     with _alone(uri, "migrate", any_form=True) as results:
         for name in ("vertebrae", "studies"):
-            dataset = results.table(name).to_pyarrow_dataset()
+            dataset = delta.dataset(results.uri, name)
             if not is_older(dataset.schema):
                 continue
             if name == "vertebrae":
-                create_table(results.uri, "calls")
+                delta.create_table(results.uri, "calls")
                 written["calls"] = _rewrite(results, "calls", dataset, calls_of("older", dataset.schema.names))
             written[name] = _rewrite(results, name, dataset, in_present_form("older", dataset.schema.names))
     return pd.DataFrame(written.items(), columns=["table", "rows_written"])
@@ -98,7 +99,7 @@ def pin(uri: str, name: str, as_of: str | None = None) -> pd.DataFrame:
             raise BadInput(f"the pin {name} exists; choose another name, or remove it with: spinemet tables unpin.")
         when = _last_commit(results) if as_of is None else moment_of(results.uri, as_of)
         connect(results.uri, when).close()  # BadInput if a vacuum has removed it
-        versions = {table: version_at(results.table(table), when) for table in SCHEMAS}
+        versions = {table: version_at(results.uri, table, when) for table in SCHEMAS}
         files.write_bytes(place, Pin(moment=when, versions=versions).model_dump_json().encode())
         _keep_logs(results)
     return pd.DataFrame(versions.items(), columns=["table", "version"])
@@ -115,20 +116,39 @@ def unpin(uri: str, name: str) -> None:
         _keep_logs(results)
 
 
+def restore(uri: str, version: str) -> pd.DataFrame:
+    """Go back to the tables as they were at `version` (as for `moment_of`); one row per table with its version.
+
+    What came later leaves the tables, and the next run screens it again; `--as-of` still reads it until a vacuum. After
+    a kill at any point the next call does the rest. Raises BadInput if that version can no longer be read.
+    """
+    with _alone(uri, "restore", mends=True) as results:
+        when = moment_of(results.uri, version)
+        connect(results.uri, when).close()  # BadInput if it is damaged, or a vacuum has removed it
+        versions = {name: version_at(results.uri, name, when) for name in (LEDGER, *SIDE_TABLES, delta.RUNS)}
+        for name, number in versions.items():
+            results.guard()
+            table = results.table(name)
+            if number < table.version():
+                table.restore(number)
+            table.create_checkpoint()  # readers then start here, and not at a commit that may be damaged
+    return pd.DataFrame(versions.items(), columns=["table", "version"])
+
+
 def history(uri: str) -> pd.DataFrame:
     """Every version of every table, newest first: when it was made, by what operation, and the pins that keep it."""
     results = open_results(uri)
     known = pins(results.uri)
     done = [
         (
-            datetime.fromtimestamp(commit["timestamp"] / 1000, UTC),
+            made,
             name,
-            commit["version"],
-            commit["operation"],
-            " ".join(word for word, one in known.items() if one.versions.get(name) == commit["version"]),
+            number,
+            operation,
+            " ".join(word for word, one in known.items() if one.versions.get(name) == number),
         )
         for name in SCHEMAS
-        for commit in results.table(name).history()
+        for made, number, operation in delta.commits(results.uri, name, results.table(name))
     ]
     return pd.DataFrame(sorted(done, reverse=True), columns=["committed_at", "table", "version", "operation", "pins"])
 
@@ -150,8 +170,10 @@ def _keep_logs(results: Results) -> None:
 
 
 @contextmanager
-def _alone(uri: str, name: str, *, any_form: bool = False) -> Iterator[Results]:
-    open_results(uri, any_form=any_form)  # BadInput for a place without results, before a lease is written there
+def _alone(uri: str, name: str, *, any_form: bool = False, mends: bool = False) -> Iterator[Results]:
+    found = open_results(uri, any_form=any_form)  # BadInput for a place without results, before a lease is written
+    if not mends:
+        found.check_whole()
     with hold_lease(uri, f"{name}-{secrets.token_hex(3)}") as lease:
         yield open_results(uri, any_form=any_form, guard=lease.check)
 

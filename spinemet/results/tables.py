@@ -16,25 +16,31 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.fs as pafs
 from deltalake import DeltaTable, write_deltalake
-from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.table import SUPPORTED_READER_FEATURES
 
 from spinemet import files
 from spinemet.errors import BadInput, Reason
 from spinemet.reading import State
+from spinemet.results.delta import (
+    RUNS,
+    STORE_ERRORS,
+    check_whole,
+    commits,
+    create_table,
+    damaged,
+    dataset,
+    open_table,
+    stored_schema,
+)
 from spinemet.results.older_form import FLAGGED, calls_of, in_present_form, is_older
 from spinemet.results.scan import define_scan
-from spinemet.results.schemas import KEY_COLUMNS, PARTITION_COLUMN, SCHEMAS, Row, RunState
+from spinemet.results.schemas import KEY_COLUMNS, SCHEMAS, Row, RunState
 
 LEDGER = "studies"
-RUNS = "runs"
 SIDE_TABLES: tuple[str, ...] = ("vertebrae", "calls", "slices", "pictures")
 """Tables whose rows count once the ledger has their wave, in the order in which a wave writes them."""
 
 _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
-_STORE_ERRORS = (DeltaError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -65,8 +71,8 @@ class Results:
                 selected &= pads.field(column) == str(value)
         if only is not None:
             selected &= pads.field("reason").isin([str(reason) for reason in only])
-        dataset, sizes = self.table(LEDGER).to_pyarrow_dataset(), dict[str, int]()
-        for batch in dataset.to_batches(columns=["source_key", "size_bytes"], filter=selected):
+        stored, sizes = dataset(self.uri, LEDGER), dict[str, int]()
+        for batch in stored.to_batches(columns=["source_key", "size_bytes"], filter=selected):
             sizes.update(zip(batch["source_key"].to_pylist(), batch["size_bytes"].to_pylist(), strict=True))
         return sizes
 
@@ -89,6 +95,7 @@ class Results:
         # first and removed last: after a kill at any point they still name the wave.
         lost = sorted((self._waves("vertebrae") | self._waves("pictures")) - self._waves(LEDGER))
         dropped = 0
+        self._check_counted(lost)
         for name in reversed(SIDE_TABLES if lost else ()):
             self.guard()
             dropped += self.table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
@@ -102,6 +109,7 @@ class Results:
                 f"SELECT wave, list(DISTINCT source_key) FROM all_{name} side "
                 f"ANTI JOIN all_{LEDGER} ledger ON {_SAME_WAVE} GROUP BY wave ORDER BY wave"
             ).fetchall()
+            self._check_counted([wave for wave, _ in lost])
             for wave, keys in lost:
                 self.guard()
                 gone = f"{_one_of('wave', [wave])} AND {_one_of('source_key', keys)}"
@@ -114,7 +122,7 @@ class Results:
 
     def runs(self) -> list[Row]:
         """The rows of `runs` in order of time; those of an earlier version can lack columns."""
-        rows: list[Row] = self.table(RUNS).to_pyarrow_table().sort_by("started_at").to_pylist()
+        rows: list[Row] = dataset(self.uri, RUNS).to_table().sort_by("started_at").to_pylist()
         return rows
 
     def last_run(self) -> Row | None:
@@ -136,9 +144,29 @@ class Results:
         rates = (row.get("studies_per_hour") for row in reversed(self.runs()))
         return next((rate for rate in rates if rate is not None), None)
 
+    def check_whole(self) -> None:
+        """Raise BadInput if a table is damaged, see `delta.check_whole`."""
+        for name in SCHEMAS:
+            check_whole(self.uri, name, self.table(name))
+
+    def _check_counted(self, lost: Collection[str]) -> None:
+        """Raise BadInput if `runs` counted studies of the waves `lost` that the ledger no longer has in any wave."""
+        if not lost:
+            return
+        connection = connect(self.uri)
+        missing = connection.execute(
+            f"SELECT run_id FROM {RUNS} WHERE screened + excluded + failed > "
+            f"(SELECT count(*) FROM {LEDGER} ledger WHERE ledger.run_id = {RUNS}.run_id) AND run_id IN ("
+            f"SELECT side.run_id FROM all_vertebrae side ANTI JOIN {LEDGER} ledger USING ({', '.join(KEY_COLUMNS)}) "
+            f"WHERE {_one_of('side.wave', lost)}) ORDER BY run_id"
+        ).fetchall()
+        if missing:
+            runs = ", ".join(run for (run,) in missing)
+            raise damaged(self.uri, LEDGER, f"it lacks studies that were committed by {runs}, so nothing was deleted")
+
     def table(self, name: str) -> DeltaTable:
         """The Delta table `name` in its newest version."""
-        return _delta(self.uri, name)
+        return open_table(self.uri, name)
 
     def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
         self.guard()
@@ -152,7 +180,7 @@ class Results:
 
     def _waves(self, name: str) -> set[str]:
         waves: set[str] = set()
-        for batch in self.table(name).to_pyarrow_dataset().to_batches(columns=["wave"]):
+        for batch in dataset(self.uri, name).to_batches(columns=["wave"]):
             waves.update(pc.unique(batch["wave"]).to_pylist())
         return waves
 
@@ -160,8 +188,8 @@ class Results:
 def has_results(uri: str) -> bool:
     """Whether there are result tables at `uri`. Raises BadInput if the store cannot tell."""
     try:
-        return _stored_schema(files.normalize(uri), LEDGER) is not None
-    except _STORE_ERRORS as error:
+        return stored_schema(files.normalize(uri), LEDGER) is not None
+    except STORE_ERRORS as error:
         raise BadInput(f"Cannot read screening results at {uri}: {files.cause(error)}.") from error
 
 
@@ -187,7 +215,7 @@ def open_results(
     """
     uri = files.normalize(uri)
     try:
-        ledger = _stored_schema(uri, LEDGER)
+        ledger = stored_schema(uri, LEDGER)
         if ledger is None and not create:
             raise BadInput(f"There are no screening results at {uri}.")
         if ledger is not None and is_older(ledger) and not any_form:
@@ -195,10 +223,10 @@ def open_results(
                 f"The results at {uri} were written by an earlier version of SpineMet. "
                 f"Bring them up to date with: spinemet tables migrate {uri}"
             )
-        for name in (*SIDE_TABLES, RUNS, LEDGER) if create else ():  # the ledger last: with it, all tables are there
-            if _stored_schema(uri, name) is None:
-                create_table(uri, name)
-    except _STORE_ERRORS as error:
+        # The ledger last: with it, all tables are there. One that is then missing was lost.
+        for name in (*SIDE_TABLES, RUNS, LEDGER) if ledger is None else ():
+            create_table(uri, name)
+    except STORE_ERRORS as error:
         action = "write" if create else "read"
         raise BadInput(f"Cannot {action} screening results at {uri}: {files.cause(error)}.") from error
     return Results(uri, guard)
@@ -232,14 +260,14 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
         if name in queries:
             continue
         table, stored = _at(uri, name, as_of), f"stored_{name}"
-        dataset = table.to_pyarrow_dataset()
+        rows = dataset(uri, name, table)
         versions.append({"name": name, "version": table.version()})
-        define_scan(connection, stored, dataset, files.join(uri, name))
+        define_scan(connection, stored, rows, files.join(uri, name))
         queries[name] = f"SELECT * FROM {stored}"
-        if name in FLAGGED and is_older(dataset.schema):  # a moment before `maintenance.migrate`
-            queries[name] = in_present_form(stored, dataset.schema.names)
+        if name in FLAGGED and is_older(rows.schema):  # a moment before `maintenance.migrate`
+            queries[name] = in_present_form(stored, rows.schema.names)
             if name == "vertebrae":
-                queries["calls"] = calls_of(stored, dataset.schema.names)
+                queries["calls"] = calls_of(stored, rows.schema.names)
     connection.register("versions", pa.Table.from_pylist(versions))
     for name, query in queries.items():
         lacking = set(SCHEMAS[name].names) - set(connection.sql(query).columns)  # columns of a later version: null
@@ -249,66 +277,31 @@ def _define_all(connection: duckdb.DuckDBPyConnection, uri: str, as_of: datetime
 
 
 def _at(uri: str, name: str, as_of: datetime | None) -> DeltaTable:
-    table = _delta(uri, name)
+    table, gone = open_table(uri, name), ""
     if as_of is not None:
-        version = version_at(table, as_of)
+        version = version_at(uri, name, as_of)
         gone = (
             f"version {version} of the table {name} can no longer be read: a vacuum has removed its files or its log."
         )
         try:
             table.load_as_version(version)
-        except _STORE_ERRORS as error:
+        except STORE_ERRORS as error:
             raise BadInput(gone) from error
-        stored = table.to_pyarrow_dataset()
-        if any(one.type == pafs.FileType.NotFound for one in stored.filesystem.get_file_info(list(stored.files))):
-            raise BadInput(gone)
+    check_whole(uri, name, table, gone)
     return table
 
 
-def version_at(table: DeltaTable, as_of: datetime) -> int:
-    """The version at `as_of` by the time that each commit states.
+def version_at(uri: str, name: str, as_of: datetime) -> int:
+    """The version of the table `name` at `as_of` by the time that each commit states.
 
     deltalake itself goes by the dates of the log's files, which a slow write or a copy of the results changes.
     """
-    commits = [(datetime.fromtimestamp(one["timestamp"] / 1000, UTC), one["version"]) for one in table.history()]
-    past = [version for moment, version in commits if moment <= as_of]
+    made = [(moment, version) for moment, version, _ in commits(uri, name, open_table(uri, name))]
+    past = [version for moment, version in made if moment <= as_of]
     if not past:
-        first = min(commits)[0]
+        first = min(made)[0]
         raise BadInput(f"There were no results yet at {as_of}; the first are of {first:%Y-%m-%d %H:%M:%S} UTC.")
     return max(past)
-
-
-def _delta(uri: str, name: str) -> DeltaTable:
-    table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri))
-    if features := set(table.protocol().reader_features or ()) - SUPPORTED_READER_FEATURES:
-        what = f"has the Delta reader feature {', '.join(sorted(features))}, which SpineMet cannot read"
-        raise BadInput(f"The table {name} at {uri} {what}; drop it with the tool that set it.")
-    return table
-
-
-def _stored_schema(uri: str, name: str) -> pa.Schema | None:
-    """The columns of the Delta table `name`, None if there is no such table."""
-    # Not DeltaTable.is_deltatable: it holds the GIL while it waits for the store, and an S3 server in the same
-    # process (as in tests) then never answers.
-    try:
-        table = DeltaTable(files.join(uri, name), storage_options=files.delta_options(uri), without_files=True)
-    except TableNotFoundError:
-        return None
-    return pa.schema(table.schema().to_arrow())
-
-
-def create_table(uri: str, name: str) -> None:
-    """Make the empty table `name` at `uri` if it is missing."""
-    schema = SCHEMAS[name]
-    DeltaTable.create(
-        files.join(uri, name),
-        schema,
-        mode="ignore",
-        partition_by=[PARTITION_COLUMN] if name != RUNS else None,
-        name=name,
-        description=schema.metadata[b"description"].decode(),
-        storage_options=files.delta_options(uri),
-    )
 
 
 def _for_merging(schema: pa.Schema, table: DeltaTable) -> pa.Schema:

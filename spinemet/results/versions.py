@@ -5,7 +5,7 @@ files of these versions, and the tables keep their logs (`maintenance.pin`).
 """
 
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
@@ -14,6 +14,7 @@ from pydantic import AwareDatetime, ValidationError
 from spinemet import files
 from spinemet.config import FrozenModel
 from spinemet.errors import BadInput
+from spinemet.results.delta import commits
 from spinemet.results.tables import LEDGER, moment, open_results
 
 PINS = "pins"
@@ -63,14 +64,11 @@ def moment_of(uri: str, text: str) -> datetime:
         return _pinned(uri, text).moment
     if not text.isdecimal() or len(text) > _VERSION_DIGITS:
         return moment(text)
-    versions = open_results(uri).table(LEDGER).history()
-    for commit in versions:
-        if commit["version"] == int(text):
-            return datetime.fromtimestamp(commit["timestamp"] / 1000, UTC)
-    raise BadInput(
-        f"expected a version of the table {LEDGER} from {versions[-1]['version']} to {versions[0]['version']}, "
-        f"found {text}."
-    )
+    results = open_results(uri)
+    made = {number: moment for moment, number, _ in commits(results.uri, LEDGER, results.table(LEDGER))}
+    if int(text) in made:
+        return made[int(text)]
+    raise BadInput(f"expected a version of the table {LEDGER} from {min(made)} to {max(made)}, found {text}.")
 
 
 def _pinned(uri: str, name: str) -> Pin:

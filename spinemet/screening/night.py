@@ -41,7 +41,7 @@ from spinemet.screening.plan import (
     plan_studies,
 )
 from spinemet.screening.run import RATED, Run, Wave, account, in_words
-from spinemet.screening.stopping import WAKE_S, Stop, arriving
+from spinemet.screening.stopping import WAKE_S, Stop, Watchdog, arriving
 
 ROUND = 2000
 """Studies per call of `answers`; bounds what this process holds of the listing (some 20 kB per study)."""
@@ -66,7 +66,7 @@ def run_night(
 
     Raises BadInput, before anything is written, if the options do not pass `check_options`, another run holds the
     results, or they were made with another pseudonym key or date policy. Raises JobFailed if the lease on the results
-    is lost or a store fails during the run.
+    is lost, a store fails during the run, or no study is finished for too long (see `Watchdog`).
     """
     hours = options.max_hours
     with Stop(None if hours is None else hours * 3600) as stop:
@@ -74,6 +74,7 @@ def run_night(
         run = Run(_facts(options, inputs))
         with _store_errors(), hold_lease(options.results, run.run_id) as lease:
             results = open_results(options.results, create=True, guard=lease.check)
+            results.check_whole()
             plan = _plan(options, inputs, results)
             run.plan = plan.counts
             results.write_run(run.row(RunState.RUNNING))
@@ -116,6 +117,8 @@ def forecast(options: ScreenOptions, progress: Progress = no_progress) -> Foreca
     """What `run_night` would do, at the speed of the last run; writes nothing. Raises BadInput as that does."""
     inputs = check_options(options)
     results = open_results(options.results) if has_results(options.results) else None
+    if results is not None:
+        results.check_whole()
     plan = _plan(options, inputs, results)
     counts = plan.counts
     for _ in plan:
@@ -145,8 +148,8 @@ def _screen(
     seen: Counter[str] = Counter()
     total = 0
 
-    def show() -> None:
-        progress(seen.total(), total, in_words(seen))
+    def show(more: str = "") -> None:
+        progress(seen.total(), total, in_words(seen) + more)
 
     def commit() -> None:
         rows = wave.commit()
@@ -161,14 +164,21 @@ def _screen(
         coming = answers(studies)
         stop.defer()  # after that call, which may start Ray: it sets a SIGTERM handler of its own
         show()
+        watchdog = Watchdog()
         for answer in arriving(coming, WAVE, WAKE_S):
             if answer is not None:
                 wave.add(answer)
                 seen[answer.reading.state] += 1
+                watchdog.answered()
                 show()
+            elif minutes := watchdog.quiet_minutes():
+                show(f"; no study finished for {minutes} min")
             wave.results.guard()
             if wave.is_due():
                 commit()
+            if (stalled := watchdog.stalled()) is not None:
+                commit()
+                raise stalled
             wave.run.stopped = stop.why()
             if wave.run.stopped:
                 break

@@ -120,6 +120,8 @@ class Run:
             )
         if plan.unlisted:
             lines.append(f"not listed: {describe(plan.unlisted)}")
+        if plan.planned and not self.studies and not self.stopped:
+            lines.append("none of the planned studies was done: look for the cause before the next run")
         lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
         if self.studies:
             speed = f", {self.studies_per_hour:.0f} studies per hour" if self.studies_per_hour else ""
@@ -142,9 +144,11 @@ class Run:
         return json.dumps(facts, indent=2, default=str) + "\n"
 
     def exit_code(self, max_failed_share: float | None) -> int:
-        """0; 3 if more than this share of the run's studies failed; 143 if SIGTERM ended it."""
+        """0; 3 if more than this share of studies failed; 4 if all planned ones were left undone; 143 after SIGTERM."""
         if self.stopped is StopReason.SIGNAL:
             return 143
+        if self.plan.planned and not self.studies:
+            return 4
         return 3 if max_failed_share is not None and self.failed_share > max_failed_share else 0
 
 

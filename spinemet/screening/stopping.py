@@ -1,4 +1,4 @@
-"""How a run ends early: on SIGTERM or at a deadline."""
+"""How a run ends early: on SIGTERM, at a deadline, or because nothing is done any more."""
 
 from __future__ import annotations
 
@@ -13,9 +13,14 @@ from queue import Empty, Full, Queue
 from types import FrameType, TracebackType
 from typing import Any, TypeVar
 
+from spinemet.errors import JobFailed
+
 T = TypeVar("T")
 WAKE_S = 0.5
 """A run that waits for answers checks at least this often whether it should stop."""
+MINUTE_S = 60.0
+STALLED_S = 1800.0
+"""Longest time without a finished study. A node takes up to 15 minutes to come; a study that hangs ends after 10."""
 
 
 class StopReason(StrEnum):
@@ -68,6 +73,36 @@ class Stop:
         self._signalled = True
         if not self._deferred:
             sys.exit(128 + number)
+
+
+class Watchdog:
+    """Notices that no study is finished: `quiet_minutes` for a line in the log, `stalled` for the end of the run."""
+
+    def __init__(self, limit_s: float = STALLED_S) -> None:
+        self._limit_s = limit_s
+        self.answered()
+
+    def answered(self) -> None:
+        """A study was finished."""
+        self._since, self._said = time.monotonic(), 0
+
+    def quiet_minutes(self) -> int:
+        """The whole minutes since a study was finished, once for each minute; 0 if there is nothing new to say."""
+        minutes = int((time.monotonic() - self._since) / MINUTE_S)
+        if minutes <= self._said:
+            return 0
+        self._said = minutes
+        return minutes
+
+    def stalled(self) -> JobFailed | None:
+        """The error to end the run with if no study was finished for too long; None if one was."""
+        if time.monotonic() - self._since <= self._limit_s:
+            return None
+        return JobFailed(
+            f"No study was finished for {self._limit_s / MINUTE_S:.0f} minutes, so the run ended: the cluster may have "
+            "lost its nodes, or have no CPU or memory left for reading (ray status shows both). What was committed "
+            "stands; the next run does the rest."
+        )
 
 
 def arriving(items: Generator[T, None, None], ahead: int, wake_s: float = WAKE_S) -> Iterator[T | None]:

@@ -14,6 +14,7 @@ class Victim(StrEnum):
     TASK_WORKER = "task worker"
     MODEL_ACTOR = "model actor"
     NODE = "node"
+    LOST_NODE = "node that is not replaced"
     DRIVER = "driver"
     STORE = "object store"
 

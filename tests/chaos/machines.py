@@ -32,6 +32,7 @@ from tests.on_ray.places import KEY
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 BUCKET = "s3://chaos"
+NODES = 2
 LIMIT_S = 600.0
 """A night that takes longer counts as hung: undisturbed on two idle cores it takes a thirtieth."""
 STORE_BYTES = 100 << 20
@@ -98,9 +99,12 @@ class Machines:
         if victim is Victim.DRIVER:
             night.process.kill()
             night.process.wait()
-        elif victim is Victim.NODE:
+        elif victim in {Victim.NODE, Victim.LOST_NODE}:
+            if victim is Victim.LOST_NODE and len(self.nodes) == 1:
+                return True  # the last node has to do the rest
             self._lose(self.nodes.pop(int(rng.integers(len(self.nodes)))))
-            self.add_node()
+            if victim is Victim.NODE:
+                self.add_node()
         elif victim is Victim.STORE:
             self.gate.shut()
             time.sleep(outage_s)
@@ -186,8 +190,8 @@ def machines(folder: Path, node_cpus: int = 2) -> Iterator[Machines]:
         )
         try:
             everything = Machines(cluster, gate, folder, node_cpus)
-            everything.add_node()
-            everything.add_node()
+            for _ in range(NODES):
+                everything.add_node()
             yield everything
         finally:
             cluster.shutdown()

@@ -13,7 +13,7 @@ from spinemet.results import tables
 from spinemet.results.tables import SIDE_TABLES
 from spinemet.screening.plan import RETRIED
 from tests.chaos.kills import Kill, Victim
-from tests.chaos.machines import LIMIT_S, Machines
+from tests.chaos.machines import LIMIT_S, NODES, Machines
 from tests.screening.places import Tables, rows_in
 
 STARTS = 12
@@ -39,6 +39,8 @@ class Outcome:
 def disturbed(machines: Machines, results: str, kills: list[Kill], seed: int) -> Outcome:
     """Run nights on `results` with the planned kills, until one exits with 0 and leaves no study to try again."""
     outcome, left, rng = Outcome(), list(kills), np.random.default_rng(seed)
+    while len(machines.nodes) < NODES:  # an earlier plan may have lost one
+        machines.add_node()
     began = time.monotonic()
     while len(outcome.codes) < STARTS:
         night = machines.night(results)

@@ -63,6 +63,7 @@ def _happened(everything: Machines) -> Story:
         Kill(Victim.NODE, 0.5),
         Kill(Victim.STORE, 0.5, outage_s=1.0),
         Kill(Victim.DRIVER, 0.5),
+        Kill(Victim.LOST_NODE, 0.5),  # one CPU is left
     ]
     outcome = disturbed(everything, RESULTS, kills, seed=1)
     expected = rows_alone(join(BUCKET, "archive"), join(BUCKET, "model"))
@@ -86,7 +87,7 @@ def test_no_kill_loses_or_doubles_a_row(story: Story) -> None:
     assert story.differences == 0
     assert story.disturbed.hung == 0
     assert story.disturbed.codes[-1] == 0
-    assert story.disturbed.kills[Victim.NODE] == story.disturbed.kills[Victim.DRIVER] == 1
+    assert [story.disturbed.kills[one] for one in (Victim.NODE, Victim.DRIVER, Victim.LOST_NODE)] == [1, 1, 1]
 
 
 def test_prometheus_counts_committed_studies_and_holds_no_identifier(story: Story) -> None:

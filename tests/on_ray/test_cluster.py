@@ -13,11 +13,13 @@ import ray
 from spinemet.errors import BadInput, JobFailed
 from spinemet.on_ray import cluster
 from spinemet.on_ray.cluster import (
+    MODEL_CPUS,
+    READ_CPUS,
     START_ATTEMPTS,
     _without_line,
     check_temporary_folder,
     connect,
-    enough_cpus,
+    grown,
     model_pool,
     own_error,
     parallel_tasks,
@@ -84,18 +86,41 @@ def test_a_running_cluster_is_joined_and_not_limited(monkeypatch: pytest.MonkeyP
 
 def test_only_a_joined_cluster_is_made_to_grow(monkeypatch: pytest.MonkeyPatch) -> None:
     requested: list[object] = []
-    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0} if requested else {})
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0} if requested else {})
     monkeypatch.setattr(ray.util, "placement_group", requested.extend)
     monkeypatch.setattr(ray.util, "remove_placement_group", requested.append)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert enough_cpus(2) == 0
+    assert grown(2, 0) == (0, 0)
     assert requested == []
     monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
-    assert enough_cpus(2) == 8
-    assert requested == [{"CPU": 1}, {"CPU": 1}, None]  # and releases the group
+    assert grown(2, 1) == (8, 1)
+    assert requested == [{"CPU": 1}, {"CPU": 1}, {"GPU": 1}, None]  # and releases the group
     monkeypatch.setattr(ray, "cluster_resources", dict)
     monkeypatch.setattr(cluster, "GROWTH_S", 0.01)
-    assert enough_cpus(2) == 0
+    assert grown(2, 0) == (0, 0)
+
+
+def test_gpus_that_do_not_come_end_the_run_and_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 8.0, "GPU": 1.0})
+    monkeypatch.setattr(ray.util, "placement_group", lambda bundles: None)
+    monkeypatch.setattr(ray.util, "remove_placement_group", lambda group: None)
+    monkeypatch.setattr(cluster, "GROWTH_S", 0.01)
+    monkeypatch.setenv("RAY_ADDRESS", "192.0.2.1:6379")
+    with pytest.raises(JobFailed, match=r"The cluster has 1 of 2 GPUs after .* start GPU nodes"):
+        grown(1, 2)
+    monkeypatch.delenv("RAY_ADDRESS")
+    with pytest.raises(BadInput, match="expected a machine with 2 GPUs, as --gpus says, found 1"):
+        grown(1, 2)
+    assert grown(1, 1) == (8, 1)
+
+
+def test_ray_sends_no_usage_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._common.usage.usage_lib import usage_stats_enabled
+
+    monkeypatch.delenv("RAY_USAGE_STATS_ENABLED", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    connect()
+    assert not usage_stats_enabled()
 
 
 def test_bad_input_is_found_in_the_text_of_a_workers_error() -> None:
@@ -115,13 +140,13 @@ ray.exceptions.UserCodeException: UDF failed to process a data block."""
 @pytest.mark.parametrize(
     ("cpus", "gpus", "workers", "expected"),
     [
-        (4, 0, None, (2, {"num_cpus": 1})),
-        (32, 0, None, (16, {"num_cpus": 1})),
-        (8, 0, 2, (2, {"num_cpus": 1})),
-        (2, 0, None, (1, {"num_cpus": 1})),
+        (4, 0, None, (2, {"num_cpus": MODEL_CPUS})),
+        (32, 0, None, (16, {"num_cpus": MODEL_CPUS})),
+        (8, 0, 8, (8, {"num_cpus": MODEL_CPUS})),
+        (1, 0, None, (1, {"num_cpus": MODEL_CPUS})),
         (8, 2, None, (2, {"num_cpus": 0, "num_gpus": 1})),
         (8, 2, 4, (4, {"num_cpus": 0, "num_gpus": 0.5})),
-        (8, 2, 1, (1, {"num_cpus": 0, "num_gpus": 1})),
+        (1, 2, 1, (1, {"num_cpus": 0, "num_gpus": 1})),
     ],
 )
 def test_model_actors_leave_cpus_to_read_with(
@@ -131,9 +156,14 @@ def test_model_actors_leave_cpus_to_read_with(
     assert (count, {name: value for name, value in resources.items() if name != "memory"}) == expected
 
 
-@pytest.mark.parametrize(("cpus", "workers"), [(1, None), (4, 4), (0, None)])
-def test_a_cluster_that_could_only_wait_is_refused(cpus: int, workers: int | None) -> None:
-    with pytest.raises(BadInput, match="expected a cluster with more than"):
+def test_a_reader_fits_on_one_cpu_beside_all_actors_that_lost_their_node() -> None:
+    assert READ_CPUS + 10 * MODEL_CPUS <= 1
+    assert 2 * READ_CPUS > 1
+
+
+@pytest.mark.parametrize(("cpus", "workers"), [(1, 2), (4, 5), (0, None)])
+def test_more_workers_than_cpus_are_refused(cpus: int, workers: int | None) -> None:
+    with pytest.raises(BadInput, match="expected a cluster with at least"):
         model_pool(cpus, 0, workers)
 
 

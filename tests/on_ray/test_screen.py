@@ -71,5 +71,5 @@ def test_rows_are_those_of_reading_the_study_without_ray(first: ScreenOptions) -
 
 def test_too_many_workers_are_refused(first: ScreenOptions, tmp_path: Path) -> None:
     greedy = ScreenOptions(first.archive, str(tmp_path), first.model, KEY, workers=99)
-    with pytest.raises(BadInput, match="expected a cluster with more than 99 CPUs"):
+    with pytest.raises(BadInput, match="expected a cluster with at least 99 CPUs"):
         run_screen(greedy)

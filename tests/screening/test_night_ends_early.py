@@ -24,7 +24,7 @@ from spinemet.screening.answers import Answer
 from spinemet.screening.drift import MIN_RUNS
 from spinemet.screening.night import run_night
 from spinemet.screening.plan import PlannedStudy, ScreenOptions
-from spinemet.screening.stopping import StopReason
+from spinemet.screening.stopping import StopReason, Watchdog
 from tests.readings import CALLS
 from tests.screening.nights import answer, answers, rows, runs
 from tests.screening.places import STUDIES
@@ -75,7 +75,7 @@ def test_a_night_stops_at_its_deadline(options: ScreenOptions, monkeypatch: pyte
     monkeypatch.setattr(night, "WAVE", 2)
     run = run_night(replace(options, max_hours=1e-9), answers)
     assert run.stopped is StopReason.DEADLINE
-    assert run.exit_code(None) == 0
+    assert run.exit_code(None) == (0 if run.studies else 4)
     (row,) = runs(options)
     assert (row["state"], sum(row[state] for state in State)) == (RunState.STOPPED, run.studies)
     assert len(rows(options)["studies"]) == run.studies < run.plan.planned
@@ -165,4 +165,26 @@ def test_an_error_of_the_cluster_ends_the_night_and_committed_waves_stand(
     with pytest.raises(RuntimeError, match="no node is left"):
         run_night(options, breaking)
     assert len(rows(options)["studies"]) == 4
+    assert [row["state"] for row in runs(options)] == [RunState.FAILED]
+
+
+def test_a_cluster_that_makes_no_progress_ends_the_night_with_a_sentence(
+    options: ScreenOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(night, "WAKE_S", 0.02)
+    monkeypatch.setattr("spinemet.screening.stopping.MINUTE_S", 0.1)
+    monkeypatch.setattr(night, "Watchdog", lambda: Watchdog(0.5))
+    ended, shown = threading.Event(), []
+
+    def stuck(studies: Sequence[PlannedStudy], config: StudyConfig) -> Generator[Answer, None, None]:
+        yield answer(studies[0])
+        ended.wait(30)
+
+    with pytest.raises(JobFailed, match="No study was finished for 5 minutes"):
+        run_night(options, stuck, lambda done, total, note="": shown.append(note))
+    ended.set()
+    assert [note for note in shown if note.endswith("; no study finished for 2 min")] == [
+        "1 screened; no study finished for 2 min"
+    ]
+    assert len(rows(options)["studies"]) == 1  # what was done before is committed
     assert [row["state"] for row in runs(options)] == [RunState.FAILED]

@@ -64,6 +64,19 @@ def test_exit_code_and_summary_say_how_a_run_ended() -> None:
     assert "stopped by a signal" in str(run)
 
 
+def test_a_run_that_planned_studies_and_did_none_has_an_exit_code_of_its_own() -> None:
+    run = Run(facts={})
+    run.plan.planned = 27
+    for stopped, code in ((None, 4), (StopReason.DEADLINE, 4), (StopReason.SIGNAL, 143)):
+        run.stopped = stopped
+        assert run.exit_code(0.5) == code
+    run.stopped = None
+    assert "none of the planned studies was done" in str(run)
+    run.count({"studies": [{"state": "excluded", "reason": "not_ct"}], "vertebrae": []})
+    assert run.exit_code(None) == 0
+    assert "none of" not in str(run)
+
+
 def test_an_alarm_stands_in_log_row_and_summary() -> None:
     run = Run(facts={"asked_by": "me"}, alarms=[Alarm("failed", 0.5, 0.0, 0.04, 12)])
     sentence = "failed: 50.0%, expected 0.0% to 4.0% after the last 12 runs"

@@ -10,7 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from spinemet.screening.stopping import Stop, StopReason, arriving
+from spinemet.errors import JobFailed
+from spinemet.screening import stopping
+from spinemet.screening.stopping import Stop, StopReason, Watchdog, arriving
 
 
 def test_sigterm_ends_the_run_at_once_before_defer_and_is_noted_afterwards() -> None:
@@ -90,3 +92,24 @@ def test_closing_the_iterator_ends_the_source() -> None:
     assert next(iter(items)) == 1
     items.close()
     assert ended.wait(5)
+
+
+def test_the_watchdog_speaks_once_a_minute_and_ends_a_run_without_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: now[0])
+    watchdog = Watchdog(limit_s=300)
+    said = []
+    for now[0] in (1059.0, 1060.0, 1061.0, 1119.0, 1121.0, 1300.0):
+        said.append(watchdog.quiet_minutes())
+        assert watchdog.stalled() is None
+    assert said == [0, 1, 0, 0, 2, 5]
+    now[0] = 1301.0
+    error = watchdog.stalled()
+    assert isinstance(error, JobFailed)
+    assert str(error).startswith("No study was finished for 5 minutes, so the run ended")
+    watchdog.answered()
+    assert watchdog.stalled() is None
+    now[0] = 1360.0
+    assert watchdog.quiet_minutes() == 0
+    now[0] = 1362.0
+    assert watchdog.quiet_minutes() == 1
