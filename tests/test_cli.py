@@ -54,7 +54,8 @@ def test_the_console_script_is_installed() -> None:
 def test_help_names_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"]).output
     assert all(
-        name in shown for name in ("doctor", "phantom", "study", "volume", "weights", "cohort", "sql", "report", "demo")
+        name in shown
+        for name in ("doctor", "phantom", "study", "volume", "weights", "cohort", "adjudicate", "sql", "report", "demo")
     )
 
 
