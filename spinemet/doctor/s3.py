@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any
 from spinemet import files
 from spinemet.doctor.findings import Level, Trouble, check
 from spinemet.errors import plain_cause
-from spinemet.results.lease import CLOCK_SKEW
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
 REFUSAL_S = 900
 """S3 refuses requests whose time is further than this from its own."""
+CLOCK_OFF_S = 30
+"""From here on a warning: the dates of commits, and the age of objects that are still being written, go by clocks."""
 READ_BY_JOBS = ("env", "container-role", "iam-role", "assume-role-with-web-identity")
 """Kinds of credentials, as boto3 names them, that obstore finds too. It reads no file in ~/.aws."""
 
@@ -102,12 +103,12 @@ class S3:
         """How far this machine's clock is from the store's."""
         if self._ahead_s is None:
             raise Trouble("no date from a store to compare with", level=Level.SKIPPED)
-        off, lease = round(abs(self._ahead_s)), CLOCK_SKEW.total_seconds()
+        off = round(abs(self._ahead_s))
         found = f"{off} s {'ahead of' if self._ahead_s > 0 else 'behind'} the store"
         if off > REFUSAL_S:
             raise Trouble(f"{found}; S3 refuses requests from {REFUSAL_S} s on", _CLOCK)
-        if off > lease:
-            raise Trouble(f"{found}; the lease of a run allows for {lease:.0f} s", _CLOCK, Level.WARNING)
+        if off > CLOCK_OFF_S:
+            raise Trouble(f"{found}; --as-of and --quiet-minutes go by clocks", _CLOCK, Level.WARNING)
         return found if off > 1 else "agrees with the store"
 
     def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """One run at a time on one results place: a lease, which is the object `lease.json` beside the tables.
 
-The run that holds the lease renews it; the lease of a run that died expires. Every change requires that the object is
-still the one that was read: by entity tag on S3, under a file lock in a local folder. If two runs start together or
-find the same expired lease, one of them gets it. The clocks of the machines must agree to CLOCK_SKEW.
+The run that holds the lease renews it. Another may take a lease that it has seen unchanged for a while (`_patience`)
+by its own monotonic clock, whatever the object says: clocks that differ, an empty object and one that claims to last
+for years do no harm. Every change requires that the object is still the one that was read: by entity tag on S3, under a
+file lock in a local folder. If two runs start together or find the same dead lease, one gets it. A run that took
+a lease over also marks the tables (`Results.fence`): a commit that the earlier run still has under way is refused.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ DURATION = timedelta(seconds=90)
 """From a renewal to the expiry; a shorter outage of the store does no harm."""
 RENEWALS = 5
 """Renewals within DURATION."""
-CLOCK_SKEW = timedelta(seconds=30)
-"""Added to another machine's expiry before its lease counts as expired."""
+POLLS = 40
+"""Looks at a lease that may be dead, within DURATION."""
 
 _STORE_ERRORS = (BaseError, OSError)
 
 
 class Holder(FrozenModel):
-    """The run that holds a lease, and the time at which the lease expires unless it is renewed.
+    """The run that holds a lease, and the time until which it may count on it unless it renews it.
 
     machine: the host since its last boot and the container, because `pid` means nothing anywhere else.
     """
@@ -49,30 +51,38 @@ class Holder(FrozenModel):
     since: AwareDatetime
     expires: AwareDatetime
 
-    def gone(self) -> bool:
-        """True if another run may take the lease: it expired, or its process ran on this machine and has ended."""
-        if datetime.now(UTC) > self.expires + CLOCK_SKEW:
-            return True
+    def died_here(self) -> bool:
+        """True if its process ran on this machine and has ended."""
         return self.machine == _machine() and not _is_running(self.pid)
+
+    def lives_here(self) -> bool:
+        """True if its process runs on this machine, whose clock says that the lease is valid."""
+        now = datetime.now(UTC)
+        return self.machine == _machine() and _is_running(self.pid) and now < self.expires < now + DURATION
 
 
 class Lease:
-    """A lease that this process holds; a thread renews it."""
+    """A lease that this process holds; a thread renews it. took_over: an earlier run did not give it back."""
 
-    def __init__(self, cell: _S3Cell | _LocalCell, holder: Holder, tag: str, duration: timedelta) -> None:
+    def __init__(
+        self, cell: _S3Cell | _LocalCell, holder: Holder, tag: str, duration: timedelta, *, took_over: bool = False
+    ) -> None:
+        self.took_over = took_over
         self._cell, self._holder, self._tag, self._duration = cell, holder, tag, duration
         self._valid_until = time.monotonic() + duration.total_seconds()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._thread.start()
 
+    @property
+    def run_id(self) -> str:
+        """The run that holds it."""
+        return self._holder.run_id
+
     def check(self) -> None:
         """Raise JobFailed if the lease is lost: another run may be writing."""
         if time.monotonic() > self._valid_until:
-            raise JobFailed(
-                "The run lost its lease on the results: another run took it, or the store did not answer for too long. "
-                "Everything committed so far counts; start the run again for the rest."
-            )
+            raise lost_lease()
 
     def release(self) -> None:
         """Let another run in at once, or at the expiry if the store cannot be reached."""
@@ -93,7 +103,7 @@ class Lease:
         tag = self._cell.swap(renewed, self._tag)
         if tag is None:
             found = self._cell.read()
-            if found is None or found[0].run_id != self._holder.run_id:
+            if found is None or found[0] is None or found[0].run_id != self._holder.run_id:
                 self._valid_until = 0.0
                 self._ended.set()
                 return
@@ -105,7 +115,8 @@ class Lease:
 def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterator[Lease]:
     """The lease on the results place `uri`, held until the end of the block.
 
-    Raises BadInput if another run holds it or the place cannot be written.
+    Waits for the renewal of a lease that is there, for up to four thirds of `duration`: without one it is free. Raises
+    BadInput if another run holds it or the place cannot be written.
     """
     now = datetime.now(UTC)
     me = Holder(
@@ -113,33 +124,54 @@ def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterato
     )
     try:
         cell = _S3Cell(uri) if files.is_s3(uri) else _LocalCell(uri)
-        tag = _take(cell, me)
+        tag, took_over = _take(cell, me, duration)
     except _STORE_ERRORS as error:
         raise BadInput(f"Cannot write at {files.normalize(uri)}: {files.cause(error)}.") from error
-    lease = Lease(cell, me, tag, duration)
+    lease = Lease(cell, me, tag, duration, took_over=took_over)
     try:
         yield lease
     finally:
         lease.release()
 
 
-def _take(cell: _S3Cell | _LocalCell, me: Holder) -> str:
-    holder = None
-    for _ in range(2):  # again if the lease was released in between
+def lost_lease() -> JobFailed:
+    """The error of a run that must not write any more."""
+    return JobFailed(
+        "The run lost its lease on the results: another run took it, or the store did not answer for too long. "
+        "Everything committed so far counts; start the run again for the rest."
+    )
+
+
+def _patience(duration: timedelta) -> float:
+    """Seconds after which a lease that nobody renewed is free: its holder has stopped writing by then."""
+    return duration.total_seconds() * 4 / 3
+
+
+def _take(cell: _S3Cell | _LocalCell, me: Holder, duration: timedelta) -> tuple[str, bool]:
+    """The tag of the lease that is now ours, and whether it was another's."""
+    seen, free_at = None, 0.0
+    while True:
         if (tag := cell.swap(me, None)) is not None:
-            return tag
-        if (found := cell.read()) is None:
+            return tag, False
+        if (found := cell.read()) is None:  # released in between
             continue
         holder, tag = found
-        if holder.run_id == me.run_id:  # our own put: its response was lost, and the client repeated it
-            return tag
-        if not holder.gone():
-            break
-        if (tag := cell.swap(me, tag)) is not None:
-            return tag
+        if holder is not None and holder.run_id == me.run_id:  # our own put: its response was lost and it was repeated
+            return tag, False
+        if seen is None:
+            seen, free_at = tag, time.monotonic() + _patience(duration)
+        if tag != seen or (holder is not None and holder.lives_here()):
+            raise _refused(holder)
+        if (holder is not None and holder.died_here()) or time.monotonic() >= free_at:
+            if (taken := cell.swap(me, tag)) is not None:
+                return taken, True
+            continue  # another run was faster
+        time.sleep(duration.total_seconds() / POLLS)
+
+
+def _refused(holder: Holder | None) -> BadInput:
     who = f"{holder.run_id} on {holder.host} since {holder.since:%Y-%m-%d %H:%M} UTC" if holder else "unknown"
-    until = f", its lease ends at {holder.expires:%H:%M:%S} UTC unless renewed" if holder else ""
-    raise BadInput(f"Another run is writing these results: {who}{until}. Wait until it has ended.")
+    return BadInput(f"Another run is writing these results: {who}. Wait until it has ended.")
 
 
 # ---- the object ----------------------------------------------------------------------------------------------
@@ -151,13 +183,13 @@ class _S3Cell:
     def __init__(self, uri: str) -> None:
         self._uri, self._store = uri, files.open_store(uri)
 
-    def read(self) -> tuple[Holder, str] | None:
-        """The holder in the object, and the object's tag; None if there is no object."""
+    def read(self) -> tuple[Holder | None, str] | None:
+        """The holder in the object (None if it names none), and the object's tag; None if there is no object."""
         try:
             found = obstore.get(self._store, LEASE)
         except FileNotFoundError:
             return None
-        return _parsed(bytes(found.bytes()), self._uri), str(found.meta["e_tag"])
+        return _parsed(bytes(found.bytes())), str(found.meta["e_tag"])
 
     def swap(self, holder: Holder, tag: str | None) -> str | None:
         """Put `holder` if the object still has `tag` (None: is absent); returns its new tag, None if it has not."""
@@ -180,12 +212,12 @@ class _LocalCell:
         self._folder.mkdir(parents=True, exist_ok=True)
         self._file = self._folder / LEASE
 
-    def read(self) -> tuple[Holder, str] | None:
+    def read(self) -> tuple[Holder | None, str] | None:
         try:
             content = self._file.read_bytes()
         except FileNotFoundError:
             return None
-        return _parsed(content, str(self._folder)), content.decode()
+        return _parsed(content), content.decode(errors="replace")
 
     def swap(self, holder: Holder, tag: str | None) -> str | None:
         content = holder.model_dump_json()
@@ -203,11 +235,11 @@ class _LocalCell:
         self._file.unlink(missing_ok=True)
 
 
-def _parsed(content: bytes, uri: str) -> Holder:
+def _parsed(content: bytes) -> Holder | None:
     try:
         return Holder.model_validate_json(content)
-    except ValidationError as error:
-        raise BadInput(f"{files.join(uri, LEASE)} is not the lease of a run; delete it if no run is active.") from error
+    except ValidationError:
+        return None
 
 
 def _machine() -> str:

@@ -38,8 +38,7 @@ def compact(uri: str) -> pd.DataFrame:
         dropped = dict.fromkeys(SCHEMAS, 0) | results.drop_superseded()
         done = []
         for name in SCHEMAS:
-            results.guard()
-            metrics = results.table(name).optimize.compact()
+            metrics = results.to_change(name).optimize.compact()
             done.append((name, dropped[name], metrics["numFilesRemoved"], metrics["numFilesAdded"]))
     return pd.DataFrame(done, columns=["table", "rows_removed", "files_before", "files_after"])
 
@@ -55,8 +54,7 @@ def vacuum(uri: str, keep_days: float = KEEP_DAYS, *, dry_run: bool = False) -> 
     with _alone(uri, "vacuum") as results:
         kept = pins(results.uri).values()
         for name in SCHEMAS:
-            results.guard()
-            gone = results.table(name).vacuum(
+            gone = results.to_change(name).vacuum(
                 retention_hours=round(keep_days * 24),
                 dry_run=dry_run,
                 enforce_retention_duration=False,
@@ -127,8 +125,7 @@ def restore(uri: str, version: str) -> pd.DataFrame:
         connect(results.uri, when).close()  # BadInput if it is damaged, or a vacuum has removed it
         versions = {name: version_at(results.uri, name, when) for name in (LEDGER, *SIDE_TABLES, delta.RUNS)}
         for name, number in versions.items():
-            results.guard()
-            table = results.table(name)
+            table = results.to_change(name)
             if number < table.version():
                 table.restore(number)
             table.create_checkpoint()  # readers then start here, and not at a commit that may be damaged
@@ -175,7 +172,7 @@ def _alone(uri: str, name: str, *, any_form: bool = False, mends: bool = False) 
     if not mends:
         found.check_whole()
     with hold_lease(uri, f"{name}-{secrets.token_hex(3)}") as lease:
-        yield open_results(uri, any_form=any_form, guard=lease.check)
+        yield open_results(uri, any_form=any_form, lease=lease)
 
 
 def _rewrite(results: Results, name: str, older: pa.dataset.Dataset, query: str) -> int:
@@ -193,7 +190,7 @@ def _rewrite(results: Results, name: str, older: pa.dataset.Dataset, query: str)
             yield from _as(schema, batch)
 
     write_deltalake(
-        results.table(name),
+        results.to_change(name) if name in results.marks else results.table(name),
         pa.RecordBatchReader.from_batches(schema, batches()),
         mode="overwrite",
         schema_mode="overwrite",

@@ -9,7 +9,7 @@ The tables are partitioned by model digest; a wave adds one Parquet file per tab
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import duckdb
@@ -32,6 +32,7 @@ from spinemet.results.delta import (
     open_table,
     stored_schema,
 )
+from spinemet.results.lease import Lease, lost_lease
 from spinemet.results.older_form import FLAGGED, calls_of, in_present_form, is_older
 from spinemet.results.scan import define_scan
 from spinemet.results.schemas import KEY_COLUMNS, SCHEMAS, Row, RunState
@@ -40,6 +41,9 @@ LEDGER = "studies"
 SIDE_TABLES: tuple[str, ...] = ("vertebrae", "calls", "slices", "pictures")
 """Tables whose rows count once the ledger has their wave, in the order in which a wave writes them."""
 
+_FENCE = "spinemet.taken_over_by"
+"""Property of a table: the last run that took over the lease of another."""
+
 _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
 
 
@@ -47,11 +51,13 @@ _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY
 class Results:
     """An open results place; every method reads or writes the tables as they are now.
 
-    guard: called before each write. If it raises, nothing is written: a run that lost its lease must stop.
+    guard: called before each write. If it raises, nothing is written: a run that lost its lease must stop. marks: what
+    `fence` had left in each table when the place was opened for writing.
     """
 
     uri: str
     guard: Callable[[], None] = lambda: None
+    marks: dict[str, str | None] = field(default_factory=dict)
 
     def ledger(
         self,
@@ -97,8 +103,7 @@ class Results:
         dropped = 0
         self._check_counted(lost)
         for name in reversed(SIDE_TABLES if lost else ()):
-            self.guard()
-            dropped += self.table(name).delete(_one_of("wave", lost))["num_deleted_rows"]
+            dropped += self.to_change(name).delete(_one_of("wave", lost))["num_deleted_rows"]
         return dropped
 
     def drop_superseded(self) -> dict[str, int]:
@@ -111,9 +116,8 @@ class Results:
             ).fetchall()
             self._check_counted([wave for wave, _ in lost])
             for wave, keys in lost:
-                self.guard()
                 gone = f"{_one_of('wave', [wave])} AND {_one_of('source_key', keys)}"
-                dropped[name] += self.table(name).delete(gone)["num_deleted_rows"]
+                dropped[name] += self.to_change(name).delete(gone)["num_deleted_rows"]
         return dropped
 
     def write_run(self, row: Row) -> None:
@@ -168,9 +172,25 @@ class Results:
         """The Delta table `name` in its newest version."""
         return open_table(self.uri, name)
 
-    def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
+    def to_change(self, name: str) -> DeltaTable:
+        """The table `name` for one commit. Raises JobFailed if the lease is lost or another run marked the table."""
         self.guard()
         table = self.table(name)
+        if name in self.marks and _mark(table) != self.marks[name]:
+            raise lost_lease()
+        return table
+
+    def fence(self, run_id: str) -> None:
+        """Mark every table, so that a run which lost its lease to `run_id` cannot commit, not even a commit under way.
+
+        Delta refuses a commit if the table's properties changed since the commit began.
+        """
+        for name in self.marks:
+            self.to_change(name).alter.set_table_properties({_FENCE: run_id}, raise_if_not_exists=False)
+            self.marks[name] = run_id
+
+    def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
+        table = self.to_change(name)
         content = pa.Table.from_pylist(list(rows), schema=_for_merging(SCHEMAS[name], table))
         # Merging schemas: a later version may add columns to tables that are years old.
         if replaced is None:
@@ -205,10 +225,8 @@ def moment(text: str) -> datetime:
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
 
 
-def open_results(
-    uri: str, *, create: bool = False, any_form: bool = False, guard: Callable[[], None] = lambda: None
-) -> Results:
-    """The results place at `uri`, with `guard` before each later write.
+def open_results(uri: str, *, create: bool = False, any_form: bool = False, lease: Lease | None = None) -> Results:
+    """The results place at `uri`. lease: held by the run that will write there; checked before each write.
 
     create: make the tables if the place has none. any_form: also open tables of the older form (see older_form.py).
     Raises BadInput if there are no results (without `create`), the tables cannot be made, or have the older form.
@@ -229,7 +247,13 @@ def open_results(
     except STORE_ERRORS as error:
         action = "write" if create else "read"
         raise BadInput(f"Cannot {action} screening results at {uri}: {files.cause(error)}.") from error
-    return Results(uri, guard)
+    if lease is None:
+        return Results(uri)
+    names = (name for name in SCHEMAS if not any_form or stored_schema(uri, name) is not None)
+    results = Results(uri, lease.check, {name: _mark(open_table(uri, name)) for name in names})
+    if lease.took_over:
+        results.fence(lease.run_id)
+    return results
 
 
 def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnection:
@@ -302,6 +326,10 @@ def version_at(uri: str, name: str, as_of: datetime) -> int:
         first = min(made)[0]
         raise BadInput(f"There were no results yet at {as_of}; the first are of {first:%Y-%m-%d %H:%M:%S} UTC.")
     return max(past)
+
+
+def _mark(table: DeltaTable) -> str | None:
+    return table.metadata().configuration.get(_FENCE)
 
 
 def _for_merging(schema: pa.Schema, table: DeltaTable) -> pa.Schema:

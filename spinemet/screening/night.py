@@ -73,7 +73,7 @@ def run_night(
         inputs = check_options(options)
         run = Run(_facts(options, inputs))
         with _store_errors(), hold_lease(options.results, run.run_id) as lease:
-            results = open_results(options.results, create=True, guard=lease.check)
+            results = open_results(options.results, create=True, lease=lease)
             results.check_whole()
             plan = _plan(options, inputs, results)
             run.plan = plan.counts

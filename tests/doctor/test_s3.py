@@ -118,8 +118,8 @@ def test_another_region_is_named(settings: pytest.MonkeyPatch) -> None:
     ("ahead_s", "level", "words"),
     [
         (-10, Level.OK, r"(9|10|11|12) s ahead of the store"),
-        (60, Level.WARNING, r"(5[89]|60) s behind the store; the lease of a run allows for 30 s"),
-        (-60, Level.WARNING, r"6[012] s ahead of the store; the lease of a run allows for 30 s"),
+        (60, Level.WARNING, r"(5[89]|60) s behind the store; --as-of and --quiet-minutes go by clocks"),
+        (-60, Level.WARNING, r"6[012] s ahead of the store; --as-of and --quiet-minutes go by clocks"),
         (3600, Level.PROBLEM, r"3(600|59[0-9]) s behind the store; S3 refuses requests from 900 s on"),
     ],
 )

@@ -118,7 +118,7 @@ def test_nothing_is_written_if_the_guard_raises(tmp_path: Path) -> None:
     def lost() -> None:
         raise JobFailed("the lease is lost")
 
-    results = open_results(str(tmp_path), create=True, guard=lost)
+    results = Results(open_results(str(tmp_path), create=True).uri, lost)
     with pytest.raises(JobFailed):
         results.commit_wave("run-1-1", wave_rows("k1"))
     assert seen(results, "studies") == []
