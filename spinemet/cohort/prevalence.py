@@ -192,6 +192,7 @@ def notes(connection: duckdb.DuckDBPyConnection) -> list[str]:
     found = [
         f"Model {about['model']}, configuration {about['configuration']}, rule {about['rule']}, population "
         f"{about['population']}, version {about['ledger_version']} of the ledger (--as-of {about['ledger_version']}).",
+        _about_publication(about),
         caution(trained_on(connection)),
     ]
     for count, words in (
@@ -207,6 +208,15 @@ def notes(connection: duckdb.DuckDBPyConnection) -> list[str]:
         if count:
             found.append(f"{count} {words}")
     return [sentence for sentence in found if sentence]
+
+
+def _about_publication(about: Row) -> str:
+    """Whether an answer is about the published model; empty if none is published."""
+    if not about["published"]:
+        return ""
+    if (about["model"], about["configuration"]) == (about["published"], about["published_configuration"]):
+        return "This is the published model."
+    return f"The published model is {about['published']} with configuration {about['published_configuration']}."
 
 
 def findings(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> tuple[str, ...]:

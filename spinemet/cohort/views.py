@@ -38,6 +38,7 @@ import pandas as pd
 from spinemet.cohort.population import ARGMAX, Population
 from spinemet.config import changed
 from spinemet.errors import BadInput
+from spinemet.results.published import Publication, published
 from spinemet.results.schemas import Row
 from spinemet.results.tables import connect
 from spinemet.types import BONE_QUALITY
@@ -74,12 +75,19 @@ def open_cohort(
     one, and if it asks about the calendar although dates are shifted.
     """
     connection = connect(results, as_of)
-    define_views(connection, population or Population())
+    define_views(connection, population or Population(), published(results, as_of))
     return connection
 
 
-def define_views(connection: duckdb.DuckDBPyConnection, population: Population) -> None:
-    """Add the analysis views of `population` to a connection from `results.tables.connect`."""
+def define_views(
+    connection: duckdb.DuckDBPyConnection, population: Population, publication: Publication | None = None
+) -> None:
+    """Add the analysis views of `population` to a connection from `results.tables.connect`.
+
+    publication: names the model and configuration if the population names neither.
+    """
+    if publication is not None and not (population.model or population.configuration):
+        population = changed(population, model=publication.model, configuration=publication.configuration)
     population = _chosen(connection, population)
     policy = _date_policy(connection, population)
     _check_calendar(population, policy)
@@ -99,7 +107,7 @@ def define_views(connection: duckdb.DuckDBPyConnection, population: Population) 
         names["called"] = f"if(1 - p_normal >= {population.rule}, {most}, if(p_normal is null, null, 'normal'))"
         names["said"] = f"if(1 - negative.p >= {population.rule}, other, negative)"
     _check_condition(connection, population.where)
-    connection.execute(_asked(connection, population, policy))
+    connection.execute(_asked(connection, population, policy, publication))
     views, seen = (Path(__file__).with_name(name).read_text() for name in ("views.sql", "seen.sql"))
     before, after = views.format(**names).split("create or replace temp view imaged")
     connection.execute(before)
@@ -158,7 +166,7 @@ def _chosen(connection: duckdb.DuckDBPyConnection, population: Population) -> Po
     if found:
         raise BadInput(
             "several models or configurations have screened these studies: choose one with --model, or with "
-            f"--configuration. There are: {listed}."
+            f"--configuration, or publish one with spinemet tables publish. There are: {listed}."
         )
     wanted = " with configuration ".join(text for text in (population.model, population.configuration) if text)
     raise BadInput(f"expected a model and configuration that these results hold, found {wanted}. There are: {listed}.")
@@ -204,7 +212,9 @@ def _check_condition(connection: duckdb.DuckDBPyConnection, condition: str) -> N
         ) from error
 
 
-def _asked(connection: duckdb.DuckDBPyConnection, population: Population, policy: str) -> str:
+def _asked(
+    connection: duckdb.DuckDBPyConnection, population: Population, policy: str, publication: Publication | None
+) -> str:
     version = records(connection, "from versions where name = 'studies'")[0]
     values = {
         "model": population.model,
@@ -213,6 +223,8 @@ def _asked(connection: duckdb.DuckDBPyConnection, population: Population, policy
         "population": population.digest,
         "definition": population.as_toml(),
         "date_policy": policy,
+        "published": publication.model if publication else "",
+        "published_configuration": publication.configuration if publication else "",
     }
     columns = [f"{_text(value)} as {name}" for name, value in values.items()]
     columns.append(f"{version['version']} as ledger_version")
@@ -248,7 +260,7 @@ def run_sql(
     """
     connection, without_views = connect(results, as_of), None
     try:
-        define_views(connection, population or Population())
+        define_views(connection, population or Population(), published(results, as_of))
     except BadInput as error:
         if population is not None and population != Population():
             raise

@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from spinemet.questions.options import AsOf, ResultsPlace, show
+from spinemet.errors import BadInput
+from spinemet.questions.options import AsOf, OfConfiguration, ResultsPlace, show
 
 app = typer.Typer(help="Maintain the result tables.", no_args_is_help=True)
 
@@ -66,6 +67,29 @@ def restore(
     from spinemet.results import maintenance
 
     show(maintenance.restore(results, version))
+
+
+@app.command()
+def publish(
+    results: ResultsPlace,
+    model: Annotated[str | None, typer.Argument(help="First digits of the model's digest.")] = None,
+    configuration: OfConfiguration = None,
+    back: Annotated[bool, typer.Option("--back", help="Take the last publication back.")] = False,
+) -> None:
+    """Choose the model that answers are about if a question names none. Without MODEL, list what was published."""
+    import pandas as pd
+
+    from spinemet.results import published
+
+    if back and model:
+        raise BadInput("expected a model or --back, found both.")
+    if back:
+        known = published.take_back(results)
+    elif model:
+        known = published.publish(results, model, configuration or "")
+    else:
+        known = published.publications(results)
+    show(pd.DataFrame([one.model_dump() for one in reversed(known)], columns=[*published.Publication.model_fields]))
 
 
 @app.command()
