@@ -17,7 +17,7 @@ from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
-from spinemet.questions import adjudicate, answers, cohort, tables
+from spinemet.questions import adjudicate, answers, cohort, status, tables
 
 app = typer.Typer(
     name="spinemet",
@@ -241,6 +241,7 @@ def demo(
 
 app.command()(answers.sql)
 app.command()(answers.report)
+app.command()(status.status)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -134,6 +134,13 @@ def hold_lease(uri: str, run_id: str, duration: timedelta = DURATION) -> Iterato
         lease.release()
 
 
+def held_by(uri: str) -> Holder | None:
+    """Who holds the lease on the results place `uri`, as its object says; None if nobody does."""
+    place = files.join(uri, LEASE)
+    holder = _parsed(files.read_bytes(place)) if files.exists(place) else None
+    return None if holder is None or holder.died_here() else holder
+
+
 def lost_lease() -> JobFailed:
     """The error of a run that must not write any more."""
     return JobFailed(
