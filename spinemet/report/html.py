@@ -20,15 +20,15 @@ from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
 from spinemet.model.card import caution
-from spinemet.report.pages import flow_facts, further_rows, gallery, overall_rows, prevalence_rows, spine_map
+from spinemet.report.pages import flow_facts, further_rows, galleries, overall_rows, prevalence_rows, spine_map
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
 
 if TYPE_CHECKING:
     import duckdb
 
-GALLERY_LIMIT = 12
-"""Studies with pictures, about 100 KB each: the file stays small enough to send."""
+GALLERY_LIMIT = 6
+"""Studies of each of the two galleries, about 100 KB each: the file stays small enough to send."""
 
 _RUNS = 20
 
@@ -66,7 +66,7 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
         "flow": flow_facts(study_flow(connection)),
         **_prevalences(connection),
         "map": spine_map(connection),
-        "gallery": gallery(connection, GALLERY_LIMIT),
+        "galleries": galleries(connection, GALLERY_LIMIT),
         "colours": palette.LIGHT,
         "dark": palette.DARK,
         "pale": palette.PALE_NORMAL,

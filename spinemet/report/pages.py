@@ -41,7 +41,7 @@ KEY_DIGITS = 8
 """Digits shown of a pseudonym: enough to find the row again, short enough to read aloud."""
 
 _GALLERY = Path(__file__).with_name("gallery.sql").read_text()
-"""The studies with pictures, those with most positive vertebrae first."""
+"""The studies with pictures."""
 
 GUTTER_MM = 46
 """Width between the two views of a card, for the level names."""
@@ -205,10 +205,24 @@ def _cell(row: Row) -> Row:
 # ---- gallery --------------------------------------------------------------------------------------------------
 
 
-def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
-    """At most `limit` studies with pictures, those with most positive vertebrae first; how many are not shown."""
+def galleries(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
+    """Studies with pictures: `sample`, drawn at random, and `uncertain`, others with a call that is nearly undecided.
+
+    Each has at most `limit`. One version of the ledger always gives the same sample. total: studies with pictures.
+    """
     total = records(connection, f"select count(*) as n from ({_GALLERY})")[0]["n"]
-    studies = records(connection, f"{_GALLERY} limit {int(limit)}")
+    drawn = "hash(study || (select ledger_version from asked)), study"
+    sample = records(connection, f"from ({_GALLERY}) order by {drawn} limit {int(limit)}")
+    others = "nearest is not null and not list_contains(?, source_key)"
+    uncertain = records(
+        connection,
+        f"from ({_GALLERY}) where {others} order by nearest, study limit {int(limit)}",
+        [[study["source_key"] for study in sample]],
+    )
+    return {"sample": _cards(connection, sample), "uncertain": _cards(connection, uncertain), "total": total}
+
+
+def _cards(connection: duckdb.DuckDBPyConnection, studies: Sequence[Row]) -> list[Row]:
     vertebrae: dict[str, list[Row]] = {study["source_key"]: [] for study in studies}
     calls: dict[tuple[str, int], Calls] = {}
     sets: dict[tuple[str, int], Sets] = {}
@@ -224,8 +238,7 @@ def gallery(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
     query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
     for row in records(connection, query, [list(vertebrae)]):
         vertebrae[row["source_key"]].append(row)
-    cards = [_card(study, vertebrae[study["source_key"]], calls, sets) for study in studies]
-    return {"cards": cards, "hidden": total - len(cards)}
+    return [_card(study, vertebrae[study["source_key"]], calls, sets) for study in studies]
 
 
 def _card(
@@ -260,6 +273,7 @@ def _card(
         "positive": [mark for mark in marks if mark["is_positive"]],
         "flags": _flags(study, vertebrae),
         "is_judged": any(not mark["is_cut"] for mark in marks),
+        "least_sure": study["least_sure"],
     }
 
 

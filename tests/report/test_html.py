@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from spinemet.cohort.population import Population
-from spinemet.cohort.views import open_cohort
+from spinemet.cohort.views import open_cohort, records
 from spinemet.errors import BadInput
 from spinemet.files import read_bytes
 from spinemet.reading import Doubt
 from spinemet.report.html import GALLERY_LIMIT, write_report
-from spinemet.report.pages import _mark
+from spinemet.report.pages import _mark, galleries
 from spinemet.results.tables import open_results
 from spinemet.results.versions import moment_of
 from spinemet.types import MEASURES
@@ -115,12 +115,32 @@ def test_keys_are_shortened(tmp_path: Path) -> None:
     assert PATIENT[:9] not in page
 
 
-def test_the_gallery_shows_positive_studies_first_and_says_what_it_leaves_out(tmp_path: Path) -> None:
-    many = [*COHORT, *(Study(f"n{n}", levels="L1 L2", name=f"{n:04d}eeee") for n in range(GALLERY_LIMIT))]
+def test_one_gallery_is_a_random_sample_and_the_other_the_least_decided(tmp_path: Path) -> None:
+    """A sample of the positive studies alone would make every model look good, or every patient ill."""
+    many = [*COHORT, *(Study(f"n{n}", levels="L1 L2", name=f"{n:04d}eeee") for n in range(3 * GALLERY_LIMIT))]
     page = _page(tmp_path, many)
-    assert page.count('<article class="card">') == GALLERY_LIMIT
-    assert page.index("cccc3333") < page.index("aaaa1111") < page.index("0000eeee")
-    assert "3 more studies have pictures and are not shown here" in _words(page)
+    sample, uncertain = (re.findall(r"<header><b>(\w+)</b>", part) for part in page.split("The most uncertain spines"))
+    assert len(sample) == len(uncertain) == GALLERY_LIMIT
+    assert not set(sample) & set(uncertain)
+    assert sample != sorted(sample), "in no order of the tables"
+    write_report(str(tmp_path / "results"), tmp_path / "again.html")
+    again = re.findall(r"<header><b>(\w+)</b>", (tmp_path / "again.html").read_text())
+    assert again == [*sample, *uncertain]
+    assert f"from the {len(many) - 2} studies with pictures" in _words(page)
+
+
+def test_the_least_decided_study_comes_first(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path / "results"), COHORT, pictures=True)
+    found = galleries(open_cohort(results), 1)
+    (sample,), (first,) = found["sample"], found["uncertain"]
+    closest = records(
+        open_cohort(results),
+        "select study, min(abs(p_normal - 0.5)) as near from current_vertebrae group by all order by near",
+    )
+    assert (
+        abs(first["least_sure"]["p_normal"] - 0.5) == closest[0]["near"] or sample["study"] == closest[0]["study"][:8]
+    )
+    assert first["study"] == next(row["study"][:8] for row in closest if row["study"][:8] != sample["study"])
 
 
 def test_a_card_marks_each_vertebra_at_its_row(tmp_path: Path) -> None:
