@@ -22,6 +22,10 @@ class Doubt(Explained):
         "high_density",
         "The body is denser than any that the model learned from: cement, metal or sclerosis.",
     )
+    THIN_BONE = (
+        "thin_bone",
+        "The bone is thin, and the patient's other vertebrae are no denser: that looks like a lytic lesion.",
+    )
     SMOOTH = "smooth", "The image is smoother than those that the model learned from."
     SHARP = "sharp", "The image is sharper or grainier than those that the model learned from."
     NOISY = "noisy", "The image is noisier than those that the model learned from."
@@ -38,6 +42,7 @@ class VertebraCall:
     slice, task -> (N, C) float32, rows in the order of the SliceStack, columns in the order of the classes. doubt: why
     the call is unsure, None for a sure one. is_judged: False if the model cannot tell sure from unsure calls.
     plausible: task -> the classes that the model cannot rule out (its conformal set); of some tasks, or of none.
+    bone_hu: mean HU of the body's core, if the call is judged.
     """
 
     probabilities: Mapping[str, Mapping[str, float]]
@@ -45,6 +50,7 @@ class VertebraCall:
     doubt: Doubt | None = None
     is_judged: bool = False
     plausible: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    bone_hu: float | None = None
 
     def label(self, task: str) -> str | None:
         """The most probable class of `task`; None if the model does not have it."""

@@ -18,6 +18,7 @@ from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, Split, chosen_patients, measured, write_evaluation
 from spinemet.evaluation.groups import GROUPS, scan_groups
 from spinemet.evaluation.predictions import Probabilities, certainty, unit_tables
+from spinemet.model.doubt import bone_hu, in_context
 from spinemet.model.predictor import Predictor
 from spinemet.process.isolation import read_all
 from spinemet.progress import Progress, no_progress
@@ -94,7 +95,9 @@ class StudyPredictions:
         self._slices.append(table.assign(**scan_groups(reading)))
         prob = self.predictor.predict_slices(hu_NHW)
         self._prob.append(prob)
-        self._calls += self.predictor.calls(hu_NHW, prob, self.predictor.features(), sizes)
+        calls = self.predictor.calls(hu_NHW, prob, self.predictor.features(), sizes)
+        others = (one for n, one in enumerate(reading.stacks) if n not in matches.vertebrae and len(one.hu_NHW))
+        self._calls += in_context(calls, [bone_hu(np.asarray(one.hu_NHW, np.float64), one.pixel_mm) for one in others])
 
     def _rows_of(self, about: SeriesHeader) -> list[int]:
         """The rows of the labels that are of this study, or of its patient."""

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from spinemet.model.card import ModelCard
+from spinemet.model.doubt import in_context
 from spinemet.model.predictor import BATCH, Predictor
 from spinemet.model.tasks import MISSING, Task
 from spinemet.progress import Progress, no_progress
@@ -36,8 +37,18 @@ def predictions(predictor: Predictor, crops: Crops, progress: Progress = no_prog
     prob, features_NF = _predict(predictor, crops, progress)
     tables = unit_tables(predictor.card, crops.table, prob)
     sizes = crops.table.groupby("vertebra", sort=False).size().tolist()
-    certain = certainty(predictor.calls(crops.hu_NHW, prob, features_NF, sizes))
+    calls = predictor.calls(crops.hu_NHW, prob, features_NF, sizes)
+    certain = certainty(_within_studies(calls, tables["vertebra"]["study"]))
     return {**tables, "vertebra": tables["vertebra"].assign(**certain)}
+
+
+def _within_studies(calls: Sequence[VertebraCall], study_V: pd.Series) -> list[VertebraCall]:
+    """The calls, each judged within its study. study_V: the study of each vertebra."""
+    found = list(calls)
+    for places in study_V.groupby(study_V).indices.values():
+        for place, call in zip(places, in_context([calls[place] for place in places]), strict=True):
+            found[place] = call
+    return found
 
 
 def certainty(calls: Sequence[VertebraCall]) -> dict[str, list[str]]:

@@ -1,25 +1,28 @@
 """When a call is unsure: the vertebra is unlike those of the training, or its classes cannot be told apart.
 
 Fitted at the end of a training (`training.validation.fit_doubts`), kept on the model's card, and applied
-by `Predictor`. Three tests, each with a reason in `reading.Doubt`:
+by `Predictor`. Four tests, each with a reason in `reading.Doubt`:
 
 - Plain measures of the slices (MEASURES) outside the range of the training slices. Networks do not notice by
   themselves that an image is blurred or a bone is thin: their features then look more ordinary, not less.
 - Features that the main directions of the training's features do not explain well. They find places that hold no
   vertebral body; among vertebrae they do not tell right calls from wrong ones, hence MARGIN.
+- Thin bone (`in_context`): a vertebra of an osteoporotic patient looks like a lytic lesion; the patient's others tell.
 - Conformal sets (Vovk 2005; Sadinle 2019, with a threshold per class group): the classes that cannot be ruled out.
 
 N slices, H rows, W columns, V vertebrae, F features, K directions, C classes.
 """
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from spinemet.config import FrozenModel
-from spinemet.reading import Doubt
+from spinemet.reading import Doubt, VertebraCall
 from spinemet.types import AIR_HU, Array
 
 QUANTILE = 0.005
@@ -36,6 +39,10 @@ a few lesions altogether would otherwise doubt all that it calls normal."""
 AMBIGUOUS = 0.15
 FEWEST = 19
 """Validation vertebrae of a group that the first threshold needs: 1 / MISSES[0] - 1."""
+THIN_HU, FOCAL_HU, FEWEST_KNOWN = 80.0, 25.0, 3
+"""A lytic call in bone below the first value is unsure, unless the vertebra is the second below the median of at least
+so many of its patient. Set on the left-out real normals made thin (bench_bone.py): at 20 to 60 HU most were called
+lytic; the implants of patients whose other bone is denser stay sure."""
 CENTER_ROW = 0.36
 """Row of the body centre as a share of the rows (spine/slices.py)."""
 _CORE_MM = 8.0
@@ -186,6 +193,25 @@ class Doubts(FrozenModel):
         if classes is not None and (not classes or (negative in classes and len(classes) > 1)):
             return Doubt.AMBIGUOUS
         return None
+
+
+def in_context(calls: Sequence[VertebraCall], others_hu: Sequence[float] = ()) -> list[VertebraCall]:
+    """The calls of one patient's study, of which the lytic ones in bone that is thin everywhere are unsure.
+
+    others_hu: `bone_hu` of vertebrae of the study that have no call here.
+    """
+    known = [*others_hu, *(call.bone_hu for call in calls if call.bone_hu is not None)]
+    focal = statistics.median(known) - FOCAL_HU if len(known) >= FEWEST_KNOWN else -np.inf
+
+    def is_thin(call: VertebraCall) -> bool:
+        return (
+            call.doubt is None
+            and call.bone_hu is not None
+            and call.label("bone_quality") in {"lytic", "mixed"}
+            and focal < call.bone_hu < THIN_HU
+        )
+
+    return [replace(call, doubt=Doubt.THIN_BONE) if is_thin(call) else call for call in calls]
 
 
 # ---- fitting --------------------------------------------------------------------------------------------------

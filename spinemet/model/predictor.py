@@ -14,7 +14,7 @@ from torch import Tensor
 from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.model.checkpoint import FAMILIAR, ModelCard, load_model, model_digest
-from spinemet.model.doubt import appearance, unexplained_share
+from spinemet.model.doubt import appearance, in_context, unexplained_share
 from spinemet.model.inference import autocast, best_device, fold, has_fast_bf16, use_free_cores
 from spinemet.model.multitask import MultiTask
 from spinemet.reading import VertebraCall
@@ -65,17 +65,23 @@ class Predictor:
         return self.card.spec.slices
 
     def predict(self, stacks: Sequence[SliceStack]) -> list[VertebraCall]:
-        """One call per stack, in order.
+        """One call per stack of a study, in order.
 
         Raises BadInput if a stack has no slice or is not cut as `slices` says.
         """
+        return self.predict_studies([stacks])[0]
+
+    def predict_studies(self, studies: Sequence[Sequence[SliceStack]]) -> list[list[VertebraCall]]:
+        """The calls of several studies, classified together; each is judged within its own study."""
+        stacks = [stack for study in studies for stack in study]
         for stack in stacks:
             self._check(stack)
         if not stacks:
-            return []
+            return [[] for _ in studies]
         hu_NHW = np.concatenate([stack.hu_NHW for stack in stacks])
         slices = self.predict_slices(hu_NHW)
-        return self.calls(hu_NHW, slices, self.features(), [len(stack.hu_NHW) for stack in stacks])
+        calls = iter(self.calls(hu_NHW, slices, self.features(), [len(stack.hu_NHW) for stack in stacks]))
+        return [in_context([next(calls) for _ in study]) for study in studies]
 
     def calls(
         self,
@@ -84,7 +90,10 @@ class Predictor:
         features_NF: npt.NDArray[np.float32],
         sizes: Sequence[int],
     ) -> list[VertebraCall]:
-        """One call per vertebra: each has the next `size` of the slices, which `predict_slices` and `features` saw."""
+        """One call per vertebra: each has the next `size` of the slices, which `predict_slices` and `features` saw.
+
+        No call is judged within its study yet: see `doubt.in_context`.
+        """
         ends = list(accumulate(sizes))
         return [
             self._call(hu_NHW[a:b], {task: prob_NC[a:b] for task, prob_NC in slices.items()}, features_NF[a:b])
@@ -134,7 +143,9 @@ class Predictor:
         measured = appearance(hu_NHW, self.slices.pixel_mm)
         negative = self.card.spec.task(doubts.decides).classes[0]
         doubt = doubts.doubt(measured, unexplained, plausible, negative)
-        return VertebraCall(probabilities, slices_NC, doubt, is_judged=True, plausible=plausible)
+        return VertebraCall(
+            probabilities, slices_NC, doubt, is_judged=True, plausible=plausible, bone_hu=measured["bone_hu"]
+        )
 
     def _check(self, stack: SliceStack) -> None:
         wanted = self.slices

@@ -89,7 +89,7 @@ class ModelActor:
         from spinemet.model.predictor import Predictor
 
         keep_memory()
-        self._predict = Predictor.load(model).predict
+        self._predict = Predictor.load(model).predict_studies
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         answers = [pickle.loads(pickled) for pickled in batch["study"]]

@@ -35,35 +35,41 @@ def read_answer(study: PlannedStudy, read: Callable[[StudyRef], StudyReading]) -
 
 
 def classify(
-    answers: Iterable[Answer], predict: Callable[[Sequence[SliceStack]], Sequence[VertebraCall]]
+    answers: Iterable[Answer],
+    predict: Callable[[Sequence[Sequence[SliceStack]]], Sequence[Sequence[VertebraCall]]],
 ) -> list[Answer]:
     """The answers with their calls and without pixels.
 
-    predict: gives one call per slice stack. It gets the stacks of all studies at once; if that fails, it gets each
+    predict: gives one call per slice stack of each study. It gets all studies at once; if that fails, it gets each
     study alone, and the one that breaks it becomes `failed: internal`.
     """
     answers = list(answers)
     stacks = [_stacks(answer) for answer in answers]
     start = time.perf_counter()
     try:
-        calls = predict([stack for each in stacks for stack in each])
+        calls = predict(stacks)
     except Exception as error:
         if len(answers) > 1:
             return [one for answer in answers for one in classify([answer], predict)]
         return [_broken(answer, fault_in(error)) for answer in answers]
-    per_stack = (time.perf_counter() - start) / max(len(calls), 1)
-    remaining = iter(calls)
+    per_stack = (time.perf_counter() - start) / max(sum(map(len, stacks)), 1)
     return [
         replace(
             answer,
             reading=without_pixels(answer.reading),
-            calls=tuple(next(remaining) if len(stack.hu_NHW) else None for stack in answer.reading.stacks),
+            calls=_by_stack(answer.reading.stacks, called),
             seconds_model=per_stack * len(own) if own else None,
         )
         if isinstance(answer.reading, Screened)
         else answer
-        for answer, own in zip(answers, stacks, strict=True)
+        for answer, own, called in zip(answers, stacks, calls, strict=True)
     ]
+
+
+def _by_stack(stacks: Sequence[SliceStack], calls: Sequence[VertebraCall]) -> tuple[VertebraCall | None, ...]:
+    """The call of each stack, None for one without slices."""
+    remaining = iter(calls)
+    return tuple(next(remaining) if len(stack.hu_NHW) else None for stack in stacks)
 
 
 def _broken(answer: Answer, detail: str) -> Answer:

@@ -171,7 +171,8 @@ def _row(patient: Patient, model: Predictor) -> list[str | int]:
     found = tried = 0
     for reading, labels, _ in patient.made[:TRIED]:
         large = {one.level for one in labels if one.bone_quality != "normal" and one.volume_cm3 >= LARGE_CM3}
-        called = model.predict([stack for stack in reading.stacks if stack.level in large])
+        calls_made = zip(reading.stacks, model.predict(reading.stacks), strict=True)
+        called = [call for stack, call in calls_made if stack.level in large]
         tried += len(called)
         found += sum(call.label("bone_quality") != "normal" for call in called)
     normal = sum(call.label("bone_quality") == "normal" for call in calls)

@@ -17,9 +17,10 @@ from spinemet.model.doubt import (
     fit_familiar,
     fit_ranges,
     fit_unexplained,
+    in_context,
     unexplained_share,
 )
-from spinemet.reading import Doubt
+from spinemet.reading import Doubt, VertebraCall
 from spinemet.spine import slices
 from spinemet.types import AIR_HU, BONE_QUALITY
 
@@ -182,3 +183,37 @@ def test_plausible_names_the_classes_of_a_task_with_two_classes_too() -> None:
     for yes, names in ((0.05, ("no",)), (0.95, ("yes",))):
         probabilities = {"lytic": {"no": 1 - yes, "yes": yes}, "bone_quality": dict.fromkeys(BONE_QUALITY, 0.25)}
         assert known.plausible(probabilities) == {"lytic": names}
+
+
+def _call(label: str, hu: float | None, doubt: Doubt | None = None) -> VertebraCall:
+    probabilities = {"bone_quality": {name: 0.7 if name == label else 0.1 for name in BONE_QUALITY}}
+    return VertebraCall(probabilities, doubt=doubt, is_judged=True, bone_hu=hu)
+
+
+@pytest.mark.parametrize(
+    ("label", "hu", "others", "doubt"),
+    [
+        ("lytic", 40.0, [45.0, 50.0, 38.0], Doubt.THIN_BONE),  # thin everywhere
+        ("mixed", 40.0, [45.0, 50.0, 38.0], Doubt.THIN_BONE),
+        ("lytic", 40.0, [150.0, 140.0, 160.0], None),  # a hole in dense bone
+        ("lytic", 10.0, [55.0, 60.0, 50.0], None),  # darker than the patient's thin bone
+        ("lytic", 95.0, [100.0, 90.0, 110.0], None),  # no thin bone
+        ("lytic", 40.0, [150.0], Doubt.THIN_BONE),  # too few others to tell
+        ("lytic", None, [45.0, 50.0, 38.0], None),  # the model does not judge its calls
+        ("normal", 40.0, [45.0, 50.0, 38.0], None),
+        ("blastic", 40.0, [45.0, 50.0, 38.0], None),
+    ],
+)
+def test_a_lytic_call_in_bone_that_is_thin_everywhere_is_unsure(
+    label: str, hu: float | None, others: list[float], doubt: Doubt | None
+) -> None:
+    calls = [_call(label, hu), *(_call("normal", other) for other in others)]
+    found = in_context(calls)
+    assert [call.doubt for call in found] == [doubt, *[None] * len(others)]
+    assert in_context(calls[:1], others)[0].doubt is doubt
+    assert all(one.probabilities == call.probabilities for one, call in zip(found, calls, strict=True))
+
+
+def test_an_earlier_doubt_stays() -> None:
+    calls = [_call("lytic", 40.0, Doubt.SMOOTH), _call("lytic", 45.0), _call("lytic", 50.0)]
+    assert [call.doubt for call in in_context(calls)] == [Doubt.SMOOTH, Doubt.THIN_BONE, Doubt.THIN_BONE]

@@ -18,11 +18,11 @@ from tests.readings import CALLS, LEVELS, READING, REF, SECRETS, SERIES, stack
 STUDY = PlannedStudy(REF)
 
 
-def predict(stacks: Sequence[SliceStack]) -> list[VertebraCall]:
+def predict(studies: Sequence[Sequence[SliceStack]]) -> list[list[VertebraCall]]:
     """A stand-in for a model; it breaks on a stack of zeros."""
-    if any(not np.any(each.hu_NHW) for each in stacks):
+    if any(not np.any(each.hu_NHW) for stacks in studies for each in stacks):
         raise RuntimeError("a patient's name")
-    return [CALLS[LEVELS.index(each.level)] for each in stacks]
+    return [[CALLS[LEVELS.index(each.level)] for each in stacks] for stacks in studies]
 
 
 def test_a_study_that_breaks_the_model_fails_alone_and_keeps_its_reading() -> None:
