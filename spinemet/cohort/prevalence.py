@@ -1,5 +1,6 @@
 """How often a finding occurs among the vertebrae, studies or patients in which it could be seen."""
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,8 @@ import duckdb
 import pandas as pd
 
 from spinemet.anatomy import LEVELS
+from spinemet.cohort.correction import CORRECTED, Correction
+from spinemet.cohort.evaluated import ANY, Evaluated
 from spinemet.cohort.views import asked, held, records, refuse_calendar, trained_on
 from spinemet.errors import BadInput
 from spinemet.model.card import caution
@@ -31,9 +34,6 @@ GROUPS: dict[str, str] = {
 
 TASK = "bone_quality"
 """The task that is asked about by default."""
-
-ANY = "any"
-"""The finding "any class but the negative one"."""
 
 UNITS: dict[str, str] = {"vertebra": "", "study": "person, place", "patient": "person"}
 """What is counted, and the columns whose equal values make one unit."""
@@ -63,7 +63,11 @@ _ORDERS: dict[str, tuple[str, ...]] = {
 
 
 def prevalence(
-    connection: duckdb.DuckDBPyConnection, by: Sequence[str] = ("level",), unit: str = "vertebra", task: str = TASK
+    connection: duckdb.DuckDBPyConnection,
+    by: Sequence[str] = ("level",),
+    unit: str = "vertebra",
+    task: str = TASK,
+    correction: Correction | None = None,
 ) -> pd.DataFrame:
     """One row per group and finding: counts, denominators, prevalence and its 95 % interval.
 
@@ -71,7 +75,8 @@ def prevalence(
     form the group `unknown`, unnamed vertebrae the level `unnamed`. Each patient counts once per level (in each year,
     if `by` has the year), and a row has the age and the scanner of the study that it comes from. unit: `vertebra`;
     `patient`, positive with at least one positive vertebra in the group; or `study`, the same for each study of the
-    population. task: of the model; its findings are those of `findings`.
+    population. task: of the model; its findings are those of `findings`. correction: of `correction_of`, for the same
+    unit and task; adds the columns CORRECTED after `interval`.
 
     Columns: the groups, `finding`, `n_patients` (patients with a vertebra of the group in view), `n_imaged` (units in
     view), `n_cut` (of those, cut by the field of view), `n_unsure` (whole, but the model's call is unsure),
@@ -94,12 +99,25 @@ def prevalence(
         sums = sums.sort_values(groups, kind="stable")
     source = {name: about[name] for name in SOURCE}
     rows = [
-        {name: one[name] for name in groups} | _row(one, n, finding) | source
+        {name: one[name] for name in groups} | row | source
         for one in sums.to_dict("records")
         if one["n_imaged"]
-        for n, finding in enumerate(names)
+        for row in _rows(one, names, correction)
     ]
-    return pd.DataFrame(rows, columns=[*groups, *COUNTS, *SOURCE])
+    more = CORRECTED if correction else ()
+    return pd.DataFrame(rows, columns=[*groups, *COUNTS, *more, *SOURCE])
+
+
+def correction_of(
+    connection: duckdb.DuckDBPyConnection, evaluated: Evaluated, unit: str = "vertebra", task: str = TASK
+) -> Correction:
+    """The correction of a prevalence for the errors that `evaluated` (of `read_evaluation`) measured.
+
+    Raises BadInput if the errors cannot be corrected, or for an unknown unit or task.
+    """
+    _check((), unit)
+    names = findings(connection, task)
+    return Correction.of(evaluated, task, tasks(connection)[task], names, unit)
 
 
 def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
@@ -154,18 +172,34 @@ def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequen
     """
 
 
-def _row(one: Mapping[Hashable, Any], place: int, finding: str) -> Row:
-    """The columns COUNTS of the finding at `place` of a row of `_query`."""
+def _rows(one: Mapping[Hashable, Any], names: Sequence[str], correction: Correction | None) -> list[Row]:
+    """The columns COUNTS, and with a correction CORRECTED, of each finding of a row of `_query`."""
+    sums = {finding: _sums(one, place) for place, finding in enumerate(names)}
+    rows = [_row(one, finding, of) for finding, of in sums.items()]
+    if correction is None:
+        return rows
+    shares = {row["finding"]: row["prevalence"] for row in rows}
+    few = {row["finding"]: math.isnan(row["ci_low"]) for row in rows}
+    sizes = {finding: math.nan if few[finding] else of.effective_size for finding, of in sums.items()}
+    corrected = correction.columns(shares, sizes)
+    return [row | corrected[row["finding"]] for row in rows]
+
+
+def _sums(one: Mapping[Hashable, Any], place: int) -> ClusterSums:
+    """The sums of the finding at `place` of a row of `_query`."""
     shared = ("clusters", "units", "units_squared")
     own = ("positives", "positives_squared", "products", "positive_clusters", "negative_clusters")
-    sums = ClusterSums(**{name: one[name] for name in shared}, **{name: one[f"{name}_{place}"] for name in own})
+    return ClusterSums(**{name: one[name] for name in shared}, **{name: one[f"{name}_{place}"] for name in own})
+
+
+def _row(one: Mapping[Hashable, Any], finding: str, sums: ClusterSums) -> Row:
     interval = interval_of_sums(sums)
     return {
         "finding": finding,
         **{name: one[name] for name in ("n_patients", "n_imaged", "n_cut", "n_unsure")},
         "n_evaluable": sums.units,
         "n_positive": sums.positives,
-        "prevalence": sums.positives / sums.units if sums.units else float("nan"),
+        "prevalence": sums.positives / sums.units if sums.units else math.nan,
         "ci_low": interval.low,
         "ci_high": interval.high,
         "interval": interval.method,

@@ -71,12 +71,15 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     for name in groups:
         out.add_column(name.replace("_", " "), overflow="fold")
     unsure = ["unsure"] if table["n_unsure"].any() else []
-    hidden = 0 if wide else min(max(len(groups) - 1, 0) + len(unsure), 2)
+    is_corrected = "corrected" in table
+    hidden = 0 if wide and not is_corrected else min(max(len(groups) - 1, 0) + len(unsure) + 2 * is_corrected, 2)
     counts = ["imaged", "cut", *unsure, "evaluable"][hidden:]
     for name in counts:
         out.add_column(name, justify="right", style="dim" if name != "evaluable" else "", no_wrap=True)
     out.add_column("positive", justify="right", no_wrap=True)
     out.add_column("% [95 % interval]", justify="right", no_wrap=True)
+    if is_corrected:
+        out.add_column("corrected", justify="right", no_wrap=True, header_style="bold")
     top = palette.axis_top(table["ci_high"])
     if wide:
         out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")
@@ -94,10 +97,16 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
             *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
             format_share(found["prevalence"], found["ci_low"], found["ci_high"], found["interval"]),
+            *([_corrected(found)] if is_corrected else []),
             *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
             *(_count(findings[finding]["n_positive"], palette.TERMINAL.get(finding, "")) for finding in others),
         )
     return out
+
+
+def _corrected(row: Mapping[str, Any]) -> str:
+    """The corrected share of a row with its interval, or why it has none."""
+    return format_share(row["corrected"], row["corrected_low"], row["corrected_high"], row["correction"])
 
 
 _PREVALENCE_CAPTION = (

@@ -15,6 +15,7 @@ from spinemet.errors import BadInput
 from spinemet.evaluation.figures import confusion_figure, reliability_figure
 from spinemet.evaluation.groups import group_measures
 from spinemet.evaluation.pages import evaluation_page
+from spinemet.evaluation.patients import patient_measures
 from spinemet.evaluation.predictions import UNITS, Tables, compared, labelled, predictions, repeats
 from spinemet.files import join, write_bytes, write_parquet
 from spinemet.model.card import ModelCard
@@ -32,7 +33,8 @@ class Evaluation:
 
     facts: model, split, patients, studies, vertebrae, slices, software version; for crops their digest, for an archive
     the counts of `external.StudyPredictions`; with a baseline, its digest. measures: one row per task, unit (vertebra,
-    slice) and `statistics.measures.Measure`; a no/yes task has the label yes only. confusions: one row per task, unit,
+    slice) and `statistics.measures.Measure`, and the rows of `patients.patient_measures`; a no/yes task has the label
+    yes only. confusions: one row per task, unit,
     truth and predicted, with its count. vertebrae, slices: the tables of `predictions`. operating: one row per task and
     row of `statistics.measures.operating_points`, measured on vertebrae; empty if the crops hold no validation patient.
     differences: one row per task, unit and `statistics.comparison.Compared`; empty without a baseline. groups: of
@@ -111,6 +113,7 @@ def measured(predictor: Predictor, tables: Tables, facts: Mapping[str, str | int
                 for m, truth in enumerate(task.classes)
                 for n, predicted in enumerate(task.classes)
             ]
+        measures += patient_measures(tables["vertebra"], task)
     counts = {
         "patients": int(tables["vertebra"]["patient"].nunique()),
         "studies": int(tables["vertebra"]["study"].nunique()),

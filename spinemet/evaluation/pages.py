@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from spinemet.evaluation.page import Page, Table
+from spinemet.evaluation.patients import PATIENT
 from spinemet.evaluation.predictions import CERTAINTY, UNITS
 from spinemet.statistics.intervals import format_interval
 
@@ -59,6 +60,7 @@ def evaluation_page(found: Evaluation) -> Page:
     tables = [
         *([_unmatched(found.unmatched)] if len(found.unmatched) else []),
         *(_measures(found.measures[found.measures["unit"] == unit], words) for unit, words in UNITS.items()),
+        _patients(found.measures[found.measures["unit"] == PATIENT]),
         *_confusions(found.confusions),
         *_groups(found.groups),
         *([_operating(found.operating)] if len(found.operating) else []),
@@ -138,6 +140,21 @@ def _measures(table: pd.DataFrame, unit: str) -> Table:
         below=" ".join(f"{title(name)}: {', '.join(values)}." for name, values in of_all_classes.items()),
         right=("n", "patients"),
         narrow=("AUC",),
+    )
+
+
+def _patients(table: pd.DataFrame) -> Table:
+    rows, cells = look_up(table, "task", "label", "measure"), []
+    for task, label in dict.fromkeys((task, label) for task, label, _ in rows):
+        sensitivity, specificity = (rows[task, label, name] for name in ("sensitivity", "specificity"))
+        counts = (str(sensitivity.n), str(specificity.n))
+        cells.append([task, label, *counts, format_value(sensitivity), format_value(specificity)])
+    return Table(
+        "Per patient",
+        ("task", "finding", "with it", "without", "sensitivity", "specificity"),
+        cells,
+        above="A patient has a finding that one of the labelled vertebrae has; unsure calls are left out.",
+        right=("with it", "without"),
     )
 
 

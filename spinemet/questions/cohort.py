@@ -32,6 +32,9 @@ def prevalence(
     ] = "level",
     unit: Annotated[str, typer.Option(help="Unit that is counted: vertebra, study or patient.")] = "vertebra",
     task: Annotated[str, typer.Option(help="Task of the model whose classes are counted.")] = "bone_quality",
+    evaluation: Annotated[
+        str | None, typer.Option("--correct", help="Folder of jobs/evaluate.py: correct for the errors measured there.")
+    ] = None,
     population: PopulationFile = None,
     model: OfModel = None,
     configuration: OfConfiguration = None,
@@ -40,11 +43,16 @@ def prevalence(
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
+    from spinemet.cohort.evaluated import read_evaluation
     from spinemet.display.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
     cohort = opened(results, population, model, configuration, as_of)
-    answer(cohort, measure.prevalence(cohort, columns, unit=unit, task=task), render_prevalence, as_json=as_json)
+    evaluated = read_evaluation(cohort, evaluation) if evaluation else None
+    correction = measure.correction_of(cohort, evaluated, unit, task) if evaluated else None
+    table = measure.prevalence(cohort, columns, unit, task, correction)
+    notes = correction.notes(table) if correction else []
+    answer(cohort, table, render_prevalence, as_json=as_json, notes=notes)
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,12 +58,13 @@ def answer(
     render: Callable[[pd.DataFrame], RenderableType] | None = None,
     *,
     as_json: bool = False,
+    notes: Sequence[str] = (),
 ) -> None:
-    """Print a measure of `cohort` like `show`, or as JSON; then, on standard error, what it rests on."""
-    from spinemet.cohort.prevalence import notes
+    """Print a measure of `cohort` like `show`, or as JSON; then, on standard error, what it rests on, and `notes`."""
+    from spinemet.cohort import prevalence
     from spinemet.cohort.views import asked
 
-    sentences = notes(cohort)
+    sentences = [*prevalence.notes(cohort), *notes]
     if as_json:
         rows = json.loads(table.to_json(orient="records", date_format="iso"))
         about = {name: value for name, value in asked(cohort).items() if name != "committed_at"}

@@ -13,6 +13,8 @@ from rich.console import Console
 from sklearn.metrics import recall_score
 
 from jobs.evaluate import main
+from spinemet.cohort.evaluated import read_evaluation
+from spinemet.cohort.views import open_cohort
 from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.evaluation.evaluate import Evaluation, run_evaluate
@@ -23,6 +25,7 @@ from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.training.crops import read_crops, research_key
 from spinemet.types import BONE_QUALITY, SliceStack
+from tests.cohort.cases import Study, write_results
 from tests.readings import SLICES, reading
 from tests.training.crops import label_table, write_crops
 
@@ -192,3 +195,17 @@ def test_a_baseline_that_learned_from_the_patients_is_refused(place: Path) -> No
     baseline = saved(place, "spoilt", 0, train=TEST[:1])
     with pytest.raises(BadInput, match=r"on 1 of the patients measured"):
         run_evaluate(str(place / "model"), str(place / "crops"), str(place / "no"), baseline_uri=baseline)
+
+
+def test_the_folder_of_an_evaluation_gives_the_errors_that_it_shows(place: Path) -> None:
+    found = run_evaluate(str(place / "model"), str(place / "crops"), str(place / "correcting"))
+    studies = [Study("a", levels="L1=lytic L2"), Study("b", levels="L1 L2")]
+    cohort = open_cohort(write_results(str(place / "results"), studies, model=str(found.facts["model"])))
+    evaluated = read_evaluation(cohort, str(place / "correcting"))
+    shares = evaluated.errors("bone_quality", BONE_QUALITY, "vertebra").shares_CC
+    sensitivity = [found.value("bone_quality", "sensitivity", name)[0] for name in BONE_QUALITY]
+    assert shares.diagonal() == pytest.approx(sensitivity)
+    of_patients = found.measures.query("unit == 'patient' and task == 'bone_quality'").set_index(["label", "measure"])
+    any_lesion = evaluated.errors("bone_quality", BONE_QUALITY, "patient", "any").shares_CC
+    assert any_lesion[1, 1] == of_patients.loc[("any", "sensitivity"), "value"]
+    assert "## Per patient" in (place / "correcting" / "evaluation.md").read_text()

@@ -1,0 +1,110 @@
+"""What an evaluation knows of the errors of the population's model: its stored predictions, called by the same rule."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from spinemet.cohort.population import ARGMAX, Population
+from spinemet.cohort.views import asked
+from spinemet.errors import BadInput
+from spinemet.files import join, read_bytes
+from spinemet.statistics.correction import Errors
+
+ANY = "any"
+"""The finding "any class but the negative one"."""
+_TOGETHER: dict[str, list[str]] = {"vertebra": [], "study": ["patient", "study"], "patient": ["patient"]}
+"""Unit that is counted -> columns whose equal values make one unit."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """The labelled vertebrae of an evaluation, and the rule by which they are called.
+
+    vertebrae: the columns that `jobs/evaluate.py` writes to vertebrae.parquet; `weight`, if it is there, holds sampling
+    weights. name: of the folder, for messages.
+    """
+
+    vertebrae: pd.DataFrame
+    rule: str | float
+    name: str
+
+    def errors(self, task: str, classes: Sequence[str], unit: str, finding: str = "") -> Errors:
+        """The errors of `task` on a unit (`vertebra`, `study` or `patient`): of a finding against the rest, or between all classes (vertebrae).
+
+        Unsure calls are left out, as in the cohort; a study or patient has a finding that one of its labelled vertebrae
+        has. Raises BadInput if the evaluation lacks the task, or cannot tell of whole patients.
+        """
+        known = self._judged(task, classes, unit)
+        true, called = (_found(known[name], classes, finding) for name in ("true", "called"))
+        patient, weight = known["patient"], known["weight"]
+        if _TOGETHER[unit]:
+            units = pd.DataFrame({"patient": patient, "study": known["study"], "true": true, "called": called})
+            grouped = units.groupby(_TOGETHER[unit], sort=False)[["true", "called"]].max().reset_index()
+            true, called, patient, weight = grouped["true"], grouped["called"], grouped["patient"], None
+        return Errors.of(true, called, patient, 2 if finding else len(classes), weight)
+
+    def _judged(self, task: str, classes: Sequence[str], unit: str) -> pd.DataFrame:
+        """The labelled, sure vertebrae: patient, study, weight, and class numbers `true` and `called`."""
+        table, columns = self.vertebrae, [f"{task}_p_{name}" for name in classes]
+        if not {f"{task}_true", *columns} <= set(table.columns):
+            raise BadInput(f"the evaluation {self.name} holds no {task}: nothing tells how often the model errs in it.")
+        if _TOGETHER[unit] and "weight" in table.columns:
+            raise BadInput(
+                f"the evaluation {self.name} is a sample of vertebrae and does not tell how often the model errs on a "
+                f"whole {unit}: correct vertebrae (--unit vertebra)."
+            )
+        sure = table["unsure"].fillna("") == "" if "unsure" in table.columns else np.ones(len(table), np.bool_)
+        known = table[table[f"{task}_true"].notna() & sure]
+        numbers = {name: number for number, name in enumerate(classes)}
+        return pd.DataFrame(
+            {
+                "patient": known["patient"],
+                "study": known["study"],
+                "weight": known["weight"] if "weight" in known.columns else 1.0,
+                "true": known[f"{task}_true"].map(numbers),
+                "called": called_by(self.rule, known[columns].to_numpy(np.float64)),
+            }
+        )
+
+
+def called_by(rule: str | float, probability_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(N,) the class that `Population.rule` calls; the views of a population say the same in SQL."""
+    if rule == ARGMAX:
+        return probability_NC.argmax(axis=1)
+    positive = 1 - probability_NC[:, 0] >= float(rule)
+    return np.where(positive, 1 + probability_NC[:, 1:].argmax(axis=1), 0)
+
+
+def _found(class_N: pd.Series, classes: Sequence[str], finding: str) -> pd.Series:
+    """1 for units with the finding, else 0; the class itself without a finding."""
+    if not finding:
+        return class_N
+    return (class_N > 0 if finding == ANY else class_N == classes.index(finding)).astype(int)
+
+
+def read_evaluation(connection: duckdb.DuckDBPyConnection, place: str) -> Evaluated:
+    """The evaluation in the folder `place`, called by the rule of the population that `connection` is about.
+
+    Raises BadInput if there is none, or if it is of another model.
+    """
+    about = asked(connection)
+    try:
+        model = json.loads(read_bytes(join(place, "evaluation.json")))["facts"]["model"]
+        vertebrae = pd.read_parquet(BytesIO(read_bytes(join(place, "vertebrae.parquet"))))
+    except (FileNotFoundError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"expected an evaluation that jobs/evaluate.py wrote at {place}, found none.") from error
+    if model != about["model"]:
+        raise BadInput(
+            f"the evaluation {place} is of model {model}, and the population of model {about['model']}: the errors of "
+            "one do not correct the other. Evaluate the population's model, or choose the other one with --model."
+        )
+    return Evaluated(vertebrae, Population(**tomllib.loads(about["definition"])).rule, place)
