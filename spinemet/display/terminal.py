@@ -79,7 +79,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     out.add_column("positive", justify="right", no_wrap=True)
     out.add_column("% [95 % interval]", justify="right", no_wrap=True)
     if is_corrected:
-        out.add_column("corrected", justify="right", no_wrap=True, header_style="bold")
+        out.add_column("corrected %", justify="right", no_wrap=True, header_style="bold")
     top = palette.axis_top(table["ci_high"])
     if wide:
         out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")

@@ -64,12 +64,12 @@ class Errors:
         for name, count in zip(classes, self.patients_C, strict=True):
             if count < LEAST_PATIENTS:
                 return f"only {count} evaluated patients are {name}, and {LEAST_PATIENTS} are needed"
-        for n, name in enumerate(classes):
-            others = np.delete(self.shares_CC[:, n], n)
-            if self.shares_CC[n, n] <= others.max():
+        for n, name in reversed(list(enumerate(classes))):
+            right, wrong = self.shares_CC[n, n], np.delete(self.shares_CC[:, n], n).max()
+            if right <= wrong:
                 return (
-                    f"the model calls {100 * self.shares_CC[n, n]:.0f} % of what is {name} {name}, and "
-                    f"{100 * others.max():.0f} % of what is not: its calls do not tell one from the other"
+                    f"{100 * right:.0f} % of the units that are {name} are called so, and {100 * wrong:.0f} % "
+                    "of others: the calls do not tell them apart"
                 )
         if np.linalg.det(self.shares_CC) < _LEAST_DETERMINANT:
             return "the model's calls do not tell the classes apart"

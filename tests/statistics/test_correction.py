@@ -96,8 +96,8 @@ def test_sampling_weights_count_and_make_the_size_smaller() -> None:
     ("errors", "words"),
     [
         (_errors(0.9, 0.9, 4), "only 4 evaluated patients are normal, and 5 are needed"),
-        (_errors(0.3, 0.7), "calls 70 % of what is normal normal, and 70 % of what is not"),
-        (_errors(0.5, 0.4), "do not tell one from the other"),
+        (_errors(0.3, 0.7), "30 % of the units that are lesion are called so, and 30 % of others"),
+        (_errors(0.5, 0.4), "do not tell them apart"),
         (Errors(np.full((2, 2), np.nan), np.zeros(2), np.array([9, 0])), "only 0 evaluated patients are lesion"),
         (_errors(0.9, 0.9), ""),
         (_errors(0.31, 0.71), ""),
@@ -112,7 +112,7 @@ def test_errors_that_cannot_be_corrected_say_why(errors: Errors, words: str) -> 
 def test_classes_that_the_calls_confuse_are_not_told_apart() -> None:
     shares = SHARES.copy()
     shares[1] = shares[3] = [0.1, 0.4, 0.1, 0.4]
-    assert "blastic" in Errors(shares, np.full(4, 99.0), np.full(4, 99)).not_identifiable(CLASSES)
+    assert "that are lytic" in Errors(shares, np.full(4, 99.0), np.full(4, 99)).not_identifiable(CLASSES)
 
 
 @pytest.mark.parametrize("prevalence", [0.05, 0.2, 0.5])
