@@ -19,7 +19,8 @@ from spinemet import __version__
 from spinemet.adjudication.consensus import consensus
 from spinemet.adjudication.page import CANNOT_JUDGE, QUESTIONS
 from spinemet.adjudication.sheets import Sheet
-from spinemet.cohort.prevalence import ANY, SOURCE
+from spinemet.cohort.evaluated import ANY
+from spinemet.cohort.prevalence import SOURCE
 from spinemet.results.schemas import Row
 from spinemet.statistics.agreement import MISSING, agreement
 from spinemet.statistics.intervals import FloatArray, proportion_interval

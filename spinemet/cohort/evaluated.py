@@ -38,19 +38,18 @@ class Evaluated:
     name: str
 
     def errors(self, task: str, classes: Sequence[str], unit: str, finding: str = "") -> Errors:
-        """The errors of `task` on a unit (`vertebra`, `study` or `patient`): of a finding against the rest, or between all classes (vertebrae).
+        """The errors of `task`: of a finding against the rest, or between all classes. unit: of `prevalence`.
 
         Unsure calls are left out, as in the cohort; a study or patient has a finding that one of its labelled vertebrae
         has. Raises BadInput if the evaluation lacks the task, or cannot tell of whole patients.
         """
         known = self._judged(task, classes, unit)
-        true, called = (_found(known[name], classes, finding) for name in ("true", "called"))
-        patient, weight = known["patient"], known["weight"]
+        units = known.assign(**{name: _found(known[name], classes, finding) for name in ("true", "called")})
         if _TOGETHER[unit]:
-            units = pd.DataFrame({"patient": patient, "study": known["study"], "true": true, "called": called})
-            grouped = units.groupby(_TOGETHER[unit], sort=False)[["true", "called"]].max().reset_index()
-            true, called, patient, weight = grouped["true"], grouped["called"], grouped["patient"], None
-        return Errors.of(true, called, patient, 2 if finding else len(classes), weight)
+            found = units.groupby(_TOGETHER[unit], sort=False)
+            units = found.agg({"true": "max", "called": "max", "weight": "first"}).reset_index()
+        count = 2 if finding else len(classes)
+        return Errors.of(units["true"], units["called"], units["patient"], count, units["weight"])
 
     def _judged(self, task: str, classes: Sequence[str], unit: str) -> pd.DataFrame:
         """The labelled, sure vertebrae: patient, study, weight, and class numbers `true` and `called`."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from spinemet.anatomy import LEVEL_INDEX
+from spinemet.cohort.evaluated import ANY
 from spinemet.cohort.flow import EVALUABLE, IMAGED, POPULATION, SCREENED, STEPS, StudyFlow
-from spinemet.cohort.prevalence import ANY, TASK, prevalence, tasks
+from spinemet.cohort.prevalence import TASK, prevalence, tasks
 from spinemet.cohort.views import records
 from spinemet.display.palette import axis_top, doubtful
 from spinemet.model.tasks import NO_YES, TASKS
