@@ -86,7 +86,7 @@ def draw_sample(
     if TASK not in tasks(connection):
         raise BadInput(f"expected a model with the task {TASK}, which makes the strata; this one has none.")
     connection.execute(Path(__file__).with_name("frame.sql").read_text().format(clear=CLEAR))
-    strata, without = _strata(connection)
+    strata, without = _strata(connection, seed, size if sizes is None else max(sizes.values(), default=1))
     counts, names = strata["vertebrae"].to_numpy(np.int64), strata["stratum"].tolist()
     if sizes is not None:
         strata["drawn"] = _given(sizes, names, counts)
@@ -94,12 +94,12 @@ def draw_sample(
         error = strata["expected_error"].to_numpy(np.float64).clip(LEAST_ERROR, 0.5)
         strata["drawn"] = allocate(counts, np.sqrt(error * (1 - error)), size, floor)
     strata["weight"] = strata["vertebrae"] / strata["drawn"]
-    drawn = _drawn(connection, strata, seed)
+    drawn = _drawn(strata)
     drawn["posterolateral"] = _posterolateral(connection, drawn)
     about = asked(connection)
     key = _items(drawn, seed, repeat).assign(**{name: about[name] for name in SOURCE})
     digest = digest_of(key)
-    return Sample(digest, key.assign(sample=digest)[list(KEY_COLUMNS)], strata, without)
+    return Sample(digest, key.assign(sample=digest)[list(KEY_COLUMNS)], strata.drop(columns="rows"), without)
 
 
 def allocate(
@@ -132,13 +132,27 @@ def allocate(
     return whole_H
 
 
-def _strata(connection: duckdb.DuckDBPyConnection) -> tuple[pd.DataFrame, int]:
-    """One row per stratum of vertebrae with a picture; how many have none."""
-    found = connection.execute(
-        "select stratum, count(*) filter (has_picture) as vertebrae, count(distinct patient) filter (has_picture) as"
-        " patients, avg(error) filter (has_picture) as expected_error, count(*) filter (not has_picture) as bare"
-        " from sampling_frame group by all order by stratum"
-    ).df()
+def _strata(connection: duckdb.DuckDBPyConnection, seed: int, most: int) -> tuple[pd.DataFrame, int]:
+    """One row per stratum of vertebrae with a picture, with the `rows` that come first by lot; how many have none.
+
+    `rows`: at most `most`, by digests of place and seed. All in one query: the tables of an archive are read once.
+    """
+    row = (
+        "{'patient': patient, 'study': study, 'source_key': source_key, 'vertebra': vertebra, 'level': level,"
+        " 'stratum': stratum, 'bone_quality': called, 'p_normal': p_normal, 'p_only_blastic': p_only_blastic,"
+        " 'p_mixed': p_mixed, 'p_only_lytic': p_only_lytic}"
+    )
+    lot = f"md5(concat_ws('/', source_key, vertebra, {int(seed)}))"
+    found = pd.DataFrame(
+        records(
+            connection,
+            "select stratum, count(*) filter (has_picture) as vertebrae,"
+            " count(distinct patient) filter (has_picture) as patients, avg(error) filter (has_picture) as"
+            f" expected_error, min_by({row}, {lot}, {int(most)}) filter (has_picture) as rows,"
+            " count(*) filter (not has_picture) as bare from sampling_frame group by stratum order by stratum",
+        ),
+        columns=["stratum", "vertebrae", "patients", "expected_error", "rows", "bare"],
+    )
     strata, bare = found[found["vertebrae"] > 0].drop(columns="bare").reset_index(drop=True), int(found["bare"].sum())
     if found.empty:
         raise BadInput("there is no evaluable vertebra in this population, so none can be drawn.")
@@ -163,29 +177,18 @@ def _given(sizes: Mapping[str, int], names: list[str], count_H: npt.NDArray[np.i
     return [sizes[name] for name in names]
 
 
-def _drawn(connection: duckdb.DuckDBPyConnection, strata: pd.DataFrame, seed: int) -> pd.DataFrame:
-    """The drawn vertebrae, stratum by stratum: those with the least digests of place and seed."""
-    most = int(strata["drawn"].max())
-    row = (
-        "{'patient': patient, 'study': study, 'source_key': source_key, 'vertebra': vertebra, 'level': level,"
-        " 'stratum': stratum, 'bone_quality': called, 'p_normal': p_normal, 'p_only_blastic': p_only_blastic,"
-        " 'p_mixed': p_mixed, 'p_only_lytic': p_only_lytic}"
-    )
-    chance = f"md5(concat_ws('/', source_key, vertebra, {int(seed)}))"
-    groups = records(
-        connection,
-        f"select stratum, min_by({row}, {chance}, {most}) as rows from sampling_frame where has_picture"
-        " group by stratum order by stratum",
-    )
-    parts = [pd.DataFrame(group["rows"][:n]) for group, n in zip(groups, strata["drawn"], strict=True)]
-    drawn = pd.concat(parts, ignore_index=True)
-    return drawn.assign(weight=drawn["stratum"].map(strata.set_index("stratum")["weight"]))
+def _drawn(strata: pd.DataFrame) -> pd.DataFrame:
+    """The drawn vertebrae of all strata, each with its weight."""
+    chosen = zip(strata["rows"], strata["drawn"], strata["weight"], strict=True)
+    return pd.DataFrame([row | {"weight": weight} for rows, n, weight in chosen for row in rows[:n]])
 
 
 def _posterolateral(connection: duckdb.DuckDBPyConnection, drawn: pd.DataFrame) -> list[str]:
     """The calls of posterolateral involvement under the rule; "" from a model without this task."""
-    query = "select * from current_calls where task = 'posterolateral' and list_contains(?, source_key)"
-    rows = records(connection, query, [drawn["source_key"].unique().tolist()])
+    sources = sorted(set(drawn["source_key"]))
+    marks = ", ".join("?" * len(sources))
+    query = f"from current_calls where task = 'posterolateral' and source_key in ({marks})"
+    rows = records(connection, query, sources)
     calls = {(row["source_key"], row["vertebra"]): row["label"] for row in rows}
     return [calls.get(place, "") for place in zip(drawn["source_key"], drawn["vertebra"], strict=True)]
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 from statsmodels.stats import inter_rater
 
-from spinemet.adjudication.drawing import NUMBERS, Sample, _drawn
+from spinemet.adjudication.drawing import NUMBERS, Sample, _drawn, _strata
 from spinemet.adjudication.scoring import _of_model, score
 from spinemet.types import BONE_QUALITY
 from tests.adjudication.readers import Answer, sheet
@@ -108,6 +108,7 @@ def test_the_measures_are_unbiased_over_500_draws() -> None:
         vertebra=np.arange(count) % 8,
         level=np.where(np.arange(count) % 8 < 5, "T8", "L2"),
         called=rng.choice(["normal", "lytic"], count, p=[0.75, 0.25]),
+        error=0.1,
         has_picture=True,
     )
     thoracic = frame["level"] == "T8"
@@ -117,14 +118,14 @@ def test_the_measures_are_unbiased_over_500_draws() -> None:
     ill, called = truth == "lytic", frame["called"] == "lytic"
     expected = np.array([called[ill].mean(), (~called[~ill]).mean()])
 
-    strata = frame.groupby("stratum", as_index=False).size().rename(columns={"size": "vertebrae"})
-    strata["drawn"] = [150, 60, 150, 60]  # lytic lumbar, lytic thoracic, normal lumbar, normal thoracic
-    strata["weight"] = strata["vertebrae"] / strata["drawn"]
     connection = duckdb.connect()
     connection.execute("create table sampling_frame as from frame")
 
     def measured(seed: int, weighted: bool) -> list[float]:
-        items = _drawn(connection, strata, seed)
+        strata, _ = _strata(connection, seed, 150)
+        strata["drawn"] = [150, 60, 150, 60]  # lytic lumbar, lytic thoracic, normal lumbar, normal thoracic
+        strata["weight"] = strata["vertebrae"] / strata["drawn"]
+        items = _drawn(strata)
         place = items["source_key"].str.removeprefix("source_key").astype(int) * 8 + items["vertebra"]
         said = pd.Series(truth[place].to_numpy(), items.index, name="bone_quality")
         rows = _of_model(("normal", "lytic"), said, items if weighted else items.assign(weight=1.0))
