@@ -70,6 +70,45 @@ def restore(
 
 
 @app.command()
+def erase(
+    results: ResultsPlace,
+    patient: Annotated[
+        str | None, typer.Option(help="PatientID. Without it the command asks: other users see what is typed here.")
+    ] = None,
+    linkage: Annotated[str | None, typer.Option(help="Place of the linkage tables; they lose the patient too.")] = None,
+    key_file: Annotated[
+        str | None, typer.Option(help="File with the pseudonym key; replaces that of the environment.")
+    ] = None,
+) -> None:
+    """Erase a patient from all tables, their history and the linkage, and keep later runs from bringing them back.
+
+    No earlier version and no pin of the tables can be read afterwards. Training crops, models and reports stay as they
+    are: prepare, train and report again without the patient.
+    """
+    from spinemet.dicom.pseudonym import Pseudonymizer, load_key
+    from spinemet.results.erasure import erase as erase_patient
+    from spinemet.results.tables import open_results
+    from spinemet.screening.linkage import erase_linked
+    from spinemet.screening.plan import check_key
+
+    names = Pseudonymizer(load_key(key_file=key_file), "shifted")
+    check_key(open_results(results).last_run(), names)
+    key = names.patient_key(patient if patient is not None else typer.prompt("PatientID", hide_input=True))
+    if not key:
+        raise BadInput("expected a PatientID, found an empty one.")
+    linked = erase_linked(linkage, key) if linkage else None  # first: it may be refused, and then nothing has changed
+    removed = erase_patient(results, key)
+    show(removed)
+    if not len(removed):
+        typer.echo("The tables hold nothing of this patient. Later runs will leave the patient out.", err=True)
+    else:
+        typer.echo("Earlier versions and pins of the tables can no longer be read: they held the patient.", err=True)
+    if linked is not None:
+        typer.echo(f"{linked} rows removed from the linkage tables.", err=True)
+    typer.echo("Crops, models and reports that were made with the patient stay as they are.", err=True)
+
+
+@app.command()
 def publish(
     results: ResultsPlace,
     model: Annotated[str | None, typer.Argument(help="First digits of the model's digest.")] = None,

@@ -34,7 +34,7 @@ def compact(uri: str) -> pd.DataFrame:
 
     Rows read through `connect` stay as they are, and so do earlier versions until a vacuum.
     """
-    with _alone(uri, "compact") as results:
+    with alone(uri, "compact") as results:
         dropped = dict.fromkeys(SCHEMAS, 0) | results.drop_superseded()
         done = []
         for name in SCHEMAS:
@@ -51,7 +51,7 @@ def vacuum(uri: str, keep_days: float = KEEP_DAYS, *, dry_run: bool = False) -> 
     if not keep_days >= 0:
         raise BadInput(f"expected a number of days of at least 0, found {keep_days:g}.")
     done = []
-    with _alone(uri, "vacuum") as results:
+    with alone(uri, "vacuum") as results:
         kept = pins(results.uri).values()
         for name in SCHEMAS:
             gone = results.to_change(name).vacuum(
@@ -72,7 +72,7 @@ def migrate(uri: str) -> pd.DataFrame:
     point the next call does the rest. Earlier versions stay readable with `--as-of` until a vacuum.
     """
     written = dict.fromkeys(("calls", "vertebrae", "studies"), 0)
-    with _alone(uri, "migrate", any_form=True) as results:
+    with alone(uri, "migrate", any_form=True) as results:
         for name in ("vertebrae", "studies"):
             dataset = delta.dataset(results.uri, name)
             if not is_older(dataset.schema):
@@ -92,7 +92,7 @@ def pin(uri: str, name: str, as_of: str | None = None) -> pd.DataFrame:
     """
     open_results(uri)
     place = place_of_pin(uri, name)
-    with _alone(uri, "pin") as results:
+    with alone(uri, "pin") as results:
         if name in pins(results.uri):
             raise BadInput(f"the pin {name} exists; choose another name, or remove it with: spinemet tables unpin.")
         when = _last_commit(results) if as_of is None else moment_of(results.uri, as_of)
@@ -106,7 +106,7 @@ def pin(uri: str, name: str, as_of: str | None = None) -> pd.DataFrame:
 def unpin(uri: str, name: str) -> None:
     """Remove the pin `name`: a later vacuum may delete its files. Raises BadInput if there is none."""
     place = place_of_pin(uri, name)
-    with _alone(uri, "unpin") as results:
+    with alone(uri, "unpin") as results:
         if name not in (known := pins(results.uri)):
             raise BadInput(f"expected one of the pins {', '.join(known) or '(there are none)'}, found {name}.")
         results.guard()
@@ -120,7 +120,7 @@ def restore(uri: str, version: str) -> pd.DataFrame:
     What came later leaves the tables, and the next run screens it again; `--as-of` still reads it until a vacuum. After
     a kill at any point the next call does the rest. Raises BadInput if that version can no longer be read.
     """
-    with _alone(uri, "restore", mends=True) as results:
+    with alone(uri, "restore", mends=True) as results:
         when = moment_of(results.uri, version)
         connect(results.uri, when).close()  # BadInput if it is damaged, or a vacuum has removed it
         versions = {name: version_at(results.uri, name, when) for name in (LEDGER, *SIDE_TABLES, delta.RUNS)}
@@ -167,7 +167,8 @@ def _keep_logs(results: Results) -> None:
 
 
 @contextmanager
-def _alone(uri: str, name: str, *, any_form: bool = False, mends: bool = False) -> Iterator[Results]:
+def alone(uri: str, name: str, *, any_form: bool = False, mends: bool = False) -> Iterator[Results]:
+    """The results at `uri` under the lease, for the upkeep `name`. mends: damaged tables are no obstacle."""
     found = open_results(uri, any_form=any_form)  # BadInput for a place without results, before a lease is written
     if not mends:
         found.check_whole()

@@ -4,14 +4,18 @@ One Parquet file per wave, in a place apart from the results; only the owner can
 """
 
 import io
+import re
 from pathlib import Path
 
+import obstore
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from obstore.exceptions import BaseError
 
 from spinemet import files
 from spinemet.dicom.pseudonym import Pseudonymizer
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, plain_cause
 from spinemet.reading import StudyReading
 from spinemet.results.schemas import Row
 from spinemet.screening.outcome import facts_series
@@ -21,6 +25,7 @@ COLUMNS = (
     *("source_key", "source", "patient_key", "PatientID", "study_key", "StudyInstanceUID"),
     *("series_key", "SeriesInstanceUID"),
 )
+_TABLE = re.compile(r"linkage-[^/]+\.parquet")
 
 
 def linkage_row(ref: StudyRef, reading: StudyReading, names: Pseudonymizer) -> Row:
@@ -58,13 +63,30 @@ class Linkage:
             return
         # Object keys may hold bytes that are not UTF-8.
         rows = [{k: value.encode(errors="replace").decode() for k, value in row.items()} for row in self._rows]
-        content = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, pa.schema([(column, pa.string()) for column in COLUMNS])), content)
-        place = files.join(self._uri, f"linkage-{wave}.parquet")
-        files.write_bytes(place, content.getvalue())
-        if not files.is_s3(place):
-            Path(place).chmod(0o600)
+        table = pa.Table.from_pylist(rows, pa.schema([(column, pa.string()) for column in COLUMNS]))
+        _store(files.join(self._uri, f"linkage-{wave}.parquet"), table)
         self._rows.clear()
+
+
+def erase_linked(uri: str, patient_key: str) -> int:
+    """Remove a patient from the linkage tables at `uri`; returns the number of rows.
+
+    Raises BadInput if there is no linkage table, or one cannot be read or written.
+    """
+    try:
+        paths = [meta["path"] for page in obstore.list(files.open_store(uri)) for meta in page]
+    except (BaseError, OSError) as error:
+        raise BadInput(f"no linkage table can be read at {uri} ({plain_cause(error)}).") from error
+    removed = 0
+    for place in (files.join(uri, path) for path in paths if _TABLE.fullmatch(path)):
+        table = pq.read_table(io.BytesIO(files.read_bytes(place)))
+        kept = table.filter(pc.not_equal(table["patient_key"], patient_key))
+        removed += len(table) - len(kept)
+        if not len(kept):
+            files.delete(place)
+        elif len(kept) < len(table):
+            _store(place, kept)
+    return removed
 
 
 def check_linkage_apart(linkage: str, results: str) -> None:
@@ -72,3 +94,11 @@ def check_linkage_apart(linkage: str, results: str) -> None:
     one, other = f"{files.normalize(linkage)}/", f"{files.normalize(results)}/"
     if one.startswith(other) or other.startswith(one):
         raise BadInput(f"expected a linkage place apart from the results {results}, found {linkage}.")
+
+
+def _store(place: str, table: pa.Table) -> None:
+    content = io.BytesIO()
+    pq.write_table(table, content)
+    files.write_bytes(place, content.getvalue())
+    if not files.is_s3(place):
+        Path(place).chmod(0o600)

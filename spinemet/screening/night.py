@@ -24,6 +24,7 @@ from spinemet.files import cause
 from spinemet.progress import Progress, no_progress
 from spinemet.results.lease import hold_lease
 from spinemet.results.schemas import Row, RunState
+from spinemet.results.suppression import suppressed
 from spinemet.results.tables import Results, has_results, open_results
 from spinemet.screening.answers import Answer
 from spinemet.screening.drift import drift
@@ -83,6 +84,7 @@ def run_night(
                 made_with = MadeWith(**inputs.digests, software_version=__version__, run_id=run.run_id)
                 linkage = Linkage(options.linkage, inputs.names)
                 wave = Wave(results, run, inputs.names, linkage, made_with, WAVE, options.slices)
+                wave.erased = suppressed(results.uri).patients
                 _screen(plan, wave, lambda studies: answers(studies, inputs.config), stop, progress, on_commit)
             except BaseException:
                 with suppress(Exception):  # the same store may be broken; the first error is the one to report

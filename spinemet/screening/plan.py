@@ -11,6 +11,7 @@ The listing is streamed. Memory holds the ledger's keys: about 190 MB per millio
 """
 
 import itertools
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -26,6 +27,7 @@ from spinemet.errors import BadInput, Reason
 from spinemet.model.card import load_card, model_digest, read_weights
 from spinemet.reading import State
 from spinemet.results.schemas import Row
+from spinemet.results.suppression import suppressed
 from spinemet.results.tables import Results
 from spinemet.screening.linkage import check_linkage_apart
 from spinemet.types import StudyRef
@@ -142,6 +144,8 @@ def plan_studies(
         again, only = set(), results.ledger().keys() - done.keys()
     for key in again:
         done.pop(key, None)
+    erased = suppressed(results.uri).sources
+    done |= dict.fromkeys(erased, sys.maxsize)  # however much they grow
     return Plan(studies, names, done, again, only, selection)
 
 
@@ -177,16 +181,19 @@ def check_apart(archive: str, results: str) -> None:
         raise BadInput(f"expected a results place outside the archive {root}, found {place}.")
 
 
+def check_key(last_run: Row | None, names: Pseudonymizer) -> None:
+    """Raise BadInput if the results were made with another pseudonym key."""
+    if last_run is not None and last_run["pseudonym_key_id"] != key_id(names):
+        raise BadInput("expected the pseudonym key that these results were made with, found another one.")
+
+
 def check_continues(last_run: Row | None, names: Pseudonymizer, dates: DatePolicy) -> None:
     """Raise BadInput if the results were made with another pseudonym key or date policy than this run's.
 
     With another key no study would be found in the ledger; all would be screened and counted twice.
     """
-    if last_run is None:
-        return
-    if last_run["pseudonym_key_id"] != key_id(names):
-        raise BadInput("expected the pseudonym key that these results were made with, found another one.")
-    if last_run["date_policy"] != dates:
+    check_key(last_run, names)
+    if last_run is not None and last_run["date_policy"] != dates:
         raise BadInput(f"expected the date policy of these results ({last_run['date_policy']}), found {dates}.")
 
 

@@ -5,7 +5,7 @@ import json
 import secrets
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -15,11 +15,12 @@ from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.model.card import caution
 from spinemet.reading import State
 from spinemet.results.schemas import Row, RunState
+from spinemet.results.suppression import suppress
 from spinemet.results.tables import Results
 from spinemet.screening.answers import Answer
 from spinemet.screening.drift import POSITIVE, Alarm, counted
 from spinemet.screening.linkage import Linkage
-from spinemet.screening.outcome import MadeWith, study_rows
+from spinemet.screening.outcome import MadeWith, facts_series, study_rows
 from spinemet.screening.plan import PlanCounts
 from spinemet.screening.stopping import StopReason
 
@@ -43,6 +44,7 @@ class Run:
     reasons: Counter[str] = field(default_factory=Counter)
     vertebrae: int = 0
     waves: int = 0
+    withheld: int = 0
     plan: PlanCounts = field(default_factory=PlanCounts)
     sums: Counter[str] = field(default_factory=Counter)
     alarms: Sequence[Alarm] = ()
@@ -120,7 +122,9 @@ class Run:
             )
         if plan.unlisted:
             lines.append(f"not listed: {describe(plan.unlisted)}")
-        if plan.planned and not self.studies and not self.stopped:
+        if self.withheld:
+            lines.append(f"{self.withheld} studies of patients who were erased: nothing of them is stored")
+        elif plan.planned and not self.studies and not self.stopped:
             lines.append("none of the planned studies was done: look for the cause before the next run")
         lines += [f"  {reason}: {count}" for reason, count in sorted(self.reasons.items())]
         if self.studies:
@@ -147,7 +151,7 @@ class Run:
         """0; 3 if more than this share of studies failed; 4 if all planned ones were left undone; 143 after SIGTERM."""
         if self.stopped is StopReason.SIGNAL:
             return 143
-        if self.plan.planned and not self.studies:
+        if self.plan.planned and not (self.studies or self.withheld):
             return 4
         return 3 if max_failed_share is not None and self.failed_share > max_failed_share else 0
 
@@ -173,7 +177,8 @@ MAX_WAIT_S = 300.0
 class Wave:
     """The studies since the last commit. It is due at `size` studies, or once the first has waited for MAX_WAIT_S.
 
-    slices: also write a row per slice, task and class.
+    slices: also write a row per slice, task and class. erased: patient keys of which nothing is stored; withheld: the
+    source keys of their studies, which the commit suppresses.
     """
 
     results: Results
@@ -183,15 +188,21 @@ class Wave:
     made_with: MadeWith
     size: int
     slices: bool = False
+    erased: Set[str] = frozenset()
+    withheld: list[str] = field(default_factory=list)
     studies: list[dict[str, list[Row]]] = field(default_factory=list)
     replaces: bool = False
     begun: float = 0.0
 
     def add(self, answer: Answer) -> None:
-        """Add one study, as rows."""
+        """Add one study, as rows; nothing of a patient who was erased."""
+        ref, patient = answer.study.ref, facts_series(answer.reading).PatientID
+        if self.names.patient_key(patient) in self.erased:
+            self.withheld.append(self.names.source_key(ref.archive, ref.key))
+            self.run.withheld += 1
+            return
         if not self.studies:
             self.begun, self.replaces = time.monotonic(), False
-        ref = answer.study.ref
         self.studies.append(
             study_rows(
                 ref,
@@ -212,6 +223,10 @@ class Wave:
 
     def commit(self) -> dict[str, list[Row]]:
         """Commit the studies and count them in the run; gives their rows by table, none if the wave is empty."""
+        if self.withheld:
+            self.results.guard()
+            suppress(self.results.uri, (), self.withheld)
+            self.withheld = []
         if not self.studies:
             return {}
         rows = {name: [row for study in self.studies for row in study[name]] for name in self.studies[0]}
