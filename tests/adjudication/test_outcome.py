@@ -62,7 +62,8 @@ def test_the_report_shows_it(found: Score, tmp_path: Path) -> None:
     results = write_results(str(tmp_path / "results"), [])
     assert open_cohort(results)
     write_report(results, tmp_path / "report.html", evaluation=str(tmp_path / "evaluation"))
-    assert "How good the model is" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    assert "that readers judged. Each counts as often as the population has vertebrae like it" in page
 
 
 def test_label_rows_are_what_training_reads(found: Score, tmp_path: Path) -> None:

@@ -57,6 +57,27 @@ def test_a_sample_is_drawn_answered_and_scored(run: Run, results: str, tmp_path:
     assert json.loads((tmp_path / "evaluation/evaluation.json").read_text())["facts"]["readers"] == 1
 
 
+def test_a_score_corrects_a_prevalence_of_vertebrae_and_of_nothing_else(
+    run: Run, results: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("sample", results, tmp_path / "a.html", "--size", "60", "--repeat", "0")
+    key = read_key(str(tmp_path / "a.key.csv"))
+    # Of what the model calls normal, the readers call every third vertebra lytic.
+    missed = set(key[key["bone_quality"] == "normal"]["item"].iloc[::3])
+    text = sheet_text(key, "AB", lambda row: "lytic" if row["item"] in missed else row["bone_quality"])
+    (tmp_path / "AB.csv").write_text(text)
+    run("score", tmp_path / "a.key.csv", tmp_path / "AB.csv", "--out", tmp_path / "checked")
+    asked = ["cohort", "prevalence", results, "--by", "", "--correct", str(tmp_path / "checked")]
+    assert main(asked) == 0
+    row = next(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    weights = key.set_index("item")["weight"]
+    true = 0.5 + weights[list(missed)].sum() / 72  # 36 of 72 are called any lesion, and every one is
+    assert (row["finding"], float(row["prevalence"])) == ("any", 0.5)
+    assert float(row["corrected"]) == pytest.approx(true, abs=1e-6)
+    assert main([*asked, "--unit", "patient"]) == 2
+    assert "a sample of vertebrae" in capsys.readouterr().err
+
+
 def test_the_table_that_sample_prints_says_how_many_to_draw_when_given_back(
     run: Run, results: str, tmp_path: Path
 ) -> None:
