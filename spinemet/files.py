@@ -6,8 +6,10 @@ AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL (for MinIO, Ceph, moto; only 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from datetime import timedelta
 from io import BytesIO
@@ -187,6 +189,15 @@ def _differences(found: object, requested: object, field: str = "") -> list[str]
     return [f"{field} is {found}, not {requested}"]
 
 
+def check_room(uri: str, size: int) -> None:
+    """Raise OSError (ENOSPC) if a local disk has less room than `size` bytes at `uri`.
+
+    Delta's writer would find out too, but prints a panic of its own before the error.
+    """
+    if not is_s3(uri) and shutil.disk_usage(uri).free < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def delta_options(uri: str) -> dict[str, str]:
     """Storage options for deltalake at `uri`: empty for a local path."""
     endpoint = s3_endpoint()
@@ -214,6 +225,8 @@ def arrow_filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
 def cause(error: Exception) -> str:
     """The innermost cause of a store's error: the code that S3 gave, else the last line of the message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     said = _BACKTRACE.sub("", str(error)).strip() or plain_cause(error)
     if code := re.search(r"<Code>(\w+)</Code>", said):
         return code.group(1)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from spinemet import files
 from spinemet.errors import BadInput
 from spinemet.files import check_folder, claim, exists, join, normalize, open_store, read_bytes, split, write_bytes
 
@@ -79,3 +81,12 @@ def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
                 use(str(place))
     check_folder(str(tmp_path / "new"))
     check_folder("s3://bucket/report.html")
+
+
+def test_a_local_disk_without_room_is_an_error_of_the_store(tmp_path: Path) -> None:
+    free = shutil.disk_usage(tmp_path).free
+    files.check_room(str(tmp_path), free // 2)
+    files.check_room("s3://bucket/results", 10 * free)
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        files.check_room(str(tmp_path), 2 * free)
+    assert files.cause(caught.value) == "No space left on device"

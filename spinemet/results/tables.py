@@ -44,6 +44,8 @@ SIDE_TABLES: tuple[str, ...] = ("vertebrae", "calls", "slices", "pictures")
 _FENCE = "spinemet.taken_over_by"
 """Property of a table: the last run that took over the lease of another."""
 
+_LOG_BYTES = 64 << 10
+"""Room that a commit takes beside its rows: Parquet's headers and the log."""
 _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
 
 
@@ -192,6 +194,7 @@ class Results:
     def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
         table = self.to_change(name)
         content = pa.Table.from_pylist(list(rows), schema=_for_merging(SCHEMAS[name], table))
+        files.check_room(self.uri, content.nbytes + _LOG_BYTES)
         # Merging schemas: a later version may add columns to tables that are years old.
         if replaced is None:
             write_deltalake(table, content, mode="append", schema_mode="merge")
