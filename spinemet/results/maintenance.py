@@ -170,7 +170,7 @@ def _keep_logs(results: Results) -> None:
 def alone(uri: str, name: str, *, any_form: bool = False, mends: bool = False) -> Iterator[Results]:
     """The results at `uri` under the lease, for the upkeep `name`. mends: damaged tables are no obstacle."""
     found = open_results(uri, any_form=any_form)  # BadInput for a place without results, before a lease is written
-    if not mends:
+    if not (mends or any_form):  # the older form lacks a table
         found.check_whole()
     with hold_lease(uri, f"{name}-{secrets.token_hex(3)}") as lease:
         yield open_results(uri, any_form=any_form, lease=lease)
