@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from spinemet.questions import follow_up
 from spinemet.questions.options import (
     AsJson,
     AsOf,
@@ -22,6 +23,8 @@ from spinemet.questions.options import (
 )
 
 app = typer.Typer(help="Count findings in the result tables.", no_args_is_help=True)
+for measure_over_time in (follow_up.incidence, follow_up.survival, follow_up.transitions):
+    app.command()(measure_over_time)
 
 
 @app.command()

@@ -20,7 +20,9 @@ IntArray = npt.NDArray[np.int64]
 
 GAP = 1e-9
 """A fit ends if no other distribution has a log likelihood that is higher by more than this, per patient."""
-MOST_STEPS = 20_000
+ENOUGH = 1e-3
+"""A fit that still gains so much after MOST_STEPS is no fit."""
+MOST_STEPS = 3000
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +113,7 @@ class Windows:
         """The distribution of the event's time that makes what was seen most probable (Turnbull 1976).
 
         count_P: how many patients each one stands for. begin: where to start from, a fit of the same windows. Self-
-        consistency, accelerated (SQUAREM: Varadhan and Roland 2008). Raises JobFailed if it does not arrive.
+        consistency, accelerated (SQUAREM: Varadhan and Roland 2008). Raises JobFailed if it does not come near.
         """
         count = np.asarray(count_P, np.float64)
         cells = len(self._cells[0])
@@ -120,9 +122,9 @@ class Windows:
         mass = np.full(cells, 1 / cells)
         if begin is not None:
             mass = 0.9 * begin.mass_C + 0.1 * mass
-        for _ in range(MOST_STEPS):
+        for step in range(MOST_STEPS):
             first, _, above = self._step(mass, count)
-            if above <= gap:
+            if above <= gap or (step == MOST_STEPS - 1 and above <= ENOUGH):
                 return Onsets(*self._cells, first)
             second, reached, _ = self._step(first, count)
             change, bend = first - mass, (second - first) - (first - mass)
