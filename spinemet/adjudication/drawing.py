@@ -21,6 +21,7 @@ import pandas as pd
 from spinemet.cohort.prevalence import SOURCE, TASK, tasks
 from spinemet.cohort.views import asked, records
 from spinemet.errors import BadInput
+from spinemet.results.schemas import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
     import duckdb
@@ -35,14 +36,22 @@ LETTERS = "bcdfghjkmnpqrstvwxz"
 """Of names of items. No vowel, no digit: no word, and no spreadsheet takes a name for a number or a date."""
 NAME_LENGTH = 6
 
+PROBABILITIES = {
+    column: f"{task}_p_{name}"
+    for column, (task, name) in PROBABILITY_COLUMNS.items()
+    if task in {TASK, "posterolateral"}
+}
+"""The model's probabilities: their columns in `vertebrae` and in the key -> in an evaluation."""
+
 KEY_COLUMNS = (
     *("sample", "item", "repeats", "patient", "study", "source_key", "vertebra", "level", "stratum", "weight"),
-    *("bone_quality", "p_normal", "p_only_blastic", "p_mixed", "p_only_lytic", "posterolateral"),
+    *("bone_quality", "posterolateral"),
+    *PROBABILITIES,
     *SOURCE,
 )
 """Columns of the key. repeats: the item of which this is the second showing, "" for a first one. weight: the vertebrae
 of the population that the item stands for. bone_quality, posterolateral: the model's calls under the rule."""
-NUMBERS = ("vertebra", "weight", "p_normal", "p_only_blastic", "p_mixed", "p_only_lytic", "ledger_version")
+NUMBERS = ("vertebra", "weight", *PROBABILITIES, "ledger_version")
 """The columns of the key that hold numbers."""
 
 
@@ -137,18 +146,15 @@ def _strata(connection: duckdb.DuckDBPyConnection, seed: int, most: int) -> tupl
 
     `rows`: at most `most`, by digests of place and seed. All in one query: the tables of an archive are read once.
     """
-    row = (
-        "{'patient': patient, 'study': study, 'source_key': source_key, 'vertebra': vertebra, 'level': level,"
-        " 'stratum': stratum, 'bone_quality': called, 'p_normal': p_normal, 'p_only_blastic': p_only_blastic,"
-        " 'p_mixed': p_mixed, 'p_only_lytic': p_only_lytic}"
-    )
+    names = ("patient", "study", "source_key", "vertebra", "level", "stratum", *PROBABILITIES)
+    row = ", ".join(["'bone_quality': called", *(f"'{name}': {name}" for name in names)])
     lot = f"md5(concat_ws('/', source_key, vertebra, {int(seed)}))"
     found = pd.DataFrame(
         records(
             connection,
             "select stratum, count(*) filter (has_picture) as vertebrae,"
             " count(distinct patient) filter (has_picture) as patients, avg(error) filter (has_picture) as"
-            f" expected_error, min_by({row}, {lot}, {int(most)}) filter (has_picture) as rows,"
+            f" expected_error, min_by({{{row}}}, {lot}, {int(most)}) filter (has_picture) as rows,"
             " count(*) filter (not has_picture) as bare from sampling_frame group by stratum order by stratum",
         ),
         columns=["stratum", "vertebrae", "patients", "expected_error", "rows", "bare"],

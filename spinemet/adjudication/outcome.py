@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.dataset as pads
 
+from spinemet.adjudication.drawing import PROBABILITIES
 from spinemet.adjudication.page import QUESTIONS
 from spinemet.adjudication.scoring import POPULATION, Score
 from spinemet.adjudication.sheets import write_private
 from spinemet.anatomy import is_named
 from spinemet.errors import BadInput
 from spinemet.files import arrow_filesystem, exists, join, write_bytes, write_parquet
-from spinemet.types import BONE_QUALITY
 
 LABEL_COLUMNS = ("patient", "study", "series", "level", *QUESTIONS, "rater")
 
@@ -31,12 +31,9 @@ def write_evaluation(found: Score, uri: str) -> None:
     measures = about_model[about_model["among"] == POPULATION].rename(columns={"of": "label"}).assign(unit="vertebra")
     measures = measures[["task", "unit", "measure", "label", "value", "low", "high", "n", "patients"]]
     confusions = found.confusions.assign(unit="vertebra")
-    p = {
-        f"p_{'only_' if name in {'blastic', 'lytic'} else ''}{name}": f"bone_quality_p_{name}" for name in BONE_QUALITY
-    }
     answers = [f"{task}_{which}" for task in QUESTIONS for which in ("true", "called")]
-    vertebrae = found.vertebrae.rename(columns=p)[
-        ["patient", "study", "level", "vertebra", "weight", "stratum", *answers, *p.values()]
+    vertebrae = found.vertebrae.rename(columns=PROBABILITIES)[
+        ["patient", "study", "level", "vertebra", "weight", "stratum", *answers, *PROBABILITIES.values()]
     ]
     for name, table in (("measures", measures), ("confusions", confusions), ("vertebrae", vertebrae)):
         write_parquet(join(uri, f"{name}.parquet"), table)

@@ -12,8 +12,10 @@ import pytest
 from spinemet.adjudication.drawing import KEY_COLUMNS, Sample
 from spinemet.adjudication.sample import key_of, write_sample
 from spinemet.adjudication.sheets import read_key, read_sheet, read_sheets, read_sizes
+from spinemet.cohort.views import open_cohort
 from spinemet.errors import BadInput
-from tests.adjudication.readers import cohort, sheet_text
+from tests.adjudication.readers import cohort, sheet_text, studies
+from tests.cohort.cases import write_results
 
 Drawn = tuple[Sample, Path]
 
@@ -156,3 +158,13 @@ def test_sizes_are_read_from_the_table_that_sample_prints(drawn: Drawn, tmp_path
     for text, words in (("stratum,size\na,1\n", "columns stratum and drawn"), ("stratum,drawn\na,1.5\n", "found 1.5")):
         with pytest.raises(BadInput, match=words):
             read_sizes(saved(tmp_path, text))
+
+
+def test_a_model_without_posterolateral_involvement_has_a_key_too(tmp_path: Path) -> None:
+    tasks = ["blastic", "lytic", "bone_quality"]
+    results = write_results(str(tmp_path / "results"), studies(3), pictures=True, only=tasks)
+    found = write_sample(open_cohort(results), tmp_path / "page.html", 18, 0)
+    key = read_key(str(tmp_path / "page.key.csv"))
+    assert key["sample"][0] == found.digest
+    assert set(key["posterolateral"]) == {""}
+    assert key["p_posterolateral_none"].isna().all()

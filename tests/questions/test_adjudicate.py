@@ -74,6 +74,8 @@ def test_a_score_corrects_a_prevalence_of_vertebrae_and_of_nothing_else(
     true = 0.5 + weights[list(missed)].sum() / 72  # 36 of 72 are called any lesion, and every one is
     assert (row["finding"], float(row["prevalence"])) == ("any", 0.5)
     assert float(row["corrected"]) == pytest.approx(true, abs=1e-6)
+    assert main([*asked, "--task", "posterolateral"]) == 2
+    assert "only 0 evaluated patients are not none" in capsys.readouterr().err
     assert main([*asked, "--unit", "patient"]) == 2
     assert "a sample of vertebrae" in capsys.readouterr().err
 
