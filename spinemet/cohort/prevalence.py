@@ -10,11 +10,13 @@ import pandas as pd
 from spinemet.anatomy import LEVELS
 from spinemet.cohort.correction import CORRECTED, Correction
 from spinemet.cohort.evaluated import ANY, Evaluated
+from spinemet.cohort.standard import STANDARDISED, Key, Standard, standard_columns, standard_sums
 from spinemet.cohort.views import asked, held, records, refuse_calendar, trained_on
 from spinemet.errors import BadInput
 from spinemet.model.card import caution
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import ClusterSums, interval_of_sums
+from spinemet.statistics.standardisation import StandardSums
 from spinemet.types import BONE_QUALITY
 
 GROUPS: dict[str, str] = {
@@ -68,6 +70,7 @@ def prevalence(
     unit: str = "vertebra",
     task: str = TASK,
     correction: Correction | None = None,
+    standard: Standard | None = None,
 ) -> pd.DataFrame:
     """One row per group and finding: counts, denominators, prevalence and its 95 % interval.
 
@@ -76,7 +79,8 @@ def prevalence(
     if `by` has the year), and a row has the age and the scanner of the study that it comes from. unit: `vertebra`;
     `patient`, positive with at least one positive vertebra in the group; or `study`, the same for each study of the
     population. task: of the model; its findings are those of `findings`. correction: of `correction_of`, for the same
-    unit and task; adds the columns CORRECTED after `interval`.
+    unit and task; adds the columns CORRECTED after `interval`. standard: adds the columns STANDARDISED before them, and
+    a correction then corrects the standardised share.
 
     Columns: the groups, `finding`, `n_patients` (patients with a vertebra of the group in view), `n_imaged` (units in
     view), `n_cut` (of those, cut by the field of view), `n_unsure` (whole, but the model's call is unsure),
@@ -84,7 +88,8 @@ def prevalence(
     `interval` (the method of `interval_of_sums`; both ends are NaN if it is `too_few`), and SOURCE. A vertebra that is
     not imaged is in no count.
 
-    Raises BadInput for an unknown column, unit or task, and for years if the dates are shifted.
+    Raises BadInput for an unknown column, unit or task, for years if the dates are shifted, and for a standard that
+    does not fit (`standard_sums`).
     """
     _check(by, unit)
     about = asked(connection)
@@ -93,6 +98,11 @@ def prevalence(
     names, groups = findings(connection, task), list(by)
     seen = held(connection, "seen_in_study" if unit == "study" else "seen_in_year" if "year" in groups else "seen")
     sums = connection.execute(_query(seen, groups, unit, task, names)).df()
+    standardised: dict[Key, list[StandardSums]] = {}
+    words = ""
+    if standard:
+        patients = f"{_patients(seen, [*groups, *standard.strata], unit, task, names)} select * from patients"
+        standardised, words = standard_sums(connection, patients, groups, len(names), standard)
     for name in groups:
         sums[name] = pd.Categorical(sums[name], _order(name, set(sums[name])), ordered=True)
     if groups:
@@ -102,9 +112,9 @@ def prevalence(
         {name: one[name] for name in groups} | row | source
         for one in sums.to_dict("records")
         if one["n_imaged"]
-        for row in _rows(one, names, correction)
+        for row in _rows(one, names, correction, standardised.get(tuple(str(one[name]) for name in groups)), words)
     ]
-    more = CORRECTED if correction else ()
+    more = (STANDARDISED if standard else ()) + (CORRECTED if correction else ())
     return pd.DataFrame(rows, columns=[*groups, *COUNTS, *more, *SOURCE])
 
 
@@ -120,11 +130,8 @@ def correction_of(
     return Correction.of(evaluated, task, tasks(connection)[task], names, unit)
 
 
-def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
-    """The query for one row per group: counts, and the sums over patients that an interval needs.
-
-    The database reduces the vertebrae to units, the units to patients and the patients to groups.
-    """
+def _patients(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
+    """The start of a query: `patients`, one row per group and `person`. The database reduces vertebrae to units."""
     seen = f"{seen} join placed using (place, person)"
     # The column says the same as the calls, and reading it takes a third of the time.
     called = "called"
@@ -156,7 +163,14 @@ def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequen
                 count(*) filter (unsure and not evaluable) as unsure, count(*) filter (evaluable) as n,
                 {", ".join(f"count(*) filter (p{n}) as x{n}" for n in places)}
             from units group by all
-        )
+        )"""
+
+
+def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequence[str]) -> str:
+    """The query for one row per group: counts, and the sums over patients that an interval needs."""
+    by, places = "".join(f"{name}, " for name in groups), range(len(names))
+    return f"""
+        {_patients(seen, groups, unit, task, names)}
         select {by}count(*) as n_patients, sum(imaged)::bigint as n_imaged, sum(cut)::bigint as n_cut,
             sum(unsure)::bigint as n_unsure, count(*) filter (n > 0) as clusters,
             sum(n)::bigint as units, sum(n * n)::double as units_squared,
@@ -172,15 +186,27 @@ def _query(seen: str, groups: Sequence[str], unit: str, task: str, names: Sequen
     """
 
 
-def _rows(one: Mapping[Hashable, Any], names: Sequence[str], correction: Correction | None) -> list[Row]:
-    """The columns COUNTS, and with a correction CORRECTED, of each finding of a row of `_query`."""
+def _rows(
+    one: Mapping[Hashable, Any],
+    names: Sequence[str],
+    correction: Correction | None,
+    standardised: Sequence[StandardSums] | None,
+    words: str,
+) -> list[Row]:
+    """The columns COUNTS, and STANDARDISED and CORRECTED if asked for, of each finding of a row of `_query`."""
     sums = {finding: _sums(one, place) for place, finding in enumerate(names)}
     rows = [_row(one, finding, of) for finding, of in sums.items()]
-    if correction is None:
-        return rows
     shares = {row["finding"]: row["prevalence"] for row in rows}
     few = {row["finding"]: math.isnan(row["ci_low"]) for row in rows}
     sizes = {finding: math.nan if few[finding] else of.effective_size for finding, of in sums.items()}
+    if words:
+        columns = standard_columns(standardised, words, len(names))
+        rows = [row | more for row, more in zip(rows, columns, strict=True)]
+        shares = {row["finding"]: row["standardised"] for row in rows}
+        of_groups = [one.effective_size for one in standardised or ()] or [math.nan] * len(names)
+        sizes = dict(zip(names, of_groups, strict=True))
+    if correction is None:
+        return rows
     corrected = correction.columns(shares, sizes)
     return [row | corrected[row["finding"]] for row in rows]
 

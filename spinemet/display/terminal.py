@@ -17,7 +17,7 @@ from spinemet.commands import console
 from spinemet.display import palette
 from spinemet.display.study_json import flag_lines, rejected_series
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
-from spinemet.statistics.intervals import format_share
+from spinemet.statistics.intervals import format_interval, format_share
 from spinemet.types import BONE_QUALITY, MEASURES, Completeness, Vertebra
 
 if TYPE_CHECKING:
@@ -71,15 +71,19 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     for name in groups:
         out.add_column(name.replace("_", " "), overflow="fold")
     unsure = ["unsure"] if table["n_unsure"].any() else []
-    is_corrected = "corrected" in table
-    hidden = 0 if wide and not is_corrected else min(max(len(groups) - 1, 0) + len(unsure) + 2 * is_corrected, 2)
+    further = [name for name in ("standardised", "corrected") if name in table]
+    hidden = (
+        0
+        if wide and not further
+        else min(max(len(groups) - 1, 0) + len(unsure) + 2 * len(further), max(2, 1 + len(further)))
+    )
     counts = ["imaged", "cut", *unsure, "evaluable"][hidden:]
     for name in counts:
         out.add_column(name, justify="right", style="dim" if name != "evaluable" else "", no_wrap=True)
     out.add_column("positive", justify="right", no_wrap=True)
     out.add_column("% [95 % interval]", justify="right", no_wrap=True)
-    if is_corrected:
-        out.add_column("corrected %", justify="right", no_wrap=True, header_style="bold")
+    for name in further:
+        out.add_column(f"{name} %", justify="right", no_wrap=True)
     top = palette.axis_top(table["ci_high"])
     if wide:
         out.add_column(f"0 to {100 * top:.0f} %", justify="center", no_wrap=True, style="dim")
@@ -97,16 +101,19 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
             *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
             format_share(found["prevalence"], found["ci_low"], found["ci_high"], found["interval"]),
-            *([_corrected(found)] if is_corrected else []),
+            *(_further(found, name) for name in further),
             *([_rate_bar(found["prevalence"], found["ci_low"], found["ci_high"], top)] if wide else []),
             *(_count(findings[finding]["n_positive"], palette.TERMINAL.get(finding, "")) for finding in others),
         )
     return out
 
 
-def _corrected(row: Mapping[str, Any]) -> str:
-    """The corrected share of a row with its interval, or why it has none."""
-    return format_share(row["corrected"], row["corrected_low"], row["corrected_high"], row["correction"])
+def _further(row: Mapping[str, Any], name: str) -> str:
+    """The standardised or corrected share of a row with its interval, or why it has none."""
+    share, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    reason = "contradicted" if row.get("correction") == "contradicted" and name == "corrected" else "too few"
+    text = format_interval(share, low, high, percent=True)
+    return f"{text} ({reason})" if math.isnan(low) and not math.isnan(share) else text
 
 
 _PREVALENCE_CAPTION = (

@@ -38,6 +38,10 @@ def prevalence(
     evaluation: Annotated[
         str | None, typer.Option("--correct", help="Folder of jobs/evaluate.py: correct for the errors measured there.")
     ] = None,
+    standardise: Annotated[
+        str | None,
+        typer.Option(help="Also standardise by age: world, europe, or a CSV with age_group, weight (, sex)."),
+    ] = None,
     population: PopulationFile = None,
     model: OfModel = None,
     configuration: OfConfiguration = None,
@@ -47,14 +51,16 @@ def prevalence(
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
     from spinemet.cohort.evaluated import read_evaluation
+    from spinemet.cohort.standard import read_standard
     from spinemet.display.terminal import render_prevalence
 
     columns = [name.strip() for name in by.split(",") if name.strip()]
     cohort = opened(results, population, model, configuration, as_of)
     evaluated = read_evaluation(cohort, evaluation) if evaluation else None
     correction = measure.correction_of(cohort, evaluated, unit, task) if evaluated else None
-    table = measure.prevalence(cohort, columns, unit, task, correction)
-    notes = correction.notes(table) if correction else []
+    standard = read_standard(standardise) if standardise else None
+    table = measure.prevalence(cohort, columns, unit, task, correction, standard)
+    notes = [*(standard.notes(table) if standard else []), *(correction.notes(table) if correction else [])]
     answer(cohort, table, render_prevalence, as_json=as_json, notes=notes)
 
 

@@ -103,15 +103,22 @@ class ClusterSums:
         rate = self.positives / self.units
         spread = self.positives_squared - 2 * rate * self.products + rate**2 * self.units_squared
         variance = self.clusters / (self.clusters - 1) * spread / self.units**2
-        independent = min(rate * (1 - rate) / max(variance, 1e-12), self.units)
         freedom = min(self.positive_clusters, self.negative_clusters, self.clusters - 1)
-        few = Z_95 / special.stdtrit(freedom, 0.975)
-        return float(np.clip(independent * few**2, self._alike, self.units))
+        return effective_size(rate, variance, freedom, self._alike, self.units)
 
     @property
     def _alike(self) -> float:
         """The effective size if all units of a cluster are alike (Kish 1965)."""
         return self.units**2 / self.units_squared
+
+
+def effective_size(share: float, variance: float, freedom: float, least: float, most: float) -> float:
+    """The independent units under which `share` (between 0 and 1) has this variance, estimated with `freedom` degrees.
+
+    From `least` to `most`. freedom: at least 1.
+    """
+    few = Z_95 / special.stdtrit(freedom, 0.975)
+    return float(np.clip(share * (1 - share) / max(variance, 1e-12) * few**2, least, most))
 
 
 def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike) -> Interval:
