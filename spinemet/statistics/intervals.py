@@ -117,8 +117,9 @@ def effective_size(share: float, variance: float, freedom: float, least: float, 
 
     From `least` to `most`. freedom: at least 1.
     """
+    independent = min(share * (1 - share) / max(variance, 1e-12), most)
     few = Z_95 / special.stdtrit(freedom, 0.975)
-    return float(np.clip(share * (1 - share) / max(variance, 1e-12) * few**2, least, most))
+    return float(np.clip(independent * few**2, least, most))
 
 
 def proportion_interval(positives: npt.ArrayLike, sizes: npt.ArrayLike) -> Interval:

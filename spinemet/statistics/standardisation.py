@@ -5,6 +5,7 @@ Units are clustered in patients, and a patient can have units in several strata.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,26 +57,27 @@ class StandardSums:
     @property
     def variance(self) -> float:
         """The variance of the share with patients as clusters (linearised, with the correction P / (P - 1))."""
-        return self.clusters / (self.clusters - 1) * self.residuals if self.clusters > 1 else float("nan")
+        return self.clusters / (self.clusters - 1) * self.residuals if self.clusters > 1 else math.nan
 
     @property
     def effective_size(self) -> float:
         """The number of independent units with the same information: see `ClusterSums.effective_size`."""
         if self.clusters <= 1:
-            return float("nan")
+            return math.nan
         spread = self.share * (1 - self.share)
         if spread <= 0:
             return 1 / self.squares
-        least = min(1 / self.squares, spread / self.worst)
-        # As many degrees of freedom as patients have the finding; fewer if some of these weigh much.
-        freedom = min(self.share**2 / self.positive_squares, self.negative_clusters, self.clusters - 1)
+        least = min(1 / self.squares, spread / self.worst if self.worst else math.inf)
+        # One degree of freedom fewer than patients have the finding, and still fewer if some of these weigh much.
+        having = max(1.0, self.share**2 / self.positive_squares - 1)
+        freedom = min(having, self.negative_clusters, self.clusters - 1)
         return effective_size(self.share, self.variance, freedom, least, max(least, 1 / self.unit_squares))
 
     @property
     def interval(self) -> Interval:
         """The 95 % interval by the beta distribution with the effective size; none of one patient."""
         size = self.effective_size
-        if np.isnan(size):
+        if math.isnan(size):
             return Interval(size, size, TOO_FEW)
         return Interval(*beta_interval(self.share * size, size), "korn_graubard")
 

@@ -1,4 +1,4 @@
-"""How often 95 % intervals hold the truth: of clustered proportions, and of prevalences corrected for errors.
+"""How often 95 % intervals hold the truth: of shares in clusters, also standardised, and of corrected prevalences.
 
 Cohorts are simulated with known truth (tests/statistics/clusters.py). Seeds are fixed: the table is the same each time.
 """
@@ -11,8 +11,9 @@ import numpy as np
 
 from spinemet.statistics.correction import Errors, correct
 from spinemet.statistics.intervals import TOO_FEW, beta_interval, proportion_interval
+from spinemet.statistics.standardisation import StandardSums
 from tests.bench.figures import Figures
-from tests.statistics.clusters import RISKS, SIZES, Patients
+from tests.statistics.clusters import RISKS, SIZES, STANDARD, STRATA_RISKS, Patients, in_strata
 
 COHORTS = 1000
 PATIENTS = (20, 50, 100, 200)
@@ -30,7 +31,8 @@ def run() -> Figures:
         "95 % intervals that hold the truth, % of simulated cohorts",
         ("what", "settings", "cohorts", "least", "mean", "most", "too few", "bias, points", "uncorrected holds"),
         f"prevalence: vertebrae of {' to '.join(str(PATIENTS[n]) for n in (0, -1))} patients, correlation 0 to 0.5, "
-        f"risks: {', '.join(RISKS)}, vertebrae of a patient: {', '.join(SIZES)}. corrected: sensitivity and "
+        f"risks: {', '.join(RISKS)}, vertebrae of a patient: {', '.join(SIZES)}. standardised: "
+        f"30 to 200 patients in four strata. corrected: sensitivity and "
         f"specificity {RIGHT}, measured on so many patients, in cohorts of {COHORT:,} patients",
     )
     for prevalence in PREVALENCES:
@@ -47,6 +49,10 @@ def run() -> Figures:
             "",
             "",
         )
+    for several in (True, False):
+        holds = [100 * standardised(*one, several) for one in product((30, 80, 200), STRATA_RISKS, (0.05, 0.3))]
+        name = f"standardised, {'several vertebrae' if several else 'one vertebra'} a patient"
+        figures.add(name, len(holds), COHORTS, min(holds), float(np.mean(holds)), max(holds), 0.0, "", "")
     for evaluated, prevalence in product(EVALUATED, (0.05, 0.2, 0.5)):
         holds, bias, uncorrected = corrected(evaluated, prevalence)
         name = f"corrected {100 * prevalence:g} %, {evaluated} evaluated"
@@ -70,6 +76,17 @@ def clustered(setting: Patients, seed: int) -> tuple[float, float]:
     found = [proportion_interval(*cohort) for cohort in zip(*setting.draw(COHORTS, rng), strict=True)]
     known = [one for one in found if one.method != TOO_FEW]
     return float(np.mean([one.low <= truth <= one.high for one in known])), 1 - len(known) / len(found)
+
+
+def standardised(patients: int, risks: tuple[float, ...], correlation: float, several: bool) -> float:
+    """Share of the cohorts, with a unit in each stratum, whose interval of a standardised share holds the truth."""
+    rng, truth, found = np.random.default_rng(patients), float(STANDARD @ np.array(risks)), []
+    while len(found) < COHORTS:
+        positive, sizes = in_strata(patients, risks, correlation, several, rng)
+        if sizes.any(axis=0).all():
+            one = StandardSums.of(positive, sizes, STANDARD).interval
+            found.append(one.low <= truth <= one.high)
+    return float(np.mean(found))
 
 
 def corrected(evaluated: int, prevalence: float) -> tuple[float, float, float]:

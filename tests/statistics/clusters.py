@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy import special
 
 IntArray = npt.NDArray[np.int64]
 SIZES = ("even", "8 to 16", "skewed", "more if ill", "fewer if ill")
@@ -55,3 +56,26 @@ class Patients:
             return 1 + rng.geometric(1 / 8, risk.shape).clip(max=23)
         few, many = rng.integers(3, 12, risk.shape), rng.integers(14, 23, risk.shape)
         return np.where((risk > self.risk) == (self.sizes == "more if ill"), many, few)
+
+
+STANDARD = np.array([0.3, 0.4, 0.2, 0.1])
+"""Weights of four strata."""
+STRATA_RISKS = ((0.01, 0.02, 0.05, 0.1), (0.05, 0.1, 0.2, 0.3), (0.2, 0.01, 0.01, 0.3))
+"""Mean risks in the four strata; in the last, a stratum of few patients weighs much and has most of them."""
+
+
+def in_strata(
+    patients: int, risks: tuple[float, ...], correlation: float, several: bool, rng: np.random.Generator
+) -> tuple[IntArray, IntArray]:
+    """(patients, strata) positive vertebrae, and vertebrae.
+
+    Half of the patients of `several` have vertebrae in two strata, with risks that go together; the others have one.
+    """
+    rows, first = np.arange(patients), rng.choice(4, patients, p=[0.1, 0.2, 0.4, 0.3])
+    sizes = np.zeros((patients, 4), np.int64)
+    if several:
+        sizes[rows, (first + 1) % 4] = rng.integers(4, 12, patients) * (rng.random(patients) < 0.5)
+    sizes[rows, first] = rng.integers(4, 12, patients) if several else 1
+    spread, mean = 1 / correlation - 1, np.array(risks)
+    risk = special.betaincinv(mean * spread, (1 - mean) * spread, rng.random(patients)[:, None])
+    return rng.binomial(sizes, risk), sizes
