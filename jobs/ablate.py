@@ -9,6 +9,7 @@ from typer import Option
 
 from spinemet.commands import console, one_command, run_command
 from spinemet.config import changed
+from spinemet.doctor.s3 import require_stores
 from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.progress import progress_bar
@@ -46,15 +47,15 @@ def ablate(
     """
     from spinemet.on_ray.ablation import run_ablation
 
+    require_stores(crops, benchmark, truth, out, pretrained)
     if (crops is None) == (benchmark is None):
         raise BadInput("expected either --crops or --benchmark.")
-    if benchmark is not None:
+    if benchmark:
         crops, truth = join(benchmark, "crops"), join(benchmark, "test")
-    changes = {"pretrained": pretrained} if pretrained else {}
-    chosen = [changed(scaled(recipe(name), scale), **changes) for name in recipes.split(",")]
+    more = {"pretrained": pretrained} if pretrained else {}
+    chosen = [changed(scaled(recipe(name), scale), **more) for name in recipes.split(",")]
     with progress_bar("Training") as advance:
-        sizes = _numbers("--patients", patients) if benchmark is not None else ()
-        data = (str(crops), truth or str(crops), folds, tuple(sizes))
+        data = (str(crops), truth or str(crops), folds, tuple(_numbers("--patients", patients) if benchmark else ()))
         page = run_ablation(data, out, chosen, _numbers("--seeds", seeds), advance)
     console().print(page.render())
 

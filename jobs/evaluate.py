@@ -10,6 +10,7 @@ from typer import Option
 
 from spinemet.commands import console, one_command, run_command
 from spinemet.config import StudyConfig, load_config
+from spinemet.doctor.s3 import require_stores
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
 
@@ -41,6 +42,7 @@ def evaluate(
     from spinemet.evaluation.external import run_external
     from spinemet.evaluation.pages import evaluation_page
 
+    require_stores(model, crops, archive, labels, out, baseline)
     with progress_bar("Evaluating") as advance:
         if crops is not None and archive is None and labels is None and config is None:
             found = run_evaluate(model, crops, out, split or "test", advance, baseline)

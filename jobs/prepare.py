@@ -10,6 +10,7 @@ from typer import Option
 
 from spinemet.commands import one_command, run_command
 from spinemet.config import StudyConfig, changed, load_config
+from spinemet.doctor.s3 import require_stores
 from spinemet.progress import progress_bar
 from spinemet.training.labels import label_words
 from spinemet.training.recipes import SCALES, recipe, scaled
@@ -34,6 +35,7 @@ def prepare(
     """
     from spinemet.on_ray.prepare import run_prepare
 
+    require_stores(archive, labels, out)
     model = scaled(recipe(recipe_name), scale).model
     settings = changed(load_config(config, StudyConfig), slices=model.slices)
     with progress_bar("Preparing crops") as advance:

@@ -11,6 +11,7 @@ from typer import Exit, Option
 from spinemet.commands import one_command, run_command
 from spinemet.config import DatePolicy, StudyConfig, load_config
 from spinemet.dicom.pseudonym import load_key
+from spinemet.doctor.s3 import require_stores
 from spinemet.files import write_bytes
 from spinemet.on_ray.screen import run_screen
 from spinemet.progress import progress_bar
@@ -45,16 +46,15 @@ def screen(
 ) -> None:
     """Screen an archive into result tables. Repeat the command to screen what is new or was not reached.
 
-    Exit codes: 0 done, 1 the job failed, 2 bad input or another run at work, 3 too many failed studies, 4 studies were
-    planned and none was done, 143 SIGTERM.
+    Exit codes: 0 done, 1 the job failed, 2 bad input or another run, 3 too many failed, 4 none done, 143 SIGTERM.
     """
+    require_stores(archive, results, model, linkage)
     start = moment(since).timestamp() if since else None
     options = ScreenOptions(
         archive, results, model, load_key(ephemeral=ephemeral_key),
         config=load_config(config, StudyConfig), dates=dates, max_hours=max_hours, workers=workers, gpus=gpus,
         selection=Selection(limit, quiet_minutes * 60, start, frozenset(study or ()), rescreen),
-        pictures=not no_pictures, slices=slices, linkage=linkage,
-    )  # fmt: skip
+        pictures=not no_pictures, slices=slices, linkage=linkage)  # fmt: skip
     if dry_run:
         with progress_bar("Planning") as advance:
             print(forecast(options, advance))

@@ -9,6 +9,7 @@ from typer import Option
 
 from spinemet.commands import one_command, run_command
 from spinemet.config import changed
+from spinemet.doctor.s3 import require_stores
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import RECIPES, recipe
 
@@ -36,6 +37,7 @@ def train(
     from spinemet.model.weights import load_pretrained
     from spinemet.on_ray.train import run_train
 
+    require_stores(crops, out, pretrained)
     chosen = recipe(recipe_name)
     if pretrained:
         chosen = changed(chosen, pretrained=pretrained)

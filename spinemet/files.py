@@ -1,7 +1,8 @@
 """Local paths and `s3://` URIs, opened for the libraries that read and write them.
 
 S3 settings come from the same environment variables as for every AWS tool: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY,
-AWS_SESSION_TOKEN, AWS_REGION and AWS_ENDPOINT_URL (for MinIO, Ceph, moto; only such an endpoint may use plain http).
+AWS_SESSION_TOKEN, AWS_REGION, AWS_ENDPOINT_URL (for MinIO, Ceph, moto; only such an endpoint may use plain http) and
+AWS_CA_BUNDLE (a file with the certificate of a private CA).
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ def open_store(uri: str, *, create: bool = False) -> ObjectStore:
             check_folder(uri)
             raise BadInput(f"cannot open the folder {uri}.") from error
     bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    _trust_bundle()
     endpoint = s3_endpoint()
     plain_http = endpoint is not None and endpoint.startswith("http://")
     settings: S3Config = {"region": s3_region()}
@@ -200,6 +202,7 @@ def check_room(uri: str, size: int) -> None:
 
 def delta_options(uri: str) -> dict[str, str]:
     """Storage options for deltalake at `uri`: empty for a local path."""
+    _trust_bundle()
     endpoint = s3_endpoint()
     if not is_s3(uri) or not endpoint:
         return {}
@@ -260,5 +263,17 @@ def s3_endpoint() -> str | None:
 
 
 def ca_bundle() -> str | None:
-    """The file with the certificates that an S3 server's own must come from (AWS_CA_BUNDLE); None for the system's."""
-    return os.environ.get("AWS_CA_BUNDLE") or None
+    """The file with the certificates that an S3 server's own must come from (AWS_CA_BUNDLE); None for the system's.
+
+    Raises BadInput if there is no such file.
+    """
+    bundle = os.environ.get("AWS_CA_BUNDLE")
+    if bundle and not Path(bundle).is_file():
+        raise BadInput(f"expected a file with certificates at {bundle} (AWS_CA_BUNDLE), found none.")
+    return bundle or None
+
+
+def _trust_bundle() -> None:
+    """Let obstore and deltalake, which know only this variable, trust the same certificates as every AWS tool."""
+    if bundle := ca_bundle():
+        os.environ.setdefault("SSL_CERT_FILE", bundle)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinemet import files
 from spinemet.doctor.findings import Level, Trouble, check
-from spinemet.errors import plain_cause
+from spinemet.errors import BadInput, plain_cause
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
@@ -113,7 +113,7 @@ class S3:
 
     def _call(self, operation: str, **arguments: Any) -> dict[str, Any]:
         """The answer of the store. Raises Trouble, at once if no server answered before."""
-        from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError
+        from botocore.exceptions import BotoCoreError, ClientError, ConnectionError, HTTPClientError, SSLError
 
         if self._no_answer is not None:
             raise self._no_answer
@@ -121,6 +121,12 @@ class S3:
             answer = getattr(self._client, operation)(**arguments)
         except ClientError as error:
             raise _explained(error.response) from error
+        except SSLError as error:
+            self._no_answer = Trouble(
+                f"the certificate of the S3 server at {files.s3_endpoint() or 'AWS'} is not trusted",
+                "Set AWS_CA_BUNDLE to the file with the certificate of the CA that it comes from.",
+            )
+            raise self._no_answer from error
         except (ConnectionError, HTTPClientError) as error:
             self._no_answer = Trouble(
                 f"no S3 server answers at {files.s3_endpoint() or 'AWS'} ({plain_cause(error)})",
@@ -136,6 +142,7 @@ class S3:
 
     @cached_property
     def _client(self) -> BaseClient:
+        files.ca_bundle()  # BadInput for a file that is not there
         try:
             client: BaseClient = files.boto3_client(5, 5, {"total_max_attempts": 2})
         except ValueError as error:
@@ -148,6 +155,20 @@ class S3:
         with suppress(ValueError):
             date = parsedate_to_datetime(_headers(parsed).get("date", ""))
             self._ahead_s = (datetime.now(UTC) - date).total_seconds()
+
+
+def require_stores(*places: str | None) -> None:
+    """Raise BadInput, with the remedy, if an s3:// place cannot be listed: a job asks before it computes anything.
+
+    Endpoint, certificate, credentials, region and bucket are told apart. Local places are left alone.
+    """
+    s3 = S3()
+    for place in places:
+        if place is not None:
+            try:
+                s3.check_bucket(place)
+            except Trouble as trouble:
+                raise BadInput(f"{place} cannot be used: {trouble.found}. {trouble.remedy}") from trouble
 
 
 def _parts(uri: str) -> tuple[str, str]:

@@ -19,17 +19,6 @@ from tests.doctor.stores import answering
 EMPTY_LISTING = '<?xml version="1.0"?><ListBucketResult><KeyCount>0</KeyCount></ListBucketResult>'
 
 
-@pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """S3 settings of a person with keys in the environment and no server yet."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_REGION", "us-east-1")
-    return monkeypatch
-
-
 def problem_at(uri: str = "s3://archive/ct") -> Trouble:
     with pytest.raises(Trouble) as raised:
         S3().check_bucket(uri)
