@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import time
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "cluster"
 CRDS = ROOT.parent / "shared" / "kuberay-crds"
 MANIFESTS = sorted(CLUSTER.glob("*.yaml"))
+WITHOUT_PODS = {"NetworkPolicy", "PodDisruptionBudget", "PrometheusRule"}
 RAY_MANIFESTS = [path for path in MANIFESTS if path.name.startswith("ray")]
 
 
@@ -85,7 +87,7 @@ def commands() -> dict[str, list[str]]:
         manifest = load(path)
         if manifest["kind"] == "RayJob":
             found[path.name] = shlex.split(manifest["spec"]["entrypoint"])
-        elif manifest["kind"] == "CronJob":
+        elif path.name == "cronjob-nightly.yaml":
             found[path.name] = next(pods(manifest))["containers"][0]["args"]
     return found
 
@@ -135,8 +137,9 @@ def test_every_job_has_a_manifest() -> None:
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.name)
 def test_every_pod_is_bounded_and_unprivileged(path: Path) -> None:
-    found = list(pods(load(path)))
-    assert found
+    manifest = load(path)
+    found = list(pods(manifest))
+    assert bool(found) is (manifest["kind"] not in WITHOUT_PODS)
     for pod in found:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
@@ -144,6 +147,73 @@ def test_every_pod_is_bounded_and_unprivileged(path: Path) -> None:
             assert {"cpu", "memory"} <= container["resources"]["limits"].keys()
             assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["capabilities"]["drop"] == ["ALL"]
+
+
+def test_no_ray_container_sends_usage_statistics() -> None:
+    for pod in pods(load(CLUSTER / "raycluster.yaml")):
+        for container in pod["containers"]:
+            assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
+
+
+def test_the_hourly_pod_asks_for_the_status_and_matches_kubernetes_schema() -> None:
+    job = load(CLUSTER / "cronjob-status.yaml")["spec"]
+    cluster = crd_schema("RayCluster")["properties"]["spec"]["properties"]
+    template = job["jobTemplate"]["spec"]["template"]
+    assert errors(cluster["headGroupSpec"]["properties"]["template"], template) == []
+    program, *arguments = template["spec"]["containers"][0]["command"]
+    assert program == "spinemet"
+    command = typer.main.get_command(importlib.import_module("spinemet.cli").app)
+    name, status, arguments = command.resolve_command(command.make_context("spinemet", arguments), arguments)
+    assert name == "status"
+    status.make_context(name, arguments)
+
+
+def test_only_ray_and_those_who_submit_reach_the_cluster() -> None:
+    policy = load(CLUSTER / "networkpolicy.yaml")["spec"]
+    assert policy["policyTypes"] == ["Ingress"]
+    ports = [{port["port"] for port in rule.get("ports", [])} for rule in policy["ingress"]]
+    assert ports == [set(), {8265}, {8265}, {8080}]
+    assert policy["podSelector"] == policy["ingress"][0]["from"][0]["podSelector"]
+    assert policy["podSelector"]["matchLabels"] == {
+        "ray.io/cluster": load(CLUSTER / "raycluster.yaml")["metadata"]["name"]
+    }
+
+
+def test_every_alert_is_explained_and_asks_for_series_that_exist() -> None:
+    readme = (CLUSTER / "README.md").read_text()
+    rules = [rule for group in load(CLUSTER / "alerts.yaml")["spec"]["groups"] for rule in group["rules"]]
+    assert rules
+    for rule in rules:
+        assert f"| `{rule['alert']}` |" in readme
+        for series in re.findall(r"ray_spinemet_\w+", rule["expr"]):
+            assert f"`{series}`" in readme
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="this machine has no systemd-analyze")
+def test_the_systemd_units_are_valid(tmp_path: Path) -> None:
+    for unit in (CLUSTER / "elsewhere").glob("spinemet-nightly.*"):
+        # The program and the user are not on this machine.
+        text = (
+            unit.read_text()
+            .replace("/opt/spinemet/.venv/bin/python", "/bin/true")
+            .replace("User=spinemet", "User=root")
+        )
+        (tmp_path / unit.name).write_text(text)
+    units = sorted(tmp_path.iterdir())
+    assert [unit.suffix for unit in units] == [".service", ".timer"]
+    checked = subprocess.run(["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False)
+    said = [line for line in checked.stderr.splitlines() if "spinemet-nightly" in line]
+    assert (checked.returncode, said) == (0, [])
+
+
+def test_the_jobs_accept_the_arguments_of_the_units_and_of_the_slurm_script() -> None:
+    for name in ("spinemet-nightly.service", "slurm.sh"):
+        file = CLUSTER / "elsewhere" / name
+        found = re.search(r"jobs/screen\.py ([^\n&]*)", file.read_text().replace("\\\n", " "))
+        assert found
+        job = typer.main.get_command(importlib.import_module("jobs.screen").app)
+        job.make_context("screen", shlex.split(found[1]))
+    assert subprocess.run(["bash", "-n", str(CLUSTER / "elsewhere" / "slurm.sh")], check=False).returncode == 0
 
 
 def test_the_cluster_is_authenticated_and_scales_to_zero() -> None:
