@@ -70,6 +70,18 @@ def restore(
 
 
 @app.command()
+def compare(
+    results: ResultsPlace,
+    old: Annotated[str, typer.Argument(help="First digits of a model's digest.")],
+    new: Annotated[str, typer.Argument(help="First digits of another model's.")],
+) -> None:
+    """Count how often two models call the same vertebrae alike, for each task."""
+    from spinemet.cohort import compare as comparison
+
+    show(comparison.compare(results, old, new))
+
+
+@app.command()
 def erase(
     results: ResultsPlace,
     patient: Annotated[
