@@ -191,12 +191,16 @@ def _differences(found: object, requested: object, field: str = "") -> list[str]
     return [f"{field} is {found}, not {requested}"]
 
 
+_LOG_BYTES = 64 << 10
+"""Room that a commit takes beside its rows: Parquet's headers and the log."""
+
+
 def check_room(uri: str, size: int) -> None:
-    """Raise OSError (ENOSPC) if a local disk has less room than `size` bytes at `uri`.
+    """Raise OSError (ENOSPC) if a local disk has less room at `uri` than rows of `size` bytes and their commit need.
 
     Delta's writer would find out too, but prints a panic of its own before the error.
     """
-    if not is_s3(uri) and shutil.disk_usage(uri).free < size:
+    if not is_s3(uri) and shutil.disk_usage(uri).free < size + _LOG_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -89,10 +89,7 @@ class Flag(Explained):
     )
     ATTENUATION_CT = "attenuation_ct", "The CT seems made for the attenuation correction of PET or SPECT, at low dose."
     CONE_BEAM = "cone_beam", "The series seems to be cone-beam CT, whose values are hardly calibrated."
-    SERIES_REFUSED = (
-        "series_refused",
-        "The pixels of the preferred series are broken or no CT volume; the next one was read.",
-    )
+    SERIES_REFUSED = "series_refused", "The pixels of the preferred series are broken or no CT; the next one was read."
     BROKEN_OBJECTS = "broken_objects", "Broken objects were left out; slices may be missing."
     # Of the study: its own segmentation was not used, and the geometric localizer found the vertebrae.
     BAD_SEGMENTATION = "bad_segmentation", "The study's vertebra segmentation is broken or its levels are not clear."
@@ -101,14 +98,8 @@ class Flag(Explained):
     MEMORY_LIMIT = "memory_limit", "The study's vertebra segmentation is too large to read."
     # Of the spine.
     TRANSITIONAL = "transitional", "The number of vertebrae or ribs is probably unusual, or the labels name T13 or L6."
-    UNLISTED_ABOVE = (
-        "unlisted_above",
-        "The spinal canal goes on for more than a vertebra above the first one listed: some may be missing.",
-    )
-    UNLISTED_BELOW = (
-        "unlisted_below",
-        "The spinal canal goes on for more than a vertebra below the last one listed: some may be missing.",
-    )
+    UNLISTED_ABOVE = "unlisted_above", "The canal goes on above the first vertebra: others may be missing there."
+    UNLISTED_BELOW = "unlisted_below", "The canal goes on below the last vertebra: others may be missing there."
     # Of a vertebra.
     DISC_UNCLEAR = "disc_unclear", "A disc next to this vertebra shows poorly; its height and level are less certain."
     LEVEL_DISPUTED = "level_disputed", "The study's labels and the geometric localizer differ on most names."

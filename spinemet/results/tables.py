@@ -40,12 +40,8 @@ from spinemet.results.schemas import KEY_COLUMNS, SCHEMAS, Row, RunState
 LEDGER = "studies"
 SIDE_TABLES: tuple[str, ...] = ("vertebrae", "calls", "slices", "pictures")
 """Tables whose rows count once the ledger has their wave, in the order in which a wave writes them."""
-
 _FENCE = "spinemet.taken_over_by"
 """Property of a table: the last run that took over the lease of another."""
-
-_LOG_BYTES = 64 << 10
-"""Room that a commit takes beside its rows: Parquet's headers and the log."""
 _SAME_WAVE = " AND ".join(f"side.{column} = ledger.{column}" for column in (*KEY_COLUMNS, "wave"))
 
 
@@ -128,8 +124,7 @@ class Results:
 
     def runs(self) -> list[Row]:
         """The rows of `runs` in order of time; those of an earlier version can lack columns."""
-        rows: list[Row] = dataset(self.uri, RUNS).to_table().sort_by("started_at").to_pylist()
-        return rows
+        return list[Row](dataset(self.uri, RUNS).to_table().sort_by("started_at").to_pylist())
 
     def last_run(self) -> Row | None:
         """The row of `runs` that started last, None if there is none."""
@@ -194,7 +189,7 @@ class Results:
     def _write(self, name: str, rows: Sequence[Row], replaced: str | None) -> None:
         table = self.to_change(name)
         content = pa.Table.from_pylist(list(rows), schema=_for_merging(SCHEMAS[name], table))
-        files.check_room(self.uri, content.nbytes + _LOG_BYTES)
+        files.check_room(self.uri, content.nbytes)
         # Merging schemas: a later version may add columns to tables that are years old.
         if replaced is None:
             write_deltalake(table, content, mode="append", schema_mode="merge")

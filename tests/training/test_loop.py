@@ -344,8 +344,7 @@ def test_training_starts_from_pretrained_weights(sharing: str, tmp_path: Path) -
 
 
 def test_missing_imagenet_weights_stop_before_the_first_epoch() -> None:
-    recipe = small_recipe(pretrained="/nowhere/densenet.pth")
-    workers = OneProcess()
+    recipe, workers = small_recipe(pretrained="/nowhere/densenet.pth"), OneProcess()
     with pytest.raises(BadInput, match=r"expected pretrained weights at /nowhere/densenet\.pth"):
         train(training_data(made_up_crops(), recipe), recipe, 0, workers)
     assert workers.history == []
