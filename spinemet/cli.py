@@ -17,7 +17,7 @@ from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
-from spinemet.questions import adjudicate, answers, cohort, status, tables
+from spinemet.questions import adjudicate, answers, cohort, export, status, tables
 
 app = typer.Typer(
     name="spinemet",
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(cohort.app, name="cohort")
 app.add_typer(tables.app, name="tables")
 app.add_typer(adjudicate.app, name="adjudicate")
+app.add_typer(export.app, name="export")
 
 StudyPlace = Annotated[
     str, typer.Argument(help="Folder, zip or tar with DICOM files, or a NIfTI volume; a local path or s3:// URI.")
