@@ -10,6 +10,8 @@ subtotals of the table over its groups that an answer by fewer columns would sho
 columns, and populations that differ by a patient (publish one of such answers, not both).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -30,7 +32,7 @@ _MARGIN = 1 - 1e-6
 """Another whole count is possible if a solution of the equations differs by so much."""
 _ROUNDS = 4
 """Joint attempts to show that counts are not determined, before one attempt for each."""
-_CANDIDATES = 16
+_CANDIDATES = 6
 """Counts near an exposed one that are tried as its companion."""
 
 Cell = tuple[Any, ...]
@@ -104,6 +106,13 @@ def counts_of(table: pd.DataFrame, structure: Structure) -> list[str]:
     return [name for name in table.columns if name.startswith("n_") or name in running]
 
 
+def keys_of(table: pd.DataFrame, structure: Structure) -> list[str]:
+    """The columns that name a row or its group: those before the counts, without that of the finding."""
+    names = list(table.columns)
+    first = min((names.index(name) for name in counts_of(table, structure)), default=len(names))
+    return [name for name in names[:first] if name != structure.finding]
+
+
 class _System:
     """The counts of a table, and the equations between them that anybody knows.
 
@@ -113,11 +122,11 @@ class _System:
 
     def __init__(self, table: pd.DataFrame, structure: Structure, columns: Sequence[str], least: int) -> None:
         self._structure, self._least = structure, least
-        keys = [n for n in table.columns if n not in columns and n not in SOURCE and n != structure.finding]
-        self._keys = [name for name in keys if not pd.api.types.is_float_dtype(table[name])]
+        self._keys = keys_of(table, structure)
         self._rows: list[Row] = [{str(k): v for k, v in row.items()} for row in table.to_dict("records")]
         self.values: dict[Cell, int] = {}
         self.equations: list[tuple[dict[Cell, int], int]] = []
+        self._equations_of: dict[Cell, list[int]] = {}
         self._implied: set[Cell] = set()
         self._harmless: set[Cell] = set()
         for place, row in enumerate(self._rows):
@@ -148,11 +157,13 @@ class _System:
 
     def protect(self) -> None:
         """Hide more counts until no small one is determined, or nothing is left to hide beside it."""
-        while exposed := self._exposed():
-            found = self._companion(exposed[0])
-            if found is None:
-                return
-            self.hidden.add(found)
+        attack, hopeless = _Attack(self), set[Cell]()
+        while exposed := [cell for cell in self._exposed(attack) if cell not in hopeless]:
+            for cell in exposed:
+                if attack.determines(cell):
+                    found = self._companion(cell, attack)
+                    self.hidden |= {found} if found else set()
+                    hopeless |= set() if found else {cell}
 
     # ---- equations ------------------------------------------------------------------------------------------------
 
@@ -171,12 +182,18 @@ class _System:
         for whole, parts in self._structure.wholes.items():
             cells = [self.cell(place, part) for part in parts]
             top = self.cell(place, whole)
-            others = self._imply((*cells[-1], "others"), self.values[top] - self._sum(cells))
-            self._add({top: 1, others: -1} | dict.fromkeys(cells, -1), 0)
+            terms = {top: 1} | dict.fromkeys(cells, -1)
+            if len(parts) == 1 or not self._adds_up(whole, parts):
+                terms[self._imply((*cells[-1], "others"), self.values[top] - self._sum(cells))] = -1
+            self._add(terms, 0)
         for rest, out in self._structure.running:
             if place:
                 before = self.cell(place - 1, rest)
                 self._add({before: 1, self.cell(place, rest): -1, self.cell(place, out): -1}, 0)
+
+    def _adds_up(self, whole: str, parts: Sequence[str]) -> bool:
+        """Whether nothing but `parts` makes up `whole` in any row: a reader may guess that."""
+        return all(row[whole] == sum(row[part] for part in parts) for row in self._rows)
 
     def _relate_findings(self) -> None:
         """The finding about all others: their sum if each unit has one of them, else at most their sum."""
@@ -227,39 +244,48 @@ class _System:
 
     # ---- attack ---------------------------------------------------------------------------------------------------
 
-    def _exposed(self) -> list[Cell]:
+    def _exposed(self, attack: _Attack) -> list[Cell]:
         """The small counts for which only one value fits everything in print."""
-        attack = _Attack(self)
-        left = [cell for cell in attack.unknown if cell in self.small]
+        left = [cell for cell in self.values if cell in self.small and self.is_unknown(cell)]
         random = np.random.default_rng(0)
         for _ in range(_ROUNDS):
             if left:
                 left = attack.unmoved(left, random.choice([-1.0, 1.0], len(left)))
         return [cell for cell in left if attack.determines(cell)]
 
-    def _companion(self, exposed: Cell) -> Cell | None:
+    def _companion(self, exposed: Cell, attack: _Attack) -> Cell | None:
         """The count to hide beside an exposed one: the smallest of those near it that saves it, else the smallest."""
         reached, frontier, near = {exposed}, {exposed}, list[Cell]()
         while frontier and len(near) < _CANDIDATES:
-            ring = {cell for terms, _ in self.equations if frontier & terms.keys() for cell in terms} - reached
-            shown = [c for c in ring if c not in self.hidden and c not in self._implied and self.values[c]]
+            ring = {cell for one in frontier for cell in self._neighbours(one)} - reached
+            shown = [c for c in ring if not self.is_unknown(c) and self.values[c]]
             near += sorted(shown, key=lambda cell: (self.values[cell], str(cell)))
             reached |= ring
             frontier = ring
         for candidate in near[:_CANDIDATES]:
             self.hidden.add(candidate)
-            saved = not _Attack(self).determines(exposed)
+            saved = not attack.determines(exposed)
             self.hidden.remove(candidate)
             if saved:
                 return candidate
         return near[0] if near else None
+
+    def _neighbours(self, cell: Cell) -> set[Cell]:
+        """The counts that stand in an equation with `cell`."""
+        if not self._equations_of:
+            for place, (terms, _) in enumerate(self.equations):
+                for one in terms:
+                    self._equations_of.setdefault(one, []).append(place)
+        return {one for place in self._equations_of.get(cell, ()) for one in self.equations[place][0]}
 
     def is_unknown(self, cell: Cell) -> bool:
         """Whether a count does not stand in print."""
         return cell in self.hidden or cell in self._implied
 
     def bounds(self, cell: Cell) -> tuple[float, float]:
-        """What the attacker knows of a count that is not shown; kept near the truth, which only makes him stronger."""
+        """What the attacker knows of a count; kept near the truth, which only makes him stronger."""
+        if not self.is_unknown(cell):
+            return float(self.values[cell]), float(self.values[cell])
         most = self.values[cell] + 10.0 * self._least
         if cell in self._implied:
             return 0.0, most
@@ -269,29 +295,28 @@ class _System:
 
 
 class _Attack:
-    """The linear programme of one table as printed; `unknown` are its counts that are not."""
+    """The linear programme of one table: its equations, with the bounds of what is hidden at the time."""
 
     def __init__(self, system: _System) -> None:
-        self.unknown = [cell for cell in system.values if system.is_unknown(cell)]
-        self._place_of = {cell: place for place, cell in enumerate(self.unknown)}
-        self._truth = np.array([system.values[cell] for cell in self.unknown], float)
-        self._bounds = [system.bounds(cell) for cell in self.unknown]
-        rows, columns, weights, right = list[int](), list[int](), list[float](), list[float]()
-        for terms, total in system.equations:
-            if open_terms := {cell: weight for cell, weight in terms.items() if cell in self._place_of}:
-                rows += [len(right)] * len(open_terms)
-                columns += [self._place_of[cell] for cell in open_terms]
-                weights += list(open_terms.values())
-                known = sum(weight * system.values[cell] for cell, weight in terms.items() if cell not in open_terms)
-                right.append(total - known)
-        self._left: Any = csr_matrix((weights, (rows, columns)), (len(right), len(self.unknown)))  # stubs lack it
-        self._right = np.array(right, float)
+        self._system, self._cells = system, list(system.values)
+        self._place_of = {cell: place for place, cell in enumerate(self._cells)}
+        self._truth = np.array(list(system.values.values()), float)
+        entries = [
+            (row, self._place_of[cell], float(weight))
+            for row, (terms, _) in enumerate(system.equations)
+            for cell, weight in terms.items()
+        ]
+        rows, columns, weights = zip(*entries, strict=True) if entries else ((), (), ())
+        shape = (len(system.equations), len(self._cells))
+        self._left: Any = csr_matrix((weights, (rows, columns)), shape)  # scipy's stubs know no sparse A_eq
+        self._right = np.array([total for _, total in system.equations], float)
 
     def unmoved(self, cells: Sequence[Cell], direction: Sequence[float] | np.ndarray) -> list[Cell]:
         """Of `cells`, those that keep their true count in the solution farthest in `direction`."""
         goal = np.zeros(len(self._truth))
         goal[[self._place_of[cell] for cell in cells]] = -np.asarray(direction)
-        solved = linprog(goal, A_eq=self._left, b_eq=self._right, bounds=self._bounds, method="highs")
+        bounds = [self._system.bounds(cell) for cell in self._cells]
+        solved = linprog(goal, A_eq=self._left, b_eq=self._right, bounds=bounds, method="highs")
         if solved.x is None:
             return list(cells)
         moved = np.abs(solved.x - self._truth) >= _MARGIN

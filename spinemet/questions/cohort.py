@@ -9,6 +9,8 @@ from spinemet.questions.options import (
     AsJson,
     AsOf,
     Counted,
+    Form,
+    MinCell,
     OfConfiguration,
     OfModel,
     PopulationFile,
@@ -47,6 +49,8 @@ def prevalence(
     configuration: OfConfiguration = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
+    form: Form = None,
+    min_cell: MinCell = None,
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
@@ -61,7 +65,16 @@ def prevalence(
     standard = read_standard(standardise) if standardise else None
     table = measure.prevalence(cohort, columns, unit, task, correction, standard)
     notes = [*(standard.notes(table) if standard else []), *(correction.notes(table) if correction else [])]
-    answer(cohort, table, render_prevalence, as_json=as_json, notes=notes)
+    answer(
+        cohort,
+        table,
+        render_prevalence,
+        as_json=as_json,
+        notes=notes,
+        measure="prevalence",
+        form=form,
+        min_cell=min_cell,
+    )
 
 
 @app.command()
@@ -72,12 +85,14 @@ def flow(
     configuration: OfConfiguration = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
+    form: Form = None,
+    min_cell: MinCell = None,
 ) -> None:
     """Show what leaves on the way from the archive to the evaluable vertebrae, as studies, patients and vertebrae."""
     from spinemet.cohort.flow import study_flow
 
     cohort = opened(results, population, model, configuration, as_of)
-    answer(cohort, study_flow(cohort).table(), as_json=as_json)
+    answer(cohort, study_flow(cohort).table(), as_json=as_json, measure="flow", form=form, min_cell=min_cell)
 
 
 @app.command()

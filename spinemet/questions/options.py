@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -37,6 +37,13 @@ Until = Annotated[str | None, typer.Option(help="Last day of the period.")]
 Where = Annotated[str | None, typer.Option(help="Condition of SQL on the columns of the table studies.")]
 Counted = Annotated[str | None, typer.Option(help="Study of a patient that gives a level: latest or first.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with what the answer is about.")]
+Form = Annotated[
+    Literal["summarised-result"] | None,
+    typer.Option(help="Print OHDSI's summarised_result as CSV, with small counts hidden (--min-cell 5)."),
+]
+MinCell = Annotated[
+    int | None, typer.Option(help="Hide counts of 1 to N - 1 and everything that gives them away, such as 5.")
+]
 PositiveRule = Annotated[
     str | None, typer.Option("--rule", help="Positive: argmax, or the least probability of a lesion, such as 0.3.")
 ]
@@ -59,18 +66,35 @@ def answer(
     *,
     as_json: bool = False,
     notes: Sequence[str] = (),
+    measure: str = "",
+    form: Literal["summarised-result"] | None = None,
+    min_cell: int | None = None,
 ) -> None:
-    """Print a measure of `cohort` like `show`, or as JSON; then, on standard error, what it rests on, and `notes`."""
+    """Print a measure of `cohort`, and on standard error what it rests on and `notes`.
+
+    measure: its name in `cohort.disclosure`. min_cell: small counts are hidden (by default only in a
+    `summarised-result`).
+    """
     from spinemet.cohort import prevalence
+    from spinemet.cohort.disclosure import MIN_CELL, suppress
     from spinemet.cohort.views import asked
 
-    sentences = [*prevalence.notes(cohort), *notes]
-    if as_json:
-        rows = json.loads(table.to_json(orient="records", date_format="iso"))
-        about = {name: value for name, value in asked(cohort).items() if name != "committed_at"}
-        typer.echo(json.dumps({"about": about, "notes": sentences, "rows": rows}, indent=2))
+    about, sentences = asked(cohort), [*prevalence.notes(cohort), *notes]
+    least = (MIN_CELL if form else 0) if min_cell is None else min_cell
+    shown = suppress(table, measure, least)
+    if least > 1:
+        sentences.append(f"Counts of 1 to {least - 1} are hidden, and what would give them away (--min-cell {least}).")
+    if form:
+        from spinemet.cohort.summarised_result import summarised_result
+
+        summarised_result(table, shown, measure, about, least).to_csv(sys.stdout, index=False)
+    elif as_json:
+        rows = json.loads(shown.to_json(orient="records", date_format="iso"))
+        values = {name: value for name, value in about.items() if name != "committed_at"}
+        typer.echo(json.dumps({"about": values, "notes": sentences, "rows": rows}, indent=2))
         return
-    show(table, render)
+    else:
+        show(shown, None if shown.isna().sum().sum() > table.isna().sum().sum() else render)
     for sentence in sentences:
         typer.echo(sentence, err=True)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
@@ -130,8 +130,9 @@ counts = st.integers(0, 14)
 group = st.tuples(st.integers(0, 12), st.sampled_from([0, 0, 1, 7]), counts, counts, counts)
 
 
-@settings(max_examples=40)
-@given(st.lists(group, min_size=2, max_size=6))
+@settings(max_examples=20)
+@given(st.lists(group, min_size=2, max_size=5))
+@example([(0, 0, 0, 0, 0), (0, 0, 0, 0, 5), (1, 0, 0, 0, 1)])  # nothing is left out of what is imaged
 def test_no_attacker_with_all_totals_computes_a_hidden_small_count(groups: list[tuple[int, ...]]) -> None:
     """An attack of its own: bounds of every small count by linear programming, from the print and all totals."""
     made = table({f"T{n}": (sum(one[2:]) + one[0], one[1], *one[2:]) for n, one in enumerate(groups, 1)})
