@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from spinemet import __version__
+from spinemet import __version__, files
 from spinemet.commands import console, run_command
 from spinemet.config import Localizer, StudyConfig, changed, load_config
 from spinemet.errors import BadInput
@@ -144,6 +144,10 @@ def study(
     png: Annotated[
         Path | None, typer.Option(help="Also write a picture of the straightened spine to this PNG file.")
     ] = None,
+    sr: Annotated[
+        Path | None,
+        typer.Option(help="Also write a DICOM Structured Report for the PACS to this file; needs --model."),
+    ] = None,
 ) -> None:
     """Find the vertebrae of one study and, with --model, classify them. The exit code of a broken study is 2."""
     from spinemet.archive.listing import study_at
@@ -156,6 +160,8 @@ def study(
 
     if png is not None and png.suffix.lower() != ".png":
         raise BadInput(f"expected a file name that ends in .png, found {png.name}.")
+    if sr is not None and model is None:
+        raise BadInput("--sr needs --model: without one there is nothing to report.")
     settings = changed(load_config(config, StudyConfig), **({"localizer": localizer} if localizer else {}))
     predictor, trained_on = None, ""
     if model is not None:
@@ -168,6 +174,11 @@ def study(
     if png is not None and isinstance(reading, Screened):
         study_figure(reading, calls, png, caution(trained_on))
         typer.echo(f"wrote {png}", err=True)
+    if sr is not None and calls is not None and predictor and isinstance(reading, Screened):
+        from spinemet.display.structured_report import structured_report
+
+        files.write_bytes(str(sr), structured_report(study_at(path), reading, calls, predictor.digest))
+        typer.echo(f"wrote {sr}: it holds the patient's identifiers, like the study itself", err=True)
     if as_json:
         typer.echo(json.dumps(study_json(reading, calls, trained_on), indent=2))
     else:
