@@ -165,7 +165,7 @@ def _strata(connection: duckdb.DuckDBPyConnection, seed: int, most: int) -> tupl
     if strata.empty:
         raise BadInput(
             f"none of the {bare} evaluable vertebrae has a picture, so readers would see nothing. Screen the studies "
-            "again without --no-pictures (jobs/screen.py --rescreen)."
+            "again without --no-pictures (jobs/screen.py --rescreen all)."
         )
     return strata, bare
 

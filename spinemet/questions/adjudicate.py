@@ -54,7 +54,7 @@ def sample(
     if found.without_picture:
         typer.echo(
             f"{found.without_picture} evaluable vertebrae have no picture and were not drawn, so the sample does not "
-            "stand for them. Screen their studies again without --no-pictures (jobs/screen.py --rescreen).",
+            "stand for them. Screen their studies again without --no-pictures (jobs/screen.py --rescreen all).",
             err=True,
         )
     typer.echo(f"wrote {out} (sample {found.digest}, {len(found.key)} items) for the readers", err=True)
