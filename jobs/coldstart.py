@@ -14,6 +14,7 @@ from typer import Option
 
 from spinemet.commands import one_command, run_command
 from spinemet.config import StudyConfig
+from spinemet.dicom.pseudonym import Pseudonymizer, load_key
 from spinemet.machine import usable_cores
 from spinemet.progress import progress_bar
 from spinemet.training.recipes import recipe
@@ -37,7 +38,7 @@ def coldstart(
     from spinemet.training.crops import MANIFEST
     from spinemet.training.implant import write_implants
 
-    chosen = recipe(recipe_name)
+    chosen, names = recipe(recipe_name), Pseudonymizer(load_key(), "shifted")
     made = {name: out / name for name in ("implants", "phantoms")}
     out.mkdir(parents=True, exist_ok=True)
     if not made["implants"].exists():
@@ -57,7 +58,7 @@ def coldstart(
         with progress_bar("Cutting training slices") as advance:
             print(
                 run_prepare(
-                    str(data), str(labels), str(out / "crops"), StudyConfig(slices=chosen.model.slices), advance
+                    str(data), str(labels), str(out / "crops"), StudyConfig(slices=chosen.model.slices), names, advance
                 )
             )
     with progress_bar("Training the model") as advance:

@@ -10,6 +10,7 @@ from typer import Option
 
 from spinemet.commands import console, one_command, run_command
 from spinemet.config import StudyConfig, load_config
+from spinemet.dicom.pseudonym import Pseudonymizer, load_key
 from spinemet.doctor.s3 import require_stores
 from spinemet.errors import BadInput
 from spinemet.progress import progress_bar
@@ -47,8 +48,8 @@ def evaluate(
         if crops is not None and archive is None and labels is None and config is None:
             found = run_evaluate(model, crops, out, split or "test", advance, baseline)
         elif crops is None and archive is not None and labels is not None and baseline is None:
-            settings = load_config(config, StudyConfig)
-            found = run_external(model, archive, labels, out, split or "all", settings, advance)
+            settings, names = load_config(config, StudyConfig), Pseudonymizer(load_key(), "shifted")
+            found = run_external(model, archive, labels, out, names, split or "all", settings, advance)
         else:
             raise BadInput("expected --crops (with --baseline if you like), or --archive and --labels (with --config).")
     console().print(evaluation_page(found).render())

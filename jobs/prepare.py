@@ -10,6 +10,7 @@ from typer import Option
 
 from spinemet.commands import one_command, run_command
 from spinemet.config import StudyConfig, changed, load_config
+from spinemet.dicom.pseudonym import Pseudonymizer, load_key
 from spinemet.doctor.s3 import require_stores
 from spinemet.progress import progress_bar
 from spinemet.training.labels import label_words
@@ -29,7 +30,7 @@ def prepare(
     ] = "final",
     scale: Annotated[str, Option(help=f"Size at which the recipe will be trained: {', '.join(SCALES)}.")] = "full",
 ) -> None:
-    """Cut the labelled vertebrae of an archive into crops for jobs/train.py.
+    """Cut the labelled vertebrae of an archive into crops for jobs/train.py, under the pseudonyms of the results.
 
     Exit codes: 0 done, 1 the job failed, 2 bad input.
     """
@@ -38,8 +39,9 @@ def prepare(
     require_stores(archive, labels, out)
     model = scaled(recipe(recipe_name), scale).model
     settings = changed(load_config(config, StudyConfig), slices=model.slices)
+    names = Pseudonymizer(load_key(), "shifted")
     with progress_bar("Preparing crops") as advance:
-        info = run_prepare(archive, labels, out, settings, advance, label_words(model.tasks))
+        info = run_prepare(archive, labels, out, settings, names, advance, label_words(model.tasks))
     print(info)
 
 

@@ -6,7 +6,6 @@ result tables, asks them a question and writes the report. A later demo in the s
 
 import json
 import os
-import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +16,8 @@ from rich.table import Column, Table
 from spinemet.cohort.prevalence import notes, prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.commands import console
-from spinemet.config import FrozenModel, StudyConfig
-from spinemet.dicom.pseudonym import load_key
+from spinemet.config import DatePolicy, FrozenModel, StudyConfig
+from spinemet.dicom.pseudonym import Pseudonymizer, load_key
 from spinemet.display.terminal import render_prevalence
 from spinemet.errors import BadInput, plain_cause
 from spinemet.evaluation.evaluate import run_evaluate
@@ -29,6 +28,7 @@ from spinemet.on_ray.prepare import run_prepare
 from spinemet.on_ray.screen import run_screen
 from spinemet.on_ray.train import run_train
 from spinemet.phantom.archive import write_archive
+from spinemet.phantom.plan import PHANTOM_KEY
 from spinemet.progress import progress_bar
 from spinemet.report.html import write_report
 from spinemet.screening.plan import ScreenOptions
@@ -39,6 +39,7 @@ from spinemet.training.recipes import recipe
 
 SEED = 7
 RECIPE = "demo"
+DATES: DatePolicy = "shifted"
 
 
 class DemoRequest(FrozenModel):
@@ -81,7 +82,7 @@ def run_demo(out: Path, *, patients: int) -> None:
 
 
 def _claim(paths: DemoPaths) -> None:
-    """Reserve the folder for this demo, with a pseudonym key of its own."""
+    """Reserve the folder for this demo, with the pseudonym key of all phantoms."""
     root = paths.root
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -91,9 +92,13 @@ def _claim(paths: DemoPaths) -> None:
         key = root / "pseudonym.key"
         if not key.exists():
             with open(os.open(key, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                file.write(secrets.token_hex(16))
+                file.write(PHANTOM_KEY.decode())  # the same split and figures in every demo
     except OSError as error:
         raise BadInput(f"The folder {root} cannot be written ({plain_cause(error)}).") from error
+
+
+def _key(paths: DemoPaths) -> bytes:
+    return load_key(key_file=str(paths.root / "pseudonym.key"))
 
 
 def _make_archive(paths: DemoPaths) -> str:
@@ -111,7 +116,8 @@ def _prepare(paths: DemoPaths) -> str:
     if not Path(paths.crops, MANIFEST).exists():
         with progress_bar("Cutting training slices") as advance:
             config = StudyConfig(slices=recipe(RECIPE).model.slices)
-            run_prepare(paths.archive, paths.labels, paths.crops, config, advance)
+            names = Pseudonymizer(_key(paths), DATES)
+            run_prepare(paths.archive, paths.labels, paths.crops, config, names, advance)
     info = read_info(paths.crops)
     return f"{info.slices} slices of {info.vertebrae} labelled vertebrae"
 
@@ -130,9 +136,9 @@ def _evaluate(paths: DemoPaths) -> str:
 
 
 def _screen(paths: DemoPaths) -> str:
-    key = load_key(key_file=str(paths.root / "pseudonym.key"))
+    options = ScreenOptions(paths.archive, paths.results, paths.model, _key(paths), dates=DATES)
     with progress_bar("Screening the archive") as advance:
-        run = run_screen(ScreenOptions(paths.archive, paths.results, paths.model, key), advance)
+        run = run_screen(options, advance)
     return f"{in_words(run.states)}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
 
 
@@ -145,9 +151,9 @@ def _ask(paths: DemoPaths) -> str:
 
 
 def _report(paths: DemoPaths) -> str:
-    split = load_card(paths.model).split
-    known = sum(len(split.get(part, ())) for part in ("train", "validation"))
-    title = f"Demo: {paths.patients} phantom patients, {known} of whom the model knows from training"
+    patients = load_card(paths.model).patients
+    known = patients["train"] + patients["validation"]
+    title = f"Demo: {paths.patients} phantom patients, without the {known} whom the model knows from training"
     write_report(paths.results, paths.root / "report.html", evaluation=paths.evaluation, title=title)
     return "open it in a browser"
 

@@ -21,6 +21,7 @@ STEPS: dict[str, str] = {
     "excluded": "excluded: sound, does not qualify",
     "failed": "failed: broke while being read",
     "no_patient_key": "without a patient key",
+    "trained_on": "of patients that the model was trained or validated on",
     "no_date": "without a date, which the question needs",
     "outside_period": "outside the period",
     "not_selected": "not selected by the condition",

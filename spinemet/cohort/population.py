@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from spinemet.config import FrozenModel, config_digest
 
 ARGMAX = "argmax"
+PointName = Annotated[str, Field(pattern="^specificity_[0-9.]+$")]
 _CALENDAR = re.compile(r"\b(year|study_date)\b", re.IGNORECASE)
 
 
@@ -28,9 +29,12 @@ class Population(FrozenModel):
     """A condition of SQL on the columns of `studies`, such as `sex = 'F' and slice_spacing_mm <= 3`."""
     counted: Literal["latest", "first"] = "latest"
     """Which of a patient's studies in the period gives a level, of those in which it is evaluable."""
-    rule: Literal["argmax"] | Annotated[float, Field(gt=0, lt=1)] = "argmax"
+    training_patients: Literal["left out", "counted"] = "left out"
+    """Whether patients that the model was trained or validated on count; it calls them better than all others."""
+    rule: Literal["argmax"] | PointName | Annotated[float, Field(gt=0, lt=1)] = "argmax"
     """`argmax`: positive if the most probable class is not the negative one. A number: if all classes but the negative
-    one together are at least so probable; the class is then the most probable of these."""
+    one together are at least so probable; the class is then the most probable of these. The name of an operating point
+    of the model, such as `specificity_90`: the same, with the threshold that evaluation stored for each task."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -55,9 +59,11 @@ class Population(FrozenModel):
         ends = self.until is None or (self.until.month, self.until.day) == (12, 31)
         return starts and ends and not re.search(r"\bstudy_date\b", self.where, re.IGNORECASE)
 
-    def rule_in_words(self) -> str:
-        """`argmax`, or such as `p(lesion) >= 0.3`."""
-        return ARGMAX if self.rule == ARGMAX else f"p(lesion) >= {self.rule:g}"
+    def rule_in_words(self, threshold: float | None = None) -> str:
+        """`argmax`, or such as `p(lesion) >= 0.3`; of an operating point, whose `threshold` it is, with its name."""
+        if isinstance(self.rule, float):
+            return f"p(lesion) >= {self.rule:g}"
+        return ARGMAX if threshold is None else f"{self.rule}: p(lesion) >= {threshold:.3g}"
 
     def as_toml(self) -> str:
         """The content of a file from which `load_config` makes this population again."""

@@ -1,5 +1,6 @@
 """How often a finding occurs among the vertebrae, studies or patients in which it could be seen."""
 
+import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -11,9 +12,10 @@ from spinemet.anatomy import LEVELS
 from spinemet.cohort.correction import CORRECTED, Correction
 from spinemet.cohort.evaluated import ANY, Evaluated
 from spinemet.cohort.standard import STANDARDISED, Key, Standard, standard_columns, standard_sums
-from spinemet.cohort.views import asked, held, records, refuse_calendar, trained_on
+from spinemet.cohort.views import TASK, asked, held, records, refuse_calendar, trained_on
 from spinemet.errors import BadInput
 from spinemet.model.card import caution
+from spinemet.model.marks import Matching
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import ClusterSums, interval_of_sums
 from spinemet.statistics.standardisation import StandardSums
@@ -34,8 +36,6 @@ GROUPS: dict[str, str] = {
 }
 """The columns that a prevalence can be grouped by, of the study that the row comes from; and their words in SQL."""
 
-TASK = "bone_quality"
-"""The task that is asked about by default."""
 
 UNITS: dict[str, str] = {"vertebra": "", "study": "person, place", "patient": "person"}
 """What is counted, and the columns whose equal values make one unit."""
@@ -96,6 +96,7 @@ def prevalence(
     if "year" in by:
         refuse_calendar(about["date_policy"])
     names, groups = findings(connection, task), list(by)
+    _check_rule(about, task)
     seen = held(connection, "seen_in_study" if unit == "study" else "seen_in_year" if "year" in groups else "seen")
     sums = connection.execute(_query(seen, groups, unit, task, names)).df()
     standardised: dict[Key, list[StandardSums]] = {}
@@ -245,6 +246,11 @@ def notes(connection: duckdb.DuckDBPyConnection) -> list[str]:
         f"""select
             (select count(*) from placed where left_as = 'no_patient_key') as unkeyed,
             (select count(*) from placed where left_as = 'no_date') as undated,
+            (select count(distinct person) from placed where left_as = 'trained_on') as trained,
+            (select count(distinct person) from placed where left_as is null and is_known) as known,
+            (select count(distinct person) from placed where left_as is null and is_known is null) as unknown,
+            (select arg_max(coalesce(training_marks, ''), started_at) from runs
+             where model_digest = (select model from asked)) as marks,
             (select count(*) from {seen} where not is_distinct) as unmatched,
             (select count(distinct person) from (select person from placed where is_tied and left_as is null
                                                  group by person, study_date, age having count(*) > 1)) as tied""",
@@ -257,6 +263,13 @@ def notes(connection: duckdb.DuckDBPyConnection) -> list[str]:
     ]
     for count, words in (
         (out["unkeyed"], "screened studies have no patient key: they belong to no person and are not counted."),
+        (
+            out["trained"],
+            "patients are not counted: the model was trained or validated on them. The population can count them "
+            '(training_patients = "counted").',
+        ),
+        (out["known"], "patients trained or validated the model, which calls them better than all others."),
+        (out["unknown"], f"patients are counted although the model may have been trained on them: {_unmatched(out)}."),
         (out["undated"], "screened studies have no date, which the question needs: they are not counted."),
         (out["unmatched"], "unnamed vertebrae may be levels counted from another study: they count for patients only."),
         (
@@ -279,6 +292,11 @@ def _about_publication(about: Row) -> str:
     return f"The published model is {about['published']} with configuration {about['published_configuration']}."
 
 
+def _unmatched(out: Row) -> str:
+    """Why it is not known which patients the model was trained on."""
+    return Matching(out["marks"]).problem if out["marks"] else "these results were screened by an earlier version"
+
+
 def findings(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> tuple[str, ...]:
     """The findings of a task: `any`, then each class but the first, negative one; of a no/yes task only `yes`.
 
@@ -299,6 +317,16 @@ def tasks(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
     for task, name, _ in connection.execute(classes, last).fetchall():
         found.setdefault(task, []).append(name)
     return found or {TASK: list(BONE_QUALITY)}
+
+
+def _check_rule(about: Row, task: str) -> None:
+    """Raise BadInput if the rule is an operating point that says nothing of the task."""
+    thresholds = json.loads(about["thresholds"])
+    if "specificity" in about["rule"] and task not in thresholds:
+        raise BadInput(
+            f"the operating point {about['rule'].partition(':')[0]} has no threshold for the task {task}, only for "
+            f"{', '.join(thresholds)}."
+        )
 
 
 def _check(by: Sequence[str], unit: str) -> None:

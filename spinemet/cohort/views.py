@@ -28,7 +28,8 @@ are null if the vertebra is not evaluable. Every other task joins by (source_key
 is null if the dates are shifted.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -57,6 +58,8 @@ _LESIONS = (
     "[{'class': 'blastic', 'p': p_only_blastic}, {'class': 'mixed', 'p': p_mixed}, "
     "{'class': 'lytic', 'p': p_only_lytic}]"
 )
+TASK = "bone_quality"
+"""The task that is asked about by default."""
 _SCREENED = """
     select model_digest, config_digest, count(*) filter (state = 'screened') as screened,
         count(distinct patient_key) filter (state = 'screened') as patients, max(committed_at) as last
@@ -91,23 +94,29 @@ def define_views(
     population = _chosen(connection, population)
     policy = _date_policy(connection, population)
     _check_calendar(population, policy)
+    thresholds = _thresholds(connection, population)
     names = {
         "model": _text(population.model),
         "configuration": _text(population.configuration),
         "has_years": str(policy in {"exact", "year"}),
         "needs_calendar": str(population.needs_calendar),
         "in_period": _period(population),
+        "leaves_out_known": str(population.training_patients == "left out"),
         "where": population.where or "true",
         "called": "v.bone_quality",
         "said": "top",
         "order": _ORDER.format("desc" if population.counted == "latest" else "asc"),
     }
-    if population.rule != ARGMAX:
+    if thresholds:
+        known = ", ".join(f"{_text(task)}: {threshold!r}" for task, threshold in thresholds.items())
+        least = f"map {{{known}}}[task]" if isinstance(population.rule, str) else repr(population.rule)
         most = f"list_reduce({_LESIONS}, lambda a, b: if(b.p > a.p, b, a)).class"
-        names["called"] = f"if(1 - p_normal >= {population.rule}, {most}, if(p_normal is null, null, 'normal'))"
-        names["said"] = f"if(1 - negative.p >= {population.rule}, other, negative)"
+        names["called"] = f"if(1 - p_normal >= {thresholds[TASK]!r}, {most}, if(p_normal is null, null, 'normal'))"
+        names["said"] = (
+            f"case when 1 - negative.p >= {least} then other when 1 - negative.p < {least} then negative end"
+        )
     _check_condition(connection, population.where)
-    connection.execute(_asked(connection, population, policy, publication))
+    connection.execute(_asked(connection, population, policy, publication, thresholds))
     views, seen = (Path(__file__).with_name(name).read_text() for name in ("views.sql", "seen.sql"))
     before, after = views.format(**names).split("create or replace temp view imaged")
     connection.execute(before)
@@ -172,6 +181,28 @@ def _chosen(connection: duckdb.DuckDBPyConnection, population: Population) -> Po
     raise BadInput(f"expected a model and configuration that these results hold, found {wanted}. There are: {listed}.")
 
 
+def _thresholds(connection: duckdb.DuckDBPyConnection, population: Population) -> dict[str, float]:
+    """Task -> least probability of a lesion under the population's rule; empty for argmax.
+
+    Raises BadInput if the rule names an operating point that the model does not have.
+    """
+    if population.rule == ARGMAX:
+        return {}
+    if isinstance(population.rule, float):
+        return {TASK: population.rule}
+    query = """select arg_max(operating_points, started_at) as points from runs where model_digest = ?"""
+    stored = records(connection, query, [population.model])[0]["points"]
+    points: dict[str, dict[str, float]] = json.loads(stored or "{}")
+    if TASK in points.get(population.rule, {}):
+        return points[population.rule]
+    there = (
+        f"It has {', '.join(sorted(points))}."
+        if points
+        else "It has none: measure it with jobs/evaluate.py on its own crops, then run jobs/screen.py again."
+    )
+    raise BadInput(f"the model {population.model} has no operating point {population.rule} for {TASK}. {there}")
+
+
 def _date_policy(connection: duckdb.DuckDBPyConnection, population: Population) -> str:
     """What the dates of the population's studies tell: `exact`, `year`, or `shifted` (also if unknown)."""
     query = """
@@ -213,13 +244,18 @@ def _check_condition(connection: duckdb.DuckDBPyConnection, condition: str) -> N
 
 
 def _asked(
-    connection: duckdb.DuckDBPyConnection, population: Population, policy: str, publication: Publication | None
+    connection: duckdb.DuckDBPyConnection,
+    population: Population,
+    policy: str,
+    publication: Publication | None,
+    thresholds: Mapping[str, float],
 ) -> str:
     version = records(connection, "from versions where name = 'studies'")[0]
     values = {
         "model": population.model,
         "configuration": population.configuration,
-        "rule": population.rule_in_words(),
+        "rule": population.rule_in_words(thresholds.get(TASK)),
+        "thresholds": json.dumps(thresholds),
         "population": population.digest,
         "definition": population.as_toml(),
         "date_policy": policy,

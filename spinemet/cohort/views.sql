@@ -17,8 +17,11 @@ with own as (
                  objects desc, size_bytes desc, source_key
     ) > 1
 ), people as (
-    select patient, row_number() over () as person, count(*) filter (state = 'screened') as studies
-    from own anti join copies using (source_key) where patient is not null group by patient
+    -- Of copies too: a copy can have another patient key than the study that counts.
+    select
+        patient, row_number() over () as person, count(*) filter (state = 'screened' and c.source_key is null) as studies,
+        bool_or(seen_in_training) as is_known
+    from own left join copies c using (source_key) where patient is not null group by patient
 ), tied as (
     select source_key as key, wave from own
     semi join (
@@ -33,12 +36,13 @@ with own as (
 select
     source_key, own.wave, person::int as person,
     row_number() over (order by {order}, lesions desc nulls last, study)::int as place,
-    coalesce(levels_imaged, 1) > 0 as has_vertebrae, t.key is not null as is_tied,
+    coalesce(levels_imaged, 1) > 0 as has_vertebrae, t.key is not null as is_tied, p.is_known,
     study_date, age, age_group, sex, year, manufacturer, manufacturer_model, kernel, contrast, localizer,
     case
         when c.source_key is not null then 'copy'
         when state <> 'screened' then state
         when patient is null then 'no_patient_key'
+        when {leaves_out_known} and coalesce(p.is_known, false) then 'trained_on'
         when study_date is null and ({needs_calendar} or p.studies > 1) then 'no_date'
         when not ({in_period}) then 'outside_period'
         when not coalesce(({where}), false) then 'not_selected'

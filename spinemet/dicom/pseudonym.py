@@ -58,6 +58,11 @@ class Pseudonymizer:
         self._key = key
         self._dates = dates
 
+    @property
+    def key_id(self) -> str:
+        """Twelve digits that identify the key without revealing it: crops, models and results of one key share them."""
+        return self.source_key("spinemet:key", "")[:12]
+
     def patient_key(self, patient_id: str) -> str:
         """32 hexadecimal digits for a PatientID."""
         return self._pseudonym("patient", patient_id.strip())

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from spinemet.config import SliceConfig, StudyConfig, changed
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.phantom.archive import in_processes
@@ -25,13 +26,13 @@ from spinemet.phantom.body.vertebra import BoneChange
 from spinemet.phantom.disease.lesions import Disease, Lesion, draw_diseases
 from spinemet.phantom.disease.mimics import draw_mimics
 from spinemet.phantom.extent import FULL, lesion_volumes, slice_quality
-from spinemet.phantom.plan import derived_uid, plan_patient
+from spinemet.phantom.plan import PHANTOM_KEY, derived_uid, plan_patient
 from spinemet.phantom.scan import Changes, PhantomScan, ScanSettings, render
 from spinemet.progress import Progress, no_progress
 from spinemet.reading import Screened
 from spinemet.spine.localize import localize
 from spinemet.spine.slices import cut_slices
-from spinemet.training.crops import CropsInfo, check_writable, research_key, write_manifest
+from spinemet.training.crops import CropsInfo, check_writable, write_manifest
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus
 from spinemet.training.preparing import PreparedStudy, store_crops, summarize
 from spinemet.types import SeriesHeader, Spine
@@ -58,6 +59,7 @@ FAINT_HU = {"lytic": (30.0, 95.0), "blastic": (300.0, 720.0)}
 LEVELS = MOBILE[MOBILE.index("T2") :]
 LEVELS_SEEN = 6
 MATRIX, PIXEL_MM = 144, 1.0
+NAMES = Pseudonymizer(PHANTOM_KEY, "exact")
 
 Labels = list[dict[str, str]]
 """Rows of a label table."""
@@ -122,7 +124,7 @@ def write_benchmark(
             rows += len(one.labels)
             done += 1
             progress(done, total)
-        infos[folder] = summarize(made, pd.concat(tables, ignore_index=True), config, uri)
+        infos[folder] = summarize(made, pd.concat(tables, ignore_index=True), config, uri, NAMES)
         write_manifest(join(uri, folder), infos[folder])
     return infos
 
@@ -130,7 +132,9 @@ def write_benchmark(
 def split_of(patients: int) -> dict[str, str]:
     """Patient's key in `OUT/crops` -> `train` or `validation`, for the training set of so many patients."""
     counts = {"train": patients, "validation": VALIDATION}
-    return {research_key(patient_name(part, number)): part for part, count in counts.items() for number in range(count)}
+    return {
+        NAMES.patient_key(patient_name(part, number)): part for part, count in counts.items() for number in range(count)
+    }
 
 
 def patient_name(part: str, number: int) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from spinemet import __version__
+from spinemet.cohort.evaluated import ANY
 from spinemet.errors import BadInput
 from spinemet.evaluation.figures import confusion_figure, reliability_figure
 from spinemet.evaluation.groups import group_measures
@@ -19,12 +20,17 @@ from spinemet.evaluation.patients import patient_measures
 from spinemet.evaluation.predictions import UNITS, Tables, compared, labelled, predictions, repeats
 from spinemet.files import join, write_bytes, write_parquet
 from spinemet.model.card import ModelCard
+from spinemet.model.marks import Marks, load_marks
+from spinemet.model.points import Points, point_name, write_points
 from spinemet.model.predictor import Predictor
+from spinemet.model.tasks import Task
 from spinemet.progress import Progress, no_progress
 from spinemet.statistics.measures import confusion_matrix, measure, operating_points
 from spinemet.training.crops import Crops, read_crops
 
 Split = Literal["test", "all"]
+LEARNED = ("train", "validation")
+"""The parts of training whose patients a model knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,26 +73,35 @@ def run_evaluate(
     progress: Progress = no_progress,
     baseline_uri: str | None = None,
 ) -> Evaluation:
-    """Measure the model at `model_uri` and write tables, `evaluation.md`, `.json` and figures to `out_uri`.
+    """Measure the model at `model_uri` and write tables, `evaluation.md`, `.json` and figures to `out_uri`; then store
+    its operating points beside it, if the crops hold its validation patients.
 
-    split: `test` takes the patients that the model's card set aside for testing; `all` takes every patient, of crops
-    that the model has never met. baseline_uri: a model to compare with on the same patients. Raises BadInput if one of
-    the models learned from a patient to be measured, if no patient is left, or if the crops are cut in another way
-    than the models need.
+    split: `test` takes the patients that the model's training set aside for testing; `all` takes every patient, of
+    crops that the model has never met. baseline_uri: a model to compare with on the same patients. Raises BadInput if
+    one of the models learned from a patient to be measured, if no patient is left, or if the crops are cut in another
+    way than the models need. If the models' marks and the crops have different pseudonym keys, nobody can tell who
+    learned from whom: then only `all` is possible, and the evaluation says so.
     """
     predictor = Predictor.load(model_uri)
     baseline = Predictor.load(baseline_uri) if baseline_uri else None
     every = read_crops(crops_uri)
-    crops = _choose(every, predictor.card, split)
-    if baseline is not None:
-        _check_baseline(crops, baseline.card)
+    marks = load_marks(model_uri, predictor.card, every.info.pseudonym_key_id)
+    crops = _choose(every, predictor.card, marks, split)
+    if baseline is not None and baseline_uri is not None:
+        _check_baseline(crops, baseline.card, load_marks(baseline_uri, baseline.card, every.info.pseudonym_key_id))
     found = evaluate(predictor, crops, split, progress)
-    found = replace(found, operating=_operating(predictor, every, found.vertebrae))
+    found = replace(
+        found,
+        facts={**found.facts, **unknown_patients(marks)},
+        operating=_operating(predictor, marks, every, found.vertebrae),
+    )
     if baseline is not None:
         tables = {"vertebra": found.vertebrae, "slice": found.slices}
         gains = differences(tables, predictor.card, predictions(baseline, crops), baseline.card)
         found = replace(found, facts={**found.facts, "baseline": baseline.digest}, differences=gains)
     write_evaluation(found, out_uri)
+    if points := named_points(found.operating, predictor.card.spec.tasks):
+        write_points(model_uri, predictor.card, points)
     return found
 
 
@@ -132,9 +147,12 @@ def measured(predictor: Predictor, tables: Tables, facts: Mapping[str, str | int
     )
 
 
-def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> pd.DataFrame:
-    """Operating points of each task's positive classes; the validation patients among the crops set the thresholds."""
-    validation = every.table["patient"].isin(predictor.card.split.get("validation", ())).to_numpy()
+def _operating(predictor: Predictor, marks: Marks, every: Crops, vertebrae: pd.DataFrame) -> pd.DataFrame:
+    """Operating points of each task's positive classes, and of any of them.
+
+    The validation patients among the crops set the thresholds.
+    """
+    validation = parts_of(every.table, marks).eq("validation").to_numpy()
     if not validation.any():
         return pd.DataFrame()
     chosen_on = predictions(predictor, every.take(validation))["vertebra"]
@@ -146,11 +164,39 @@ def _operating(predictor: Predictor, every: Crops, vertebrae: pd.DataFrame) -> p
         )
         if not len(true_N) or not len(measured_N):
             continue
-        for n, label in enumerate(task.classes[1:], 1):
-            chosen, measured = (prob_NC[:, n], true_N == n), (measured_NC[:, n], measured_N == n)
+        for label in findings(task):
+            chosen, measured = (
+                (_probability(task, label, prob), _has(task, label, true))
+                for true, prob in ((true_N, prob_NC), (measured_N, measured_NC))
+            )
             points = operating_points(label, chosen, measured, patients_N.tolist())
             rows += [{"task": task.name, **point} for point in points]
     return pd.DataFrame(rows)
+
+
+def findings(task: Task) -> tuple[str, ...]:
+    """ANY and the positive classes of a task; of a task of two classes only the positive one."""
+    positive = task.classes[1:]
+    return (ANY, *positive) if len(positive) > 1 else positive
+
+
+def _probability(task: Task, label: str, prob_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    # ANY as the tables compute it, so that the same vertebrae are called.
+    return 1 - prob_NC[:, 0] if label == ANY else prob_NC[:, task.classes.index(label)]
+
+
+def _has(task: Task, label: str, true_N: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    return true_N > 0 if label == ANY else true_N == task.classes.index(label)
+
+
+def named_points(operating: pd.DataFrame, tasks: Sequence[Task]) -> Points:
+    """The operating points of all positive classes together, by the names under which a population's rule asks."""
+    found: Points = {}
+    first = {task.name: findings(task)[0] for task in tasks}
+    for row in operating.to_dict("records"):
+        if row["label"] == first[row["task"]] and math.isfinite(row["threshold"]):
+            found.setdefault(point_name(row["wanted_specificity"]), {})[row["task"]] = row["threshold"]
+    return found
 
 
 def differences(tables: Tables, card: ModelCard, baseline: Tables, baseline_card: ModelCard) -> pd.DataFrame:
@@ -190,37 +236,59 @@ def _records(table: pd.DataFrame) -> list[dict[str, object]]:
 # ---- which patients are measured ------------------------------------------------------------------------------
 
 
-def _choose(crops: Crops, card: ModelCard, split: Split) -> Crops:
+def _choose(crops: Crops, card: ModelCard, marks: Marks, split: Split) -> Crops:
     _check_cut(crops, card, "model")
-    chosen = chosen_patients(crops.table["patient"], card, split)
+    chosen = chosen_patients(crops.table, marks, split)
     return crops if chosen.all() else crops.take(chosen)
 
 
-def chosen_patients(patients: pd.Series, card: ModelCard, split: Split) -> npt.NDArray[np.bool_]:
-    """(N,) whether a row of one of `patients` (keys as on the card) is measured under `split`.
+def chosen_patients(table: pd.DataFrame, marks: Marks, split: Split) -> npt.NDArray[np.bool_]:
+    """(N,) whether each row of `table`, with the pseudonyms of its patient, is measured under `split`.
 
-    Raises BadInput if the model learned from one of them, or none is left.
+    Raises BadInput if the model learned from one of the patients, none is left, or the test patients are not known.
     """
+    parts, patients = parts_of(table, marks), table["patient"]
     if split == "all":
-        if known := _learned_from(patients, card):
+        if known := patients[parts.isin(LEARNED)].nunique():
             raise BadInput(
                 f"The model learned from or was validated on {known} of the {patients.nunique()} patients; "
                 "use --split test, or measure other patients."
             )
-        return np.ones(len(patients), np.bool_)
-    test = set(card.split.get("test", ())) - _learned(card)
-    chosen = patients.isin(test).to_numpy()
+        return np.ones(len(table), np.bool_)
+    if problem := marks.matching.problem:
+        raise BadInput(
+            f"the patients that training set aside for testing cannot be found: {problem}. Measure patients that the "
+            "model has never met, with --split all."
+        )
+    chosen = parts.eq("test").to_numpy()
     if not chosen.any():
         raise BadInput(
-            f"The labels name {patients.nunique()} patients, but none of the model's {len(test)} test patients; for "
-            "patients that the model has never met, use --split all."
+            f"The labels name {patients.nunique()} patients, but none that the model's training set aside for testing; "
+            "for patients that the model has never met, use --split all."
         )
     return chosen
 
 
-def _check_baseline(crops: Crops, card: ModelCard) -> None:
+def parts_of(table: pd.DataFrame, marks: Marks) -> pd.Series:
+    """The part of training (`train`, `validation`, `test`) that the patient of each row took; "" for none.
+
+    table: with the column `patient`, and `archive_patient` if it is known.
+    """
+    names = [name for name in ("patient", "archive_patient") if name in table]
+    own = table[names].drop_duplicates()
+    parts = {keys: marks.part(*keys) or "" for keys in own.itertuples(index=False, name=None)}
+    return pd.Series([parts[keys] for keys in table[names].itertuples(index=False, name=None)], table.index, dtype=str)
+
+
+def unknown_patients(marks: Marks) -> dict[str, str]:
+    """The fact that nobody can tell if the model learned from a patient measured, and why; nothing if it is known."""
+    problem = marks.matching.problem
+    return {"cannot_tell": f"whether the model learned from a patient measured here: {problem}"} if problem else {}
+
+
+def _check_baseline(crops: Crops, card: ModelCard, marks: Marks) -> None:
     _check_cut(crops, card, "baseline")
-    if known := _learned_from(crops.table["patient"], card):
+    if known := crops.table.loc[parts_of(crops.table, marks).isin(LEARNED), "patient"].nunique():
         raise BadInput(
             f"The baseline learned from or was validated on {known} of the patients measured; train both models with "
             "the same split."
@@ -234,12 +302,3 @@ def _check_cut(crops: Crops, card: ModelCard, who: str) -> None:
     )
     if found != needed:
         raise BadInput(f"The crops are cut with {found}, but the {who} needs {needed}.")
-
-
-def _learned(card: ModelCard) -> set[str]:
-    return {*card.split.get("train", ()), *card.split.get("validation", ())}
-
-
-def _learned_from(patients: pd.Series, card: ModelCard) -> int:
-    """How many of `patients` took part in the training of a model."""
-    return patients[patients.isin(_learned(card))].nunique()

@@ -14,17 +14,26 @@ import pandas as pd
 from spinemet.archive.listing import describe, list_studies
 from spinemet.archive.store import Unlisted
 from spinemet.config import StudyConfig, changed
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
-from spinemet.evaluation.evaluate import Evaluation, Split, chosen_patients, measured, write_evaluation
+from spinemet.evaluation.evaluate import (
+    Evaluation,
+    Split,
+    chosen_patients,
+    measured,
+    unknown_patients,
+    write_evaluation,
+)
 from spinemet.evaluation.groups import GROUPS, scan_groups
 from spinemet.evaluation.predictions import Probabilities, certainty, unit_tables
 from spinemet.model.doubt import bone_hu, in_context
+from spinemet.model.marks import Marks, load_marks
 from spinemet.model.predictor import Predictor
 from spinemet.process.isolation import read_all
 from spinemet.progress import Progress, no_progress
 from spinemet.reading import Screened, StudyReading, VertebraCall
 from spinemet.screening.outcome import facts_series
-from spinemet.training.crops import crop_rows, research_key
+from spinemet.training.crops import WHERE, WHOSE, Shard, crop_rows, whose
 from spinemet.training.labels import consensus, label_columns, label_words, read_labels
 from spinemet.training.matching import Matches, match_labels
 from spinemet.training.preparing import may_have_labels
@@ -36,8 +45,9 @@ CUT = "the vertebra is cut by the field of view"
 NOT_FOUND = "no vertebra of this level was found"
 STRAY = "the slice is not in the study, or not in the vertebra"
 NOT_READ = "the study could not be read: "
+LEARNED_FROM = "the model was trained on this patient, who has another name in the labels"
 NO_STUDY = "no such study, or nothing in it can be read"
-_ORDER = (MATCHED, OVERRULED, CUT, STRAY, NOT_FOUND, NOT_READ, NO_STUDY)
+_ORDER = (MATCHED, OVERRULED, CUT, STRAY, NOT_FOUND, NOT_READ, LEARNED_FROM, NO_STUDY)
 """A label that several studies could use keeps the first of these."""
 
 
@@ -45,12 +55,15 @@ _ORDER = (MATCHED, OVERRULED, CUT, STRAY, NOT_FOUND, NOT_READ, NO_STUDY)
 class StudyPredictions:
     """A model's calls on labelled studies, added one study at a time by `add`.
 
+    names, marks: tell in whose training the model has met, and under which pseudonyms patients and studies appear.
     fates: row of `labels` (from 0) -> MATCHED, or why no vertebra has this label. studies: read and with labels.
     unread: perhaps with labels, but not read. unlabelled: whole, named vertebrae of these studies without a label.
     """
 
     predictor: Predictor
     labels: pd.DataFrame
+    names: Pseudonymizer
+    marks: Marks
     fates: dict[int, str] = field(default_factory=dict)
     studies: int = 0
     unread: int = 0
@@ -76,6 +89,9 @@ class StudyPredictions:
         if not rows or key in self._seen:
             return
         self._seen.update({key} - {""})
+        if self.marks.seen(self.names.patient_key(about.PatientID)):
+            self._note(dict.fromkeys(rows, LEARNED_FROM))
+            return
         self.studies += 1
         matches = match_labels(reading, self.labels)
         self._note({row: self._fate(row, reading, matches) for row in rows})
@@ -90,9 +106,12 @@ class StudyPredictions:
         table = crop_rows(reading, self.labels, matches).drop_columns(["hu"]).to_pandas()
         sizes = [len(reading.stacks[n].hu_NHW) for n in matches.vertebrae]
         before = sum(part["vertebra"].nunique() for part in self._slices)
+        shard = Shard(name="", slices=0, vertebrae=0, **whose(reading, self.labels, matches)).under(self.names)
+        table[list(WHOSE)] = [getattr(shard, name) for name in WHOSE]
         table["vertebra"] = before + np.repeat(np.arange(len(sizes)), sizes)
         hu_NHW = np.concatenate([reading.stacks[n].hu_NHW for n in matches.vertebrae])
-        self._slices.append(table.assign(**scan_groups(reading)))
+        further = [name for name in table.columns if name not in WHERE]
+        self._slices.append(table[[*WHERE, *further]].assign(**scan_groups(reading)))
         prob = self.predictor.predict_slices(hu_NHW)
         self._prob.append(prob)
         calls = self.predictor.calls(hu_NHW, prob, self.predictor.features(), sizes)
@@ -168,24 +187,34 @@ def run_external(
     archive: str,
     labels_uri: str,
     out_uri: str,
+    names: Pseudonymizer,
     split: Split = "all",
     config: StudyConfig | None = None,
     progress: Progress = no_progress,
 ) -> Evaluation:
     """Measure the model at `model_uri` on the labelled studies below `archive`, and write the evaluation to `out_uri`.
 
-    split, and what is refused: as in `evaluate.run_evaluate`. config: how to read the studies; the model says how to
-    cut slices. Raises BadInput also if archive or labels are missing or wrong, or no label has a vertebra.
+    names: the pseudonyms of the site; their key tells which patients the model has met. split, and what is refused: as
+    in `evaluate.run_evaluate`; a patient of the training who has another name in the labels is left out and counted.
+    config: how to read the studies; the model says how to cut slices. Raises BadInput also if archive or labels are
+    missing or wrong, or no label has a vertebra.
     """
     predictor = Predictor.load(model_uri)
     labels = consensus(read_labels(labels_uri, label_words(predictor.card.spec.tasks)))
-    labels = labels[chosen_patients(labels["patient"].map(research_key), predictor.card, split)]
+    marks = load_marks(model_uri, predictor.card, names.key_id)
+    patients = labels[["patient"]].map(names.patient_key)
+    labels = labels[chosen_patients(patients, marks, split)]
     settings = changed(config or StudyConfig(), slices=predictor.slices)
     unlisted: Counter[Unlisted] = Counter()
     readings = read_all(list_studies(archive, unlisted), settings, partial(may_have_labels, labels=labels))
-    calls = called_studies(predictor, labels, readings, progress)
+    calls = called_studies(predictor, labels, readings, names, marks, progress)
     tables = calls.tables()
-    facts = {"split": split, **calls.facts(), **({"not_listed": describe(unlisted)} if unlisted else {})}
+    facts = {
+        "split": split,
+        **unknown_patients(marks),
+        **calls.facts(),
+        **({"not_listed": describe(unlisted)} if unlisted else {}),
+    }
     found = replace(
         measured(predictor, tables, facts),
         unmatched=calls.unmatched(),
@@ -198,13 +227,15 @@ def called_studies(
     predictor: Predictor,
     labels: pd.DataFrame,
     readings: Iterable[StudyReading | None],
+    names: Pseudonymizer,
+    marks: Marks,
     progress: Progress = no_progress,
 ) -> StudyPredictions:
     """The calls of `predictor` on the labelled vertebrae of `readings`, in which None stands for a study left out.
 
-    labels: from `training.labels.consensus`.
+    labels: from `training.labels.consensus`. names, marks: see StudyPredictions.
     """
-    calls = StudyPredictions(predictor, labels)
+    calls = StudyPredictions(predictor, labels, names, marks)
     for number, reading in enumerate(readings, start=1):
         if reading is not None:
             calls.add(reading)

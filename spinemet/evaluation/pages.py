@@ -55,7 +55,7 @@ def evaluation_page(found: Evaluation) -> Page:
     who = "kept for testing" if facts["split"] == "test" else "all of the labels"
     summary = (
         f"Model {facts['model']} on {facts['vertebrae']} vertebrae ({facts['slices']} slices) of {facts['patients']} "
-        f"patients ({who}). {_source(facts)} SpineMet {facts['software_version']}."
+        f"patients ({who}). {_source(facts)}{_unknown(facts)} SpineMet {facts['software_version']}."
     )
     tables = [
         *([_unmatched(found.unmatched)] if len(found.unmatched) else []),
@@ -79,6 +79,10 @@ def _source(facts: Mapping[str, str | int]) -> str:
         f"{facts['unlabelled']} whole vertebrae of these studies have no label; {facts['studies_not_read']} studies "
         f"could not be read.{missing}"
     )
+
+
+def _unknown(facts: Mapping[str, str | int]) -> str:
+    return f" Nobody can tell {facts['cannot_tell']}." if "cannot_tell" in facts else ""
 
 
 def _unmatched(table: pd.DataFrame) -> Table:

@@ -18,7 +18,7 @@ from spinemet.types import FloatArray
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
-_LATER = ("offsets", "trained_on", "about", "doubts")
+_LATER = ("offsets", "trained_on", "about", "doubts", "patients", "split_digest")
 """Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
 BUILTIN = "builtin"
 """The model that comes with this package, by name instead of a place. Its card says what it was trained on."""
@@ -27,8 +27,8 @@ BUILTIN = "builtin"
 class ModelCard(FrozenModel):
     """A model's tasks and settings, its training data, and its measures on the validation patients.
 
-    split: part (`train`, `validation`, `test`) -> keys of its patients in the crops, so that an evaluation on the same
-    crops can use `test`. weights_sha256: of the weights that belong to this card.
+    It names no patient; which patients the model has met, marks.py says. weights_sha256: of the weights that belong to
+    this card.
     """
 
     spec: ModelSpec
@@ -47,7 +47,12 @@ class ModelCard(FrozenModel):
     """For readers: sources and their licences, how good the model is and what it is not. "" if nobody wrote it."""
     doubts: Doubts | None = None
     """What makes a call of this model unsure; None for a model that says nothing of it."""
+    patients: dict[str, int] = Field(default_factory=dict)
+    """Part (`train`, `validation`, `test`) -> number of patients."""
+    split_digest: str = ""
+    """Twelve digits that two models share if their parts hold the same patients under the same pseudonym key."""
     split: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Only of earlier versions, which listed patients as hashes without a key. Read for the digest's sake, not used."""
     metrics: dict[str, float | None] = Field(default_factory=dict)
     software_version: str = __version__
     weights_sha256: str = ""

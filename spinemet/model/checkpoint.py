@@ -1,9 +1,11 @@
-"""A trained model in a folder, local or on S3: weights in `model.safetensors`, card in `model.json` (card.py).
+"""A trained model in a folder, local or on S3: weights in `model.safetensors`, card in `model.json` (card.py), marks
+of its patients in `patients.json` (marks.py).
 
 Loading unpickles nothing.
 """
 
 import hashlib
+from collections.abc import Iterable, Mapping
 
 import safetensors.torch
 import torch
@@ -13,6 +15,7 @@ from spinemet.config import changed
 from spinemet.errors import BadInput
 from spinemet.files import join, write_bytes
 from spinemet.model.card import CARD, WEIGHTS, ModelCard, load_card, model_digest, place_of, read_weights
+from spinemet.model.marks import write_marks
 from spinemet.model.multitask import MultiTask
 from spinemet.model.spec import ModelSpec
 
@@ -32,12 +35,20 @@ __all__ = [
 ]
 
 
-def save_model(uri: str, model: MultiTask, card: ModelCard) -> ModelCard:
-    """Write `model` and `card` to the folder `uri`; returns the card as written, with the digest of the weights."""
+def save_model(
+    uri: str, model: MultiTask, card: ModelCard, split: Mapping[str, Iterable[str]] | None = None, key_id: str = ""
+) -> ModelCard:
+    """Write `model` and `card` to the folder `uri`; returns the card as written, with the digest of the weights.
+
+    split: part -> pseudonyms of its patients, of the key with the id `key_id`; written as marks (see marks.py). None
+    for a model whose patients nobody can name.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     content = safetensors.torch.save(state)
     card = changed(card, spec=model.spec, weights_sha256=hashlib.sha256(content).hexdigest())
     write_bytes(join(uri, WEIGHTS), content)
+    if split is not None:
+        write_marks(uri, card.weights_sha256, key_id, split)
     write_bytes(join(uri, CARD), (card.model_dump_json(indent=2) + "\n").encode())
     return card
 

@@ -1,7 +1,8 @@
 """Crops made on a Ray cluster: its worker processes share the archive's studies and store one shard per study.
 
 A study's volume lives in a child process of the worker that reads it, and its slices go from there to the crops
-place. Only a few numbers per study come back through Ray.
+place. Only the identifiers and a few numbers of each study come back through Ray; the pseudonym key stays with the
+driver.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from spinemet.config import StudyConfig
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.on_ray.cluster import connect, parallel_tasks, worker_errors
 from spinemet.process.isolation import process_reader
 from spinemet.progress import Progress, no_progress
@@ -29,6 +31,7 @@ def run_prepare(
     labels_uri: str,
     out: str,
     config: StudyConfig,
+    names: Pseudonymizer,
     progress: Progress = no_progress,
     words: LabelWords = LABEL_CLASSES,
 ) -> CropsInfo:
@@ -38,7 +41,7 @@ def run_prepare(
         connect()
         return _prepared(studies, partial(prepare_row, labels=labels, config=config, out=out))
 
-    return prepare_archive(archive, labels_uri, out, config, prepared, progress, words)
+    return prepare_archive(archive, labels_uri, out, config, names, prepared, progress, words)
 
 
 def _prepared(studies: Sequence[StudyRef], prepare: Any) -> Iterator[PreparedStudy]:

@@ -128,7 +128,7 @@ def train_worker(job: TrainJob) -> None:
     if workers.rank == 0:
         if job.recipe.pacing:
             write_pacing(job.run, data, trained.entered_N, job.recipe)
-        save_model(join(job.run, "model"), trained.model, trained.card)
+        save_model(join(job.run, "model"), trained.model, trained.card, data.pseudonyms, data.pseudonym_key_id)
 
 
 class _RayWorkers(Workers):

@@ -31,6 +31,8 @@ SCANNERS: dict[str, tuple[str, str, str]] = {
     "Philips": ("Brilliance Phantom", "B", "YB"),
     "TOSHIBA": ("Aquilion Phantom", "FC08", "FC30"),
 }
+PHANTOM_KEY = b"phantom patients are nobody"
+"""Pseudonym key of phantom patients: everybody gets the same pseudonyms, hence the same split and the same figures."""
 METASTATIC_SHARE = 0.5
 """Share of the patients with metastases."""
 BONE_GAIN = {100: 1.13, 120: 1.0, 140: 0.93}

@@ -17,6 +17,7 @@ from spinemet.questions.options import (
     PositiveRule,
     ResultsPlace,
     Since,
+    TrainingPatients,
     Until,
     Where,
     answer,
@@ -104,6 +105,7 @@ def define(
     until: Until = None,
     where: Where = None,
     counted: Counted = None,
+    training_patients: TrainingPatients = None,
     rule: PositiveRule = None,
 ) -> None:
     """Print a population as TOML, with the model and configuration that it is about: a file for --population."""
@@ -117,6 +119,7 @@ def define(
         until=until,
         where=where,
         counted=counted,
+        training_patients=training_patients,
         rule=rule,
     )
     typer.echo(asked(open_cohort(results, population=about))["definition"], nl=False)

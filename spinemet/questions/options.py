@@ -36,6 +36,9 @@ Since = Annotated[str | None, typer.Option(help="First day of the period, such a
 Until = Annotated[str | None, typer.Option(help="Last day of the period.")]
 Where = Annotated[str | None, typer.Option(help="Condition of SQL on the columns of the table studies.")]
 Counted = Annotated[str | None, typer.Option(help="Study of a patient that gives a level: latest or first.")]
+TrainingPatients = Annotated[
+    str | None, typer.Option(help="Patients that the model was trained on: left out or counted.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, with what the answer is about.")]
 Form = Annotated[
     Literal["summarised-result"] | None,
@@ -45,7 +48,8 @@ MinCell = Annotated[
     int | None, typer.Option(help="Hide counts of 1 to N - 1 and everything that gives them away, such as 5.")
 ]
 PositiveRule = Annotated[
-    str | None, typer.Option("--rule", help="Positive: argmax, or the least probability of a lesion, such as 0.3.")
+    str | None,
+    typer.Option(help="Positive: argmax, a least probability such as 0.3, or an operating point: specificity_90."),
 ]
 
 

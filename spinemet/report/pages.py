@@ -14,8 +14,8 @@ from PIL import Image
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.evaluated import ANY
 from spinemet.cohort.flow import EVALUABLE, IMAGED, POPULATION, SCREENED, STEPS, StudyFlow
-from spinemet.cohort.prevalence import TASK, prevalence, tasks
-from spinemet.cohort.views import records
+from spinemet.cohort.prevalence import prevalence, tasks
+from spinemet.cohort.views import TASK, records
 from spinemet.display.palette import axis_top, doubtful
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.reading import Doubt
@@ -78,7 +78,13 @@ def flow_facts(flow: StudyFlow) -> Row:
         (
             screened.studies,
             "studies screened",
-            [("not counted", "", out("studies", "no_patient_key", "no_date", "outside_period", "not_selected"))],
+            [
+                (
+                    "not counted",
+                    "",
+                    out("studies", "no_patient_key", "trained_on", "no_date", "outside_period", "not_selected"),
+                )
+            ],
         ),
         (
             population.vertebrae,

@@ -21,6 +21,7 @@ from spinemet.config import StudyConfig
 from spinemet.dicom.values import quiet_readers
 from spinemet.errors import JobFailed
 from spinemet.files import cause
+from spinemet.model.points import as_json
 from spinemet.progress import Progress, no_progress
 from spinemet.results.lease import hold_lease
 from spinemet.results.schemas import Row, RunState
@@ -38,7 +39,6 @@ from spinemet.screening.plan import (
     ScreenOptions,
     check_continues,
     check_options,
-    key_id,
     plan_studies,
 )
 from spinemet.screening.run import RATED, Run, Wave, account, in_words
@@ -83,7 +83,7 @@ def run_night(
                 results.drop_leftovers()
                 made_with = MadeWith(**inputs.digests, software_version=__version__, run_id=run.run_id)
                 linkage = Linkage(options.linkage, inputs.names)
-                wave = Wave(results, run, inputs.names, linkage, made_with, WAVE, options.slices)
+                wave = Wave(results, run, inputs.names, inputs.marks, linkage, made_with, WAVE, options.slices)
                 wave.erased = suppressed(results.uri).patients
                 _screen(plan, wave, lambda studies: answers(studies, inputs.config), stop, progress, on_commit)
             except BaseException:
@@ -206,12 +206,14 @@ def _facts(options: ScreenOptions, inputs: Inputs) -> dict[str, Any]:
     return {
         "asked_by": account(),
         "archive_key": inputs.names.source_key(options.archive, ""),
-        "pseudonym_key_id": key_id(inputs.names),
+        "pseudonym_key_id": inputs.names.key_id,
         "date_policy": options.dates,
         "study_limit": options.selection.limit,
         "chosen": options.selection.by_hand,
         "config": inputs.config.model_dump_json(),
         "software_version": __version__,
         "trained_on": inputs.trained_on or None,
+        "operating_points": as_json(inputs.points),
+        "training_marks": str(inputs.marks.matching),
         **inputs.digests,
     }

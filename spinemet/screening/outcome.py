@@ -13,6 +13,7 @@ from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import names_contrast
+from spinemet.model.marks import Marks
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.sins import sins_points
@@ -38,6 +39,7 @@ def study_rows(
     calls: Sequence[VertebraCall | None] | None,
     made_with: MadeWith,
     names: Pseudonymizer,
+    marks: Marks,
     *,
     seconds_model: float | None = None,
     slices: bool = False,
@@ -45,7 +47,8 @@ def study_rows(
     """Table -> rows of one study, as `results.schemas` has them, without `wave` and `committed_at`.
 
     calls: one per vertebra, in order, None for a vertebra that was not classified; None instead of a sequence if there
-    is no model. A study that was not screened has only its ledger row. slices: also a row per slice, task and class.
+    is no model. marks: tell whether the model has met the patient. A study that was not screened has only its ledger
+    row. slices: also a row per slice, task and class.
     """
     about = facts_series(reading)
     keys = {
@@ -71,6 +74,7 @@ def study_rows(
             **keys,
             **_study(ref, reading),
             **_series(reading, names),
+            "seen_in_training": marks.seen(names.patient_key(about.PatientID)),
             "levels_evaluable": sum(row["evaluable"] for row in rows["vertebrae"])
             if isinstance(reading, Screened)
             else None,

@@ -25,6 +25,8 @@ from spinemet.config import DatePolicy, StudyConfig, changed, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
 from spinemet.model.card import load_card, model_digest, read_weights
+from spinemet.model.marks import Marks, load_marks
+from spinemet.model.points import Points, load_points
 from spinemet.reading import State
 from spinemet.results.schemas import Row
 from spinemet.results.suppression import suppressed
@@ -169,11 +171,6 @@ def first_checked(studies: Iterator[StudyRef]) -> Iterator[StudyRef]:
     return itertools.chain([next(studies)], studies)
 
 
-def key_id(names: Pseudonymizer) -> str:
-    """Twelve digits that identify the pseudonym key without revealing it."""
-    return names.source_key("spinemet:key", "")[:12]
-
-
 def check_apart(archive: str, results: str) -> None:
     """Raise BadInput if the results would lie inside the archive: the next run would list them as studies."""
     root, place = files.normalize(archive), files.normalize(results)
@@ -183,7 +180,7 @@ def check_apart(archive: str, results: str) -> None:
 
 def check_key(last_run: Row | None, names: Pseudonymizer) -> None:
     """Raise BadInput if the results were made with another pseudonym key."""
-    if last_run is not None and last_run["pseudonym_key_id"] != key_id(names):
+    if last_run is not None and last_run["pseudonym_key_id"] != names.key_id:
         raise BadInput("expected the pseudonym key that these results were made with, found another one.")
 
 
@@ -231,7 +228,8 @@ class ScreenOptions:
 class Inputs:
     """Everything that checked options lead to: studies, pseudonyms, reading configuration, `runs` digest columns.
 
-    unlisted: counts what could not be listed, while `studies` are taken. trained_on: of the model's card.
+    unlisted: counts what could not be listed, while `studies` are taken. trained_on: of the model's card. marks: of the
+    patients that the model has met. points: its operating points.
     """
 
     studies: Iterator[StudyRef]
@@ -240,6 +238,8 @@ class Inputs:
     config: StudyConfig
     digests: dict[str, str]
     trained_on: str
+    marks: Marks
+    points: Points
 
 
 def check_options(options: ScreenOptions) -> Inputs:
@@ -271,4 +271,6 @@ def check_options(options: ScreenOptions) -> Inputs:
     if options.selection.studies:
         studies = find_studies(studies, names, options.selection.studies)
     digests = {"model_digest": model_digest(card), "config_digest": config_digest(config)}
-    return Inputs(studies, unlisted, names, config, digests, card.trained_on)
+    marks = load_marks(options.model, card, names.key_id)
+    points = load_points(options.model, card)
+    return Inputs(studies, unlisted, names, config, digests, card.trained_on, marks, points)

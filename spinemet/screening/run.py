@@ -13,6 +13,7 @@ from typing import Any
 from spinemet.archive.listing import describe
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.model.card import caution
+from spinemet.model.marks import Marks
 from spinemet.reading import State
 from spinemet.results.schemas import Row, RunState
 from spinemet.results.suppression import suppress
@@ -184,6 +185,7 @@ class Wave:
     results: Results
     run: Run
     names: Pseudonymizer
+    marks: Marks
     linkage: Linkage
     made_with: MadeWith
     size: int
@@ -210,6 +212,7 @@ class Wave:
                 answer.calls,
                 self.made_with,
                 self.names,
+                self.marks,
                 seconds_model=answer.seconds_model,
                 slices=self.slices,
             )

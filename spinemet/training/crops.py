@@ -2,8 +2,8 @@
 
 A folder of crops holds `crops.json` (CropsInfo) and `slices/<digest>.parquet`, one shard per study. Shards are named
 after their content, so writing one again changes nothing. `crops.json` is written last and lists the shards that count.
-Patients and studies appear as short hashes without a key. The hashes join crops of one source and keep UIDs out of
-logs, but anyone with a list of identifiers can find them in it: keep crops with the research data that they come from.
+Shards name nobody: whose they are stands in the manifest, as the same keyed pseudonyms as in the result tables (see
+`dicom.pseudonym`), so that only the key's owner can tell who is in them.
 N slices, H rows, W columns.
 """
 
@@ -27,7 +27,8 @@ from pydantic import Field, ValidationError
 
 from spinemet import __version__
 from spinemet.archive.objects import in_order
-from spinemet.config import FrozenModel, SliceConfig
+from spinemet.config import FrozenModel, SliceConfig, changed
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
 from spinemet.files import join, normalize, open_store, read_bytes, write_bytes
 from spinemet.model.tasks import slice_column
@@ -42,8 +43,6 @@ IN_MEMORY_BYTES = 2 << 30
 
 SCHEMA = pa.schema(
     [
-        pa.field("patient", pa.string(), nullable=False),
-        pa.field("study", pa.string(), nullable=False),
         pa.field("level", pa.string(), nullable=False),
         pa.field("offset_mm", pa.float32(), nullable=False),
         pa.field("hu", pa.binary(), nullable=False),  # int16, little endian, H x W
@@ -54,21 +53,42 @@ SCHEMA = pa.schema(
 """The columns of every shard. Further label columns of the label table follow, then one `slice_<column>` per label
 column if the table labels single slices."""
 
-WHERE = ("patient", "study", "level", "vertebra", "offset_mm")
+WHOSE = ("patient", "archive_patient", "study")
+"""The columns of Crops.table that say whose the slices are; see Shard."""
+
+WHERE = (*WHOSE, "level", "vertebra", "offset_mm")
 """The first columns of Crops.table; those with labels follow."""
 
 
 class Shard(FrozenModel):
-    """The crops of one study."""
+    """The crops of one study.
+
+    patient: of the label table, which says who is the same person; archive_patient: of the study's PatientID, as in the
+    result tables, "" without one. The two differ if archive and labels were de-identified in different ways. study: of
+    its StudyInstanceUID, or of the SeriesInstanceUID if that is missing. In a manifest, all three are pseudonyms.
+    """
 
     name: str
     slices: int
     vertebrae: int
+    patient: str = ""
+    archive_patient: str = ""
+    study: str = ""
+
+    def under(self, names: Pseudonymizer) -> Shard:
+        """The shard with pseudonyms in place of identifiers."""
+        return changed(
+            self,
+            patient=names.patient_key(self.patient),
+            archive_patient=names.patient_key(self.archive_patient),
+            study=names.study_key(self.study),
+        )
 
 
 class CropsInfo(FrozenModel):
     """The manifest: how the slices were cut, which shards count, and how many labels and studies were used.
 
+    pseudonym_key_id: of the key of the pseudonyms, see `Pseudonymizer.key_id`.
     classes: label column -> class -> number of vertebrae. slice_classes: the same for labels of single slices; empty
     without any. labels_unmatched: labels without a whole vertebra, or without a slice of one. strays: rows of the label
     table (as people count) whose `slice` is not the SOPInstanceUID of exactly one slice of the study. problems: reason
@@ -78,6 +98,7 @@ class CropsInfo(FrozenModel):
 
     slice_config: SliceConfig
     config_digest: str
+    pseudonym_key_id: str
     shards: tuple[Shard, ...]
     patients: int
     studies: int
@@ -94,8 +115,8 @@ class CropsInfo(FrozenModel):
 
     @property
     def digest(self) -> str:
-        """Twelve hexadecimal digits that change with any pixel, label or reading setting."""
-        names = "".join(shard.name for shard in self.shards)
+        """Twelve hexadecimal digits that change with any pixel, label, pseudonym or reading setting."""
+        names = "".join(f"{shard.name}{shard.patient}{shard.archive_patient}{shard.study}" for shard in self.shards)
         return hashlib.sha256(f"{names}{self.slice_config.model_dump_json()}".encode()).hexdigest()[:12]
 
     @property
@@ -146,18 +167,13 @@ class Crops:
 def crop_rows(reading: Screened, labels: pd.DataFrame, matches: Matches) -> pa.Table:
     """The reading's labelled vertebrae as SCHEMA describes: a row per slice, cranial first; may have no rows.
 
-    labels: from `training.labels.consensus`. matches: from `training.matching.match_labels`, for these two. Patients
-    and studies become `research_key`s. The patient's name is the label table's, because archive and labels are often
-    de-identified in different ways.
+    labels: from `training.labels.consensus`. matches: from `training.matching.match_labels`, for these two.
     """
     schema, names = _schema(labels), label_columns(labels)
     columns: dict[str, list[object]] = {name: [] for name in schema.names}
     for n, match in matches.vertebrae.items():
-        stack, study = reading.stacks[n], reading.chosen.StudyInstanceUID
-        known = [row for row in (match.row, *sorted(match.slice_rows)) if row is not None]
+        stack = reading.stacks[n]
         count = len(stack.hu_NHW)
-        columns["patient"] += [research_key(labels["patient"].iloc[known[0]])] * count
-        columns["study"] += [research_key(study or reading.chosen.SeriesInstanceUID)] * count
         columns["level"] += [stack.level] * count
         columns["offset_mm"] += [float(offset_mm) for offset_mm in stack.offsets_mm]
         columns["hu"] += [hu_HW.astype("<i2").tobytes() for hu_HW in stack.hu_NHW]
@@ -181,9 +197,16 @@ def _word(labels: pd.DataFrame, name: str, row: int | None) -> str | None:
     return None if row is None else labels[name].iloc[row]
 
 
-def research_key(identifier: str) -> str:
-    """A hash of `identifier` with sixteen hexadecimal digits; the same everywhere and not secret (see this module)."""
-    return hashlib.sha256(f"spinemet crops\0{identifier}".encode()).hexdigest()[:16]
+def whose(reading: Screened, labels: pd.DataFrame, matches: Matches) -> dict[str, str]:
+    """The identifiers of a reading with matched labels, by the names WHOSE; see Shard."""
+    first = next(iter(matches.vertebrae.values()))
+    row = next(row for row in (first.row, *sorted(first.slice_rows)) if row is not None)
+    chosen = reading.chosen
+    return {
+        "patient": str(labels["patient"].iloc[row]),
+        "archive_patient": chosen.PatientID,
+        "study": chosen.StudyInstanceUID or chosen.SeriesInstanceUID,
+    }
 
 
 # ---- writing --------------------------------------------------------------------------------------------------
@@ -229,6 +252,12 @@ def read_info(uri: str) -> CropsInfo:
     except BadInput as error:
         raise BadInput(f"expected crops (a folder with {MANIFEST}) at {where}, found none.") from error
     except ValidationError as error:
+        missing = {place["loc"] for place in error.errors() if place["type"] == "missing"}
+        if missing == {("pseudonym_key_id",)}:
+            raise BadInput(
+                f"the crops at {where} are of an earlier version, with patients as hashes without a key: "
+                "delete them, and make them again with jobs/prepare.py."
+            ) from error
         raise BadInput(f"expected crops at {where}, found a {MANIFEST} of another kind.") from error
 
 
@@ -263,7 +292,7 @@ def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crop
 
 def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd.DataFrame:
     """The table of all shards in the manifest's order; also copies their pixels into `hu_NHW` if given."""
-    place = [name for name in WHERE if name != "vertebra"]
+    place = [name for name in WHERE if name not in {*WHOSE, "vertebra"}]
     columns = [*place, *info.label_columns, *(["hu"] if hu_NHW is not None else [])]
     tables, start, vertebrae = [], 0, 0
     with ThreadPoolExecutor(8) as pool:
@@ -273,6 +302,7 @@ def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd
                 hu_NHW[start : start + shard.slices] = pixels.reshape(-1, *hu_NHW.shape[1:])
             table = rows.select([*place, *info.label_columns]).to_pandas()
             table["vertebra"] = vertebrae + pd.factorize(table["level"])[0]
+            table[list(WHOSE)] = [getattr(shard, name) for name in WHOSE]
             tables.append(table)
             start, vertebrae = start + shard.slices, vertebrae + shard.vertebrae
     table = pd.concat(tables, ignore_index=True)

@@ -58,14 +58,22 @@ def resident(samples: Samples, device: torch.device) -> Tensor | None:
 class TrainingData:
     """Samples to train on, samples to choose epoch and aggregation on, and the patients of each part.
 
-    crops_digest, trained_on: of the crops (see CropsInfo).
+    archive_patients: part -> the pseudonyms that these patients have in the archive. crops_digest, pseudonym_key_id,
+    trained_on: of the crops (see CropsInfo).
     """
 
     train: Samples
     validation: Samples
     split: dict[str, tuple[str, ...]]
+    archive_patients: dict[str, tuple[str, ...]]
     crops_digest: str
+    pseudonym_key_id: str
     trained_on: str = ""
+
+    @property
+    def pseudonyms(self) -> dict[str, tuple[str, ...]]:
+        """Part -> all pseudonyms that its patients have."""
+        return {part: (*its, *self.archive_patients[part]) for part, its in self.split.items()}
 
 
 def training_data(crops: Crops, recipe: TrainRecipe, parts: Mapping[str, str] | None = None) -> TrainingData:
@@ -84,6 +92,11 @@ def training_data(crops: Crops, recipe: TrainRecipe, parts: Mapping[str, str] | 
         part: tuple(sorted(patient for patient, its in parts.items() if its == part))
         for part in ("train", "validation", "test")
     }
+    own = crops.table[["patient", "archive_patient"]].drop_duplicates()
+    archive_patients = {
+        part: tuple(sorted(set(own.loc[own["patient"].isin(its), "archive_patient"]) - {""}))
+        for part, its in split.items()
+    }
     train, validation = (_samples(crops, np.isin(patients, split[part]), recipe) for part in ("train", "validation"))
     for part, targets_TN in (("train", train.targets_TN), ("validation", validation.vertebra_targets_TN)):
         if not (targets_TN[selecting] != MISSING).any():
@@ -92,7 +105,10 @@ def training_data(crops: Crops, recipe: TrainRecipe, parts: Mapping[str, str] | 
                 f"expected patients with {of_what} for {part}, found none ({len(parts)} patients in all); "
                 f"give more crops."
             )
-    return TrainingData(train, validation, split, crops.info.digest, crops.info.trained_on)
+    info = crops.info
+    return TrainingData(
+        train, validation, split, archive_patients, info.digest, info.pseudonym_key_id, trained_on=info.trained_on
+    )
 
 
 def divided(crops: Crops, recipe: TrainRecipe, test: Collection[str] | None = None) -> dict[str, str]:

@@ -67,8 +67,8 @@ def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
     matter. The index is the row as people count: a CSV's header is row 1.
 
     words: from `label_words`; columns beyond LABEL_CLASSES are required. Raises BadInput if the table cannot be read,
-    is empty, lacks or misspells a column, has an unknown word or level, or labels one vertebra or slice twice (for one
-    rater). The message names row and column.
+    is empty, lacks or misspells a column, has an unknown word or level, names two patients for one study, or labels one
+    vertebra or slice twice (for one rater). The message names row and column.
     """
     uri = normalize(uri)
     raw = _read_table(uri)
@@ -80,6 +80,7 @@ def read_labels(uri: str, words: LabelWords = LABEL_CLASSES) -> pd.DataFrame:
     table["level"] = table["level"].str.upper()
     _check_cells(table, "level", table["level"].map(is_named), f"one of {LEVELS[0]} … {LEVELS[-1]}", uri)
     _check_slices(table, uri)
+    _check_patients(table, uri)
     table["origin"] = table["origin"].str.lower()
     _check_cells(table, "origin", table["origin"].isin(["", *ORIGINS]), f"nothing or {' or '.join(ORIGINS)}", uri)
     for name, classes in words.items():
@@ -211,6 +212,18 @@ def _check_slices(table: pd.DataFrame, uri: str) -> None:
     named = (cells == "") | (table["study"] != "")
     _check_cells(table, "study", named, "the study that the slice belongs to", uri)
     table["slice"] = cells.where(heights.isna(), heights.astype(str))
+
+
+def _check_patients(table: pd.DataFrame, uri: str) -> None:
+    """Raise BadInput if a study has two patients: the model would learn from it as one and be tested on the other."""
+    named = table.loc[table["study"] != "", ["study", "patient"]].drop_duplicates()
+    later = named.index[named["study"].duplicated()]
+    if len(later):
+        earlier = int(named.index[named["study"] == named.at[later[0], "study"]][0])
+        raise BadInput(
+            f"{uri}: row {int(later[0])}, column patient: expected the patient that row {earlier} names for the same "
+            "study, found another one."
+        )
 
 
 def _check_repeats(table: pd.DataFrame, names: list[str], uri: str) -> None:

@@ -28,6 +28,7 @@ from spinemet.model.weights import load_pretrained
 from spinemet.training import augment, selfpaced
 from spinemet.training.config import TrainRecipe
 from spinemet.training.dataset import Samples, TrainingData, resident
+from spinemet.training.split import split_digest
 from spinemet.training.validation import (
     choose_rules,
     fit_doubts,
@@ -276,7 +277,8 @@ class _Run:
             seed=self.seed,
             crops_digest=self.data.crops_digest,
             trained_on=self.data.trained_on,
-            split=self.data.split,
+            patients={part: len(its) for part, its in self.data.split.items()},
+            split_digest=split_digest(self.data.split),
             metrics={**metrics, "best_epoch": float(self.best["epoch"])},
         )
         predictor = Predictor(model, card, self.workers.device)

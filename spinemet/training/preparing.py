@@ -10,13 +10,14 @@ from spinemet.archive.grouping import NO_IDENTITY, identity_in
 from spinemet.archive.layouts.nifti import NiftiLayout
 from spinemet.archive.listing import describe, list_studies, open_study
 from spinemet.archive.store import Unlisted
-from spinemet.config import FrozenModel, StudyConfig, config_digest
+from spinemet.config import FrozenModel, StudyConfig, changed, config_digest
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.dicom.values import quiet_readers
 from spinemet.errors import BadInput, Reason, StudyProblem
 from spinemet.files import normalize
 from spinemet.progress import Progress, no_progress
 from spinemet.reading import NotScreened, Screened, StudyReading
-from spinemet.training.crops import CropsInfo, Shard, check_writable, crop_rows, write_manifest, write_shard
+from spinemet.training.crops import CropsInfo, Shard, check_writable, crop_rows, whose, write_manifest, write_shard
 from spinemet.training.labels import LABEL_CLASSES, ORIGINS, LabelWords, consensus, label_columns, read_labels
 from spinemet.training.matching import match_labels
 from spinemet.types import StudyRef
@@ -32,13 +33,12 @@ HEADS = 5
 class PreparedStudy(FrozenModel):
     """The outcome for one study.
 
-    patient, study: keys in the crops, "" without crops. labels: the row in the label table of each cropped vertebra
-    that is labelled as a whole. slice_labels: the rows of labels that reached a slice. strays: see CropsInfo. reason:
-    why the study could not be used. skipped: the study was not read because it has no labels.
+    shard: with the study's identifiers, which only the driver turns into pseudonyms: it alone has the key. labels: the
+    row in the label table of each cropped vertebra that is labelled as a whole. slice_labels: the rows of labels that
+    reached a slice. strays: see CropsInfo. reason: why the study could not be used. skipped: the study was not read
+    because it has no labels.
     """
 
-    patient: str = ""
-    study: str = ""
     shard: Shard | None = None
     labels: tuple[int, ...] = ()
     slice_labels: tuple[int, ...] = ()
@@ -57,16 +57,18 @@ def prepare_archive(
     labels_uri: str,
     out: str,
     config: StudyConfig,
+    names: Pseudonymizer,
     prepare: Prepare,
     progress: Progress = no_progress,
     words: LabelWords = LABEL_CLASSES,
 ) -> CropsInfo:
     """Make the crops of all labelled studies below `archive` at `out`; gives the manifest written there.
 
-    words: the label columns to take and the words allowed in them (see `training.labels.label_words`).
-    The same archive and labels give the same crops. A run that is stopped leaves earlier crops unchanged. Studies that
-    cannot be used are counted by reason. Raises BadInput if archive or label table are missing or wrong, nothing in the
-    archive is labelled, or `out` cannot be written.
+    names: the pseudonyms under which patients and studies appear. words: the label columns to take and the words
+    allowed in them (see `training.labels.label_words`).
+    The same archive, labels and key give the same crops. A run that is stopped leaves earlier crops unchanged. Studies
+    that cannot be used are counted by reason. Raises BadInput if archive or label table are missing or wrong, nothing
+    in the archive is labelled, or `out` cannot be written.
     """
     labels = consensus(read_labels(labels_uri, words))
     unlisted: Counter[Unlisted] = Counter()
@@ -83,7 +85,7 @@ def prepare_archive(
             labelled += one.shard is not None
             progress(len(done), total, f"{labelled} with labels")
         studies = following
-    info = summarize(done, labels, config, archive, unlisted)
+    info = summarize(done, labels, config, archive, names, unlisted)
     write_manifest(out, info)
     return info
 
@@ -115,9 +117,7 @@ def store_crops(reading: Screened, labels: pd.DataFrame, out: str) -> PreparedSt
         return PreparedStudy(strays=matches.strays)
     found = matches.vertebrae.values()
     return PreparedStudy(
-        patient=rows["patient"][0].as_py(),
-        study=rows["study"][0].as_py(),
-        shard=write_shard(out, rows),
+        shard=changed(write_shard(out, rows), **whose(reading, labels, matches)),
         labels=tuple(match.row for match in found if match.row is not None),
         slice_labels=tuple(sorted({row for match in found for row in match.slice_rows})),
         strays=matches.strays,
@@ -151,6 +151,7 @@ def summarize(
     labels: pd.DataFrame,
     config: StudyConfig,
     archive: str,
+    names: Pseudonymizer,
     unlisted: Counter[Unlisted] | None = None,
 ) -> CropsInfo:
     """The manifest of the crops of all `prepared` studies, in any order. unlisted: see `list_studies`.
@@ -159,7 +160,7 @@ def summarize(
     """
     problems = dict(sorted(Counter(str(one.reason) for one in prepared if one.reason is not None).items()))
     # A study that is in the archive twice gives the same shard twice.
-    used = {one.shard.name: one for one in prepared if one.shard is not None}
+    used = {one.shard: one for one in prepared if one.shard is not None}
     if not used:
         reasons = ", ".join(f"{reason}: {count}" for reason, count in problems.items())
         because = f" ({reasons})" if reasons else ""
@@ -168,22 +169,23 @@ def summarize(
             f"expected labelled studies in {normalize(archive)}, found no labelled vertebra in {len(prepared)} "
             f"studies{because}{missing}."
         )
-    ordered = sorted(used.values(), key=lambda one: (one.patient, one.study, one.shard.name if one.shard else ""))
-    shards = tuple(one.shard for one in ordered if one.shard is not None)
-    rows = [row for one in ordered for row in one.labels]
-    slice_rows = sorted({row for one in ordered for row in one.slice_labels})
-    names = label_columns(labels)
-    labelled = labels[names].notna().any(axis=1)
+    # By content: a key does not change the order in which slices are learned from.
+    shards = tuple(sorted((shard.under(names) for shard in used), key=lambda one: (one.name, one.patient, one.study)))
+    rows = [row for one in used.values() for row in one.labels]
+    slice_rows = sorted({row for one in used.values() for row in one.slice_labels})
+    columns = label_columns(labels)
+    labelled = labels[columns].notna().any(axis=1)
     return CropsInfo(
         slice_config=config.slices,
         config_digest=config_digest(config),
+        pseudonym_key_id=names.key_id,
         shards=shards,
-        patients=len({one.patient for one in ordered}),
-        studies=len({one.study for one in ordered}),
+        patients=len({shard.patient for shard in shards}),
+        studies=len({shard.study for shard in shards}),
         vertebrae=sum(shard.vertebrae for shard in shards),
         slices=sum(shard.slices for shard in shards),
-        classes={name: _count(labels[name], rows) for name in names},
-        slice_classes={name: _count(labels[name], slice_rows) for name in names if (labels["slice"] != "").any()},
+        classes={name: _count(labels[name], rows) for name in columns},
+        slice_classes={name: _count(labels[name], slice_rows) for name in columns if (labels["slice"] != "").any()},
         labels_unmatched=int(labelled.sum()) - len(set(rows)) - len(slice_rows),
         strays=tuple(sorted({row for one in prepared for row in one.strays})),
         problems=problems,

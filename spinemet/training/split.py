@@ -43,6 +43,12 @@ def split_patients(
     return parts
 
 
+def split_digest(split: Mapping[str, Iterable[str]]) -> str:
+    """Twelve hexadecimal digits for `split` (part -> patients); they name nobody if the patients are pseudonyms."""
+    parts = "".join(f"{part}\0{patient}\n" for part in sorted(split) for patient in sorted(split[part]))
+    return hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+
 def fold_patients(patients: Iterable[str], folds: int, seed: int, strata: Mapping[str, Hashable]) -> dict[str, int]:
     """Each patient's fold (0 to `folds` - 1); sizes differ by at most 1, and each fold has its share of every stratum.
 

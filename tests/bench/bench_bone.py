@@ -19,7 +19,7 @@ from scipy.ndimage import gaussian_filter
 from spinemet.anatomy import is_named
 from spinemet.archive.listing import list_studies
 from spinemet.config import StudyConfig
-from spinemet.evaluation.benchmark import Labels, draw_case, read_case
+from spinemet.evaluation.benchmark import NAMES, Labels, draw_case, read_case
 from spinemet.model.predictor import Predictor
 from spinemet.phantom.body.anatomy import PatientAnatomy
 from spinemet.reading import Screened, VertebraCall
@@ -156,7 +156,7 @@ def _fit(half: Sequence[Patient], phantoms: Sequence[tuple[Screened, Labels]], c
     labels = consensus(table.fillna(""))
     done = [store_crops(reading, labels, crops) for reading, _ in studies]
     chosen = recipe("builtin")
-    write_manifest(crops, summarize(done, labels, StudyConfig(slices=chosen.model.slices), crops))
+    write_manifest(crops, summarize(done, labels, StudyConfig(slices=chosen.model.slices), crops, NAMES))
     trained = train(training_data(read_crops(crops), chosen), chosen, 0, OneProcess())
     return Predictor(trained.model, trained.card)
 

@@ -38,6 +38,7 @@ class Study:
     name: str = ""
     age: int | None = 61
     sex: str | None = "F"
+    seen: bool | None = False
     more: dict[str, Any] = field(default_factory=dict)
 
 
@@ -104,6 +105,7 @@ def _study(keys: dict[str, Any], study: Study, vertebrae: list[dict[str, Any]]) 
         "age": study.age,
         "sex": study.sex,
         "study_date": study.when,
+        "seen_in_training": study.seen,
         "localizer": "geometric" if screened else None,
         "levels_imaged": len(vertebrae) if screened else None,
         "levels_evaluable": sum(row["evaluable"] for row in vertebrae) if screened else None,
@@ -192,6 +194,7 @@ def _run(run_id: str, model: str, counts: dict[str, int], vertebrae: int) -> dic
         "reasons": "{}",
         "studies_per_hour": 3.0 * sum(counts.values()),
         "model_digest": model,
+        "training_marks": "matched",
         "config_digest": CONFIG,
         "config": "{}",
         "software_version": "0.1.0",

@@ -61,11 +61,13 @@ def test_each_kind_of_exit_has_its_step(tmp_path: Path) -> None:
         Study("p5", None, "L1 L2"),
         Study(None, date(2021, 1, 1), "L1"),
         Study("p6", date(2021, 1, 1), ""),
+        Study("p7", date(2021, 1, 1), "L1=lytic", seen=True),
     ]
     flow = _flow(tmp_path, studies, Population(since=date(2020, 1, 1), where="sex = 'F'"))
     assert _out(flow) == {
         "no_outcome": (2, 0, 0),
         "no_patient_key": (1, 0, 1),
+        "trained_on": (1, 1, 1),
         "no_date": (1, 1, 2),
         "outside_period": (1, 1, 1),
         "not_selected": (1, 1, 1),
@@ -126,6 +128,7 @@ STUDIES = st.lists(
         levels=st.lists(PARTS, unique=True, max_size=5).map(" ".join),
         name=st.sampled_from(["", "", "one", "two"]),
         sex=st.sampled_from(["F", "M", None]),
+        seen=st.sampled_from([False, False, None, True]),
     ),
     min_size=1,
     max_size=6,
@@ -164,5 +167,5 @@ def test_every_box_is_the_next_one_plus_its_exits(
         else:
             assert flow.after[step] == expected
     left = Counter(row["left_as"] for row in records(cohort, "select left_as from accounted"))
-    for step in ("copy", "no_patient_key", "no_date", "outside_period", "not_selected"):
+    for step in ("copy", "no_patient_key", "trained_on", "no_date", "outside_period", "not_selected"):
         assert flow.left[step].studies == left[step]

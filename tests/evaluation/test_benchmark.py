@@ -12,7 +12,7 @@ from spinemet.config import SliceConfig
 from spinemet.errors import BadInput
 from spinemet.evaluation import benchmark
 from spinemet.evaluation.benchmark import PARTS, Case, draw_case, patient_name, split_of, write_benchmark
-from spinemet.training.crops import read_crops, research_key
+from spinemet.training.crops import read_crops
 from spinemet.training.recipes import recipe, scaled
 from spinemet.types import BONE_QUALITY
 
@@ -56,7 +56,7 @@ def test_training_sets_are_nested_and_keep_their_validation_patients() -> None:
     assert small.items() < large.items()
     assert list(small.values()).count("train") == 80
     assert {key for key, part in small.items() if part == "validation"} == {
-        research_key(patient_name("validation", number)) for number in range(benchmark.VALIDATION)
+        benchmark.NAMES.patient_key(patient_name("validation", number)) for number in range(benchmark.VALIDATION)
     }
 
 

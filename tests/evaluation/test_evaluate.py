@@ -16,18 +16,21 @@ from jobs.evaluate import main
 from spinemet.cohort.evaluated import read_evaluation
 from spinemet.cohort.views import open_cohort
 from spinemet.config import changed
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput
-from spinemet.evaluation.evaluate import Evaluation, run_evaluate
+from spinemet.evaluation.evaluate import Evaluation, named_points, run_evaluate
 from spinemet.evaluation.pages import evaluation_page
 from spinemet.files import join, read_bytes
+from spinemet.model.card import load_card
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.points import load_points
 from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
-from spinemet.training.crops import read_crops, research_key
+from spinemet.training.crops import read_crops
 from spinemet.types import BONE_QUALITY, SliceStack
 from tests.cohort.cases import Study, write_results
 from tests.readings import SLICES, reading
-from tests.training.crops import label_table, write_crops
+from tests.training.crops import NAMES, label_table, write_crops
 
 LEVELS = ["T11", "T12", "L1", "L2"]
 PATIENTS = [f"p{n}" for n in range(6)]
@@ -49,9 +52,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     readings = [reading(patient, LEVELS, hu=100 * n) for n, patient in enumerate(PATIENTS)]
     write_crops(str(folder / "crops"), readings, label_table(*rows))
-    split = {"train": tuple(map(research_key, TRAIN)), "test": tuple(map(research_key, TEST))}
-    save_model(str(folder / "model"), untrained(SPEC, 0), ModelCard(spec=SPEC, split=split))
+    saved(folder, "model", 0, train=TRAIN, test=TEST)
     return folder
+
+
+def saved(place: Path, name: str, seed: int, names: Pseudonymizer = NAMES, **parts: list[str]) -> str:
+    """A model at `place` / `name` that is marked with the patients of each part."""
+    split = {part: [names.patient_key(patient) for patient in patients] for part, patients in parts.items()}
+    save_model(str(place / name), untrained(SPEC, seed), ModelCard(spec=SPEC), split, names.key_id)
+    return str(place / name)
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +70,10 @@ def found(place: Path) -> Evaluation:
 
 def test_measures_agree_with_the_models_calls(place: Path, found: Evaluation) -> None:
     assert found.facts["patients"] == len(TEST)
-    assert set(found.vertebrae["patient"]) == set(map(research_key, TEST))
+    assert set(found.vertebrae["patient"]) == set(map(NAMES.patient_key, TEST))
     predictor, crops = Predictor.load(str(place / "model")), read_crops(str(place / "crops"))
     true, called = [], []
-    for _, rows in crops.table[crops.table["patient"].isin(list(map(research_key, TEST)))].groupby("vertebra"):
+    for _, rows in crops.table[crops.table["patient"].isin(list(map(NAMES.patient_key, TEST)))].groupby("vertebra"):
         stack = SliceStack("L1", crops.hu_NHW[rows.index], rows["offset_mm"].to_numpy(), SLICES.pixel_mm)
         called.append(predictor.predict([stack])[0].label("bone_quality"))
         true.append(rows["bone_quality"].iloc[0])
@@ -109,10 +118,33 @@ def test_training_patients_are_refused(place: Path, tmp_path: Path) -> None:
         run_evaluate(str(place / "model"), str(place / "crops"), str(tmp_path), split="all")
 
 
+def test_a_training_patient_with_another_name_in_the_labels_is_found_by_the_archives(place: Path) -> None:
+    labels = label_table({"patient": "case 1", "study": "1.2", "level": "L1", "bone_quality": "lytic"})
+    write_crops(str(place / "renamed"), [reading("p0", ["L1"], study="1.2")], labels)
+    with pytest.raises(BadInput, match=r"on 1 of the 1 patients"):
+        run_evaluate(str(place / "model"), str(place / "renamed"), str(place / "no"), split="all")
+
+
+@pytest.mark.parametrize("kind", ["another key", "no marks", "an earlier version's card"])
+def test_where_nobody_can_tell_whom_the_model_knows_test_is_refused_and_all_says_so(place: Path, kind: str) -> None:
+    if kind == "another key":
+        model = saved(place, kind, 0, Pseudonymizer(b"the key of another site", "exact"), train=TRAIN, test=TEST)
+    else:
+        model = str(place / kind)
+        card = ModelCard(spec=SPEC, split={"train": ("0296ef1cedfcd137",)} if "card" in kind else {})
+        save_model(model, untrained(SPEC, 0), card)
+    reason = "another pseudonym key" if kind == "another key" else "no marks"
+    with pytest.raises(BadInput, match=f"{reason}.*--split all"):
+        run_evaluate(model, str(place / "crops"), str(place / "no"))
+    found = run_evaluate(model, str(place / "crops"), str(place / "all"), split="all")
+    assert reason in str(found.facts["cannot_tell"])
+    assert "Nobody can tell whether the model learned" in (place / "all" / "evaluation.md").read_text()
+
+
 def test_split_all_measures_every_patient_of_new_crops(place: Path, tmp_path: Path) -> None:
     labels = label_table(*({"patient": "q", "level": level, "bone_quality": "lytic"} for level in LEVELS))
     write_crops(str(tmp_path / "crops"), [reading("q", LEVELS)], labels)
-    with pytest.raises(BadInput, match="name 1 patients, but none of the model's 3 test patients"):
+    with pytest.raises(BadInput, match="name 1 patients, but none that the model's training set aside"):
         run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"))
     found = run_evaluate(str(place / "model"), str(tmp_path / "crops"), str(tmp_path / "out"), split="all")
     assert found.facts["vertebrae"] == len(LEVELS)
@@ -150,12 +182,6 @@ def test_the_table_fits_a_terminal_of_100_columns(found: Evaluation) -> None:
     assert "…" not in console.export_text()
 
 
-def saved(place: Path, name: str, seed: int, **parts: list[str]) -> str:
-    split = {part: tuple(map(research_key, patients)) for part, patients in parts.items()}
-    save_model(str(place / name), untrained(SPEC, seed), ModelCard(spec=SPEC, split=split))
-    return str(place / name)
-
-
 def test_validation_patients_set_the_thresholds_and_test_patients_measure_them(place: Path) -> None:
     model = saved(place, "thresholds", 0, train=PATIENTS[:1], validation=PATIENTS[1:3], test=TEST)
     found = run_evaluate(model, str(place / "crops"), str(place / "operating"))
@@ -165,10 +191,33 @@ def test_validation_patients_set_the_thresholds_and_test_patients_measure_them(p
     truth = found.vertebrae["blastic_true"] == "yes"
     assert points["sensitivity"] == pytest.approx((called & truth).sum() / truth.sum())
     assert points["specificity"] == pytest.approx((~called & ~truth).sum() / (~truth).sum())
+    any_lesion = found.operating.query("task == 'bone_quality' and label == 'any' and wanted_specificity == 0.9").iloc[
+        0
+    ]
+    called = 1 - found.vertebrae["bone_quality_p_normal"] >= any_lesion["threshold"]
+    truth = found.vertebrae["bone_quality_true"] != "normal"
+    assert any_lesion["sensitivity"] == pytest.approx((called & truth).sum() / truth.sum())
+    assert load_points(model, load_card(model)) == named_points(found.operating, SPEC.tasks)
     text = (place / "operating" / "evaluation.md").read_text()
     assert "| blastic | yes | 0.90 |" in text
     assert "Against the baseline" not in text
     assert (place / "operating" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_operating_points_have_names_unless_they_never_call() -> None:
+    rows = [
+        ("blastic", "yes", 0.9, 0.7),
+        ("blastic", "yes", 0.95, float("inf")),
+        ("bone_quality", "any", 0.9, 0.4),
+        ("bone_quality", "any", 0.95, 0.6),
+        ("bone_quality", "lytic", 0.9, 0.2),
+    ]
+    table = pd.DataFrame(rows, columns=["task", "label", "wanted_specificity", "threshold"])
+    assert named_points(table, SPEC.tasks) == {
+        "specificity_90": {"blastic": 0.7, "bone_quality": 0.4},
+        "specificity_95": {"bone_quality": 0.6},
+    }
+    assert named_points(table[:0], SPEC.tasks) == {}
 
 
 def test_the_gain_is_the_difference_of_both_models_measures(place: Path, found: Evaluation) -> None:

@@ -17,6 +17,7 @@ from spinemet.archive.listing import list_studies, study_at
 from spinemet.config import SelectConfig, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.model.marks import UNMARKED
 from spinemet.reading import NotScreened, State
 from spinemet.results.tables import Results, connect, open_results
 from spinemet.screening.outcome import MadeWith, study_rows
@@ -120,7 +121,7 @@ def night(archive: str, results: Results) -> list[Reason]:
     for study in plan:
         reading = read(study.ref)
         reasons.append(reading.reason)
-        rows = study_rows(study.ref, reading, (), made_with, NAMES)
+        rows = study_rows(study.ref, reading, (), made_with, NAMES, UNMARKED)
         results.commit_wave(uuid.uuid4().hex, rows, replace=study.replaces)
     return reasons
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib
-import json
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from spinemet.cohort.population import Population
 from spinemet.cohort.prevalence import prevalence
 from spinemet.cohort.views import open_cohort, run_sql
+from spinemet.dicom.pseudonym import Pseudonymizer, load_key
 from spinemet.files import exists, join, read_bytes
+from spinemet.model.card import load_card
+from spinemet.model.marks import load_marks
 from spinemet.phantom.archive import ArchiveSummary, write_archive
 from spinemet.report.html import write_report
 from tests.screening.places import PROVENANCE_COLUMNS
@@ -56,10 +60,13 @@ def model(bucket: str, archive: ArchiveSummary) -> str:
 
 def test_the_model_is_measured_on_patients_it_never_saw(bucket: str, model: str) -> None:
     assert run("evaluate", model=model, crops=join(bucket, "crops"), out=join(bucket, "evaluation")) == 0
-    card = json.loads(read_bytes(join(model, "model.json")))
+    card, names = load_card(model), Pseudonymizer(load_key(), "exact")
     measured = pd.read_parquet(_local(bucket, "evaluation/vertebrae.parquet"))
-    assert set(measured["patient"]) == set(card["split"]["test"])
-    assert not set(card["split"]["test"]) & (set(card["split"]["train"]) | set(card["split"]["validation"]))
+    marks = load_marks(model, card, names.key_id)
+    part_of = {number: marks.part(names.patient_key(f"PH-{number:04d}")) for number in range(1, 5)}
+    assert Counter(part_of.values()) == card.patients
+    test = {names.patient_key(f"PH-{number:04d}") for number, part in part_of.items() if part == "test"}
+    assert set(measured["patient"]) == set(measured["archive_patient"]) == test
 
 
 def test_the_archive_screened_twice_has_identical_tables(
@@ -81,8 +88,13 @@ def test_the_archive_screened_twice_has_identical_tables(
             rows.drop(columns=list(PROVENANCE_COLUMNS), errors="ignore"),
         )
 
-    asked = prevalence(open_cohort(results), ["sex"], unit="patient")
-    assert asked[asked["finding"] == "any"]["n_imaged"].sum() == archive.patients
+    known = run_sql(results, "select count(distinct patient_key) as n from studies where seen_in_training")["n"].sum()
+    patients = load_card(model).patients
+    assert known == patients["train"] + patients["validation"] > 0
+    for which, expected in (("left out", archive.patients - known), ("counted", archive.patients)):
+        cohort = open_cohort(results, population=Population(training_patients=which))
+        asked = prevalence(cohort, ["sex"], unit="patient")
+        assert asked[asked["finding"] == "any"]["n_imaged"].sum() == expected
     report = join(bucket, "report.html")
     write_report(results, report)
     assert exists(report)

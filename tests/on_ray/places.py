@@ -10,6 +10,7 @@ from spinemet.config import SliceConfig, StudyConfig, config_digest
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.files import join
 from spinemet.model.checkpoint import ModelCard, save_model, untrained
+from spinemet.model.marks import UNMARKED
 from spinemet.model.predictor import Predictor
 from spinemet.model.spec import DenseNetSpec, ModelSpec
 from spinemet.phantom.archive import write_archive
@@ -41,7 +42,7 @@ def rows_alone(archive: str, model: str) -> Tables:
     for ref in list_studies(archive):
         study = read_study(ref, config, views=True)
         calls = predictor.predict(study.stacks) if isinstance(study, Screened) else None
-        for name, rows in study_rows(ref, study, calls, made_with, names, slices=True).items():
+        for name, rows in study_rows(ref, study, calls, made_with, names, UNMARKED, slices=True).items():
             alone[name] += [
                 {column: row.get(column) for column in SCHEMAS[name].names if column not in PROVENANCE_COLUMNS}
                 for row in rows

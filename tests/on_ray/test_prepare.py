@@ -11,16 +11,17 @@ import pytest
 from jobs.prepare import main
 from spinemet.archive.listing import study_at
 from spinemet.config import SliceConfig, StudyConfig
+from spinemet.dicom.pseudonym import KEY_VARIABLE
 from spinemet.errors import BadInput
 from spinemet.files import join
 from spinemet.on_ray.cluster import connect
 from spinemet.on_ray.prepare import run_prepare
 from spinemet.reading import Screened
 from spinemet.study import read_study
-from spinemet.training.crops import MANIFEST, read_crops, read_info, research_key
+from spinemet.training.crops import MANIFEST, read_crops, read_info
 from spinemet.training.labels import LABEL_CLASSES, consensus, read_labels
 from tests.on_ray.archives import write_study
-from tests.training.crops import cropped
+from tests.training.crops import NAMES, cropped
 
 pytestmark = pytest.mark.job
 
@@ -67,6 +68,7 @@ def crops(place: Path) -> str:
         str(place / "labels.csv"),
         uri,
         CONFIG,
+        NAMES,
         lambda done, total, note="": shown.append((done, total)),
         WORDS,
     )
@@ -93,7 +95,7 @@ def test_crops_equal_those_made_without_ray(crops: str, place: Path) -> None:
         reading = read_study(ref, CONFIG)
         assert isinstance(reading, Screened)
         rows = cropped(reading, labels)
-        own = (found.table["patient"] == research_key(patient)).to_numpy()
+        own = (found.table["patient"] == NAMES.patient_key(patient)).to_numpy()
         assert found.hu_NHW[own].astype("<i2").tobytes() == b"".join(rows["hu"].to_pylist())
         assert found.table.loc[own, "level"].tolist() == rows["level"].to_pylist()
 
@@ -105,13 +107,14 @@ def test_another_run_from_s3_to_s3_gives_the_same_crops(
     for path in [*sorted(place.glob("archive/**/*.nii.gz")), place / "labels.csv"]:
         client.upload_file(str(path), s3_bucket.removeprefix("s3://"), str(path.relative_to(place)))
     archive, labels, out = (join(s3_bucket, name) for name in ("archive", "labels.csv", "crops"))
-    assert run_prepare(archive, labels, out, CONFIG, words=WORDS) == read_info(crops)
+    assert run_prepare(archive, labels, out, CONFIG, NAMES, words=WORDS) == read_info(crops)
     assert read_crops(out).table.equals(read_crops(crops).table)
 
 
 def test_bad_input_is_exit_code_2_and_writes_nothing(
-    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "the key of all tests")
     labels, archive, out = str(place / "labels.csv"), str(place / "archive"), str(tmp_path / "out")
     file_in_the_way = tmp_path / "file"
     file_in_the_way.write_text("")
@@ -124,6 +127,9 @@ def test_bad_input_is_exit_code_2_and_writes_nothing(
         error = capsys.readouterr().err
         assert message in error
         assert "Traceback" not in error
+    monkeypatch.delenv(KEY_VARIABLE)
+    assert main(["--archive", archive, "--labels", labels, "--out", out]) == 2
+    assert "there is no pseudonym key" in capsys.readouterr().err
     assert not (tmp_path / "out" / MANIFEST).exists()
 
 
@@ -132,4 +138,6 @@ def test_bad_input_found_by_a_worker_is_bad_input_for_the_caller(place: Path, mo
     (place / "in-the-way").write_text("")
     monkeypatch.setattr("spinemet.training.preparing.check_writable", lambda uri: None)
     with pytest.raises(BadInput, match=r"^expected a folder at .*in-the-way is a file"):
-        run_prepare(str(place / "archive"), str(place / "labels.csv"), str(place / "in-the-way" / "crops"), CONFIG)
+        run_prepare(
+            str(place / "archive"), str(place / "labels.csv"), str(place / "in-the-way" / "crops"), CONFIG, NAMES
+        )

@@ -64,7 +64,7 @@ def test_a_run_that_loses_a_worker_ends_with_the_same_weights(crops: str, s3_buc
     whole = run_train(crops, runs, "whole", RECIPE, workers=2, progress=lambda *shown: seen.append(shown))
     assert [shown[0] for shown in seen] == [0, 1, 2, 3, 4]
     assert re.fullmatch(r"loss \d\.\d\d, validation log loss \d\.\d\d, macro sensitivity [01]\.\d\d", seen[-1][2])
-    assert len(whole.card.split["test"]) == 3
+    assert whole.card.patients["test"] == 3
     assert len(list((tmp_path / "whole" / "tensorboard").iterdir())) == 4
     assert (tmp_path / "whole" / "pacing.png").read_bytes().startswith(b"\x89PNG")
     assert set(pd.read_parquet(tmp_path / "whole" / "pacing.parquet")["epoch"]) <= {0, 1, 2, 3}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from spinemet.dicom.pseudonym import Pseudonymizer
+from spinemet.model.marks import UNMARKED
 from spinemet.results.schemas import Row
 from spinemet.screening.drift import LAST_RUNS, MIN_MEASURED, MIN_RUNS, POSITIVE, counted, drift
 from spinemet.screening.outcome import MadeWith, study_rows
@@ -108,7 +109,7 @@ def test_limits_hold_the_usual_share_and_not_the_reported_one(earlier: list[int]
 
 
 def test_a_studys_vertebrae_are_counted_by_class() -> None:
-    rows = study_rows(REF, READING, CALLS, MadeWith("m", "c", "1", "r"), NAMES)["vertebrae"]
+    rows = study_rows(REF, READING, CALLS, MadeWith("m", "c", "1", "r"), NAMES, UNMARKED)["vertebrae"]
     sums = counted(rows)  # the first of the four is cut, its HU unknown
     assert sums["evaluable"] == 3
     assert {name: sums[name] for name in POSITIVE} == dict.fromkeys(POSITIVE, 1)

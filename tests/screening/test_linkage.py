@@ -11,6 +11,7 @@ import pytest
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import BadInput, Reason
+from spinemet.model.marks import UNMARKED
 from spinemet.reading import NotScreened, State
 from spinemet.screening.linkage import Linkage, check_linkage_apart, linkage_row
 from spinemet.screening.outcome import MadeWith, study_rows
@@ -20,7 +21,7 @@ NAMES = Pseudonymizer(b"a key for the tests only", "shifted")
 
 
 def test_rows_join_the_ledger_and_name_the_study() -> None:
-    ledger = study_rows(REF, READING, CALLS, MadeWith("m", "c", "1", "r"), NAMES)["studies"][0]
+    ledger = study_rows(REF, READING, CALLS, MadeWith("m", "c", "1", "r"), NAMES, UNMARKED)["studies"][0]
     row = linkage_row(REF, READING, NAMES)
     assert {key: row[key] for key in row if key.endswith("_key")} == {
         key: ledger[key] for key in ("source_key", "patient_key", "study_key", "series_key")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.errors import Reason
+from spinemet.model.marks import UNMARKED, Marks, Matching, mark
 from spinemet.reading import Doubt, NotScreened, Screened, State, StudyReading, VertebraCall
 from spinemet.results.schemas import PROBABILITY_COLUMNS, SCHEMAS, Row
 from spinemet.screening.outcome import MadeWith, slimmed, study_rows, without_pixels
@@ -18,8 +19,10 @@ MADE_WITH = MadeWith("a" * 12, "b" * 12, "1.0", "run-1")
 NAMES = Pseudonymizer(b"0123456789abcdef", "year")
 
 
-def rows_of(study: StudyReading, calls: object = CALLS, **options: object) -> dict[str, list[Row]]:
-    return study_rows(REF, study, calls, MADE_WITH, NAMES, **options)  # type: ignore[arg-type]
+def rows_of(
+    study: StudyReading, calls: object = CALLS, marks: Marks = UNMARKED, **options: object
+) -> dict[str, list[Row]]:
+    return study_rows(REF, study, calls, MADE_WITH, NAMES, marks, **options)  # type: ignore[arg-type]
 
 
 def test_rows_are_valid_against_the_schemas_and_name_only_their_columns() -> None:
@@ -55,6 +58,17 @@ def test_the_ledger_row_describes_the_study() -> None:
     assert type(row["localizer"]) is type(row["state"]) is str  # plain words, no members of an enum
     assert row["source_key"] == NAMES.source_key(REF.archive, REF.key)
     assert row["patient_key"] == NAMES.patient_key("SECRET-PATIENT")
+
+
+def test_the_ledger_row_says_whether_the_model_knows_the_patient() -> None:
+    def seen(marks: Marks, study: StudyReading = READING) -> bool | None:
+        (row,) = rows_of(study, marks=marks)["studies"]
+        return row["seen_in_training"]
+
+    key = NAMES.patient_key("SECRET-PATIENT")
+    trained, kept = (Marks(Matching.MATCHED, "w", {mark(key, "w"): part}) for part in ("train", "test"))
+    nobody = replace(READING, chosen=replace(READING.chosen, PatientID=""))
+    assert [seen(trained), seen(kept), seen(UNMARKED), seen(trained, nobody)] == [True, False, None, None]
 
 
 def test_vertebrae_are_listed_from_cranial_to_caudal_with_their_calls() -> None:

@@ -18,7 +18,6 @@ from spinemet.screening.plan import (
     check_continues,
     find_studies,
     first_checked,
-    key_id,
     plan_studies,
 )
 from spinemet.types import ObjectRef, StudyRef
@@ -159,7 +158,7 @@ def test_results_inside_the_archive_are_refused() -> None:
 
 
 def test_results_continue_only_under_their_own_key_and_dates() -> None:
-    last = {"pseudonym_key_id": key_id(NAMES), "date_policy": "year"}
+    last = {"pseudonym_key_id": NAMES.key_id, "date_policy": "year"}
     check_continues(None, NAMES, "exact")
     check_continues(last, NAMES, "year")
     with pytest.raises(BadInput, match="date policy"):

@@ -9,12 +9,15 @@ import pandas as pd
 import pyarrow as pa
 
 from spinemet.config import StudyConfig, changed, config_digest
+from spinemet.dicom.pseudonym import Pseudonymizer
 from spinemet.reading import Screened
-from spinemet.training.crops import CropsInfo, Shard, crop_rows, write_manifest, write_shard
+from spinemet.training.crops import CropsInfo, Shard, crop_rows, whose, write_manifest, write_shard
 from spinemet.training.labels import COLUMNS, LABEL_CLASSES, consensus, label_columns
 from spinemet.training.matching import match_labels
 from spinemet.types import InstanceHeader
 from tests.readings import SLICES
+
+NAMES = Pseudonymizer(b"the key of all tests", "exact")
 
 
 def with_slices(one: Screened, uids: Mapping[str, float]) -> Screened:
@@ -43,7 +46,10 @@ def label_table(*rows: Mapping[str, str]) -> pd.DataFrame:
 
 def write_crops(uri: str, readings: list[Screened], labels: pd.DataFrame) -> CropsInfo:
     """Crops of `readings` at `uri`, without Ray."""
-    shards = [write_shard(uri, cropped(one, labels)) for one in readings]
+    shards = [
+        changed(write_shard(uri, cropped(one, labels)), **whose(one, labels, match_labels(one, labels))).under(NAMES)
+        for one in readings
+    ]
     classes: dict[str, dict[str, int]] = {name: {} for name in label_columns(labels)}
     of_slices = classes if (labels["slice"] != "").any() else {}
     info = changed(crops_info(shards), classes=classes, slice_classes=of_slices)
@@ -55,6 +61,7 @@ def crops_info(shards: list[Shard]) -> CropsInfo:
     return CropsInfo(
         slice_config=SLICES,
         config_digest=config_digest(StudyConfig(slices=SLICES)),
+        pseudonym_key_id=NAMES.key_id,
         shards=tuple(shards),
         patients=len(shards),
         studies=len(shards),

@@ -45,6 +45,7 @@ def made_up_crops(patients: int = 12, vertebrae: int = 6, slices: int = 3, seed:
                 rows.append(
                     {
                         "patient": f"p{patient:02d}",
+                        "archive_patient": f"a{patient:02d}",
                         "study": f"s{patient:02d}",
                         "level": f"T{level + 1}",
                         "vertebra": patient * vertebrae + level,
@@ -56,6 +57,7 @@ def made_up_crops(patients: int = 12, vertebrae: int = 6, slices: int = 3, seed:
     info = CropsInfo(
         slice_config=SLICES,
         config_digest=config_digest(SLICES),
+        pseudonym_key_id="0123456789ab",
         shards=(),
         patients=patients,
         studies=patients,

@@ -16,13 +16,15 @@ from spinemet.training.crops import (
     SHARDS,
     WHERE,
     read_crops,
-    research_key,
+    read_info,
+    whose,
     write_manifest,
     write_shard,
 )
 from spinemet.training.labels import LABEL_CLASSES
+from spinemet.training.matching import match_labels
 from tests.readings import SERIES, reading
-from tests.training.crops import cropped, crops_info, label_table, write_crops
+from tests.training.crops import NAMES, cropped, crops_info, label_table, write_crops
 
 LABELS = label_table(
     {"patient": "p1", "level": "T12", "bone_quality": "normal"},
@@ -83,8 +85,9 @@ def test_labels_of_other_reconstructions_count_unless_they_disagree() -> None:
 
 def test_a_study_named_by_its_uid_belongs_to_the_patient_of_the_label_table() -> None:
     labels = label_table({"patient": "case 7", "study": "1.2", "level": "L1", "bone_quality": "lytic"})
-    rows = cropped(reading("another pseudonym", ["L1"], study="1.2"), labels)
-    assert set(rows["patient"].to_pylist()) == {research_key("case 7")}
+    one = reading("another pseudonym", ["L1"], study="1.2")
+    found = whose(one, labels, match_labels(one, labels))
+    assert found == {"patient": "case 7", "archive_patient": "another pseudonym", "study": "1.2"}
 
 
 def test_a_study_without_vertebrae_has_no_rows() -> None:
@@ -130,6 +133,24 @@ def test_no_identifier_is_written(tmp_path: Path) -> None:
     for path in tmp_path.rglob("*"):
         assert "4711" not in path.name
         assert path.is_dir() or b"4711" not in path.read_bytes()
+
+
+def test_crops_have_the_pseudonyms_of_the_results(tmp_path: Path) -> None:
+    labels = label_table({"patient": "case 7", "study": "1.2", "level": "L1", "bone_quality": "normal"})
+    write_crops(str(tmp_path), [reading("MRN-4711", ["L1"], study="1.2")], labels)
+    row = read_crops(str(tmp_path)).table.iloc[0]
+    assert row["patient"] == NAMES.patient_key("case 7")
+    assert row["archive_patient"] == NAMES.patient_key("MRN-4711")
+    assert row["study"] == NAMES.study_key("1.2")
+    assert read_info(str(tmp_path)).pseudonym_key_id == NAMES.key_id
+
+
+def test_crops_of_an_earlier_version_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    info = write_crops(str(tmp_path), [reading("p1", ["L1"])], LABELS).model_dump()
+    old = {name: value for name, value in info.items() if name != "pseudonym_key_id"}
+    (tmp_path / MANIFEST).write_text(json.dumps(old))
+    with pytest.raises(BadInput, match=r"hashes without a key.*jobs/prepare\.py"):
+        read_info(str(tmp_path))
 
 
 def test_equal_crops_change_nothing_and_others_replace_the_old(tmp_path: Path) -> None:
@@ -184,6 +205,6 @@ def replace_slices(shard: object, slices: int) -> object:
 def test_take_keeps_vertebra_numbers(tmp_path: Path) -> None:
     write_crops(str(tmp_path), [reading("p1", ["T12", "L1"]), reading("p2", ["L1"])], LABELS)
     crops = read_crops(str(tmp_path))
-    part = crops.take((crops.table["patient"] == research_key("p2")).to_numpy())
+    part = crops.take((crops.table["patient"] == NAMES.patient_key("p2")).to_numpy())
     assert part.table["vertebra"].tolist() == [2, 2, 2]
     np.testing.assert_array_equal(part.hu_NHW, crops.hu_NHW[6:])

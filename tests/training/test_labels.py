@@ -206,3 +206,11 @@ def test_a_row_may_say_that_it_is_not_of_a_patient(tmp_path: Path) -> None:
     assert consensus(read_labels(write(tmp_path, *ROWS)))["origin"].tolist() == [""] * 3
     with pytest.raises(BadInput, match="row 2, column origin: expected nothing or phantom or implant, found doll"):
         read_labels(write(tmp_path, "p1,L1,lytic,a,doll", header=header))
+
+
+def test_a_study_of_two_patients_is_refused_without_naming_them(tmp_path: Path) -> None:
+    rows = ["case a,1.2,,L1,normal,", "case a,1.3,,L1,normal,", "case b,1.2,,L2,lytic,"]
+    with pytest.raises(BadInput, match=r"row 4, column patient: .* row 2 names for the same study") as refused:
+        read_labels(write(tmp_path, *rows))
+    assert "case" not in str(refused.value)
+    read_labels(write(tmp_path, *rows[:2], "case b,,,L2,lytic,"))

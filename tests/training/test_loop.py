@@ -52,10 +52,10 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 def test_it_learns_and_classifies_unseen_patients() -> None:
     crops = made_up_crops(patients=24)
     recipe, workers = small_recipe(epochs=12), OneProcess()
-    trained = train(training_data(crops, recipe), recipe, 0, workers)
+    trained = train(data := training_data(crops, recipe), recipe, 0, workers)
     assert workers.history[-1]["loss"] < 0.5 * workers.history[0]["loss"]
     predictor = Predictor(trained.model, changed(trained.card, weights_sha256="0"))
-    unseen = crops.table[crops.table["patient"].isin(trained.card.split["test"])]
+    unseen = crops.table[crops.table["patient"].isin(data.split["test"])]
     stacks, truth = [], []
     for _, rows in unseen.groupby("vertebra"):
         offsets = rows["offset_mm"].to_numpy(np.float32)
@@ -92,13 +92,13 @@ def test_calls_may_assume_that_disease_is_rare(task: str, prevalence: float) -> 
 def test_what_training_never_showed_is_unsure_and_sets_hold_the_truth_of_unseen_patients() -> None:
     crops = made_up_crops(patients=60)
     recipe = changed(small_recipe(epochs=4), validation_share=0.3)
-    trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
+    trained = train(data := training_data(crops, recipe), recipe, 0, OneProcess())
     doubts = trained.card.doubts
     assert doubts is not None
     assert set(doubts.ranges) == set(MEASURES)
     assert (doubts.decides, doubts.unexplained is not None) == ("bone_quality", True)
     predictor = Predictor(trained.model, changed(trained.card, weights_sha256="0"))
-    unseen = crops.table[crops.table["patient"].isin(trained.card.split["test"])]
+    unseen = crops.table[crops.table["patient"].isin(data.split["test"])]
     held, sure = [], []
     for _, rows in unseen.groupby("vertebra"):
         offsets = rows["offset_mm"].to_numpy(np.float32)

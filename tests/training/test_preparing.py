@@ -19,7 +19,7 @@ from spinemet.training.crops import CropsInfo, Shard, read_info, write_manifest
 from spinemet.training.preparing import PreparedStudy, may_have_labels, prepare_archive, prepare_study, summarize
 from spinemet.types import StudyRef
 from tests.readings import SLICES, reading
-from tests.training.crops import label_table, with_slices
+from tests.training.crops import NAMES, label_table, with_slices
 
 CONFIG = StudyConfig(slices=SLICES)
 LABELS = label_table(
@@ -51,7 +51,7 @@ def test_an_archive_is_prepared_in_rounds(tmp_path: Path, monkeypatch: pytest.Mo
             one = reading("p1", ["L1"]) if ref.key == "1.zip" else NotScreened(State.FAILED, Reason.TRUNCATED)
             yield prepare(out, one, labels)
 
-    args = (str(tmp_path / "archive"), str(tmp_path / "labels.csv"), str(out), CONFIG, prepared)
+    args = (str(tmp_path / "archive"), str(tmp_path / "labels.csv"), str(out), CONFIG, NAMES, prepared)
     info = prepare_archive(*args, lambda *told: shown.append(told))
     assert rounds == [["0.zip", "1.zip"], ["2.zip", "3.zip"], ["4.zip"]]
     assert [told[:2] for told in shown] == [(1, 0), (2, 0), (3, 0), (4, 0), (5, 5)]
@@ -73,8 +73,8 @@ def test_the_manifest_does_not_depend_on_the_order_of_studies(tmp_path: Path) ->
             NotScreened(State.FAILED, Reason.TRUNCATED),
         )
     ]
-    info = summarize(prepared, LABELS, CONFIG, str(tmp_path))
-    assert info == summarize(prepared[::-1], LABELS, CONFIG, str(tmp_path))
+    info = summarize(prepared, LABELS, CONFIG, str(tmp_path), NAMES)
+    assert info == summarize(prepared[::-1], LABELS, CONFIG, str(tmp_path), NAMES)
     assert (info.patients, info.studies, info.vertebrae, info.slices) == (2, 3, 3, 9)
     assert info.classes["bone_quality"] == {"normal": 0, "blastic": 0, "mixed": 0, "lytic": 2}
     assert info.classes["posterolateral"] == {"none": 1, "unilateral": 0, "bilateral": 0}
@@ -90,7 +90,7 @@ def test_labels_of_slices_are_counted_separately_and_strays_named_by_row(tmp_pat
         row("", "lytic"), row("0", "lytic"), row("1.2.3.1", "normal"), row("1.2.3.9", "mixed"), row("40", "lytic", "L2")
     )
     one = with_slices(reading("p1", ["L1", "L2"], study="1.2"), {"1.2.3.1": 3.0})
-    info = summarize([prepare(tmp_path, one, labels)] * 2, labels, CONFIG, str(tmp_path))
+    info = summarize([prepare(tmp_path, one, labels)] * 2, labels, CONFIG, str(tmp_path), NAMES)
     assert (info.vertebrae, info.slices) == (1, 3)
     assert info.classes["bone_quality"] == {"normal": 0, "blastic": 0, "mixed": 0, "lytic": 1}
     assert info.slice_classes["bone_quality"] == {"normal": 1, "blastic": 0, "mixed": 0, "lytic": 1}
@@ -101,30 +101,31 @@ def test_labels_of_slices_are_counted_separately_and_strays_named_by_row(tmp_pat
 
 def test_a_study_that_is_in_the_archive_twice_counts_once(tmp_path: Path) -> None:
     prepared = [prepare(tmp_path, reading("p1", ["L1"])) for _ in range(2)]
-    info = summarize(prepared, LABELS, CONFIG, str(tmp_path))
+    info = summarize(prepared, LABELS, CONFIG, str(tmp_path), NAMES)
     assert (len(info.shards), info.studies, info.vertebrae) == (1, 1, 1)
 
 
 def test_an_archive_without_labels_is_bad_input_with_counts_of_its_studies(tmp_path: Path) -> None:
     prepared = [PreparedStudy(skipped=True), PreparedStudy(reason=Reason.NOT_DICOM), PreparedStudy()]
     with pytest.raises(BadInput, match=r"no labelled vertebra in 3 studies \(not_dicom: 1\)"):
-        summarize(prepared, LABELS, CONFIG, str(tmp_path))
+        summarize(prepared, LABELS, CONFIG, str(tmp_path), NAMES)
 
 
 def test_the_manifest_is_read_back(tmp_path: Path) -> None:
-    info = summarize([prepare(tmp_path, reading("p1", ["L1", "L2"]))], LABELS, CONFIG, str(tmp_path))
+    info = summarize([prepare(tmp_path, reading("p1", ["L1", "L2"]))], LABELS, CONFIG, str(tmp_path), NAMES)
     write_manifest(str(tmp_path), info)
     assert read_info(str(tmp_path)) == info
 
 
-def test_the_digest_changes_with_shards_and_slices() -> None:
-    def info(shard: str, pixel_mm: float) -> CropsInfo:
-        prepared = PreparedStudy(patient="a", study="b", shard=Shard(name=shard, slices=3, vertebrae=1), labels=(0,))
+def test_the_digest_changes_with_shards_slices_and_patients() -> None:
+    def info(shard: str, pixel_mm: float, patient: str = "a") -> CropsInfo:
+        prepared = PreparedStudy(shard=Shard(name=shard, slices=3, vertebrae=1, patient=patient), labels=(0,))
         slices = changed(SLICES, pixel_mm=pixel_mm)
-        return summarize([prepared], LABELS, StudyConfig(slices=slices), "archive")
+        return summarize([prepared], LABELS, StudyConfig(slices=slices), "archive", NAMES)
 
     assert info("x", 1.0).digest == info("x", 1.0).digest
-    assert len({info("x", 1.0).digest, info("y", 1.0).digest, info("x", 2.0).digest}) == 3
+    others = (info("x", 1.0), info("y", 1.0), info("x", 2.0), info("x", 1.0, "b"))
+    assert len({one.digest for one in others}) == 4
 
 
 def test_a_dicom_study_is_read_only_if_it_has_labels(realct: Path) -> None:
@@ -163,4 +164,4 @@ def test_crops_know_whether_they_are_of_patients(tmp_path: Path, origins: tuple[
     unused = {"patient": "p2", "level": "L1", "bone_quality": "lytic", "origin": "implant"}
     labels = label_table(*({**row, "origin": word} for row, word in zip(rows, origins, strict=True)), unused)
     one = prepare(tmp_path, reading("p1", ["L1", "L2"]), labels)
-    assert summarize([one], labels, CONFIG, str(tmp_path)).trained_on == expected
+    assert summarize([one], labels, CONFIG, str(tmp_path), NAMES).trained_on == expected
