@@ -21,6 +21,7 @@ from deltalake import DeltaTable, write_deltalake
 from spinemet import files
 from spinemet.errors import BadInput, Reason
 from spinemet.reading import State
+from spinemet.results.confinement import confine
 from spinemet.results.delta import (
     RUNS,
     STORE_ERRORS,
@@ -270,6 +271,7 @@ def connect(uri: str, as_of: datetime | None = None) -> duckdb.DuckDBPyConnectio
         )
     for name in (LEDGER, RUNS):
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM all_{name}")
+    confine(connection, results.uri)
     return connection
 
 

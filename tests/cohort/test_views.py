@@ -244,3 +244,58 @@ def test_a_version_that_a_vacuum_removed_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="version 1 of the table studies can no longer be read: a vacuum"):
         open_cohort(results, first)
     assert open_cohort(results).execute("select count(*) from cohort").fetchone() == (2,)
+
+
+# ---- what SQL may not reach ------------------------------------------------------------------------------------------
+
+TRIES = [
+    "select * from read_csv('/etc/passwd')",
+    "select * from read_csv_auto('/etc/passwd')",
+    "select * from sniff_csv('/etc/passwd')",
+    "select * from read_text('/proc/self/environ')",
+    "select * from read_blob('/proc/self/mem')",
+    "select * from read_text('{key}')",
+    "select * from '{key}'",
+    "select * from read_json('{key}')",
+    "select * from read_text('{results}/../key')",
+    "select * from read_parquet('{results}/../**/*.parquet')",
+    "select * from glob('/etc/*')",
+    "select * from read_parquet('s3://bucket/x.parquet')",
+    "select * from read_csv('https://example.org/x.csv')",
+    "select * from read_csv('http://169.254.169.254/latest/meta-data')",
+    "from duckdb_secrets()",
+    "select * from results",  # a variable of this program
+    "select * from connection",
+    "select getenv('HOME')",
+    "set enable_external_access = true",
+    "select * from delta_scan('/etc')",
+    "with r as (select * from read_csv('/etc/passwd')) select count(*) from r",
+    "copy studies to '{key}'",
+    "attach '{key}' as other",
+    "install httpfs",
+]
+
+
+@pytest.mark.parametrize("query", TRIES)
+def test_sql_reaches_nothing_but_the_results(tmp_path: Path, query: str) -> None:
+    results = write_results(str(tmp_path / "results"), [Study("p1", levels="L1")])
+    (tmp_path / "key").write_text("the pseudonym key")
+    with pytest.raises(BadInput) as refused:
+        run_sql(results, query.format(key=tmp_path / "key", results=results))
+    assert "the pseudonym key" not in str(refused.value)
+    assert str(refused.value).count("\n") == 0
+
+
+def test_a_population_of_somebody_else_reads_no_file_either(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path / "results"), [Study("p1", levels="L1")])
+    (tmp_path / "key").write_text("true")
+    with pytest.raises(BadInput, match="expected a condition"):
+        open_cohort(results, population=Population(where=f"(select content from read_text('{tmp_path}/key'))::boolean"))
+
+
+def test_a_query_gets_a_part_of_the_machines_memory_and_cannot_take_more(tmp_path: Path) -> None:
+    results = write_results(str(tmp_path), [Study("p1", levels="L1")])
+    (setting,) = run_sql(results, "select current_setting('lock_configuration') as locked").to_dict("records")
+    assert setting["locked"]
+    with pytest.raises(BadInput, match="expected one SELECT"):
+        run_sql(results, "set memory_limit = '1TB'")
