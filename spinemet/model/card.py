@@ -3,9 +3,9 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field, FiniteFloat, ValidationError
 
 from spinemet import __version__
 from spinemet.config import FrozenModel
@@ -18,7 +18,7 @@ from spinemet.types import FloatArray
 
 WEIGHTS = "model.safetensors"
 CARD = "model.json"
-_LATER = ("offsets", "trained_on", "about", "doubts", "patients", "split_digest")
+_LATER = ("offsets", "trained_on", "about", "doubts", "patients", "split_digest", "canary")
 """Fields that earlier versions did not have. Empty, they leave the digest as it was, and no archive is read again."""
 BUILTIN = "builtin"
 """The model that comes with this package, by name instead of a place. Its card says what it was trained on."""
@@ -34,9 +34,9 @@ class ModelCard(FrozenModel):
     spec: ModelSpec
     rules: dict[str, Rule] = Field(default_factory=dict)
     """Task -> rule from slices to the vertebra; `mean` for a task that is not in here."""
-    temperatures: dict[str, float] = Field(default_factory=dict)
+    temperatures: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default_factory=dict)
     """Task -> divisor of its logits that calibrates its probabilities (Guo et al. 2017); 1 for a task not in here."""
-    offsets: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    offsets: dict[str, tuple[FiniteFloat, ...]] = Field(default_factory=dict)
     """Task of a composed model -> what is added to the log probability of each class (see `aggregate.compose`)."""
     recipe: dict[str, Any] = Field(default_factory=dict)
     seed: int | None = None
@@ -45,6 +45,8 @@ class ModelCard(FrozenModel):
     """What the training data are of if they are not all of patients, such as `phantoms`; "" if nobody said."""
     about: str = ""
     """For readers: sources and their licences, how good the model is and what it is not. "" if nobody wrote it."""
+    canary: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """Task -> the probabilities of fixed slices, one after the other: a model that gives others is not sound."""
     doubts: Doubts | None = None
     """What makes a call of this model unsure; None for a model that says nothing of it."""
     patients: dict[str, int] = Field(default_factory=dict)

@@ -56,7 +56,7 @@ def save_model(
 def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
     """The model at `uri` (or BUILTIN) in evaluation mode on the CPU, and its card.
 
-    Raises BadInput if there is no model, or if its weights are missing, damaged or do not match the card.
+    Raises BadInput if there is no model, or if its weights are missing, damaged, no numbers, or do not match the card.
     """
     card = load_card(uri)
     content = read_weights(uri, card)
@@ -65,12 +65,23 @@ def load_model(uri: str) -> tuple[MultiTask, ModelCard]:
         state = safetensors.torch.load(content)
         if FAMILIAR in state:
             model.register_buffer(FAMILIAR, torch.empty_like(state[FAMILIAR]))
+        _check_weights(state, model, join(place_of(uri), WEIGHTS))
         model.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise BadInput(
             f"the weights in {join(place_of(uri), WEIGHTS)} do not fit the model that {CARD} describes."
         ) from error
     return model.eval(), card
+
+
+def _check_weights(state: Mapping[str, torch.Tensor], model: MultiTask, where: str) -> None:
+    """Raise BadInput for weights of another type than the network's, or that are not numbers."""
+    own = model.state_dict()
+    for name, tensor in state.items():
+        if name in own and tensor.dtype != own[name].dtype:
+            raise BadInput(f"{where}: expected {own[name].dtype} in {name}, found {tensor.dtype}.")
+        if not torch.isfinite(tensor).all():
+            raise BadInput(f"{where}: expected numbers in {name}, found infinite ones or none; train the model again.")
 
 
 def untrained(spec: ModelSpec, seed: int) -> MultiTask:

@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from spinemet.config import FrozenModel, SliceConfig
 from spinemet.model.tasks import TASKS, Task
@@ -19,8 +19,8 @@ class DenseNetSpec(FrozenModel):
 class Window(FrozenModel):
     """The range of HU that fills the scale of one input channel; values outside are clipped."""
 
-    center: float
-    width: float = Field(gt=0)
+    center: FiniteFloat
+    width: float = Field(gt=0, allow_inf_nan=False)
 
 
 WINDOWS: tuple[Window, Window, Window] = (

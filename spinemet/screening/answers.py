@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from spinemet.errors import Reason, fault_in
+from spinemet.errors import Reason, StudyFailed, fault_in
 from spinemet.reading import NotScreened, Screened, State, StudyReading, VertebraCall
 from spinemet.screening.outcome import slimmed, without_pixels
 from spinemet.screening.plan import PlannedStudy
@@ -51,7 +51,8 @@ def classify(
     except Exception as error:
         if len(answers) > 1:
             return [one for answer in answers for one in classify([answer], predict)]
-        return [_broken(answer, fault_in(error)) for answer in answers]
+        detail = error.detail if isinstance(error, StudyFailed) else fault_in(error)
+        return [_broken(answer, detail) for answer in answers]
     per_stack = (time.perf_counter() - start) / max(sum(map(len, stacks)), 1)
     return [
         replace(

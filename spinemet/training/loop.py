@@ -282,6 +282,7 @@ class _Run:
             metrics={**metrics, "best_epoch": float(self.best["epoch"])},
         )
         predictor = Predictor(model, card, self.workers.device)
+        card = changed(card, canary=predictor.canary())
         doubts, familiar = fit_doubts(predictor, self.data, self.recipe, self.seed)
         if familiar is not None:
             model.register_buffer(FAMILIAR, torch.from_numpy(familiar))

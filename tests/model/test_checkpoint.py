@@ -77,3 +77,48 @@ def test_damaged_missing_or_foreign_weights_are_refused(model: Pair, tmp_path: P
     (tmp_path / CARD).write_text(json.dumps(card))
     with pytest.raises(BadInput, match="do not fit the model"):
         load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperatures", {"bone_quality": 0}),
+        ("temperatures", {"bone_quality": float("nan")}),
+        ("temperatures", {"lytic": float("inf")}),
+        ("temperatures", {"lytic": -1.0}),
+        ("offsets", {"bone_quality": [0.0, float("nan"), 0.0, 0.0]}),
+    ],
+)
+def test_a_card_with_values_that_cannot_be_is_refused(model: Pair, tmp_path: Path, field: str, value: object) -> None:
+    save_model(str(tmp_path), *model)
+    card = json.loads((tmp_path / CARD).read_text())
+    (tmp_path / CARD).write_text(json.dumps({**card, field: value}))
+    with pytest.raises(BadInput, match=f"expected a SpineMet model card in .*{field}"):
+        load_model(str(tmp_path))
+
+
+@pytest.mark.parametrize(("name", "value"), [("center", "NaN"), ("width", "Infinity"), ("width", "0")])
+def test_windows_that_cannot_be_are_refused(model: Pair, tmp_path: Path, name: str, value: str) -> None:
+    save_model(str(tmp_path), *model)
+    card = json.loads((tmp_path / CARD).read_text())
+    card["spec"]["windows"][0][name] = float(value)
+    (tmp_path / CARD).write_text(json.dumps(card))
+    with pytest.raises(BadInput, match=rf"spec\.windows\.0\.{name}"):
+        load_model(str(tmp_path))
+
+
+def test_weights_that_are_not_numbers_are_refused_at_load(model: Pair, tmp_path: Path) -> None:
+    net, card = model
+    name, weights = next(iter(net.named_parameters()))
+    with torch.no_grad():
+        weights[0, 0, 1, 1] = float("nan")
+    save_model(str(tmp_path), net, card)
+    with pytest.raises(BadInput, match=f"expected numbers in {name}"):
+        load_model(str(tmp_path))
+
+
+def test_weights_of_another_type_are_refused(model: Pair, tmp_path: Path) -> None:
+    net, card = model
+    save_model(str(tmp_path), net.half(), card)
+    with pytest.raises(BadInput, match=r"expected torch\.float32 in .*, found torch\.float16"):
+        load_model(str(tmp_path))

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from spinemet.config import changed
-from spinemet.errors import BadInput
+from spinemet.errors import BadInput, StudyFailed
 from spinemet.model.aggregate import Rule, aggregate
 from spinemet.model.checkpoint import FAMILIAR, ModelCard, save_model, untrained
 from spinemet.model.doubt import ClassLimits, Doubts, appearance, fit_familiar
 from spinemet.model.multitask import MultiTask
-from spinemet.model.predictor import BATCH, Predictor
+from spinemet.model.predictor import BATCH, Predictor, canary_slices
 from spinemet.model.spec import ModelSpec
 from spinemet.reading import Doubt
 from spinemet.types import BONE_QUALITY, SliceStack
@@ -140,3 +140,35 @@ def test_doubts_of_the_card_and_the_weights_reach_the_calls(model: Pair, tmp_pat
         assert [call.doubt for call in calls] == [*[reason] * 4, of_flat]
         assert all(call.is_judged for call in calls)
     assert calls[0].plausible == {"bone_quality": BONE_QUALITY}
+
+
+# ---- a model that is not sound ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e38])
+def test_values_that_are_not_numbers_are_no_call(model: Pair, factor: float) -> None:
+    net, card = model
+    with torch.no_grad():
+        for weights in net.heads.parameters():
+            weights.mul_(factor).mul_(factor)
+    with pytest.raises(StudyFailed, match="values that are not numbers"):
+        Predictor(net, card).predict([stack(0, 9)])
+
+
+def test_a_model_that_calls_otherwise_than_where_it_was_trained_is_refused(model: Pair, tmp_path: Path) -> None:
+    net, card = model
+    save_model(str(tmp_path), net, changed(card, canary=Predictor(net, card).canary()))
+    assert Predictor.load(str(tmp_path)).predict([stack(0, 9)])
+    other = untrained(card.spec, seed=9)
+    save_model(str(tmp_path), other, changed(card, canary=Predictor(net, card).canary()))
+    with pytest.raises(BadInput, match="calls test slices otherwise than where it was trained"):
+        Predictor.load(str(tmp_path))
+
+
+def test_the_test_slices_fit_every_size_and_hold_hu(spec: ModelSpec) -> None:
+    for size in (32, 64, 224):
+        slices = canary_slices(changed(spec.slices, size_px=size))
+        assert slices.shape == (8, size, size)
+        assert slices.min() >= -400
+        assert slices.max() <= 999
+        assert len({one.tobytes() for one in slices}) == 8

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from spinemet.errors import Reason
+from spinemet.errors import Reason, StudyFailed
 from spinemet.reading import NotScreened, State, StudyReading, VertebraCall
 from spinemet.screening.answers import Answer, classify, read_answer
 from spinemet.screening.plan import PlannedStudy
@@ -36,6 +36,18 @@ def test_a_study_that_breaks_the_model_fails_alone_and_keeps_its_reading() -> No
     assert (second.reading.chosen, second.reading.localizer) == (SERIES, "geometric")
     assert "patient" not in second.reading.detail
     assert second.calls == ()
+
+
+def test_what_the_model_says_of_a_broken_study_stands_in_its_row() -> None:
+    def refuse(stacks: Sequence[SliceStack]) -> list[VertebraCall]:
+        raise StudyFailed(Reason.INTERNAL, "the model gave values that are not numbers.")
+
+    (answer,) = classify([Answer(STUDY, READING)], refuse)
+    assert isinstance(answer.reading, NotScreened)
+    assert (answer.reading.reason, answer.reading.detail) == (
+        Reason.INTERNAL,
+        "the model gave values that are not numbers.",
+    )
 
 
 def test_vertebrae_without_slices_and_studies_without_vertebrae_skip_the_model() -> None:
