@@ -6,6 +6,7 @@ only settings that can change a result. The settings of a job (waves, workers) a
 
 import hashlib
 import json
+import math
 import tomllib
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -78,7 +79,8 @@ def config_digest(config: BaseModel) -> str:
 def load_config(path: str | Path | None, kind: type[T]) -> T:
     """The configuration of `kind` in the TOML file at `path`, or its defaults for None.
 
-    Raises BadInput if the file is missing, is not TOML, or holds an unknown key or a value out of range.
+    Raises BadInput if the file is missing, is not TOML in UTF-8, or holds an unknown key, a value out of range, inf or
+    nan.
     """
     if path is None:
         return kind()
@@ -86,10 +88,26 @@ def load_config(path: str | Path | None, kind: type[T]) -> T:
         text = Path(path).read_text()
     except OSError as error:
         raise BadInput(f"cannot read the configuration file {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise BadInput(f"expected text in UTF-8 in the configuration file {path}, found another encoding.") from error
     try:
-        return _validated(kind, tomllib.loads(text), str(path))
+        values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise BadInput(f"{path} is not valid TOML: {error}.") from error
+    if place := _without_number(values):
+        raise BadInput(f"{path}: {place}: expected a number, found inf or nan.")
+    return _validated(kind, values, str(path))
+
+
+def _without_number(value: object) -> str:
+    """The place of the first inf or nan in parsed TOML, such as `slices.pixel_mm`; "" if there is none."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "."
+    parts = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        if place := _without_number(part):
+            return f"{name}.{place}".rstrip(".")
+    return ""
 
 
 def changed(model: T, /, **changes: object) -> T:

@@ -26,12 +26,22 @@ def test_a_file_sets_the_values_in_it(tmp_path: Path) -> None:
         ("[slices]\nsize_px = 33", "slices.size_px"),
         ('localizer = "guess"', "localizer"),
         ("not toml", "not valid TOML"),
+        ("[select]\nmax_spacing_mm = inf", "select.max_spacing_mm: expected a number, found inf or nan"),
+        ("[slices]\nstep_mm = nan", "slices.step_mm: expected a number"),
+        ("[select]\nusual_spacing_mm = [0.9, inf]", "select.usual_spacing_mm.1: expected a number"),
     ],
 )
 def test_an_error_names_the_key(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(text)
     with pytest.raises(BadInput, match=said):
+        load_config(path, StudyConfig)
+
+
+def test_a_file_in_another_encoding_is_bad_input(tmp_path: Path) -> None:
+    path = tmp_path / "study.toml"
+    path.write_bytes('localizer = "geometric" # für alle'.encode("latin-1"))
+    with pytest.raises(BadInput, match=r"UTF-8 in the configuration file .*study\.toml"):
         load_config(path, StudyConfig)
 
 

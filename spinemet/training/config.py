@@ -56,10 +56,12 @@ class TrainRecipe(FrozenModel):
     selects: str = "bone_quality"
     """The epoch with the lowest log loss of this task on the validation vertebrae (all classes count the same) is
     kept."""
-    rules: tuple[Rule, ...] = (Rule(kind="mean"), Rule(kind="top", share=0.5), Rule(kind="top", share=1 / 3))
+    rules: tuple[Rule, ...] = Field(
+        (Rule(kind="mean"), Rule(kind="top", share=0.5), Rule(kind="top", share=1 / 3)), min_length=1
+    )
     """Aggregation rules to choose from; each task gets the best one for the validation patients."""
-    epochs: int = Field(ge=1)
-    batch: int = Field(32, ge=1)
+    epochs: int = Field(ge=1, le=10_000)
+    batch: int = Field(32, ge=1, le=65_536)
     """Slices per step, summed over all workers."""
     epoch_slices: int | None = Field(None, ge=1)
     """Slices per epoch, drawn without repeats; None takes all. The slices of one vertebra are much alike."""

@@ -197,8 +197,8 @@ def _check_cells(table: pd.DataFrame, column: str, good: pd.Series, expected: st
     if good.all():
         return
     row = int(table.index[~good.astype(bool)][0])
-    # The cell of a slice may contain a UID, which messages must not show.
-    found = "another word" if column == "slice" else str(table.at[row, column] or "nothing")
+    # If columns are swapped, the cell holds a patient's name or a UID, which messages must not show.
+    found = "another word" if table.at[row, column] else "nothing"
     raise BadInput(f"{uri}: row {row}, column {column}: expected {expected}, found {found}.")
 
 

@@ -4,7 +4,8 @@ All recipes stay comparable on a machine too small for the full size.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,29 @@ def recipe(name: str) -> TrainRecipe:
     Raises BadInput if there is no such recipe or the file is not valid.
     """
     if name.endswith(".toml"):
-        fields = load_config(name, _RecipeFile).model_dump()
+        with _opened(name):
+            fields = load_config(name, _RecipeFile).model_dump()
         return TrainRecipe.model_validate({**fields, "name": Path(name).stem})
     if name not in RECIPES:
         raise BadInput(f"expected a recipe ({', '.join(RECIPES)}) or a TOML file, found {name}.")
     return TrainRecipe.model_validate({**_merged(RECIPES[name]), "name": name})
+
+
+_open: list[Path] = []
+"""The recipe files that are being read, each the base of the one before."""
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[None]:
+    """Raise BadInput if the recipe file is already being read: it would be its own base."""
+    path = Path(name).resolve()
+    if path in _open:
+        raise BadInput(f"{name}: base: expected another recipe, found this file itself or one that is based on it.")
+    _open.append(path)
+    try:
+        yield
+    finally:
+        _open.remove(path)
 
 
 class _RecipeFile(TrainRecipe):

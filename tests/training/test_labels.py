@@ -104,8 +104,12 @@ def test_extra_columns_are_ignored_and_a_label_column_may_be_missing(tmp_path: P
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        (HEADER, ["p1,,,L1,sclerotic,"], r"row 2, column bone_quality: expected .*lytic, found sclerotic"),
-        (HEADER, ["p1,,,L1,lytic,", "p1,,,L9,lytic,"], r"row 3, column level: expected one of C1 … S1, found L9"),
+        (HEADER, ["p1,,,L1,sclerotic,"], r"row 2, column bone_quality: expected .*lytic, found another word"),
+        (
+            HEADER,
+            ["p1,,,L1,lytic,", "p1,,,L9,lytic,"],
+            r"row 3, column level: expected one of C1 … S1, found another",
+        ),
         (HEADER, [",,,L1,lytic,"], r"row 2, column patient: expected a patient, found nothing"),
         (HEADER, ["p1,,,L1,lytic,", "p2,,,L1,normal,", "p1,,,l1,normal,"], r"row 4.*expected lytic as row 2.*normal"),
         (HEADER, ["p1,,,L1,lytic,", "p1,,,L1,lytic,"], r"row 3.*found it in row 2 too"),
@@ -176,7 +180,7 @@ def test_a_further_column_is_read_and_checked_like_the_others(tmp_path: Path) ->
     table = consensus(read_labels(write(tmp_path, "p1,L1,lytic,Yes", "p1,L2,normal,", header=header), words))
     assert table["collapse"].tolist() == ["yes", None]
     assert "collapse" not in read_labels(str(tmp_path / "labels.csv"))
-    with pytest.raises(BadInput, match="row 2, column collapse: expected one of no, yes, found maybe"):
+    with pytest.raises(BadInput, match="row 2, column collapse: expected one of no, yes, found another word"):
         read_labels(write(tmp_path, "p1,L1,lytic,maybe", header=header), words)
     with pytest.raises(BadInput, match="expected a column collapse, found patient, study"):
         read_labels(write(tmp_path, *ROWS), words)
@@ -204,7 +208,7 @@ def test_a_row_may_say_that_it_is_not_of_a_patient(tmp_path: Path) -> None:
     agreed = consensus(read_labels(write(tmp_path, *rows, header=header)))
     assert agreed["origin"].tolist() == ["phantom", ""]
     assert consensus(read_labels(write(tmp_path, *ROWS)))["origin"].tolist() == [""] * 3
-    with pytest.raises(BadInput, match="row 2, column origin: expected nothing or phantom or implant, found doll"):
+    with pytest.raises(BadInput, match="row 2, column origin: expected nothing or phantom or implant, found another"):
         read_labels(write(tmp_path, "p1,L1,lytic,a,doll", header=header))
 
 
@@ -214,3 +218,12 @@ def test_a_study_of_two_patients_is_refused_without_naming_them(tmp_path: Path) 
         read_labels(write(tmp_path, *rows))
     assert "case" not in str(refused.value)
     read_labels(write(tmp_path, *rows[:2], "case b,,,L2,lytic,"))
+
+
+@pytest.mark.parametrize("column", ["level", "bone_quality", "posterolateral"])
+def test_swapped_columns_print_no_patients_name(tmp_path: Path, column: str) -> None:
+    names = {"patient": column, column: "patient"}
+    header = ",".join(names.get(name, name) for name in HEADER.split(","))
+    with pytest.raises(BadInput, match=r"row 2, column .*: expected .*, found another word") as refused:
+        read_labels(write(tmp_path, "MEIER^ANNA,1.2,1.2.3,T12,normal,none", header=header))
+    assert "MEIER" not in str(refused.value)

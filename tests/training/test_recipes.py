@@ -127,3 +127,27 @@ def test_a_smaller_scale_keeps_the_steps_between_the_recipes() -> None:
 def test_recipes_do_not_import_torch() -> None:
     code = "import sys, spinemet.training.recipes; sys.exit('torch' in sys.modules or 'pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rules = []", "rules: Tuple should have at least 1 item"),
+        ("epochs = 1e12", "epochs: Input should be less than or equal to 10000"),
+        ("learning_rate = inf", "learning_rate: expected a number"),
+        ("[model]\ndropout = nan", "model.dropout: expected a number"),
+        ('base = "{folder}/one.toml"', "base: expected another recipe, found this file itself"),
+        (
+            'base = "{folder}/two.toml"',
+            "found this file itself or one that is based on it",
+        ),
+    ],
+)
+def test_a_recipe_file_that_cannot_be_meant_is_refused_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(text.format(folder=tmp_path))
+    two.write_text(f'base = "{one}"')
+    with pytest.raises(BadInput, match=said):
+        recipe(str(one))
+    one.write_text("epochs = 3")
+    assert recipe(str(two)).epochs == 3  # a file that was refused can be mended and read
