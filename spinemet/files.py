@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posixpath
 import re
 import shutil
 from collections.abc import Mapping
@@ -56,6 +57,14 @@ def normalize(uri: str | Path) -> str:
     if "://" in text and not text.startswith("file://"):
         raise BadInput(f"expected a local path or an s3:// URI, found {text}.")
     return str(Path(text.removeprefix("file://")).expanduser().absolute())
+
+
+def resolved(uri: str | Path) -> str:
+    """The place itself: `normalize` without `.`, `..`, doubled slashes and links on the way."""
+    text = normalize(uri)
+    if is_s3(text):
+        return "s3://" + posixpath.normpath(text.removeprefix("s3://"))
+    return str(Path(text).resolve())
 
 
 def join(uri: str, *names: str) -> str:

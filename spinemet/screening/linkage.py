@@ -4,6 +4,7 @@ One Parquet file per wave, in a place apart from the results; only the owner can
 """
 
 import io
+import os
 import re
 from pathlib import Path
 
@@ -89,9 +90,25 @@ def erase_linked(uri: str, patient_key: str) -> int:
     return removed
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, from its first byte on, in a folder that only its owner can enter.
+
+    A folder that is there already keeps its mode. Raises BadInput if the place cannot be written.
+    """
+    part = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)
+        with open(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(content)
+        part.replace(path)
+    except OSError as error:
+        raise BadInput(f"cannot write the linkage to {path.parent}: {error.strerror}.") from error
+
+
 def check_linkage_apart(linkage: str, results: str) -> None:
     """Raise BadInput if linkage and results lie in one another: readers of the results could read the names."""
-    one, other = f"{files.normalize(linkage)}/", f"{files.normalize(results)}/"
+    one, other = (f"{files.resolved(place)}/" for place in (linkage, results))
     if one.startswith(other) or other.startswith(one):
         raise BadInput(f"expected a linkage place apart from the results {results}, found {linkage}.")
 
@@ -99,6 +116,7 @@ def check_linkage_apart(linkage: str, results: str) -> None:
 def _store(place: str, table: pa.Table) -> None:
     content = io.BytesIO()
     pq.write_table(table, content)
-    files.write_bytes(place, content.getvalue())
-    if not files.is_s3(place):
-        Path(place).chmod(0o600)
+    if files.is_s3(place):
+        files.write_bytes(place, content.getvalue())
+    else:
+        write_private(Path(place), content.getvalue())

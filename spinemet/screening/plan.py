@@ -173,7 +173,7 @@ def first_checked(studies: Iterator[StudyRef]) -> Iterator[StudyRef]:
 
 def check_apart(archive: str, results: str) -> None:
     """Raise BadInput if the results would lie inside the archive: the next run would list them as studies."""
-    root, place = files.normalize(archive), files.normalize(results)
+    root, place = files.resolved(archive), files.resolved(results)
     if f"{place}/".startswith(f"{root}/"):
         raise BadInput(f"expected a results place outside the archive {root}, found {place}.")
 

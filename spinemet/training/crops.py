@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -276,11 +278,12 @@ def read_crops(uri: str, in_memory_bytes: int = IN_MEMORY_BYTES) -> Crops:
 
 
 def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crops:
-    cache = Path(tempfile.gettempdir()) / f"spinemet-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
+    cache = own_cache()
     ready = cache / f"crops-{info.digest}.npy"
     if ready.exists():
-        return Crops(np.load(ready, mmap_mode="r"), _fill(uri, info, None), info)
+        hu_NHW = np.load(ready, mmap_mode="r", allow_pickle=False)
+        if (hu_NHW.shape, hu_NHW.dtype) == (shape, np.int16):
+            return Crops(hu_NHW, _fill(uri, info, None), info)
     # Several processes may each fill a copy at the same time; the last rename wins, and all copies are equal.
     filling = cache / f"{ready.name}.{os.getpid()}"
     hu_NHW = np.lib.format.open_memmap(filling, mode="w+", dtype=np.int16, shape=shape)
@@ -288,6 +291,24 @@ def _read_mapped(uri: str, info: CropsInfo, shape: tuple[int, int, int]) -> Crop
     hu_NHW.flush()
     filling.replace(ready)
     return Crops(np.load(ready, mmap_mode="r"), table, info)
+
+
+def own_cache() -> Path:
+    """The folder for memory-mapped crops below the temporary folder, which only this user can enter.
+
+    Raises BadInput if somebody else made a folder of that name, or others can write to it: training would believe
+    their pixels.
+    """
+    cache = Path(tempfile.gettempdir()) / f"spinemet-{os.getuid()}"
+    with suppress(FileExistsError):
+        cache.mkdir(mode=0o700)
+    found = cache.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) & 0o077:
+        raise BadInput(
+            f"expected a folder of this user that nobody else can enter at {cache}, found another one. Remove it, or "
+            "set TMPDIR to a folder of your own."
+        )
+    return cache
 
 
 def _fill(uri: str, info: CropsInfo, hu_NHW: npt.NDArray[np.int16] | None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +55,57 @@ def test_without_a_place_nothing_is_written(tmp_path: Path, monkeypatch: pytest.
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["s3://b/results", "s3://b/results/linkage", "s3://b"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "s3://b/results",
+        "s3://b/results/linkage",
+        "s3://b",
+        "s3://b/./results/x",
+        "s3://b/y/../results",
+        "s3://b//results",
+    ],
+)
 def test_a_place_inside_the_results_is_refused(place: str) -> None:
     with pytest.raises(BadInput, match="apart from the results"):
         check_linkage_apart(place, "s3://b/results")
     check_linkage_apart("s3://b/results-linkage", "s3://b/results")
+
+
+def test_a_local_place_inside_the_results_is_refused_however_it_is_written(tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    results.mkdir()
+    (tmp_path / "link").symlink_to(results)
+    (tmp_path / "other").mkdir()
+    for place in (results / "x", tmp_path / "link", tmp_path / "link" / "x", tmp_path / "other" / ".." / "results"):
+        with pytest.raises(BadInput, match="apart from the results"):
+            check_linkage_apart(str(place), str(results))
+    check_linkage_apart(str(tmp_path / "other"), str(results))
+
+
+def test_a_linkage_file_is_private_from_its_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    replace_file = Path.replace
+
+    def watched(part: Path, target: Path) -> Path:
+        seen.append(stat.S_IMODE(part.stat().st_mode))
+        return replace_file(part, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    before = os.umask(0)
+    try:
+        linkage = Linkage(str(tmp_path / "new" / "linkage"), NAMES)
+        linkage.add(REF, READING)
+        linkage.write("w1")
+    finally:
+        os.umask(before)
+    assert seen == [0o600]
+    assert stat.S_IMODE((tmp_path / "new" / "linkage").stat().st_mode) == 0o700
+
+
+def test_a_linkage_place_that_cannot_be_written_is_bad_input(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    linkage = Linkage(str(tmp_path / "file" / "linkage"), NAMES)
+    linkage.add(REF, READING)
+    with pytest.raises(BadInput, match="cannot write the linkage"):
+        linkage.write("w1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,31 @@ def test_take_keeps_vertebra_numbers(tmp_path: Path) -> None:
     part = crops.take((crops.table["patient"] == NAMES.patient_key("p2")).to_numpy())
     assert part.table["vertebra"].tolist() == [2, 2, 2]
     np.testing.assert_array_equal(part.hu_NHW, crops.hu_NHW[6:])
+
+
+@pytest.mark.parametrize("kind", ["open to others", "a link", "a file"])
+def test_a_cache_that_somebody_else_may_have_made_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    write_crops(str(tmp_path / "crops"), [reading("p1", ["T12", "L1"])], LABELS)
+    place = tmp_path / f"spinemet-{os.getuid()}"
+    if kind == "a file":
+        place.write_text("")
+    elif kind == "a link":
+        (tmp_path / "theirs").mkdir(mode=0o700)
+        place.symlink_to(tmp_path / "theirs")
+    else:
+        place.mkdir()
+        place.chmod(0o777)
+    with pytest.raises(BadInput, match="that nobody else can enter"):
+        read_crops(str(tmp_path / "crops"), 0)
+
+
+def test_a_cached_file_of_another_shape_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    write_crops(str(tmp_path / "crops"), [reading("p1", ["T12", "L1"])], LABELS)
+    good = read_crops(str(tmp_path / "crops"), 0).hu_NHW.copy()
+    (file,) = (tmp_path / f"spinemet-{os.getuid()}").iterdir()
+    np.save(file, np.zeros((2, 2), np.int16))
+    np.testing.assert_array_equal(read_crops(str(tmp_path / "crops"), 0).hu_NHW, good)
