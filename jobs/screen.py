@@ -38,7 +38,7 @@ def screen(
     summary: Annotated[str | None, Option(help="Also write the run's counts as JSON to this place.")] = None,
     workers: Annotated[int | None, Option(help="Model workers. Default: one per GPU, or one per 2 CPUs.")] = None,
     gpus: Annotated[int | None, Option(help="GPUs to use; the cluster may grow to them. Default: all there.")] = None,
-    dates: Annotated[DatePolicy, Option(help="Study dates in the tables.")] = "shifted",
+    dates: Annotated[DatePolicy, Option(help="Study dates in the tables; nightly commits undo a shift.")] = "shifted",
     ephemeral_key: Annotated[bool, Option("--ephemeral-key", help="Throwaway key: no later run can go on.")] = False,
     no_pictures: Annotated[bool, Option("--no-pictures", help="Do not store the straightened spines.")] = False,
     linkage: Annotated[str | None, Option(help="Place for a table of pseudonyms and identifiers.")] = None,

@@ -10,6 +10,8 @@ import hmac
 import os
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -46,6 +48,19 @@ def load_key(ephemeral: bool = False, key_file: str | Path | None = None) -> byt
     if len(key) < MIN_KEY_BYTES:
         raise BadInput(f"expected a pseudonym key of at least {MIN_KEY_BYTES} bytes, found {len(key)}.")
     return key
+
+
+@contextmanager
+def key_hidden() -> Iterator[None]:
+    """A block without the key in this process's environment: what starts in it never gets the key.
+
+    Ray's processes, and the children that decode the archive's bytes, keep the environment that they start in.
+    """
+    held = {name: os.environ.pop(name) for name in (KEY_VARIABLE, KEY_FILE_VARIABLE) if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(held)
 
 
 class Pseudonymizer:

@@ -44,6 +44,11 @@ _AGE_UNITS = {"D": 365.25, "W": 365.25 / 7, "M": 12.0, "Y": 1.0}
 OLDEST_YEARS = 130
 
 
+def printable(text: str) -> str:
+    """`text` with a blank for each control character: escape sequences of a header must not reach a terminal."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
 @contextmanager
 def quiet_readers() -> Iterator[None]:
     """Silence the warnings and log lines of pydicom, highdicom and nibabel: they quote values, which may identify a

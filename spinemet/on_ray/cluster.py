@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from spinemet.dicom.pseudonym import key_hidden
 from spinemet.errors import BadInput, JobFailed
 from spinemet.machine import usable_cores
 
@@ -39,7 +40,7 @@ def connect() -> None:
     """Make `ray` usable: join the cluster of RAY_ADDRESS (set inside a submitted job), else start a local one.
 
     Does nothing if Ray is initialised already: several jobs can run in one process. A local cluster declares at least
-    MIN_CPUS CPUs, serves no dashboard, and ends with this process.
+    MIN_CPUS CPUs, serves no dashboard, does not have the pseudonym key, and ends with this process.
     """
     # Ray's future default; unset, Ray warns of the change.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -90,7 +91,7 @@ def _start_local() -> None:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     for attempt in range(1, START_ATTEMPTS + 1):
         try:
-            with _without_line(b"Set ray log level from environment variable"):
+            with key_hidden(), _without_line(b"Set ray log level from environment variable"):
                 ray.init(
                     address="local",
                     num_cpus=max(MIN_CPUS, usable_cores()),

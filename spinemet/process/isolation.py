@@ -2,6 +2,7 @@
 
 Native decoders read the archive's bytes, and a decoder that crashes ends its whole process. Ray would retry such a task
 for ever. Here a study that crashes, hangs or takes too much memory ends the child process and becomes one ledger row.
+The child does not have the pseudonym key.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from functools import cache
+from multiprocessing import forkserver
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, TypeVar
@@ -24,6 +26,7 @@ from pebble import ProcessExpired, ProcessPool
 
 from spinemet.archive.objects import in_order
 from spinemet.config import StudyConfig
+from spinemet.dicom.pseudonym import key_hidden
 from spinemet.errors import Reason, StudyFailed
 from spinemet.machine import usable_cores
 from spinemet.process.memory import keep_memory
@@ -54,11 +57,14 @@ class IsolatedReader:
         # threads, and it has the imports done for which each new child would need seconds.
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
+        with key_hidden():
+            forkserver.ensure_running()
+            environment = dict(os.environ)
         return ProcessPool(
             max_workers=1,
             max_tasks=STUDIES_PER_CHILD,
             initializer=_begin,
-            initargs=(self._memory_limit_bytes, dict(os.environ)),
+            initargs=(self._memory_limit_bytes, environment),
             context=context,
         )
 

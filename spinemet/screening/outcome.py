@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from spinemet.dicom.pseudonym import Pseudonymizer
-from spinemet.dicom.values import names_contrast
+from spinemet.dicom.values import names_contrast, printable
 from spinemet.model.marks import Marks
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
 from spinemet.results.schemas import LABEL_COLUMNS, PROBABILITY_COLUMNS, SCHEMAS, Row
@@ -219,4 +219,5 @@ def _seconds(stages: Mapping[str, float]) -> Row:
 
 
 def _text(text: str) -> str | None:
-    return " ".join(text.split())[:MAX_TEXT] or None
+    # A spreadsheet takes text that begins with one of these for a formula.
+    return " ".join(printable(text).split()).lstrip("=+-@ ")[:MAX_TEXT] or None

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from spinemet.dicom.pseudonym import KEY_VARIABLE, load_key
 from spinemet.errors import BadInput, JobFailed
 from spinemet.on_ray import cluster
 from spinemet.on_ray.cluster import (
@@ -24,6 +25,17 @@ from spinemet.on_ray.cluster import (
     own_error,
     parallel_tasks,
 )
+
+
+def test_ray_starts_without_the_pseudonym_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    there: list[bool] = []
+    monkeypatch.setenv(KEY_VARIABLE, "the key of all tests")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **settings: there.append(KEY_VARIABLE in os.environ))
+    connect()
+    assert there == [False]
+    assert load_key() == b"the key of all tests"
 
 
 def test_a_slow_start_is_tried_again_and_another_error_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

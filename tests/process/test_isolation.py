@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from spinemet.config import StudyConfig
+from spinemet.dicom.pseudonym import KEY_FILE_VARIABLE, KEY_VARIABLE
 from spinemet.errors import Reason, StudyFailed
 from spinemet.process.isolation import IsolatedReader
 from spinemet.reading import State
@@ -145,3 +146,21 @@ def _kill_readers_of(pipe: Path, kills: int) -> None:
             child.kill()
             child.join()
     pipe.write_bytes(b"not DICOM")
+
+
+def environments() -> list[str]:
+    """The environment of this process, as it is and as it and its parent, the fork server, were started with."""
+    started = [Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace") for pid in ("self", os.getppid())]
+    return [repr(dict(os.environ)), *started]
+
+
+@only_linux
+@pytest.mark.parametrize("name", [KEY_VARIABLE, KEY_FILE_VARIABLE])
+def test_the_process_that_decodes_does_not_have_the_key(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "the key of all tests")
+    monkeypatch.setenv("AWS_REGION", "us-east-1")
+    with IsolatedReader() as reader:
+        found = reader.run(environments)
+    assert not any("the key of all tests" in text for text in found)
+    assert "us-east-1" in found[0]  # what it needs to reach the archive
+    assert os.environ[name] == "the key of all tests"  # the driver keeps it
