@@ -29,6 +29,7 @@ from spinemet.dicom.values import (
     integer,
     number,
     numbers,
+    printable,
     quiet_readers,
     real_world_unit,
     stored_pixels,
@@ -60,6 +61,7 @@ _INSTANCE_KEYWORDS, _SERIES_KEYWORDS, _PIXEL_KEYWORDS = (
     {name for name in header.__dataclass_fields__ if name[0].isupper() and name != "TransferSyntaxUID"}
     for header in (InstanceHeader, SeriesHeader, StoredPixels)
 )
+_IDENTIFIERS = {name for name in _SERIES_KEYWORDS if name == "PatientID" or name.endswith("UID")}
 _PLAIN_TEXTS = _SERIES_KEYWORDS - {"StudyDate", "FrameOfReferenceUID", "ConvolutionKernel", "KVP"}
 _SOURCES = {
     "AcquisitionNumber",
@@ -259,7 +261,10 @@ def _shared_header(dataset: Dataset, syntax: str) -> InstanceHeader:
 
 
 def _series_header(dataset: Dataset, syntax: str) -> SeriesHeader:
-    plain: dict[str, Any] = {keyword: text(dataset, keyword) for keyword in _PLAIN_TEXTS}
+    plain: dict[str, Any] = {
+        keyword: text(dataset, keyword) if keyword in _IDENTIFIERS else printable(text(dataset, keyword)).strip()
+        for keyword in _PLAIN_TEXTS
+    }
     compression = text(dataset, "LossyImageCompression")
     study_day = day(dataset, "StudyDate")
     if text(dataset, "SOPClassUID") in CT_CLASSES:
@@ -268,7 +273,7 @@ def _series_header(dataset: Dataset, syntax: str) -> SeriesHeader:
         **plain,
         age_years=age_years(dataset),
         StudyDate=study_day.strftime("%Y%m%d") if study_day else "",
-        ConvolutionKernel=" ".join(texts(dataset, "ConvolutionKernel")),
+        ConvolutionKernel=printable(" ".join(texts(dataset, "ConvolutionKernel"))).strip(),
         KVP=number(dataset, "KVP"),
         lossy=compression == "01"
         or syntax in _LOSSY_SYNTAXES

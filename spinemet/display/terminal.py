@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spinemet.commands import console
+from spinemet.dicom.values import printable
 from spinemet.display import palette
 from spinemet.display.study_json import flag_lines, rejected_series
 from spinemet.reading import NotScreened, Screened, StudyReading, VertebraCall
@@ -97,7 +98,7 @@ def render_prevalence(table: pd.DataFrame, width: int | None = None) -> Table:
     for key, findings in rows.items():
         found = next(iter(findings.values()))
         out.add_row(
-            *key,
+            *(Text(printable(word)) for word in key),
             *(f"{found[f'n_{name}']}" for name in counts),
             f"{found['n_positive']}",
             format_share(found["prevalence"], found["ci_low"], found["ci_high"], found["interval"]),
@@ -132,7 +133,7 @@ def render_table(table: pd.DataFrame, width: int | None = None) -> RenderableTyp
     needed = sum(2 + max(column) for column in lengths)
     is_narrow = needed > (width or console().width)
     parts: list[RenderableType] = [
-        _grid(shown.rename(columns=lambda name: str(name).replace("_", "_\n") if is_narrow else str(name)))
+        _grid(shown.rename(columns=lambda name: printable(str(name)).replace("_", "_\n" if is_narrow else "_")))
     ]
     if len(table.columns) > _MANY_COLUMNS and len(shown):
         groups = [shown[start : start + _ON_SIDE].T for start in range(0, len(shown), _ON_SIDE)]
@@ -145,9 +146,9 @@ def render_table(table: pd.DataFrame, width: int | None = None) -> RenderableTyp
 def _grid(table: pd.DataFrame) -> Table:
     out = _table()
     for name in table.columns:
-        out.add_column(str(name), justify="right" if table[name].dtype.kind in "iuf" else "left", overflow="fold")
+        out.add_column(Text(str(name)), justify="right" if table[name].dtype.kind in "iuf" else "left", overflow="fold")
     for values in table.itertuples(index=False):
-        out.add_row(*(_cell(value) for value in values))
+        out.add_row(*(Text(_cell(value)) for value in values))
     return out
 
 
@@ -303,4 +304,5 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4g}"
-    return f"{len(value)} bytes" if isinstance(value, bytes | bytearray) else str(value)
+    # Tables of an earlier version may hold escape sequences of a header, and a query can make any text.
+    return f"{len(value)} bytes" if isinstance(value, bytes | bytearray) else printable(str(value))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spinemet.dicom.values import names_contrast
+from spinemet.dicom.values import names_contrast, printable
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,8 @@ from spinemet.dicom.values import names_contrast
 )  # fmt: skip
 def test_words_for_no_are_no_contrast_and_none_are_unknown(agent: str, contrast: bool | None) -> None:
     assert names_contrast(agent) is contrast
+
+
+def test_control_characters_of_a_header_become_blanks() -> None:
+    assert printable("a\x1b[2J\x07b\r\nc\x9bd") == "a [2J b  c d"
+    assert printable("Größe 5 µm") == "Größe 5 µm"

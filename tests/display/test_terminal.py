@@ -185,3 +185,25 @@ def test_the_legend_explains_what_is_shown_and_nothing_else() -> None:
     assert ["? not certain" in text for text in words.values()] == [False, True, False, True]
     assert "1 vertebra (" in words[NARROW, 1]
     assert "2 vertebrae (" in words[NARROW, 2]
+
+
+# ---- text of headers is text --------------------------------------------------------------------------------
+
+HOSTILE = ["[/nope]", "[bold red]x[/bold red]", "\x1b]0;owned\x07", "\x1b[2J", "a\rb"]
+
+
+@pytest.mark.parametrize("cell", HOSTILE)
+def test_a_cell_is_shown_as_it_is_without_control_characters(cell: str) -> None:
+    shown = _text(render_table(pd.DataFrame({"manufacturer": [cell], cell: [1]})))
+    visible = "".join(letter if letter.isprintable() else " " for letter in cell).strip()
+    assert visible.split()[0] in shown
+    assert not set(shown) & {"\x1b", "\x07", "\r"}
+
+
+@pytest.mark.parametrize("cell", HOSTILE)
+def test_a_group_of_a_prevalence_is_shown_as_it_is(tmp_path: Path, cell: str) -> None:
+    studies = [Study("p1", levels="L1", more={"manufacturer": cell})]
+    table = prevalence(open_cohort(write_results(str(tmp_path), studies)), ["manufacturer"])
+    shown = _text(render_prevalence(table, width=WIDE))
+    assert not set(shown) & {"\x1b", "\x07", "\r"}
+    assert cell.strip("\x1b\x07")[:3].split("\r")[0] in shown

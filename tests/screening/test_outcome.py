@@ -71,6 +71,15 @@ def test_the_ledger_row_says_whether_the_model_knows_the_patient() -> None:
     assert [seen(trained), seen(kept), seen(UNMARKED), seen(trained, nobody)] == [True, False, None, None]
 
 
+@pytest.mark.parametrize(
+    ("header", "stored"),
+    [("=cmd|' /C calc'!A0", "cmd|' /C calc'!A0"), ("@SUM(1)", "SUM(1)"), ("-+=GE", "GE"), ("=", None)],
+)
+def test_a_spreadsheet_takes_no_text_of_a_header_for_a_formula(header: str, stored: str | None) -> None:
+    changed_header = replace(READING, chosen=replace(READING.chosen, Manufacturer=header))
+    assert rows_of(changed_header)["studies"][0]["manufacturer"] == stored
+
+
 def test_vertebrae_are_listed_from_cranial_to_caudal_with_their_calls() -> None:
     rows = rows_of(READING)["vertebrae"]
     assert [row["level"] for row in rows] == list(LEVELS)
