@@ -1,12 +1,13 @@
 import json
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import pytest
 
 from spinemet.cohort.population import Population
-from spinemet.cohort.prevalence import prevalence
+from spinemet.cohort.prevalence import notes, prevalence
 from spinemet.cohort.views import open_cohort, records
 from spinemet.config import changed, load_config
 from spinemet.errors import BadInput
@@ -111,3 +112,43 @@ def test_a_point_that_the_model_lacks_is_refused_with_those_that_it_has(tmp_path
     other = write_results(str(tmp_path / "unmeasured"), [Study("p1", levels="L1")])
     with pytest.raises(BadInput, match=r"It has none: measure it with jobs/evaluate\.py"):
         open_cohort(other, None, Population(rule="specificity_90"))
+
+
+# ---- patients that the model was trained on ------------------------------------------------------------------------
+
+KNOWN = [
+    Study("p1", levels="L1=lytic", seen=True),
+    Study("p1", date(2025, 1, 1), "L2=lytic", seen=None),  # screened before the marks lay beside the model
+    Study("p2", levels="L1=lytic"),
+    Study("p3", levels="L1"),
+]
+
+
+@pytest.mark.parametrize(("which", "patients", "positive"), [("left out", 2, 1), ("counted", 3, 2)])
+def test_patients_that_the_model_was_trained_on_are_left_out_unless_the_population_counts_them(
+    tmp_path: Path, which: Literal["left out", "counted"], patients: int, positive: int
+) -> None:
+    cohort = open_cohort(write_results(str(tmp_path), KNOWN), None, Population(training_patients=which))
+    row = prevalence(cohort, (), "patient").iloc[0]
+    assert (row["n_evaluable"], row["n_positive"]) == (patients, positive)
+    sentences = [one for one in notes(cohort) if "trained" in one]
+    said = "1 patients are not counted: the model was trained" if which == "left out" else "1 patients trained or"
+    assert sentences[0].startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("marks", "reason"),
+    [
+        ("other_key", "marked with another pseudonym key"),
+        ("no_marks", "the model has no marks of its patients"),
+        (None, "these results were screened by an earlier version"),
+    ],
+)
+def test_where_nobody_can_tell_whom_the_model_was_trained_on_the_answer_says_so(
+    tmp_path: Path, marks: str | None, reason: str
+) -> None:
+    place = open_results(write_results(str(tmp_path), [Study("p1", levels="L1", seen=None)]))
+    place.write_run(place.runs()[0] | {"training_marks": marks})
+    (sentence,) = [one for one in notes(open_cohort(place.uri)) if "trained" in one]
+    assert sentence.startswith("1 patients are counted although")
+    assert reason in sentence

@@ -194,46 +194,6 @@ def test_the_notes_name_what_is_asked_and_what_was_left_out(tmp_path: Path) -> N
     ]
 
 
-# ---- patients that the model was trained on ------------------------------------------------------------------------
-
-KNOWN = [
-    Study("p1", levels="L1=lytic", seen=True),
-    Study("p1", date(2025, 1, 1), "L2=lytic", seen=None),  # screened before the marks lay beside the model
-    Study("p2", levels="L1=lytic"),
-    Study("p3", levels="L1"),
-]
-
-
-@pytest.mark.parametrize(("which", "patients", "positive"), [("left out", 2, 1), ("counted", 3, 2)])
-def test_patients_that_the_model_was_trained_on_are_left_out_unless_the_population_counts_them(
-    tmp_path: Path, which: Literal["left out", "counted"], patients: int, positive: int
-) -> None:
-    cohort = open_cohort(write_results(str(tmp_path), KNOWN), None, Population(training_patients=which))
-    row = prevalence(cohort, (), "patient").iloc[0]
-    assert (row["n_evaluable"], row["n_positive"]) == (patients, positive)
-    sentences = [one for one in notes(cohort) if "trained" in one]
-    said = "1 patients are not counted: the model was trained" if which == "left out" else "1 patients trained or"
-    assert sentences[0].startswith(said)
-
-
-@pytest.mark.parametrize(
-    ("marks", "reason"),
-    [
-        ("other_key", "marked with another pseudonym key"),
-        ("no_marks", "the model has no marks of its patients"),
-        (None, "these results were screened by an earlier version"),
-    ],
-)
-def test_where_nobody_can_tell_whom_the_model_was_trained_on_the_answer_says_so(
-    tmp_path: Path, marks: str | None, reason: str
-) -> None:
-    place = open_results(write_results(str(tmp_path), [Study("p1", levels="L1", seen=None)]))
-    place.write_run(place.runs()[0] | {"training_marks": marks})
-    (sentence,) = [one for one in notes(open_cohort(place.uri)) if "trained" in one]
-    assert sentence.startswith("1 patients are counted although")
-    assert reason in sentence
-
-
 def test_every_row_says_what_it_is_about(tmp_path: Path) -> None:
     table = _ask(tmp_path, COHORT, "level")
     assert list(table.columns)[-5:] == list(SOURCE)
