@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from spinemet.cohort.prevalence import SOURCE, tasks
-from spinemet.cohort.views import TASK, asked, records
+from spinemet.cohort.prevalence import SOURCE, TASK, tasks
+from spinemet.cohort.views import asked, records
 from spinemet.errors import BadInput
 from spinemet.results.schemas import PROBABILITY_COLUMNS
 

@@ -12,7 +12,7 @@ from spinemet.anatomy import LEVELS
 from spinemet.cohort.correction import CORRECTED, Correction
 from spinemet.cohort.evaluated import ANY, Evaluated
 from spinemet.cohort.standard import STANDARDISED, Key, Standard, standard_columns, standard_sums
-from spinemet.cohort.views import TASK, asked, held, records, refuse_calendar, trained_on
+from spinemet.cohort.views import LESION_TASK, asked, held, records, refuse_calendar, trained_on
 from spinemet.errors import BadInput
 from spinemet.model.card import caution
 from spinemet.model.marks import Matching
@@ -36,6 +36,8 @@ GROUPS: dict[str, str] = {
 }
 """The columns that a prevalence can be grouped by, of the study that the row comes from; and their words in SQL."""
 
+TASK = LESION_TASK
+"""The task that is asked about by default."""
 
 UNITS: dict[str, str] = {"vertebra": "", "study": "person, place", "patient": "person"}
 """What is counted, and the columns whose equal values make one unit."""

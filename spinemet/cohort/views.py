@@ -58,8 +58,8 @@ _LESIONS = (
     "[{'class': 'blastic', 'p': p_only_blastic}, {'class': 'mixed', 'p': p_mixed}, "
     "{'class': 'lytic', 'p': p_only_lytic}]"
 )
-TASK = "bone_quality"
-"""The task that is asked about by default."""
+LESION_TASK = "bone_quality"
+"""The task whose classes are lesions, and that a rule calls positive."""
 _SCREENED = """
     select model_digest, config_digest, count(*) filter (state = 'screened') as screened,
         count(distinct patient_key) filter (state = 'screened') as patients, max(committed_at) as last
@@ -111,7 +111,9 @@ def define_views(
         known = ", ".join(f"{_text(task)}: {threshold!r}" for task, threshold in thresholds.items())
         least = f"map {{{known}}}[task]" if isinstance(population.rule, str) else repr(population.rule)
         most = f"list_reduce({_LESIONS}, lambda a, b: if(b.p > a.p, b, a)).class"
-        names["called"] = f"if(1 - p_normal >= {thresholds[TASK]!r}, {most}, if(p_normal is null, null, 'normal'))"
+        names["called"] = (
+            f"if(1 - p_normal >= {thresholds[LESION_TASK]!r}, {most}, if(p_normal is null, null, 'normal'))"
+        )
         names["said"] = (
             f"case when 1 - negative.p >= {least} then other when 1 - negative.p < {least} then negative end"
         )
@@ -189,18 +191,18 @@ def _thresholds(connection: duckdb.DuckDBPyConnection, population: Population) -
     if population.rule == ARGMAX:
         return {}
     if isinstance(population.rule, float):
-        return {TASK: population.rule}
+        return {LESION_TASK: population.rule}
     query = """select arg_max(operating_points, started_at) as points from runs where model_digest = ?"""
     stored = records(connection, query, [population.model])[0]["points"]
     points: dict[str, dict[str, float]] = json.loads(stored or "{}")
-    if TASK in points.get(population.rule, {}):
+    if LESION_TASK in points.get(population.rule, {}):
         return points[population.rule]
     there = (
         f"It has {', '.join(sorted(points))}."
         if points
         else "It has none: measure it with jobs/evaluate.py on its own crops, then run jobs/screen.py again."
     )
-    raise BadInput(f"the model {population.model} has no operating point {population.rule} for {TASK}. {there}")
+    raise BadInput(f"the model {population.model} has no operating point {population.rule} for {LESION_TASK}. {there}")
 
 
 def _date_policy(connection: duckdb.DuckDBPyConnection, population: Population) -> str:
@@ -254,7 +256,7 @@ def _asked(
     values = {
         "model": population.model,
         "configuration": population.configuration,
-        "rule": population.rule_in_words(thresholds.get(TASK)),
+        "rule": population.rule_in_words(thresholds.get(LESION_TASK)),
         "thresholds": json.dumps(thresholds),
         "population": population.digest,
         "definition": population.as_toml(),

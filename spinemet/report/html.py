@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from spinemet import __version__
 from spinemet.cohort.flow import study_flow
 from spinemet.cohort.population import Population
-from spinemet.cohort.prevalence import notes, tasks
-from spinemet.cohort.views import TASK, asked, open_cohort, records, trained_on
+from spinemet.cohort.prevalence import TASK, notes, tasks
+from spinemet.cohort.views import asked, open_cohort, records, trained_on
 from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes

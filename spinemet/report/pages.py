@@ -14,8 +14,8 @@ from PIL import Image
 from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.evaluated import ANY
 from spinemet.cohort.flow import EVALUABLE, IMAGED, POPULATION, SCREENED, STEPS, StudyFlow
-from spinemet.cohort.prevalence import prevalence, tasks
-from spinemet.cohort.views import TASK, records
+from spinemet.cohort.prevalence import TASK, prevalence, tasks
+from spinemet.cohort.views import records
 from spinemet.display.palette import axis_top, doubtful
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.reading import Doubt
