@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -17,6 +17,7 @@ from spinemet.cohort.population import ARGMAX, Population
 from spinemet.cohort.views import asked
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes
+from spinemet.results.schemas import Row
 from spinemet.statistics.correction import Errors
 
 ANY = "any"
@@ -27,14 +28,15 @@ _TOGETHER: dict[str, list[str]] = {"vertebra": [], "study": ["patient", "study"]
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """The labelled vertebrae of an evaluation, and the rule by which they are called.
+    """The labelled vertebrae of an evaluation, and the rule by which they are called: see `called_by`.
 
     vertebrae: the columns that `jobs/evaluate.py` writes to vertebrae.parquet; `weight`, if it is there, holds sampling
-    weights. name: of the folder, for messages.
+    weights. thresholds: task -> the least probability of a lesion; None: the most probable class is called. name: of
+    the folder, for messages.
     """
 
     vertebrae: pd.DataFrame
-    rule: str | float
+    thresholds: Mapping[str, float] | None
     name: str
 
     def errors(self, task: str, classes: Sequence[str], unit: str, finding: str = "") -> Errors:
@@ -56,6 +58,8 @@ class Evaluated:
         table, columns = self.vertebrae, [f"{task}_p_{name}" for name in classes]
         if not {f"{task}_true", *columns} <= set(table.columns):
             raise BadInput(f"the evaluation {self.name} holds no {task}: nothing tells how often the model errs in it.")
+        if self.thresholds is not None and task not in self.thresholds:
+            raise BadInput(f"the population's rule has no threshold for {task}: choose a number or argmax as rule.")
         if _TOGETHER[unit] and "weight" in table.columns:
             raise BadInput(
                 f"the evaluation {self.name} is a sample of vertebrae and does not tell how often the model errs on a "
@@ -70,16 +74,19 @@ class Evaluated:
                 "study": known["study"],
                 "weight": known["weight"] if "weight" in known.columns else 1.0,
                 "true": known[f"{task}_true"].map(numbers),
-                "called": called_by(self.rule, known[columns].to_numpy(np.float64)),
+                "called": called_by((self.thresholds or {}).get(task), known[columns].to_numpy(np.float64)),
             }
         )
 
 
-def called_by(rule: str | float, probability_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """(N,) the class that `Population.rule` calls; the views of a population say the same in SQL."""
-    if rule == ARGMAX:
+def called_by(threshold: float | None, probability_NC: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+    """(N,) the class that is called; the views of a population say the same in SQL.
+
+    threshold: positive if all classes but the negative one together are at least so probable; None: argmax.
+    """
+    if threshold is None:
         return probability_NC.argmax(axis=1)
-    positive = 1 - probability_NC[:, 0] >= float(rule)
+    positive = 1 - probability_NC[:, 0] >= threshold
     return np.where(positive, 1 + probability_NC[:, 1:].argmax(axis=1), 0)
 
 
@@ -106,4 +113,16 @@ def read_evaluation(connection: duckdb.DuckDBPyConnection, place: str) -> Evalua
             f"the evaluation {place} is of model {model}, and the population of model {about['model']}: the errors of "
             "one do not correct the other. Evaluate the population's model, or choose the other one with --model."
         )
-    return Evaluated(vertebrae, Population(**tomllib.loads(about["definition"])).rule, place)
+    return Evaluated(vertebrae, _thresholds(about, vertebrae), place)
+
+
+def _thresholds(about: Row, vertebrae: pd.DataFrame) -> dict[str, float] | None:
+    """Task -> threshold under the population's rule; a number holds for every task of `vertebrae`."""
+    rule = Population(**tomllib.loads(about["definition"])).rule
+    if rule == ARGMAX:
+        return None
+    if isinstance(rule, float):
+        tasks = [name.removesuffix("_true") for name in vertebrae.columns if name.endswith("_true")]
+        return dict.fromkeys(tasks, rule)
+    stored: dict[str, float] = json.loads(about["thresholds"])
+    return stored

@@ -5,7 +5,6 @@ import math
 import pandas as pd
 
 from spinemet.cohort.evaluated import ANY, Evaluated
-from spinemet.cohort.population import ARGMAX
 from spinemet.model.tasks import Task
 from spinemet.statistics.intervals import beta_interval
 
@@ -25,7 +24,7 @@ def patient_measures(vertebrae: pd.DataFrame, task: Task) -> list[dict[str, obje
     findings = task.classes[1:] if len(task.classes) == 2 else (ANY, *task.classes[1:])
     rows: list[dict[str, object]] = []
     for finding in findings:
-        errors = Evaluated(vertebrae, ARGMAX, "").errors(task.name, task.classes, PATIENT, finding)
+        errors = Evaluated(vertebrae, None, "").errors(task.name, task.classes, PATIENT, finding)
         for name, side in (("sensitivity", 1), ("specificity", 0)):
             value, count = float(errors.shares_CC[side, side]), int(errors.patients_C[side])
             low, high = beta_interval(value * count, count) if count else (math.nan, math.nan)

@@ -89,7 +89,7 @@ def test_the_rule_calls_an_evaluation_as_it_calls_the_tables(tmp_path: Path, rul
     studies = [Study(f"p{n}", levels=f"L1={name}") for n, name in enumerate(CALLS)]
     cohort = open_cohort(write_results(str(tmp_path), studies), None, Population(rule=rule))
     tables = cohort.execute("select called from current_vertebrae order by patient").fetchall()
-    numbers = called_by(rule, np.array(list(CALLS.values())))
+    numbers = called_by(None if rule == "argmax" else rule, np.array(list(CALLS.values())))
     assert [BONE_QUALITY[n] for n in numbers] == [called for (called,) in tables]
 
 
