@@ -14,6 +14,7 @@ import pandas as pd
 from spinemet import __version__
 from spinemet.cohort.disclosure import STRUCTURES, Structure, keys_of
 from spinemet.cohort.prevalence import SOURCE
+from spinemet.cohort.standard import STANDARDISED
 
 COLUMNS: tuple[str, ...] = (
     "result_id",
@@ -33,7 +34,9 @@ COLUMNS: tuple[str, ...] = (
 HIDDEN = "-"
 _OVERALL = "overall"
 _JOIN = " &&& "
-_PROPORTIONS = frozenset({"prevalence", "share", "ci_low", "ci_high", "corrected", "corrected_low", "corrected_high"})
+_PROPORTIONS = frozenset(
+    {"prevalence", "share", "ci_low", "ci_high", "corrected", "corrected_low", "corrected_high"}
+) | {*STANDARDISED[:3]}
 """Numbers between 0 and 1; in the table of a prevalence or of shares the ends of an interval too."""
 
 
