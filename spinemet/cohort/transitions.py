@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from spinemet.anatomy import LEVELS
 from spinemet.cohort.follow_up import BESIDE, CALLED, check_groups
 from spinemet.cohort.prevalence import SOURCE
 from spinemet.cohort.views import asked, records
@@ -21,9 +22,11 @@ from spinemet.types import BONE_QUALITY
 if TYPE_CHECKING:
     import duckdb
 
+_REGIONS = {"C": "cervical", "T": "thoracic", "L": "lumbar", "S": "sacral"}
+_LEVEL = "(number >> 52) + 1"
 GROUPS = {
-    "level": "level",
-    "region": "map {'C': 'cervical', 'T': 'thoracic', 'L': 'lumbar', 'S': 'sacral'}[level[1]]",
+    "level": f"{list(LEVELS)}[{_LEVEL}]",
+    "region": f"{[_REGIONS[level[0]] for level in LEVELS]}[{_LEVEL}]",
     "sex": "coalesce(nullif(sex, ''), 'unknown')",
     "age_group": "coalesce(age_group, 'unknown')",
 }
@@ -46,16 +49,17 @@ def transitions(
     """
     check_groups(by, tuple(GROUPS))
     about = asked(connection)
-    classes = f"[{', '.join(repr(name) for name in BONE_QUALITY)}]"
-    connection.execute(Path(__file__).with_suffix(".sql").read_text().format(classes=classes))
-    # Patients with the same counts are one row, so that few rows leave the database.
-    cells = [f"count(*) filter (called = '{a}' and becomes = '{b}')" for a in BONE_QUALITY for b in BONE_QUALITY]
-    columns = ", ".join(f"{cell} as n{place}" for place, cell in enumerate(cells))
+    facts = "join placed on placed.place = (number >> 4) & 4294967295" if {"sex", "age_group"} & set(by) else ""
     names, words = "".join(f"{name}, " for name in by), "".join(f"{GROUPS[name]} as {name}, " for name in by)
-    source = "changes join (select place, sex, age_group from placed) using (place)" if by else "changes"
+    query = Path(__file__).with_suffix(".sql").read_text()
+    levels = ", ".join(str(one) for one in zip(LEVELS, range(len(LEVELS)), strict=True))
+    connection.execute(query.format(classes=list(BONE_QUALITY), levels=levels, words=words, facts=facts))
+    # Patients with the same counts are one row, so that few rows leave the database.
+    pairs = range(len(BONE_QUALITY) ** 2)
+    columns = ", ".join(f"coalesce(sum(n) filter (pair = {pair}), 0)::bigint as n{pair}" for pair in pairs)
     patterns = connection.execute(
-        f"select {names}{', '.join(f'n{place}' for place in range(len(cells)))}, count(*) as patients "
-        f"from (select {words}person, {columns} from {source} group by all) group by all order by all"
+        f"select {names}{', '.join(f'n{pair}' for pair in pairs)}, count(*) as patients "
+        f"from (select {names}person, {columns} from changes group by all) group by all order by all"
     ).df()
     groups = patterns.groupby(list(by), sort=True) if by else [((), patterns)] if len(patterns) else []
     rows: list[Row] = []
@@ -96,7 +100,9 @@ def _rows(patterns: pd.DataFrame, errors: Errors | None) -> list[Row]:
 
 def notes(connection: duckdb.DuckDBPyConnection, errors: Errors | None) -> list[str]:
     """Sentences that a reader of transitions has to know, besides those of any answer."""
-    of = records(connection, "select count(*) as n, count(distinct person) as patients from changes")[0]
+    of = records(
+        connection, "select coalesce(sum(n), 0)::bigint as n, count(distinct person) as patients from changes"
+    )[0]
     found = [f"{of['n']} times a vertebra of {of['patients']} patients was followed from one study to the next."]
     if errors is None:
         return [*found, f"Bone quality is {CALLED}: an error in one study counts as a change."]
