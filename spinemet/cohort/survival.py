@@ -44,7 +44,8 @@ def survival(
 ) -> pd.DataFrame:
     """One row per group, estimate and day: the share of patients still free of a lesion, with its 95 % interval.
 
-    at: days since the first visit; by default the days on which a first lesion was seen. by: columns of GROUPS.
+    at: days since the first visit; by default the days on which a first lesion was seen, or the last day if
+    none was. by: columns of GROUPS.
 
     `kaplan_meier` and `turnbull` follow the patients whose first visit has no lesion and who came again. For Kaplan and
     Meier the lesion arises on the day it is seen, and patients leave at their last visit; Turnbull's estimate knows
@@ -68,7 +69,7 @@ def survival(
     parts = []
     for values, own in _groups(windows, by):
         here = dict(zip(by, values, strict=True))
-        days = np.asarray(sorted(set(at)) or np.unique(own["until"][own["until"] < np.inf]), np.float64)
+        days = _days(at, own)
         few = own["n"][own["until"] < np.inf].sum() < LEAST_EVENTS
         rows = [_kaplan_meier(own, days), _turnbull(own, days)]
         if errors:
@@ -104,6 +105,12 @@ _FIRST = """
     ) using (patient)
     where visits > 1 and lesion_day is distinct from first_day
 """
+
+
+def _days(at: Sequence[int], windows: pd.DataFrame) -> FloatArray:
+    """The days asked about; else those on which a first lesion was seen, or the last day of all if none was."""
+    seen = windows["until"][np.isfinite(windows["until"])]
+    return np.unique(np.asarray(at if len(at) else seen if len(seen) else [windows["after"].max()], np.float64))
 
 
 def _groups(windows: pd.DataFrame, by: Sequence[str]) -> list[tuple[Any, pd.DataFrame]]:

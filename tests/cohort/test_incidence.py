@@ -98,7 +98,10 @@ def test_nobody_at_risk_has_no_rate(tmp_path: Path) -> None:
     row = incidence(_cohort(tmp_path, SOME[1])).iloc[0]
     assert (row["n_events"], row["person_days"]) == (0, 0)
     assert np.isnan(row["incidence"])
-    assert len(incidence(_cohort(tmp_path / "b", SOME[3]), ["sex"])) == 0
+    alone = _cohort(tmp_path / "b", SOME[3])
+    assert len(incidence(alone, ["sex"])) == 0
+    assert len(incidence(alone, ["sex"], errors=ERRORS)) == 0
+    assert np.isnan(incidence(alone, errors=ERRORS).iloc[0]["corrected_low"])
 
 
 def test_dates_decide_what_can_be_asked(tmp_path: Path) -> None:

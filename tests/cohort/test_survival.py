@@ -62,6 +62,13 @@ def test_nobody_followed_gives_an_empty_answer_with_its_columns(tmp_path: Path) 
     assert list(table.columns[:3]) == ["estimate", "day", "n_at_risk"]
 
 
+def test_without_a_lesion_the_last_day_is_shown(tmp_path: Path) -> None:
+    cohort = open_cohort(write_results(str(tmp_path), [*SOME[6:8], *SOME[-2:]]))
+    rows = survival(cohort).set_index("estimate")
+    assert rows.loc["kaplan_meier", ["day", "n_at_risk", "n_events", "free"]].tolist() == [300, 1, 0, 1]
+    assert rows.loc["turnbull", "free"] == 1
+
+
 def test_windows_weigh_every_place_of_the_lesion_by_the_calls(tmp_path: Path) -> None:
     """Called free on day 0, ill on day 90: before both, between them, or after."""
     import pandas as pd
