@@ -44,9 +44,9 @@ class Structure:
     """How the counts of a measure's table hang together.
 
     wholes: column -> columns that add up to at most it. of_group: counts that every finding of a group repeats.
-    finding: the column that tells the findings of a group apart, of which the first in ALL_OF is about all others.
+    finding: the column that tells the findings of a group apart; of a prevalence, `any` is about all others.
     rates_from: the counts that every other number of a row comes from; empty for all. running: (rest, out): `rest` is
-    the `rest` of the row before less `out`.
+    the `rest` of the row before less `out`. parted: (whole, part): over all findings `part` adds up to `whole`.
     """
 
     wholes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -54,6 +54,7 @@ class Structure:
     finding: str = ""
     rates_from: tuple[str, ...] = ()
     running: tuple[tuple[str, str], ...] = ()
+    parted: tuple[str, str] | None = None
 
 
 STRUCTURES: dict[str, Structure] = {
@@ -63,6 +64,7 @@ STRUCTURES: dict[str, Structure] = {
         finding="finding",
         rates_from=("n_evaluable", "n_positive"),
     ),
+    "transitions": Structure(of_group=("n_patients", "n_before"), finding="after", parted=("n_before", "n_after")),
     "flow": Structure(running=tuple((unit, f"{unit}_out") for unit in ("studies", "patients", "vertebrae"))),
 }
 """Measure -> its structure; a measure that is not in here is taken as a table of counts with totals."""
@@ -81,6 +83,11 @@ def suppress(table: pd.DataFrame, measure: str, min_cell: int = MIN_CELL) -> pd.
         raise BadInput(f"expected --min-cell of at least 0, found {min_cell}.")
     if min_cell <= 1 or table.empty:
         return table
+    if measure == "survival":
+        raise BadInput(
+            "--min-cell cannot protect a survival curve: its steps give the counts of single days away. "
+            "Give --min-cell 0, and publish it only where small counts may be shown."
+        )
     structure = STRUCTURES.get(measure, Structure())
     columns = counts_of(table, structure)
     system = _System(table, structure, columns, min_cell)
@@ -88,8 +95,7 @@ def suppress(table: pd.DataFrame, measure: str, min_cell: int = MIN_CELL) -> pd.
     shown = table.copy()
     for column in columns:
         shown[column] = shown[column].astype("Int64")
-        hidden = [system.cell(place, column) in system.hidden for place in range(len(table))]
-        shown.loc[hidden, column] = pd.NA
+        shown.loc[[system.cell(place, column) in system.hidden for place in range(len(table))], column] = pd.NA
     sources = list(structure.rates_from or columns)
     numbers = [
         name for name in table.select_dtypes("number").columns if name not in columns and name not in _NUMBERS_AS_KEYS
@@ -101,9 +107,10 @@ def suppress(table: pd.DataFrame, measure: str, min_cell: int = MIN_CELL) -> pd.
 
 
 def counts_of(table: pd.DataFrame, structure: Structure) -> list[str]:
-    """The columns of counts: those named `n_…`, and those of a running total."""
+    """The columns of counts: whole numbers named `n_…` (an expected number is none), and those of a running total."""
     running = {name for pair in structure.running for name in pair}
-    return [name for name in table.columns if name.startswith("n_") or name in running]
+    whole = {name for name in table.columns if name.startswith("n_") and pd.api.types.is_integer_dtype(table[name])}
+    return [name for name in table.columns if name in whole | running]
 
 
 def keys_of(table: pd.DataFrame, structure: Structure) -> list[str]:
@@ -135,6 +142,8 @@ class _System:
         for place in range(len(self._rows)):
             self._relate_row(place)
         self._relate_findings()
+        if structure.parted:
+            self._relate_parts(*structure.parted)
         self._relate_totals(table, columns)
         self.small = {cell for cell, value in self.values.items() if 0 < value < least} - self._harmless
         self.hidden = self.small - self._implied
@@ -195,9 +204,17 @@ class _System:
         """Whether nothing but `parts` makes up `whole` in any row: a reader may guess that."""
         return all(row[whole] == sum(row[part] for part in parts) for row in self._rows)
 
+    def _relate_parts(self, whole: str, part: str) -> None:
+        groups: dict[Cell, set[Cell]] = {}
+        for place in range(len(self._rows)):
+            groups.setdefault(self.cell(place, whole), set()).add(self.cell(place, part))
+        for top, cells in groups.items():
+            if self.values[top] == self._sum(cells):
+                self._add({top: 1} | dict.fromkeys(cells, -1), 0)
+
     def _relate_findings(self) -> None:
         """The finding about all others: their sum if each unit has one of them, else at most their sum."""
-        if not self._structure.finding:
+        if self._structure.finding != "finding":
             return
         groups: dict[Cell, dict[str, Cell]] = {}
         for place, row in enumerate(self._rows):

@@ -8,6 +8,8 @@ from spinemet.errors import BadInput
 from spinemet.questions.options import (
     AsJson,
     AsOf,
+    Form,
+    MinCell,
     OfConfiguration,
     OfModel,
     PopulationFile,
@@ -37,6 +39,8 @@ def incidence(
     configuration: OfConfiguration = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
+    form: Form = None,
+    min_cell: MinCell = None,
 ) -> None:
     """Show how many patients get a lesion per 100,000 person-years in which they were seen without one."""
     from spinemet.cohort import follow_up
@@ -50,7 +54,9 @@ def incidence(
     notes = follow_up.notes(cohort, errors)
     if repeated:
         notes.append("The interval takes the repeated events of a patient as independent: it may be too narrow.")
-    answer(cohort, table, render_over_time, as_json=as_json, notes=notes)
+    answer(
+        cohort, table, render_over_time, as_json=as_json, notes=notes, measure="incidence", form=form, min_cell=min_cell
+    )
 
 
 def survival(
@@ -64,6 +70,8 @@ def survival(
     configuration: OfConfiguration = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
+    form: Form = None,
+    min_cell: MinCell = None,
 ) -> None:
     """Show how many patients are still free of a lesion some time after a first visit without one."""
     from spinemet.cohort import follow_up
@@ -74,7 +82,16 @@ def survival(
     cohort = opened(results, population, model, configuration, as_of)
     errors = follow_up.visit_errors(cohort, evaluation) if evaluation else None
     table = measure.survival(cohort, _days(at), _columns(by), errors)
-    answer(cohort, table, render_over_time, as_json=as_json, notes=follow_up.notes(cohort, errors))
+    answer(
+        cohort,
+        table,
+        render_over_time,
+        as_json=as_json,
+        notes=follow_up.notes(cohort, errors),
+        measure="survival",
+        form=form,
+        min_cell=min_cell,
+    )
 
 
 def transitions(
@@ -89,6 +106,8 @@ def transitions(
     configuration: OfConfiguration = None,
     as_of: AsOf = None,
     as_json: AsJson = False,
+    form: Form = None,
+    min_cell: MinCell = None,
 ) -> None:
     """Show what became of normal, blastic, mixed and lytic vertebrae in the next study that shows them."""
     from spinemet.cohort import follow_up
@@ -99,7 +118,16 @@ def transitions(
     cohort = opened(results, population, model, configuration, as_of)
     errors = follow_up.vertebra_errors(cohort, evaluation) if evaluation else None
     table = measure.transitions(cohort, _columns(by), errors)
-    answer(cohort, table, render_over_time, as_json=as_json, notes=measure.notes(cohort, errors))
+    answer(
+        cohort,
+        table,
+        render_over_time,
+        as_json=as_json,
+        notes=measure.notes(cohort, errors),
+        measure="transitions",
+        form=form,
+        min_cell=min_cell,
+    )
 
 
 def _check(evaluation: str | None, uncorrected: bool) -> None:

@@ -104,6 +104,28 @@ def test_another_measure_is_taken_as_counts_with_totals() -> None:
     assert result["mean_hu"].isna().tolist() == [True, False, True]
 
 
+def test_transitions_hide_a_small_one_and_another_of_the_same_class_before() -> None:
+    after = {"normal": (58, 3, 20, 0), "lytic": (6, 0, 8, 30)}
+    made = pd.DataFrame([
+        {"before": before, "after": name, "n_patients": 13, "n_before": sum(counts), "n_after": count, "share": 0.1}
+        for before, counts in after.items()
+        for name, count in zip(("normal", "blastic", "mixed", "lytic"), counts, strict=True)
+    ])  # fmt: skip
+    result = suppress(made, "transitions")
+    hidden = result[result["n_after"].isna()]
+    assert ("normal", "blastic") in set(zip(hidden["before"], hidden["after"], strict=True))
+    assert result[result["before"] == "normal"][["n_before", "n_after"]].isna().sum().sum() >= 2
+    assert result[result["n_after"].isna()]["share"].isna().all()
+
+
+def test_a_survival_curve_is_refused_and_expected_numbers_are_no_counts() -> None:
+    curve = pd.DataFrame({"day": [204, 300], "n_at_risk": [20, 15], "free": [0.9, 0.8]})
+    with pytest.raises(BadInput, match="cannot protect a survival curve"):
+        suppress(curve, "survival")
+    rates = pd.DataFrame({"n_patients": [30], "n_events": [9], "n_by_error": [2.4], "incidence": [800.0]})
+    pd.testing.assert_frame_equal(suppress(rates, "incidence"), rates, check_dtype=False)
+
+
 def test_the_flow_hides_small_steps_and_what_they_are_the_difference_of(tmp_path: Path) -> None:
     people = [Study(f"p{n}", levels="T12 L1=lytic") for n in range(30)]
     people += [Study("p99", state="failed", reason="truncated"), Study("p98", state="excluded", reason="localizer")]
