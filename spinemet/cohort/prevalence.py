@@ -107,7 +107,7 @@ def prevalence(
         patients = f"{_patients(seen, [*groups, *standard.strata], unit, task, names)} select * from patients"
         standardised, words = standard_sums(connection, patients, groups, len(names), standard)
     for name in groups:
-        sums[name] = pd.Categorical(sums[name], _order(name, set(sums[name])), ordered=True)
+        sums[name] = pd.Categorical(sums[name], group_order(name, set(sums[name])), ordered=True)
     if groups:
         sums = sums.sort_values(groups, kind="stable")
     source = {name: about[name] for name in SOURCE}
@@ -235,7 +235,7 @@ def _row(one: Mapping[Hashable, Any], finding: str, sums: ClusterSums) -> Row:
     }
 
 
-def _order(name: str, words: set[str]) -> list[str]:
+def group_order(name: str, words: set[str]) -> list[str]:
     """The words of a group in the order in which a reader expects them, `unknown` last."""
     return [*(_ORDERS.get(name) or sorted(words - {"unknown"})), "unknown"]
 

@@ -91,7 +91,7 @@ def define_views(
     """
     if publication is not None and not (population.model or population.configuration):
         population = changed(population, model=publication.model, configuration=publication.configuration)
-    population = _chosen(connection, population)
+    population = chosen(connection, population)
     policy = _date_policy(connection, population)
     _check_calendar(population, policy)
     thresholds = _thresholds(connection, population)
@@ -155,7 +155,7 @@ def refuse_calendar(policy: str) -> None:
         )
 
 
-def _chosen(connection: duckdb.DuckDBPyConnection, population: Population) -> Population:
+def chosen(connection: duckdb.DuckDBPyConnection, population: Population) -> Population:
     """`population` with the whole digests of the one model and configuration that it is about."""
     rows = records(connection, _SCREENED)
     fits = [

@@ -19,7 +19,8 @@ with own as (
 ), people as (
     -- Of copies too: a copy can have another patient key than the study that counts.
     select
-        patient, row_number() over () as person, count(*) filter (state = 'screened' and c.source_key is null) as studies,
+        patient, row_number() over (order by patient) as person,
+        count(*) filter (state = 'screened' and c.source_key is null) as studies,
         bool_or(seen_in_training) as is_known
     from own left join copies c using (source_key) where patient is not null group by patient
 ), tied as (
@@ -81,12 +82,17 @@ select
     if(evaluable, called = 'lytic', null) as lytic
 from called;
 
+create or replace temp view every_call as
+select
+    source_key, wave, model_digest, config_digest, vertebra, level, evaluable, completeness = 'cut' as cut,
+    completeness = 'whole' and coalesce(unsure, '') <> '' as unsure, {called} as called, trabecular_hu, p_normal
+from all_vertebrae v;
+
 create or replace temp view brief_vertebrae as
 select
-    p.person, p.place, p.year, v.vertebra, v.level, v.level[1] <> '?' as is_named, v.evaluable,
-    v.completeness = 'cut' as cut, v.completeness = 'whole' and coalesce(v.unsure, '') <> '' as unsure,
-    {called} as called
-from all_vertebrae v join placed p on v.source_key = p.source_key and v.wave = p.wave
+    p.person, p.place, p.year, v.vertebra, v.level, v.level[1] <> '?' as is_named, v.evaluable, v.cut, v.unsure, v.called,
+    v.trabecular_hu, v.p_normal
+from every_call v join placed p on v.source_key = p.source_key and v.wave = p.wave
 where v.model_digest = {model} and v.config_digest = {configuration} and p.left_as is null;
 
 create or replace temp view current_calls as

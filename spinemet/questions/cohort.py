@@ -4,7 +4,8 @@ from typing import Annotated
 
 import typer
 
-from spinemet.questions import follow_up
+from spinemet.errors import BadInput
+from spinemet.questions import follow_up, groups
 from spinemet.questions.options import (
     AsJson,
     AsOf,
@@ -13,6 +14,7 @@ from spinemet.questions.options import (
     MinCell,
     OfConfiguration,
     OfModel,
+    Picture,
     PopulationFile,
     PositiveRule,
     ResultsPlace,
@@ -21,11 +23,14 @@ from spinemet.questions.options import (
     Until,
     Where,
     answer,
+    columns_of,
     opened,
     population_of,
 )
 
 app = typer.Typer(help="Count findings in the result tables.", no_args_is_help=True)
+for measured in (groups.table1, groups.density, groups.compare, groups.agreement):
+    app.command()(measured)
 for measure_over_time in (follow_up.incidence, follow_up.survival, follow_up.transitions):
     app.command()(measure_over_time)
 
@@ -52,6 +57,7 @@ def prevalence(
     as_json: AsJson = False,
     form: Form = None,
     min_cell: MinCell = None,
+    png: Picture = None,
 ) -> None:
     """Show how often each class was found, with its denominator and a 95 % interval."""
     from spinemet.cohort import prevalence as measure
@@ -59,13 +65,22 @@ def prevalence(
     from spinemet.cohort.standard import read_standard
     from spinemet.display.terminal import render_prevalence
 
-    columns = [name.strip() for name in by.split(",") if name.strip()]
+    columns = columns_of(by)
     cohort = opened(results, population, model, configuration, as_of)
     evaluated = read_evaluation(cohort, evaluation) if evaluation else None
     correction = measure.correction_of(cohort, evaluated, unit, task) if evaluated else None
     standard = read_standard(standardise) if standardise else None
     table = measure.prevalence(cohort, columns, unit, task, correction, standard)
     notes = [*(standard.notes(table) if standard else []), *(correction.notes(table) if correction else [])]
+    if png is not None and (min_cell or form):
+        raise BadInput("a picture shows every group: leave out --png, or --min-cell and --form.")
+    if png is not None:
+        from spinemet.display.measure_figure import Columns, write_measure
+
+        units = {"vertebra": "vertebrae", "study": "studies", "patient": "patients"}[unit]
+        words = ("%, with 95 % interval", f"Share of evaluable {units} called positive")
+        shares = Columns(columns, "prevalence", "ci_low", "ci_high", *words, series="finding", scale=100)
+        write_measure(png, table, shares)
     answer(
         cohort,
         table,

@@ -47,6 +47,7 @@ Form = Annotated[
 MinCell = Annotated[
     int | None, typer.Option(help="Hide counts of 1 to N - 1 and everything that gives them away, such as 5.")
 ]
+Picture = Annotated[Path | None, typer.Option("--png", help="Also draw the answer into this PNG file.")]
 PositiveRule = Annotated[
     str | None,
     typer.Option(help="Positive: argmax, a least probability such as 0.3, or an operating point: specificity_90."),
@@ -101,6 +102,11 @@ def answer(
         show(shown, None if shown.isna().sum().sum() > table.isna().sum().sum() else render)
     for sentence in sentences:
         typer.echo(sentence, err=True)
+
+
+def columns_of(text: str) -> list[str]:
+    """The names in `text`, separated by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def population_of(file: Path | None, **options: str | None) -> Population:

@@ -15,7 +15,7 @@ from spinemet.anatomy import LEVEL_INDEX
 from spinemet.cohort.evaluated import ANY
 from spinemet.cohort.flow import EVALUABLE, IMAGED, POPULATION, SCREENED, STEPS, StudyFlow
 from spinemet.cohort.prevalence import TASK, prevalence, tasks
-from spinemet.cohort.views import records
+from spinemet.cohort.views import held, records
 from spinemet.display.palette import axis_top, doubtful
 from spinemet.model.tasks import NO_YES, TASKS
 from spinemet.reading import Doubt
@@ -41,7 +41,7 @@ Sets = dict[str, set[str]]
 KEY_DIGITS = 8
 """Digits shown of a pseudonym: enough to find the row again, short enough to read aloud."""
 
-_GALLERY = Path(__file__).with_name("gallery.sql").read_text()
+_GALLERY, _SPINE_MAP = (Path(__file__).with_name(f"{name}.sql").read_text() for name in ("gallery", "spine_map"))
 """The studies with pictures."""
 
 GUTTER_MM = 46
@@ -179,13 +179,18 @@ def _rate(row: Mapping[Any, Any]) -> Row:
 def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
     """The overview: a column per patient (most positive levels first), a row per level, a cell per vertebra in view."""
     patients: dict[str, list[Row]] = {}
+    seen = held(connection, "seen")
+    # Only the studies of the patients that are shown leave the database.
+    keys = records(connection, _SPINE_MAP.format(seen=seen, limit=SPINE_MAP_PATIENTS))
+    studies = ", ".join(f"'{row['source_key']}'" for row in keys) or "''"
     called = f"left join (from current_calls where task = '{TASK}') using (source_key, vertebra)"
-    for row in records(connection, f"select * exclude (patient_key) from seen {called} order by patient, vertebra"):
+    query = f"select * exclude (patient_key) from seen {called} where source_key in ({studies})"
+    for row in records(connection, f"{query} order by patient, vertebra, level"):
         patients.setdefault(row["patient"], []).append(row)
-    order = sorted(
+    shown = sorted(
         patients, key=lambda key: (-sum(bool(row["any_lesion"]) for row in patients[key]), -len(patients[key]), key)
     )
-    shown = order[:SPINE_MAP_PATIENTS]
+    total = records(connection, f"select count(distinct person) as n from {seen}")[0]["n"]
     levels = sorted(
         {row["level"] for key in shown for row in patients[key]},
         key=lambda level: (LEVEL_INDEX.get(level, len(LEVEL_INDEX)), int(level[1:] or 0)),
@@ -196,7 +201,7 @@ def spine_map(connection: duckdb.DuckDBPyConnection) -> Row:
         for n, key in enumerate(shown)
         for row in patients[key]
     ]
-    return {"cells": cells, "levels": levels, "cell": cell, "count": len(shown), "hidden": len(order) - len(shown)}
+    return {"cells": cells, "levels": levels, "cell": cell, "count": len(shown), "hidden": total - len(shown)}
 
 
 def _cell(row: Row) -> Row:
@@ -229,21 +234,28 @@ def galleries(connection: duckdb.DuckDBPyConnection, limit: int) -> Row:
     return {"sample": _cards(connection, sample), "uncertain": _cards(connection, uncertain), "total": total}
 
 
-def _cards(connection: duckdb.DuckDBPyConnection, studies: Sequence[Row]) -> list[Row]:
+def _cards(connection: duckdb.DuckDBPyConnection, chosen: Sequence[Row]) -> list[Row]:
+    wanted = ", ".join(f"'{study['source_key']}'" for study in chosen) or "''"
+    query = (
+        "select s.*, p.sagittal_png, p.coronal_png, p.canal_column from pictures p join cohort s "
+        f"using (source_key, model_digest, config_digest, wave) where source_key in ({wanted})"
+    )
+    known = {row["source_key"]: row for row in records(connection, query)}
+    studies = [known[study["source_key"]] | study for study in chosen]
     vertebrae: dict[str, list[Row]] = {study["source_key"]: [] for study in studies}
     calls: dict[tuple[str, int], Calls] = {}
     sets: dict[tuple[str, int], Sets] = {}
     query = (
         "select * from calls semi join cohort using (source_key, model_digest, config_digest) "
-        "where list_contains(?, source_key) order by task, class_number"
+        f"where source_key in ({wanted}) order by task, class_number"
     )
-    for row in records(connection, query, [list(vertebrae)]):
+    for row in records(connection, query):
         place = (row["source_key"], row["vertebra"])
         calls.setdefault(place, {}).setdefault(row["task"], {})[row["class"]] = row["probability"]
         if row["in_set"] is not None:
             sets.setdefault(place, {}).setdefault(row["task"], set()).update([row["class"]] if row["in_set"] else [])
-    query = "select * from current_vertebrae where list_contains(?, source_key) order by vertebra"
-    for row in records(connection, query, [list(vertebrae)]):
+    query = f"select * from current_vertebrae where source_key in ({wanted}) order by vertebra"
+    for row in records(connection, query):
         vertebrae[row["source_key"]].append(row)
     return [_card(study, vertebrae[study["source_key"]], calls, sets) for study in studies]
 

@@ -115,6 +115,11 @@ def test_a_later_limited_run_keeps_the_size_of_the_archive(tmp_path: Path) -> No
     assert study_flow(open_cohort(place.uri)).start.studies == 69
 
 
+def test_a_patient_of_whom_only_a_copy_is_left_leaves_with_it(tmp_path: Path) -> None:
+    flow = _flow(tmp_path, [Study("p1", levels="L1 L2", name="one"), Study("p2", levels="L1", name="one")])
+    assert (flow.start.patients, flow.left["copy"]) == (2, Count(1, 1, 1))
+
+
 def test_every_reason_has_words() -> None:
     assert all(reason.meaning for reason in Reason)
 
