@@ -17,6 +17,7 @@ from spinemet.cohort.population import Population
 from spinemet.cohort.prevalence import correction_of, prevalence
 from spinemet.cohort.views import open_cohort
 from spinemet.errors import BadInput
+from spinemet.results.tables import open_results
 from spinemet.types import BONE_QUALITY
 from tests.cohort.cases import CALLS, MODEL, Study, write_results
 
@@ -91,6 +92,20 @@ def test_the_rule_calls_an_evaluation_as_it_calls_the_tables(tmp_path: Path, rul
     tables = cohort.execute("select called from current_vertebrae order by patient").fetchall()
     numbers = called_by(None if rule == "argmax" else rule, np.array(list(CALLS.values())))
     assert [BONE_QUALITY[n] for n in numbers] == [called for (called,) in tables]
+
+
+def test_an_operating_point_calls_the_evaluation_by_its_threshold(tmp_path: Path) -> None:
+    place = open_results(write_results(str(tmp_path / "results"), COHORT))
+    points = {"specificity_90": {"bone_quality": 0.915}}
+    place.write_run(place.runs()[0] | {"operating_points": json.dumps(points)})
+    cohort = open_cohort(place.uri, None, Population(rule="specificity_90"))
+    named = read_evaluation(cohort, _evaluation(tmp_path / "e", RIGHT + WRONG))
+    numbered = read_evaluation(open_cohort(place.uri, None, Population(rule=0.915)), named.name)
+    shares = [one.errors("bone_quality", BONE_QUALITY, "vertebra").shares_CC for one in (named, numbered)]
+    assert shares[0].tolist() == shares[1].tolist()
+    named.vertebrae[["blastic_true", "blastic_p_no", "blastic_p_yes"]] = ["no", 0.5, 0.5]
+    with pytest.raises(BadInput, match="no threshold for blastic"):
+        named.errors("blastic", ("no", "yes"), "vertebra")
 
 
 def test_too_few_evaluated_patients_are_refused_or_said(tmp_path: Path) -> None:
