@@ -13,10 +13,11 @@ from pathlib import Path
 from rich import box
 from rich.table import Column, Table
 
+from spinemet.cohort.population import Population
 from spinemet.cohort.prevalence import notes, prevalence
-from spinemet.cohort.views import open_cohort
+from spinemet.cohort.views import asked, open_cohort
 from spinemet.commands import console
-from spinemet.config import DatePolicy, FrozenModel, StudyConfig
+from spinemet.config import DatePolicy, FrozenModel, StudyConfig, load_config
 from spinemet.dicom.pseudonym import Pseudonymizer, load_key
 from spinemet.display.terminal import render_prevalence
 from spinemet.errors import BadInput, plain_cause
@@ -58,6 +59,7 @@ class DemoPaths:
         self.archive, self.labels = f"{self.phantom}/archive", f"{self.phantom}/labels.csv"
         self.crops, self.runs, self.model = f"{root}/crops", f"{root}/runs", f"{root}/runs/{RECIPE}/model"
         self.evaluation, self.results = f"{root}/evaluation", f"{root}/results"
+        self.population = root / "population.toml"
 
 
 def run_demo(out: Path, *, patients: int) -> None:
@@ -142,8 +144,14 @@ def _screen(paths: DemoPaths) -> str:
     return f"{in_words(run.states)}; {run.vertebrae} vertebrae" if run.studies else "nothing new to screen"
 
 
+def _define(paths: DemoPaths) -> str:
+    definition = asked(open_cohort(paths.results))["definition"]
+    paths.population.write_text(definition)
+    return "the patients whom the model does not know from training"
+
+
 def _ask(paths: DemoPaths) -> str:
-    cohort = open_cohort(paths.results)
+    cohort = open_cohort(paths.results, population=load_config(paths.population, Population))
     table = prevalence(cohort, ["sex"], unit="patient")
     console().print(render_prevalence(table), *notes(cohort), sep="\n")
     table.to_csv(paths.root / "prevalence.csv", index=False)
@@ -154,7 +162,10 @@ def _report(paths: DemoPaths) -> str:
     patients = load_card(paths.model).patients
     known = patients["train"] + patients["validation"]
     title = f"Demo: {paths.patients} phantom patients, without the {known} whom the model knows from training"
-    write_report(paths.results, paths.root / "report.html", evaluation=paths.evaluation, title=title)
+    population = load_config(paths.population, Population)
+    write_report(
+        paths.results, paths.root / "report.html", evaluation=paths.evaluation, population=population, title=title
+    )
     return "open it in a browser"
 
 
@@ -164,6 +175,7 @@ _STEPS: tuple[tuple[str, str, Callable[[DemoPaths], str]], ...] = (
     ("Model", f"runs/{RECIPE}/model/", _train),
     ("Evaluation", "evaluation/evaluation.md", _evaluate),
     ("Result tables", "results/", _screen),
+    ("Population", "population.toml", _define),
     ("Prevalence", "prevalence.csv", _ask),
     ("Report", "report.html", _report),
 )
