@@ -250,6 +250,8 @@ def test_the_dockerfile_copies_existing_files_and_does_not_run_as_root() -> None
         assert (ROOT / name).exists()
         assert f"!{name.removeprefix('./')}" in ignored
     assert re.search(r"^USER 10001$", text, re.MULTILINE)
+    # What changes often comes after the dependencies: a new README does not install torch again.
+    assert text.index("-r pyproject.toml") < text.index("COPY README.md") < text.index("COPY spinemet")
 
 
 def test_the_nightly_pod_stops_the_job_if_the_deadline_ends_the_pod(tmp_path: Path) -> None:
