@@ -19,8 +19,6 @@ from spinemet.results.tables import moment
 from spinemet.screening.night import forecast
 from spinemet.screening.plan import Rescreen, ScreenOptions, Selection
 
-RESCREEN = "Repeat failed studies, or all; stale: only studies that another model or configuration screened."
-
 
 def screen(
     archive: Annotated[str, Option(help="Folder or s3:// prefix with the studies.")],
@@ -31,7 +29,7 @@ def screen(
     quiet_minutes: Annotated[float, Option(help="Leave studies with younger objects to the next run.")] = 0.0,
     since: Annotated[str | None, Option(help="Only studies with an object written at this date or later.")] = None,
     study: Annotated[list[str] | None, Option(metavar="KEY", help="Only the study with this key; repeatable.")] = None,
-    rescreen: Annotated[Rescreen | None, Option(help=RESCREEN)] = None,
+    rescreen: Annotated[Rescreen | None, Option(help="Repeat failed, all or stale (by another model) studies.")] = None,
     dry_run: Annotated[bool, Option("--dry-run", help="Print the plan and do nothing.")] = False,
     max_hours: Annotated[float | None, Option(help="Stop after this time; finished studies are kept.")] = None,
     max_failed_share: Annotated[float | None, Option(help="Exit with 3 if a greater share of studies failed.")] = None,
@@ -42,6 +40,7 @@ def screen(
     ephemeral_key: Annotated[bool, Option("--ephemeral-key", help="Throwaway key: no later run can go on.")] = False,
     no_pictures: Annotated[bool, Option("--no-pictures", help="Do not store the straightened spines.")] = False,
     linkage: Annotated[str | None, Option(help="Place for a table of pseudonyms and identifiers.")] = None,
+    moved_from: Annotated[str | None, Option(help="Earlier address of the archive: known studies stay known.")] = None,
     slices: Annotated[bool, Option("--slices", help="Also store every slice's probabilities.")] = False,
 ) -> None:
     """Screen an archive into result tables. Repeat the command to screen what is new or was not reached.
@@ -54,7 +53,7 @@ def screen(
         archive, results, model, load_key(ephemeral=ephemeral_key),
         config=load_config(config, StudyConfig), dates=dates, max_hours=max_hours, workers=workers, gpus=gpus,
         selection=Selection(limit, quiet_minutes * 60, start, frozenset(study or ()), rescreen),
-        pictures=not no_pictures, slices=slices, linkage=linkage)  # fmt: skip
+        pictures=not no_pictures, slices=slices, linkage=linkage, moved_from=moved_from)  # fmt: skip
     if dry_run:
         with progress_bar("Planning") as advance:
             print(forecast(options, advance))

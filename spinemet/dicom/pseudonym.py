@@ -10,7 +10,7 @@ import hmac
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import date, timedelta
 from pathlib import Path
@@ -66,12 +66,14 @@ def key_hidden() -> Iterator[None]:
 class Pseudonymizer:
     """Pseudonyms with one key and one policy for dates.
 
-    An empty identifier gets an empty pseudonym, because patients without an ID are not the same patient.
+    An empty identifier gets an empty pseudonym, because patients without an ID are not the same patient. moved: new
+    address of an archive -> its earlier one, under which its studies keep their keys.
     """
 
-    def __init__(self, key: bytes, dates: DatePolicy) -> None:
+    def __init__(self, key: bytes, dates: DatePolicy, moved: Mapping[str, str] | None = None) -> None:
         self._key = key
         self._dates = dates
+        self._moved = moved or {}
 
     @property
     def key_id(self) -> str:
@@ -92,7 +94,7 @@ class Pseudonymizer:
 
     def source_key(self, archive: str, key: str) -> str:
         """32 hexadecimal digits for a study's place: the archive's URI and the study's key in it (may be empty)."""
-        return self._pseudonym("source", f"{archive}\0{key}")
+        return self._pseudonym("source", f"{self._moved.get(archive, archive)}\0{key}")
 
     def study_date(self, patient_id: str, study_date: str) -> date | None:
         """StudyDate (YYYYMMDD) under the date policy; None if there is no date.

@@ -205,7 +205,7 @@ def _facts(options: ScreenOptions, inputs: Inputs) -> dict[str, Any]:
     """The columns of `runs` that are known from the start."""
     return {
         "asked_by": account(),
-        "archive_key": inputs.names.source_key(options.archive, ""),
+        "archive_key": inputs.names.source_key(options.moved_from or options.archive, ""),
         "pseudonym_key_id": inputs.names.key_id,
         "date_policy": options.dates,
         "study_limit": options.selection.limit,

@@ -206,7 +206,8 @@ class ScreenOptions:
     None for one per GPU, or one per two CPUs. gpus: how many GPUs they take; the cluster may still have to start
     them. None for the GPUs that it has now. pictures: also store the straightened spine. slices: also store the
     probabilities of each slice. linkage: where to write the table that says which identifiers the pseudonyms stand for;
-    None for no table.
+    None for no table. moved_from: the address at which the archive's studies were screened before; they keep their
+    keys and are not screened again.
     """
 
     archive: str
@@ -222,6 +223,7 @@ class ScreenOptions:
     pictures: bool = True
     slices: bool = False
     linkage: str | None = None
+    moved_from: str | None = None
 
 
 @dataclass(frozen=True)
@@ -260,7 +262,8 @@ def check_options(options: ScreenOptions) -> Inputs:
     card = load_card(options.model)
     read_weights(options.model, card)  # finds a damaged model now, and without torch, which a quiet night does not need
     config = changed(options.config, slices=card.spec.slices)
-    names = Pseudonymizer(options.key, options.dates)
+    moved = {files.normalize(options.archive): files.normalize(options.moved_from)} if options.moved_from else None
+    names = Pseudonymizer(options.key, options.dates, moved)
     check_apart(options.archive, options.results)
     files.check_folder(options.results)
     if options.linkage is not None:

@@ -183,6 +183,19 @@ def test_studies_are_read_with_the_slices_of_the_model(options: ScreenOptions) -
     assert runs(options)[0]["config"] == StudyConfig().model_dump_json()
 
 
+def test_an_archive_that_moved_is_not_screened_again(options: ScreenOptions, tmp_path: Path) -> None:
+    run_night(options, answers)
+    before = rows(options)
+    moved = replace(options, archive=f"{tmp_path}/moved/", moved_from=f"{options.archive}/")
+    shutil.copytree(options.archive, moved.archive)
+    assert forecast(replace(moved, moved_from=None)).planned == STUDIES  # at another address all are new
+    assert run_night(moved, no_answers).plan.planned == 0
+    (tmp_path / "moved" / "study-8.zip").write_bytes(b"not a zip")
+    assert run_night(moved, answers).plan.planned == 1
+    assert len(rows(options)["studies"]) == len(before["studies"]) + 1
+    assert run_night(options, no_answers).plan.planned == 0
+
+
 def test_linkage_names_every_study(options: ScreenOptions, tmp_path: Path) -> None:
     run_night(replace(options, linkage=str(tmp_path / "linkage"), slices=False), answers)
     named = pq.read_table(tmp_path / "linkage").to_pylist()
