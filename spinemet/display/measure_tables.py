@@ -36,16 +36,18 @@ def render_table1(table: pd.DataFrame) -> Table:
         first = next(iter(found.values()))
         smd = [_number(first["smd"])] if has_smd else []
         if category and variable != last:
-            out.add_row(_words(variable), *[""] * len(groups), *smd)
-        cells = [_characteristic(found.get(str(group))) for group in groups]
-        out.add_row(f"  {category}" if category else _words(variable), *cells, *([""] if category and has_smd else smd))
+            out.add_row(words_of(variable), *[""] * len(groups), *smd)
+        cells = [characteristic(found.get(str(group))) for group in groups]
+        out.add_row(
+            f"  {category}" if category else words_of(variable), *cells, *([""] if category and has_smd else smd)
+        )
         last = variable
     for variable in dict.fromkeys(table["variable"]):
         missing = table[table["variable"] == variable]
         if missing["n_missing"].any():
             of = {str(row.get("group", "")): row["n_missing"] for row in missing.to_dict("records")}
             out.add_row(
-                f"{_words(variable)} unknown", *(str(of.get(str(g), 0)) for g in groups), *([""] if has_smd else []),
+                f"{words_of(variable)} unknown", *(str(of.get(str(g), 0)) for g in groups), *([""] if has_smd else []),
                 style="dim",
             )  # fmt: skip
     return out
@@ -56,7 +58,7 @@ def render_density(table: pd.DataFrame) -> Table:
     groups = list(table.columns[: list(table.columns).index("n_patients")])
     out = _table("Vertebrae called positive, cut or unsure are left out. Intervals count patients. Contrast raises HU.")
     for name in groups:
-        out.add_column(_words(name), overflow="fold")
+        out.add_column(words_of(name), overflow="fold")
     for name in ("patients", "vertebrae", "HU [95 % interval]", "SD", "HU per 10 years [95 % interval]"):
         out.add_column(name, justify="right", no_wrap=True)
     for row in table.to_dict("records"):
@@ -116,7 +118,8 @@ def render_agreement(table: pd.DataFrame) -> RenderableType:
     return Group(out, *(Text(line, style="dim") for line in words))
 
 
-def _characteristic(row: Mapping[Any, Any] | None) -> str:
+def characteristic(row: Mapping[Any, Any] | None) -> str:
+    """A row of `cohort.table1` in words: `12 (25.0)` of a category, `66.5 ± 9.3; 66.0 [61.8, 73.0]` of a number."""
     if row is None:
         return "0 (0.0)"
     if row["variable"] == "all":
@@ -135,11 +138,12 @@ def _bounded(value: float, low: float, high: float, form: str = "{:.2f}") -> str
     return f"{form.format(value)} [{form.format(low)}, {form.format(high)}]"
 
 
-def _number(value: float, form: str = "{:.2f}") -> str:
-    return "–" if math.isnan(value) else form.format(value)
+def _number(value: float | None, form: str = "{:.2f}") -> str:
+    return "–" if value is None or math.isnan(value) else form.format(value)
 
 
-def _words(name: str) -> str:
+def words_of(name: str) -> str:
+    """A column's name as words."""
     return name.replace("_", " ")
 
 

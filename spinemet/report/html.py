@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 from spinemet import __version__
 from spinemet.cohort.flow import study_flow
 from spinemet.cohort.population import Population
-from spinemet.cohort.prevalence import TASK, notes, tasks
+from spinemet.cohort.prevalence import TASK, notes
 from spinemet.cohort.views import asked, open_cohort, records, trained_on
 from spinemet.display import palette
 from spinemet.errors import BadInput
 from spinemet.files import join, read_bytes, write_bytes
 from spinemet.model.card import caution
-from spinemet.report.pages import flow_facts, further_rows, galleries, overall_rows, prevalence_rows, spine_map
+from spinemet.report.pages import flow_facts, galleries, spine_map
+from spinemet.report.shares import characteristics, further_rows, overall, prevalence_rows
 from spinemet.results.schemas import Row
 from spinemet.statistics.intervals import format_interval
 
@@ -44,7 +45,8 @@ def write_report(
 ) -> None:
     """Write the report on the result tables at `results` to the file `out` (local, or `s3://`).
 
-    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is. as_of: the tables as
+    evaluation: the folder that jobs/evaluate.py wrote, for a section on how good the model is and for shares corrected
+    for its errors. as_of: the tables as
     they were at that moment (with its time zone). population: what every count is about, by default all studies. Raises
     BadInput as `open_cohort` does, if there is no evaluation there, or if `out` cannot be written.
     """
@@ -57,14 +59,17 @@ def write_report(
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["interval"] = _interval
-    page = environment.get_template("report.html.j2").render(title=title, evaluation=measured, **_content(connection))
+    page = environment.get_template("report.html.j2").render(
+        title=title, evaluation=measured, **_content(connection, evaluation)
+    )
     write_bytes(str(out), page.encode())
 
 
-def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+def _content(connection: duckdb.DuckDBPyConnection, evaluation: str | None) -> dict[str, Any]:
     return {
         "flow": flow_facts(study_flow(connection)),
-        **_prevalences(connection),
+        "characteristics": characteristics(connection),
+        **_prevalences(connection, evaluation),
         "map": spine_map(connection),
         "galleries": galleries(connection, GALLERY_LIMIT),
         "colours": palette.LIGHT,
@@ -82,14 +87,12 @@ def _content(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     }
 
 
-def _prevalences(connection: duckdb.DuckDBPyConnection) -> Row:
+def _prevalences(connection: duckdb.DuckDBPyConnection, evaluation: str | None) -> Row:
     """The tables of the section "How often"; a model without the task bone quality has only the further ones."""
-    further = further_rows(connection)
-    if TASK not in tasks(connection):
-        return {"overall": [], "further": further}
-    return {
-        "overall": overall_rows(connection),
-        "further": further,
+    found = overall(connection, evaluation) | {"further": further_rows(connection)}
+    if not found["overall"]:
+        return found
+    return found | {
         "by_level": prevalence_rows(connection, ["level"], "vertebra"),
         "by_person": prevalence_rows(connection, ["sex", "age_group"], "patient"),
     }

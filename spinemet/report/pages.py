@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,16 +11,15 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from spinemet.anatomy import LEVEL_INDEX
-from spinemet.cohort.evaluated import ANY
 from spinemet.cohort.flow import EVALUABLE, IMAGED, POPULATION, SCREENED, STEPS, StudyFlow
-from spinemet.cohort.prevalence import TASK, prevalence, tasks
+from spinemet.cohort.prevalence import TASK
 from spinemet.cohort.views import held, records
-from spinemet.display.palette import axis_top, doubtful
-from spinemet.model.tasks import NO_YES, TASKS
+from spinemet.display.palette import doubtful
+from spinemet.model.tasks import NO_YES
 from spinemet.reading import Doubt
+from spinemet.report.shares import PARTS
 from spinemet.results.schemas import Row
-from spinemet.statistics.intervals import format_share
-from spinemet.types import BONE_QUALITY, MEASURES, Flag
+from spinemet.types import MEASURES, Flag
 
 if TYPE_CHECKING:
     import duckdb
@@ -46,9 +44,6 @@ _GALLERY, _SPINE_MAP = (Path(__file__).with_name(f"{name}.sql").read_text() for 
 
 GUTTER_MM = 46
 """Width between the two views of a card, for the level names."""
-
-_PARTS = frozenset(part for task in TASKS for part in task.fuses)
-"""Tasks that only serve another one: their classes are in that task's calls already."""
 
 
 # ---- flow ----------------------------------------------------------------------------------------------------
@@ -110,66 +105,6 @@ def flow_facts(flow: StudyFlow) -> Row:
         "evaluable": evaluable.vertebrae,
         "positive": flow.positive.vertebrae,
         "positive_patients": flow.positive.patients,
-    }
-
-
-# ---- prevalence -----------------------------------------------------------------------------------------------
-
-
-def prevalence_rows(connection: duckdb.DuckDBPyConnection, by: Sequence[str], unit: str) -> Row:
-    """A prevalence of bone quality as chart rows: labels, counts, and positions in percent of the chart's axis."""
-    table = prevalence(connection, by, unit)
-    groups: dict[tuple[str, ...], dict[str, Row]] = {}
-    for row in table.to_dict("records"):
-        groups.setdefault(tuple(str(row[name]) for name in by), {})[row["finding"]] = {
-            str(k): v for k, v in row.items()
-        }
-    top = axis_top(row[ANY]["ci_high"] for row in groups.values())
-    rows = [{"labels": key, **_rate_row(findings, top)} for key, findings in groups.items()]
-    return {"rows": rows, "ticks": [(100 * n / 4, f"{25 * n * top:.3g}") for n in range(5)]}
-
-
-def overall_rows(connection: duckdb.DuckDBPyConnection, task: str = TASK) -> list[Row]:
-    """Each finding of `task` among all vertebrae and among all patients."""
-    sides = {
-        unit: {row["finding"]: row for row in prevalence(connection, [], unit, task).to_dict("records")}
-        for unit in ("vertebra", "patient")
-    }
-    return [
-        {"task": task, "finding": finding} | {unit: _rate(side[finding]) for unit, side in sides.items()}
-        for finding in sides["vertebra"]
-    ]
-
-
-def further_rows(connection: duckdb.DuckDBPyConnection) -> list[Row]:
-    """`overall_rows` of every other task of the model, one task after the other."""
-    others = [task for task in tasks(connection) if task != TASK and task not in _PARTS]
-    return [row for task in others for row in overall_rows(connection, task)]
-
-
-def _rate_row(findings: Mapping[str, Row], top: float) -> Row:
-    found = findings[ANY]
-    place = {name: 100 * found[name] / top for name in ("prevalence", "ci_low", "ci_high")}
-    return _rate(found) | {
-        "n_imaged": found["n_imaged"],
-        "n_cut": found["n_cut"],
-        "n_unsure": found["n_unsure"],
-        "dot": place["prevalence"],
-        "low": None if math.isnan(place["ci_low"]) else place["ci_low"],
-        "width": place["ci_high"] - place["ci_low"],
-        "classes": [(name, findings[name]["n_positive"]) for name in BONE_QUALITY[1:]],
-    }
-
-
-def _rate(row: Mapping[Any, Any]) -> Row:
-    text = format_share(row["prevalence"], row["ci_low"], row["ci_high"], row["interval"])
-    rate, _, interval = text.partition(" ")
-    return {
-        "known": not math.isnan(row["prevalence"]),
-        "rate": rate,
-        "interval": interval,
-        "n_positive": int(row["n_positive"]),
-        "n_evaluable": int(row["n_evaluable"]),
     }
 
 
@@ -315,7 +250,7 @@ def _mark(vertebra: Row, calls: Calls, sets: Sets) -> Row:
         lines.append(f"unsure: {Doubt(vertebra['unsure']).meaning}")
     further = []
     for task, classes in calls.items():
-        if task == TASK or task in _PARTS:
+        if task == TASK or task in PARTS:
             continue
         label, probability = _best(classes)
         lines.append(f"{task.replace('_', ' ')} {label} {probability:.2f}")
