@@ -30,19 +30,20 @@ def test_a_measure_named_by_a_task_appears_everywhere(tmp_path: Path) -> None:
     crops = made_up_crops()
     write_crops(str(tmp_path / "crops"), crops)
 
-    trained = train(training_data(crops, recipe), recipe, 0, OneProcess())
+    data = training_data(crops, recipe)
+    trained = train(data, recipe, 0, OneProcess())
     assert np.isfinite(trained.card.metrics[f"validation_{KAPPA}_grade"] or 0.0)
     assert f"validation_{KAPPA}_bone_quality" not in trained.card.metrics
-    save_model(str(tmp_path / "model"), trained.model, trained.card)
+    save_model(str(tmp_path / "model"), trained.model, trained.card, data.pseudonyms, data.pseudonym_key_id)
 
     found = run_evaluate(str(tmp_path / "model"), str(tmp_path / "crops"), str(tmp_path / "out"))
     assert set(found.measures.loc[found.measures["measure"] == KAPPA, "task"]) == {"grade"}
     assert "Quadratic weighted kappa: grade " in (tmp_path / "out" / "evaluation.md").read_text()
 
-    fits, data = [Fit(recipe, f"fold{fold}", 0) for fold in range(2)], Folds(crops, crops, 2)
+    fits, folds = [Fit(recipe, f"fold{fold}", 0) for fold in range(2)], Folds(crops, crops, 2)
     for fit in fits:
-        run_fit(fit, data, str(tmp_path / "ablation"))
-    page = write_ablation(str(tmp_path / "ablation"), fits, data, Plan(crops_digest="a", truth_digest="b", folds=2))
+        run_fit(fit, folds, str(tmp_path / "ablation"))
+    page = write_ablation(str(tmp_path / "ablation"), fits, folds, Plan(crops_digest="a", truth_digest="b", folds=2))
     assert "| 6 | graded | grade | per vertebra | Quadratic weighted kappa |" in page.markdown()
 
 

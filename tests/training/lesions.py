@@ -93,7 +93,9 @@ def write_crops(uri: str, crops: Crops) -> CropsInfo:
             if name != "hu"
         }
         columns["hu"] = [crops.hu_NHW[n].astype("<i2").tobytes() for n in rows.index]
-        shards.append(write_shard(uri, pa.table(columns, schema=SCHEMA)))
+        names = ("patient", "archive_patient", "study")
+        whose = {name: str(rows[name].iloc[0]) for name in names}
+        shards.append(changed(write_shard(uri, pa.table(columns, schema=SCHEMA)), **whose))
     info = changed(crops.info, shards=tuple(shards))
     write_manifest(uri, info)
     return info

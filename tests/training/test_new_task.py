@@ -48,7 +48,7 @@ def test_a_recipe_file_and_a_column_are_all_that_a_new_task_needs(tmp_path: Path
     data = training_data(read_crops(crops), chosen)
     assert sorted(set(data.train.targets_TN[-1].tolist())) == [-1, 0, 1]
     trained = train(data, chosen, 0, OneProcess())
-    save_model(model, trained.model, trained.card)
+    save_model(model, trained.model, trained.card, data.pseudonyms, data.pseudonym_key_id)
     found = run_evaluate(model, crops, str(tmp_path / "out"))
 
     assert trained.card.spec.tasks[-1].name == "collapse"
