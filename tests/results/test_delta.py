@@ -25,7 +25,8 @@ def commit(place: Path, version: int) -> Path:
 
 
 def part(place: Path, table: str) -> Path:
-    return min((place / table).rglob("*.parquet"))
+    """The data file that the first wave wrote; names are random."""
+    return min((place / table).rglob("*.parquet"), key=lambda file: file.stat().st_mtime_ns)
 
 
 def cut(file: Path, size: int) -> None:
