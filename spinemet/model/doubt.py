@@ -43,6 +43,8 @@ THIN_HU, FOCAL_HU, FEWEST_KNOWN = 80.0, 25.0, 3
 """A lytic call in bone below the first value is unsure, unless the vertebra is the second below the median of at least
 so many of its patient. Set on the left-out real normals made thin (bench_bone.py): at 20 to 60 HU most were called
 lytic; the implants of patients whose other bone is denser stay sure."""
+_LYTIC, _FLUID_HU = "lytic", -20.0
+"""A lytic lesion is soft tissue or fluid, darker than any bone; fat and gas are darker still."""
 CENTER_ROW = 0.36
 """Row of the body centre as a share of the rows (spine/slices.py)."""
 _CORE_MM = 8.0
@@ -176,15 +178,19 @@ class Doubts(FrozenModel):
         unexplained: float | None,
         plausible: Mapping[str, Sequence[str]],
         negative: str,
+        called: str,
     ) -> Doubt | None:
         """The first reason to doubt a vertebra's call, None for none.
 
         measured: from `appearance`. unexplained: from `unexplained_share`. plausible: from the method. negative: the
-        negative class of the task `decides`.
+        negative class of the task `decides`. called: its class called; that a lytic vertebra is dark is no doubt, and
+        if the patient's others are as dark, `in_context` doubts it.
         """
         for name, (low, high) in self.ranges.items():
             _, below, above = MEASURES[name]
             reason = below if measured[name] < low else above if measured[name] > high else None
+            if reason is Doubt.LOW_DENSITY and called == _LYTIC and measured[name] > _FLUID_HU:
+                continue
             if reason is not None:
                 return reason
         if self.unexplained is not None and unexplained is not None and unexplained > self.unexplained:
@@ -207,7 +213,7 @@ def in_context(calls: Sequence[VertebraCall], others_hu: Sequence[float] = ()) -
         return (
             call.doubt is None
             and call.bone_hu is not None
-            and call.label("bone_quality") in {"lytic", "mixed"}
+            and call.label("bone_quality") == _LYTIC
             and focal < call.bone_hu < THIN_HU
         )
 

@@ -168,7 +168,9 @@ class Predictor:
         unexplained = None if self._familiar is None else unexplained_share(features_NF.mean(axis=0), self._familiar)
         measured = appearance(hu_NHW, self.slices.pixel_mm)
         negative = self.card.spec.task(doubts.decides).classes[0]
-        doubt = doubts.doubt(measured, unexplained, plausible, negative)
+        decided = probabilities[doubts.decides]
+        called = max(decided, key=lambda name: decided[name])
+        doubt = doubts.doubt(measured, unexplained, plausible, negative, called)
         return VertebraCall(
             probabilities, slices_NC, doubt, is_judged=True, plausible=plausible, bone_hu=measured["bone_hu"]
         )

@@ -47,7 +47,7 @@ def known() -> Doubts:
 
 
 def doubt(known: Doubts, hu_NHW: np.ndarray) -> Doubt | None:
-    return known.doubt(appearance(hu_NHW, PIXEL_MM), None, {}, "normal")
+    return known.doubt(appearance(hu_NHW, PIXEL_MM), None, {}, "normal", "normal")
 
 
 def test_the_body_lies_where_slices_are_cut() -> None:
@@ -106,7 +106,7 @@ def test_features_in_no_direction_of_the_training_are_unfamiliar() -> None:
     known = Doubts(unexplained=limit, decides="bone_quality")
 
     def reason(features_F: np.ndarray) -> Doubt | None:
-        return known.doubt({}, unexplained_share(features_F, familiar), {}, "normal")
+        return known.doubt({}, unexplained_share(features_F, familiar), {}, "normal", "normal")
 
     assert [reason(one) for one in drawn(50)] == [None] * 50
     assert [reason(one) for one in 3 * rng.normal(size=(50, 40))] == [Doubt.UNFAMILIAR] * 50
@@ -162,8 +162,8 @@ def test_a_set_with_normal_and_a_lesion_or_with_nothing_makes_a_call_unsure() ->
         ("normal", "lytic"): Doubt.AMBIGUOUS,
         (): Doubt.AMBIGUOUS,
     }.items():
-        assert known.doubt({}, None, {"bone_quality": names}, "normal") is expected
-    assert known.doubt({}, None, {"posterolateral": ("none", "bilateral")}, "normal") is None
+        assert known.doubt({}, None, {"bone_quality": names}, "normal", "normal") is expected
+    assert known.doubt({}, None, {"posterolateral": ("none", "bilateral")}, "normal", "normal") is None
 
 
 def test_few_vertebrae_fit_no_set() -> None:
@@ -194,7 +194,7 @@ def _call(label: str, hu: float | None, doubt: Doubt | None = None) -> VertebraC
     ("label", "hu", "others", "doubt"),
     [
         ("lytic", 40.0, [45.0, 50.0, 38.0], Doubt.THIN_BONE),  # thin everywhere
-        ("mixed", 40.0, [45.0, 50.0, 38.0], Doubt.THIN_BONE),
+        ("mixed", 40.0, [45.0, 50.0, 38.0], None),  # sclerosis is no thin bone
         ("lytic", 40.0, [150.0, 140.0, 160.0], None),  # a hole in dense bone
         ("lytic", 10.0, [55.0, 60.0, 50.0], None),  # darker than the patient's thin bone
         ("lytic", 95.0, [100.0, 90.0, 110.0], None),  # no thin bone
@@ -217,3 +217,19 @@ def test_a_lytic_call_in_bone_that_is_thin_everywhere_is_unsure(
 def test_an_earlier_doubt_stays() -> None:
     calls = [_call("lytic", 40.0, Doubt.SMOOTH), _call("lytic", 45.0), _call("lytic", 50.0)]
     assert [call.doubt for call in in_context(calls)] == [Doubt.SMOOTH, Doubt.THIN_BONE, Doubt.THIN_BONE]
+
+
+@pytest.mark.parametrize(
+    ("called", "hu", "doubt"),
+    [
+        ("lytic", 10.0, None),  # a destroyed body
+        ("lytic", -60.0, Doubt.LOW_DENSITY),  # fat or gas
+        ("normal", 10.0, Doubt.LOW_DENSITY),
+        ("mixed", 10.0, Doubt.LOW_DENSITY),
+        ("lytic", 60.0, None),
+        ("normal", 60.0, None),
+    ],
+)
+def test_a_lytic_body_may_be_darker_than_any_bone(called: str, hu: float, doubt: Doubt | None) -> None:
+    known = Doubts(ranges={"bone_hu": (20.0, 900.0)}, decides="bone_quality")
+    assert known.doubt({"bone_hu": hu}, None, {}, "normal", called) is doubt
