@@ -1,4 +1,4 @@
-"""The page on which a reader answers: one HTML file that fetches nothing and says nothing of the model's calls."""
+"""The page on which a reader answers: one HTML file that fetches nothing and hides the model's calls."""
 
 from __future__ import annotations
 

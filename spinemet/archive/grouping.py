@@ -31,7 +31,7 @@ from spinemet.errors import StudyFailed
 from spinemet.types import ObjectRef, StudyRef
 
 PREFIX = "prefix"
-"""The layout whose studies are told apart by their headers: folders of DICOM objects."""
+"""The layout that reads headers to separate studies: folders of DICOM objects."""
 KEY_DEPTH = 3
 TRIED = 50
 """The first so many prefixes that hold several folders, each KEY_DEPTH deep, are checked against their headers. If keys

@@ -322,7 +322,7 @@ def tasks(connection: duckdb.DuckDBPyConnection) -> dict[str, list[str]]:
 
 
 def _check_rule(about: Row, task: str) -> None:
-    """Raise BadInput if the rule is an operating point that says nothing of the task."""
+    """Raise BadInput if the rule is an operating point without a threshold for the task."""
     thresholds = json.loads(about["thresholds"])
     if "specificity" in about["rule"] and task not in thresholds:
         raise BadInput(

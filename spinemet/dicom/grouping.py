@@ -1,6 +1,6 @@
 """Which slices make one series: what they must share, and by how much they may differ.
 
-Passes of the scanner within one series are told apart in passes.py.
+passes.py separates the passes of the scanner within one series.
 """
 
 from __future__ import annotations

@@ -160,7 +160,7 @@ class S3:
 def require_stores(*places: str | None) -> None:
     """Raise BadInput, with the remedy, if an s3:// place cannot be listed: a job asks before it computes anything.
 
-    Endpoint, certificate, credentials, region and bucket are told apart. Local places are left alone.
+    The message names the endpoint, certificate, credentials, region or bucket. Local places are skipped.
     """
     s3 = S3()
     for place in places:

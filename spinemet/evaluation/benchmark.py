@@ -212,7 +212,7 @@ def _write_case(case: Case, uri: str, slices: SliceConfig) -> _Written:
     reading, of_slices = read_case(case, slices)
     rows = [*case.given, *(of_slices if case.part == "test" else ())]
     labels = consensus(pd.DataFrame(rows, columns=COLUMNS).fillna(""))
-    # A row of a slice says nothing of the task that it leaves empty.
+    # An empty cell in a row of a slice is no label of that task.
     names = list(LABEL_CLASSES)
     labels[names] = labels[names].where(labels[names] != "", None)
     return _Written(store_crops(reading, labels, uri), labels)

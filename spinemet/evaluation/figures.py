@@ -126,7 +126,7 @@ def curve_figure(table: pd.DataFrame) -> bytes:
         for n, recipe in enumerate(recipes):
             rows = table[(table["recipe"] == recipe) & (table["measure"] == measure) & (table["task"] == TASK)]
             rows = rows.sort_values("patients")
-            # Beside each other, so that the intervals of one size can be told apart.
+            # Beside each other, so that the intervals of one size do not overlap.
             places = rows["patients"].to_numpy(float) * 1.03 ** (n - (len(recipes) - 1) / 2)
             colour = CURVES[n % len(CURVES)]
             axes.vlines(places, 100 * rows["low"], 100 * rows["high"], color=colour, lw=1.2)

@@ -48,7 +48,7 @@ class ModelCard(FrozenModel):
     canary: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """Task -> the probabilities of fixed slices, one after the other: a model that gives others is not sound."""
     doubts: Doubts | None = None
-    """What makes a call of this model unsure; None for a model that says nothing of it."""
+    """What makes a call of this model unsure; None for a model that cannot tell."""
     patients: dict[str, int] = Field(default_factory=dict)
     """Part (`train`, `validation`, `test`) -> number of patients."""
     split_digest: str = ""

@@ -1,4 +1,4 @@
-"""When a call is unsure: the vertebra is unlike those of the training, or its classes cannot be told apart.
+"""When a call is unsure: the vertebra is unlike those of the training, or the model cannot decide between classes.
 
 Fitted at the end of a training (`training.validation.fit_doubts`), kept on the model's card, and applied
 by `Predictor`. Four tests, each with a reason in `reading.Doubt`:

@@ -35,7 +35,7 @@ class Matching(StrEnum):
 
     @property
     def problem(self) -> str:
-        """Why the model's patients cannot be told apart, as a clause; "" if they can."""
+        """Why nobody can say which patients the model has met, as a clause; "" if somebody can."""
         return {
             Matching.MATCHED: "",
             Matching.OTHER_KEY: "the model's patients are marked with another pseudonym key",

@@ -198,10 +198,8 @@ class Results:
             write_deltalake(table, content, mode="overwrite", predicate=replaced, schema_mode="merge")
 
     def _waves(self, name: str) -> set[str]:
-        waves: set[str] = set()
-        for batch in dataset(self.uri, name).to_batches(columns=["wave"]):
-            waves.update(pc.unique(batch["wave"]).to_pylist())
-        return waves
+        batches = dataset(self.uri, name).to_batches(columns=["wave"])
+        return {wave for batch in batches for wave in pc.unique(batch["wave"]).to_pylist()}
 
 
 def has_results(uri: str) -> bool:
