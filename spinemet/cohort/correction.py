@@ -88,7 +88,9 @@ class Correction:
         words = [
             f"Corrected with {self.name}: of evaluated {_plural(self.unit)} that are {positive}, "
             f"{100 * errors.shares_CC[1, 1]:.0f} % are called so, of those that are {negative} "
-            f"{100 * errors.shares_CC[0, 1]:.0f} %. The correction holds if the model errs as often in each group here."
+            f"{100 * errors.shares_CC[0, 1]:.0f} % by mistake (specificity {100 * errors.shares_CC[0, 0]:.0f} %). "
+            "The correction holds if the model errs as often in each group here. An estimate of 0 or 100 % may be cut "
+            "off."
         ]
         reasons = {finding: self._reason(finding) for finding in self.of_finding}
         for reason in dict.fromkeys(filter(None, reasons.values())):

@@ -58,7 +58,7 @@ def test_uncorrected_and_corrected_shares_stand_side_by_side(tmp_path: Path) -> 
     assert row["corrected"] == 0, "fewer than the false positives alone: 1 in 10"
     assert row["correction"] == "rogan_gladen"
     assert (row["corrected_low"], row["corrected_high"]) == (0, pytest.approx(0.195, abs=1e-3))
-    assert "that are not normal, 90 % are called so, of those that are normal 10 %" in notes[0]
+    assert "not normal, 90 % are called so, of those that are normal 10 % by mistake (specificity 90 %)" in notes[0]
 
 
 def test_patients_are_corrected_one_finding_at_a_time(tmp_path: Path) -> None:
