@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,6 +89,7 @@ def answer(
     least = (MIN_CELL if form else 0) if min_cell is None else min_cell
     shown = suppress(table, measure, least)
     if least > 1:
+        sentences = [_without_counts(sentence) for sentence in sentences]
         sentences.append(f"Counts of 1 to {least - 1} are hidden, and what would give them away (--min-cell {least}).")
     if form:
         from spinemet.cohort.summarised_result import summarised_result
@@ -102,6 +104,14 @@ def answer(
         show(shown, None if shown.isna().sum().sum() > table.isna().sum().sum() else render)
     for sentence in sentences:
         typer.echo(sentence, err=True)
+
+
+def _without_counts(sentence: str) -> str:
+    """A note with "some" in place of counts, from which a hidden one could be computed."""
+    words = re.sub(
+        r"(?<![\w.])[\d,]+(?= (patients?|studies|vertebrae|screened|unnamed|times|of them|have)\b)", "some", sentence
+    )
+    return words[:1].upper() + words[1:]
 
 
 def columns_of(text: str) -> list[str]:
